@@ -1,0 +1,54 @@
+# podwire: every target is one line of help away (make help).
+
+TARGET ?= x86_64-unknown-linux-musl
+CARGO_TARGET_DIR ?= $(CURDIR)/target
+LAB ?= $(CURDIR)/target/lab
+RELEASE = $(CARGO_TARGET_DIR)/$(TARGET)/release
+export CARGO_TARGET_DIR
+export PODWIRE_BIN_DIR = $(LAB)/podwire
+export PEERS_BIN_DIR = $(LAB)/peers
+export FLOOR_BIN = $(RELEASE)/floor
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+.PHONY: build
+build: ## the static program: target/x86_64-unknown-linux-musl/release/podwire (TARGET=aarch64-unknown-linux-musl for the other)
+	@scripts/setup build
+	cargo build --release --locked --target $(TARGET) -p podwire
+
+.PHONY: install
+install: build ## put the plugins into /opt/cni/bin (or BIN_DIR=...)
+	$(RELEASE)/podwire install --bin-dir "$(or $(BIN_DIR),/opt/cni/bin)"
+
+.PHONY: demo
+demo: ## two pods as namespaces, with traffic between them; needs root, leaves nothing
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory build
+	@scripts/demo $(RELEASE)/podwire
+
+.PHONY: test-setup
+test-setup: ## what the tests run against: podwire, installed, and the reference plugins, built with Go
+	@scripts/setup test
+	@$(MAKE) --no-print-directory build
+	@mkdir -p $(LAB)
+	@$(RELEASE)/podwire install --bin-dir $(PODWIRE_BIN_DIR) >/dev/null
+	@tests/peers/build $(PEERS_BIN_DIR)
+
+.PHONY: test
+test: test-setup ## everything: unit, property, differential, conformance, traffic and fault tests; needs root
+	cargo test --locked --workspace
+
+.PHONY: bench-cni
+bench-cni: test-setup ## podwire beside the reference plugins and the kernel's floor; writes benches/results
+	cargo build --release --locked --target $(TARGET) -p benches
+	$(RELEASE)/bench-cni $(BENCH_ARGS)
+
+.PHONY: fuzz
+fuzz: ## a short run of every fuzz target (SECONDS=20 each); needs a nightly toolchain and cargo-fuzz
+	@scripts/fuzz "$(or $(SECONDS),20)"
+
+.PHONY: check
+check: build ## formatting, lints, licences, sizes
+	@scripts/check

@@ -1,0 +1,192 @@
+//! A contestant at one work: with a node of its own, on which one pod runs already.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::contestant::{Contestant, Programs};
+use crate::netns::{self, Netns};
+use crate::process::{Prepared, Running};
+use crate::work::{NETWORK, Work};
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What the contestants share.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    /// The programs.
+    pub(crate) programs: Programs,
+    /// A directory that is removed at the end.
+    pub(crate) home: PathBuf,
+    /// What the programs complain.
+    pub(crate) log: File,
+    /// Number of namespaces that there were before.
+    pub(crate) namespaces: Option<usize>,
+}
+
+impl Bench {
+    /// Waits until the kernel has done what the last measurement left to it.
+    pub(crate) fn settle(&self) {
+        netns::wait_until_cleared(self.namespaces);
+    }
+}
+
+/// A contestant at a work.
+#[derive(Debug)]
+pub(crate) struct Lane<'a> {
+    bench: &'a Bench,
+    pub(crate) contestant: Contestant,
+    pub(crate) work: Work,
+    node: Netns,
+    data: String,
+    conf: String,
+    attachments: u32,
+}
+
+/// A container, alive as long as its namespace is open.
+#[derive(Debug)]
+pub(crate) struct Pod {
+    netns: Netns,
+    id: String,
+}
+
+impl<'a> Lane<'a> {
+    /// A new node with one pod attached.
+    pub(crate) fn new(
+        bench: &'a Bench,
+        contestant: Contestant,
+        work: Work,
+        pods: &mut Vec<Pod>,
+    ) -> Self {
+        let data = tempfile::tempdir_in(&bench.home).expect("the directory is ours").keep();
+        let data = data.to_str().expect("temporary names are ASCII").to_owned();
+        let conf = work.conf(&data);
+        let node = Netns::new();
+        let mut lane = Self { bench, contestant, work, node, data, conf, attachments: 0 };
+        lane.prepare_leases();
+        if contestant == Contestant::Floor {
+            lane.warm_up_by_podwire(pods);
+        }
+        let pod = lane.pod();
+        let prepared = lane.prepare_on_node("ADD", &pod);
+        must_be_a_result(&prepared.start().finish().printed, &work);
+        pods.push(pod);
+        lane
+    }
+
+    /// The leases that are there already, and for the floor its index.
+    fn prepare_leases(&self) {
+        let folder = format!("{}/{NETWORK}", self.data);
+        fs::create_dir_all(&folder).expect("the directory is ours");
+        let write = |name: String, content: &[u8]| {
+            fs::write(format!("{folder}/{name}"), content).expect("the directory is ours");
+        };
+        // From 10.88.1.0 on: apart from what is leased during the measurement at first.
+        for number in 256..256 + self.work.leases {
+            let content = format!("owner-{number}\r\neth0");
+            write(format!("10.88.{}.{}", number / 256, number % 256), content.as_bytes());
+        }
+        if self.contestant == Contestant::Floor {
+            let index = floor_index(self.work.leases);
+            fs::write(format!("{}/.index", self.data), index).expect("the directory is ours");
+            write("last_reserved_ip.0".into(), b"10.88.0.2");
+            write("last_reserved_ip.1".into(), b"fd00:88::2");
+        }
+    }
+
+    /// The floor does not create what is there after the first ADD (the bridge and its address,
+    /// forwarding): podwire does.
+    fn warm_up_by_podwire(&self, pods: &mut Vec<Pod>) {
+        let bench = self.bench;
+        let data = format!("{}/warm", self.data);
+        let conf = self.work.conf(&data);
+        let podwire = Self {
+            bench,
+            contestant: Contestant::Podwire,
+            work: self.work,
+            node: Netns::new(),
+            data,
+            conf,
+            attachments: 0,
+        };
+        let pod = Pod { netns: Netns::new(), id: "warm".into() };
+        let prepared = podwire.prepare("ADD", &pod);
+        self.node.enter();
+        prepared.start().finish();
+        pods.push(pod);
+    }
+
+    /// A fresh container.
+    pub(crate) fn pod(&mut self) -> Pod {
+        self.attachments += 1;
+        Pod { netns: Netns::new(), id: format!("pod-{}", self.attachments) }
+    }
+
+    /// Makes one call and waits for its end; how long it took.
+    pub(crate) fn call(&self, verb: &str, pod: &Pod) -> Duration {
+        self.prepare_on_node(verb, pod).start().finish().took
+    }
+
+    /// Starts calls for all pods, one right after the other.
+    pub(crate) fn start_all(&self, verb: &str, pods: &[Pod]) -> Vec<Running> {
+        let prepared: Vec<_> = pods.iter().map(|pod| self.prepare(verb, pod)).collect();
+        self.node.enter();
+        prepared.into_iter().map(Prepared::start).collect()
+    }
+
+    /// A call, with this thread on the node.
+    pub(crate) fn prepare_on_node(&self, verb: &str, pod: &Pod) -> Prepared {
+        let prepared = self.prepare(verb, pod);
+        self.node.enter();
+        prepared
+    }
+
+    fn prepare(&self, verb: &str, pod: &Pod) -> Prepared {
+        let programs = &self.bench.programs;
+        let program = programs.program(self.contestant, self.work.plugin);
+        let cni_path = programs.cni_path(self.contestant).to_str().expect("paths are UTF-8");
+        let variables = [
+            ("CNI_COMMAND", verb),
+            ("CNI_CONTAINERID", &pod.id),
+            ("CNI_NETNS", &pod.netns.path()),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", cni_path),
+            ("PATH", PATH),
+            ("FLOOR_MODE", self.work.floor.unwrap_or_default()),
+            ("FLOOR_DATA_DIR", &self.data),
+        ];
+        Prepared::new(&program, &variables, &self.conf, &self.bench.log)
+    }
+
+    /// Panics unless only those leases are left that should be.
+    pub(crate) fn must_have_leases(&self, attached: usize) {
+        if self.work.plugin == "loopback" {
+            return;
+        }
+        let folder = fs::read_dir(format!("{}/{NETWORK}", self.data)).expect("it was created");
+        let is_lease = |entry: std::io::Result<fs::DirEntry>| {
+            let name = entry.expect("the directory is ours").file_name();
+            name.to_str().is_some_and(|name| name.starts_with("10.88."))
+        };
+        let found = folder.filter_map(|entry| is_lease(entry).then_some(())).count();
+        let expected = attached + self.work.leases as usize;
+        assert_eq!(found, expected, "leases of {} after {}", self.contestant, self.work.title);
+    }
+}
+
+/// Panics unless a plugin printed a result with the addresses of its work.
+fn must_be_a_result(printed: &[u8], work: &Work) {
+    let result: Value = serde_json::from_slice(printed).expect("a plugin prints JSON");
+    let addresses = result["ips"].as_array().map_or(0, Vec::len);
+    let expected = if work.is_dual { 2 } else { 1 };
+    assert!(addresses == expected || work.plugin == "loopback", "{result}");
+}
+
+/// An empty owner index for the floor (`floor/lease.rs`), as large as podwire's is for so many leases.
+fn floor_index(leases: u32) -> Vec<u8> {
+    let slots = (2 * leases + 32).next_power_of_two();
+    let mut index = slots.to_ne_bytes().to_vec();
+    index.resize(4096 + slots as usize * 32, 0);
+    index
+}

@@ -1,0 +1,174 @@
+//! The report, as Markdown that also reads well on a terminal.
+
+use std::fmt::Write;
+
+use crate::crowd::Crowd;
+use crate::results::{Results, Verb};
+use crate::stats::Series;
+use crate::targets::{self, Bound, Target};
+
+/// A table with aligned columns.
+fn table(text: &mut String, head: &[&str], rows: &[Vec<String>]) {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or_default();
+        head.get(column).map_or(0, |cell| cell.chars().count()).max(widest)
+    };
+    let mut line = |cells: Vec<String>| {
+        let padded = cells.iter().enumerate().map(|(column, cell)| {
+            let width = width(column);
+            // Numbers stand right, names left.
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        text.push_str(&format!("| {} |\n", padded.collect::<Vec<_>>().join(" | ")));
+    };
+    line(head.iter().map(|cell| (*cell).to_owned()).collect());
+    line(
+        (0..head.len())
+            .map(|column| {
+                let dashes = "-".repeat(width(column) - usize::from(column > 0));
+                if column == 0 { dashes } else { format!("{dashes}:") }
+            })
+            .collect(),
+    );
+    rows.iter().for_each(|row| line(row.clone()));
+    text.push('\n');
+}
+
+fn number(value: Option<f64>) -> String {
+    match value {
+        None => "–".into(),
+        Some(value) if value < 10.0 => format!("{value:.2}"),
+        Some(value) if value < 100.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.0}"),
+    }
+}
+
+fn ratio(over: Option<f64>, under: Option<f64>) -> String {
+    number(over.zip(under).map(|(over, under)| over / under))
+}
+
+/// The whole report.
+pub(crate) fn render(results: &Results) -> String {
+    let mut text = String::from("# CNI: podwire beside the Go reference plugins and the floor\n\n");
+    text.push_str(
+        "Made by `make bench-cni`. All times are milliseconds, side by side in one run and in turns; \
+         what counts are the ratios, not the figures. The floor is a bare static program that does \
+         nothing but the same netlink requests, sysctl writes and lease-file calls.\n\n",
+    );
+    for (name, value) in &results.facts {
+        let _ = writeln!(text, "- {name}: {value}");
+    }
+    text.push_str("\n## Targets\n\n");
+    push_targets(&mut text, &targets::all(results));
+    text.push_str("## One call at a time\n\nFrom the start of the process to its end, its output read; median / 99th percentile.\n\n");
+    push_calls(&mut text, results);
+    text.push_str("## Many pods at once (bridge + host-local, IPv4, ipMasq)\n\nMedians; CPU time is user and system time of all processes, those included that plugins start.\n\n");
+    push_crowds(&mut text, results);
+    text.push_str("## Peak memory of an ADD\n\nKiB, `VmHWM` of the plugin's own process (Go's delegates not included).\n\n");
+    push_memory(&mut text, results);
+    text.push_str("## Size of the programs\n\n");
+    push_sizes(&mut text, results);
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+fn push_targets(text: &mut String, targets: &[Target]) {
+    let row = |target: &Target| {
+        let Target { work, against, bound, measured } = target;
+        let measured = measured.map_or("not measured".into(), |value| number(Some(value)));
+        let (wanted, measured) = match bound {
+            Bound::Faster(bound) => {
+                (format!(">= {bound}x faster {against}"), format!("{measured}x"))
+            }
+            Bound::Times(bound) => (format!("<= {bound}x {against}"), format!("{measured}x")),
+            Bound::KiB(bound) => (format!("<= {bound} KiB"), format!("{measured} KiB")),
+        };
+        let reached = match target.is_reached() {
+            Some(true) => "reached",
+            Some(false) => "**not reached**",
+            None => "–",
+        };
+        vec![(*work).to_owned(), wanted, measured, reached.to_owned()]
+    };
+    let rows: Vec<_> = targets.iter().map(row).collect();
+    table(text, &["work", "to reach", "measured", ""], &rows);
+}
+
+fn push_calls(text: &mut String, results: &Results) {
+    let mut rows = Vec::new();
+    for measured in &results.calls {
+        for (verb, name) in [(Verb::Add, "ADD"), (Verb::Del, "DEL")] {
+            let [go, podwire, floor] = measured.of(verb);
+            let both = |series: &Series| match series.len() {
+                0 => "–".into(),
+                _ => format!("{} / {}", number(series.median()), number(series.p99())),
+            };
+            rows.push(vec![
+                format!("{}: {name}", measured.work.title),
+                both(go),
+                both(podwire),
+                both(floor),
+                ratio(go.median(), podwire.median()),
+                ratio(podwire.median(), floor.median()),
+                format!("{} / {}", go.len(), podwire.len()),
+            ]);
+        }
+    }
+    let head = [
+        "work",
+        "Go",
+        "podwire",
+        "floor",
+        "Go / podwire",
+        "podwire / floor",
+        "calls (Go / podwire)",
+    ];
+    table(text, &head, &rows);
+}
+
+/// Which of a crowd's series.
+type PartOfCrowd = fn(&Crowd) -> &Series;
+
+fn push_crowds(text: &mut String, results: &Results) {
+    let kinds: [(&str, PartOfCrowd); 4] = [
+        ("all ADDs, wall time", |crowd| &crowd.add_wall),
+        ("all DELs, wall time", |crowd| &crowd.del_wall),
+        ("ADDs and DELs, wall time", |crowd| &crowd.wall),
+        ("ADDs and DELs, CPU time", |crowd| &crowd.cpu),
+    ];
+    let mut rows = Vec::new();
+    for (pods, [go, podwire]) in [&results.small_crowd, &results.large_crowd].into_iter().flatten()
+    {
+        for (name, series) in kinds {
+            let (go, podwire) = (series(go), series(podwire));
+            rows.push(vec![
+                format!("{pods} pods: {name}"),
+                number(go.median()),
+                number(podwire.median()),
+                ratio(go.median(), podwire.median()),
+                go.len().to_string(),
+            ]);
+        }
+    }
+    table(text, &["work", "Go", "podwire", "Go / podwire", "times"], &rows);
+}
+
+fn push_memory(text: &mut String, results: &Results) {
+    let row = |memory: &crate::memory::Memory| {
+        let cell = |peak: &Option<u64>| peak.map_or("–".into(), |peak| peak.to_string());
+        let mut row = vec![memory.title.to_owned()];
+        row.extend(memory.peaks.iter().map(cell));
+        row
+    };
+    let rows: Vec<_> = results.memory.iter().map(row).collect();
+    table(text, &["work", "Go", "podwire", "floor"], &rows);
+}
+
+fn push_sizes(text: &mut String, results: &Results) {
+    let mib = |bytes: u64| format!("{:.2} MB", bytes as f64 / 1e6);
+    let rows: Vec<_> =
+        results.sizes.iter().map(|(name, bytes)| vec![(*name).to_owned(), mib(*bytes)]).collect();
+    table(text, &["programs", "size"], &rows);
+}

@@ -1,0 +1,45 @@
+//! All that was measured.
+
+use crate::contestant::Contestant;
+use crate::crowd::Crowd;
+use crate::memory::Memory;
+use crate::rounds::Measured;
+use crate::stats::Series;
+use crate::work::Work;
+
+/// Results of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Results {
+    pub(crate) facts: Vec<(&'static str, String)>,
+    pub(crate) calls: Vec<Measured>,
+    /// Crowds of Go and podwire, with how many pods.
+    pub(crate) small_crowd: Option<(usize, [Crowd; 2])>,
+    pub(crate) large_crowd: Option<(usize, [Crowd; 2])>,
+    pub(crate) memory: Vec<Memory>,
+    pub(crate) sizes: Vec<(&'static str, u64)>,
+}
+
+/// Which of an attachment's two calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Add,
+    Del,
+}
+
+impl Measured {
+    /// The times of one verb.
+    pub(crate) fn of(&self, verb: Verb) -> &[Series; 3] {
+        match verb {
+            Verb::Add => &self.add,
+            Verb::Del => &self.del,
+        }
+    }
+}
+
+impl Results {
+    /// The median of a call in milliseconds.
+    pub(crate) fn median(&self, work: Work, verb: Verb, contestant: Contestant) -> Option<f64> {
+        let measured = self.calls.iter().find(|measured| measured.work == work)?;
+        measured.of(verb).get(contestant as usize)?.median()
+    }
+}

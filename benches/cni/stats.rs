@@ -1,0 +1,52 @@
+//! Medians and percentiles.
+
+use std::time::Duration;
+
+/// Times of one kind of call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Series(Vec<Duration>);
+
+impl Series {
+    /// Takes in one more.
+    pub(crate) fn push(&mut self, took: Duration) {
+        let place = self.0.partition_point(|other| *other < took);
+        self.0.insert(place, took);
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The median in milliseconds; `None` without measurements.
+    pub(crate) fn median(&self) -> Option<f64> {
+        self.quantile(0.5)
+    }
+
+    /// The 99th percentile in milliseconds: of fewer than a hundred, the longest.
+    pub(crate) fn p99(&self) -> Option<f64> {
+        self.quantile(0.99)
+    }
+
+    fn quantile(&self, quantile: f64) -> Option<f64> {
+        let place = (quantile * self.0.len() as f64).ceil() as usize;
+        self.0.get(place.saturating_sub(1)).map(|took| took.as_secs_f64() * 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_measured_values() {
+        let mut series = Series::default();
+        assert_eq!(series.median(), None);
+        for millis in [5, 1, 4, 2, 3] {
+            series.push(Duration::from_millis(millis));
+        }
+        assert_eq!((series.median(), series.p99()), (Some(3.0), Some(5.0)));
+        (6..=200).for_each(|millis| series.push(Duration::from_millis(millis)));
+        assert_eq!((series.median(), series.p99()), (Some(100.0), Some(198.0)));
+    }
+}

@@ -1,0 +1,124 @@
+//! What is to be reached, and whether it was.
+
+use crate::contestant::Contestant::{Floor, Go, Podwire};
+use crate::crowd::Crowd;
+use crate::results::Results;
+use crate::results::Verb::{Add, Del};
+use crate::stats::Series;
+use crate::work::{BRIDGE, BRIDGE_MASQUERADE, FEW_LEASES, MANY_LEASES, PTP_DUAL};
+
+/// A bound on what was measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bound {
+    /// So many times faster than Go, or more.
+    Faster(f64),
+    /// So many times of what it is compared with, or less.
+    Times(f64),
+    /// So many KiB, or less.
+    KiB(f64),
+}
+
+/// One target.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) work: &'static str,
+    /// What it is compared with.
+    pub(crate) against: &'static str,
+    pub(crate) bound: Bound,
+    pub(crate) measured: Option<f64>,
+}
+
+impl Target {
+    /// Whether it was reached; `None` when it was not measured.
+    pub(crate) fn is_reached(&self) -> Option<bool> {
+        let measured = self.measured?;
+        Some(match self.bound {
+            Bound::Faster(bound) => measured >= bound,
+            Bound::Times(bound) | Bound::KiB(bound) => measured <= bound,
+        })
+    }
+}
+
+/// The targets.
+pub(crate) fn all(results: &Results) -> Vec<Target> {
+    let mut targets = of_calls(results);
+    targets.extend(of_crowds(results));
+    let peak = results.memory.iter().filter_map(|memory| memory.peaks[Podwire as usize]).max();
+    targets.push(Target {
+        work: "peak RSS of an ADD (the largest of all)",
+        against: "",
+        bound: Bound::KiB(2.5 * 1024.0),
+        measured: peak.map(|kib| kib as f64),
+    });
+    targets
+}
+
+fn of_calls(results: &Results) -> Vec<Target> {
+    let ratio = |over: Option<f64>, under: Option<f64>| Some(over? / under?);
+    let go =
+        |work, verb| ratio(results.median(work, verb, Go), results.median(work, verb, Podwire));
+    let floor =
+        |work, verb| ratio(results.median(work, verb, Podwire), results.median(work, verb, Floor));
+    let leases = |verb| {
+        let median = |work| results.median(work, verb, Podwire);
+        ratio(median(MANY_LEASES), median(FEW_LEASES))
+    };
+    let faster = |work, bound, measured| Target {
+        work,
+        against: "than Go",
+        bound: Bound::Faster(bound),
+        measured,
+    };
+    let times = |work, against, bound, measured| Target {
+        work,
+        against,
+        bound: Bound::Times(bound),
+        measured,
+    };
+    vec![
+        faster("bridge + host-local v4, ADD", 12.0, go(BRIDGE, Add)),
+        times("bridge + host-local v4, ADD", "the floor", 2.0, floor(BRIDGE, Add)),
+        times("bridge + host-local v4, DEL", "the floor", 1.15, floor(BRIDGE, Del)),
+        faster("bridge + host-local v4 + ipMasq, ADD", 5.0, go(BRIDGE_MASQUERADE, Add)),
+        faster("ptp dual-stack, ADD", 300.0, go(PTP_DUAL, Add)),
+        times("ptp dual-stack, ADD", "the floor", 2.0, floor(PTP_DUAL, Add)),
+        times("host-local with 10,000 leases, ADD", "its time with 10", 1.5, leases(Add)),
+        times("host-local with 10,000 leases, DEL", "its time with 10", 1.5, leases(Del)),
+    ]
+}
+
+fn of_crowds(results: &Results) -> Vec<Target> {
+    let ratio = |crowds: &Option<(usize, [Crowd; 2])>, series: fn(&Crowd) -> &Series| {
+        let (_, [go, podwire]) = crowds.as_ref()?;
+        Some(series(go).median()? / series(podwire).median()?)
+    };
+    let faster = |work, bound, measured| Target {
+        work,
+        against: "than Go",
+        bound: Bound::Faster(bound),
+        measured,
+    };
+    let (small, large) = (&results.small_crowd, &results.large_crowd);
+    vec![
+        faster(
+            "110 pods at once, ADDs then DELs: wall time",
+            5.0,
+            ratio(large, |crowd| &crowd.wall),
+        ),
+        faster("110 pods at once, ADDs then DELs: CPU time", 5.0, ratio(large, |crowd| &crowd.cpu)),
+        faster("30 parallel bridge + ipMasq ADDs", 6.0, ratio(small, |crowd| &crowd.add_wall)),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faster_is_more_and_times_is_less() {
+        let target = |bound, measured| Target { work: "", against: "", bound, measured };
+        assert_eq!(target(Bound::Faster(5.0), Some(5.1)).is_reached(), Some(true));
+        assert_eq!(target(Bound::Times(2.0), Some(2.1)).is_reached(), Some(false));
+        assert_eq!(target(Bound::KiB(2560.0), None).is_reached(), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! What the kernel, or the way to it, refuses.
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused.
+    #[error("cannot {what}{}{explanation}", if explanation.is_empty() { "" } else { ": " })]
+    Refused {
+        /// What was tried, with the object's name.
+        what: String,
+        /// The kernel's explanation; may be empty.
+        explanation: String,
+        /// Its error number.
+        #[source]
+        errno: Errno,
+    },
+    /// The socket failed.
+    #[error("cannot {what}: netlink socket")]
+    Socket {
+        /// What was tried.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel answered what it should not.
+    #[error("cannot {what}: unexpected answer of the kernel: {problem}")]
+    Answer {
+        /// What was tried.
+        what: String,
+        /// What was wrong with the answer.
+        problem: String,
+    },
+    /// A dump kept being interrupted by changes.
+    #[error("cannot {what}: it kept changing while it was listed")]
+    Interrupted {
+        /// What was tried.
+        what: String,
+    },
+}
+
+impl Error {
+    /// The kernel's error number, if it was the kernel that refused.
+    #[must_use]
+    pub const fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! A small synchronous rtnetlink client.
+//!
+//! A [`Socket`] belongs to the network namespace in which it was opened, whichever one its thread
+//! is in later. What to do is a value ([`Request`]); [`Socket::execute`] sends any number of them
+//! in one system call and asks for an acknowledgement only of the last, because a refusal is
+//! always answered. Replies are checked strictly, and the kernel's own explanation (extended
+//! acknowledgement) becomes part of the error.
+
+mod address;
+mod error;
+mod link;
+mod monitor;
+mod request;
+mod route;
+mod socket;
+
+pub use address::{Address, AddressOptions};
+pub use error::Error;
+pub use link::{BridgeSpec, HardwareAddress, Link, PortOptions, VethSpec};
+pub use monitor::Monitor;
+pub use netlink_packet_route::link::State as OperState;
+pub use request::Request;
+pub use route::Route;
+pub use socket::Socket;

@@ -1,0 +1,251 @@
+//! The client against the kernel, in namespaces that end with each test. Needs root.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail by panicking")]
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use netlink::{
+    AddressOptions, BridgeSpec, HardwareAddress, Link, Monitor, OperState, PortOptions, Request,
+    Route, Socket, VethSpec,
+};
+use netns::Netns;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+
+const PLAIN: AddressOptions = AddressOptions { detect_duplicates: false, network_route: true };
+
+/// A fresh namespace, kept alive by the returned descriptor.
+fn namespace() -> Netns {
+    let fresh = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
+        Netns::open(Path::new("/proc/thread-self/ns/net")).unwrap()
+    };
+    std::thread::spawn(fresh).join().unwrap()
+}
+
+fn socket(netns: &Netns) -> Socket {
+    let _entered = netns.enter().unwrap();
+    Socket::open().unwrap()
+}
+
+fn cidr(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn bridge(host: &mut Socket) -> Link {
+    let spec = BridgeSpec { name: "br0", mtu: Some(1400), mac: None, vlan_filtering: false };
+    let link = host.create_link(Request::create_bridge(&spec), "br0").unwrap();
+    host.execute(&[Request::set_up(link.index, "br0")]).unwrap();
+    link
+}
+
+fn veth(host: &mut Socket, container: &Netns, bridge: Option<u32>) -> Link {
+    let request = Request::create_veth(&VethSpec {
+        name: "veth0",
+        mac: HardwareAddress([2, 0, 0, 0, 0, 1]),
+        bridge,
+        peer_name: "eth0",
+        peer_mac: HardwareAddress([2, 0, 0, 0, 0, 2]),
+        peer_netns: container.as_fd(),
+        mtu: Some(1300),
+    });
+    host.create_link(request, "veth0").unwrap()
+}
+
+#[test]
+fn a_socket_stays_in_its_namespace() {
+    let netns = namespace();
+    let mut inside = socket(&netns);
+    bridge(&mut inside);
+    assert!(inside.link_by_name("br0").unwrap().is_some());
+    let own = socket(&Netns::open(Path::new("/proc/thread-self/ns/net")).unwrap())
+        .link_by_name("lo")
+        .unwrap();
+    assert!(own.is_some_and(|link| link.is_loopback));
+    assert!(socket(&namespace()).link_by_name("br0").unwrap().is_none());
+}
+
+#[test]
+fn a_pair_is_created_whole_in_one_message() {
+    let (host_netns, container_netns) = (namespace(), namespace());
+    let (mut host, mut container) = (socket(&host_netns), socket(&container_netns));
+    let bridge = bridge(&mut host);
+    let near = veth(&mut host, &container_netns, Some(bridge.index));
+    assert_eq!((near.kind.as_str(), near.mtu, near.is_up), ("veth", 1300, true));
+    assert_eq!(near.mac_text(), "02:00:00:00:00:01");
+    assert_eq!(near.controller, Some(bridge.index));
+
+    let far = container.link_by_name("eth0").unwrap().unwrap();
+    assert_eq!((far.mtu, far.is_up), (1300, false));
+    assert_eq!(far.mac_text(), "02:00:00:00:00:02");
+    assert_eq!(near.peer.unwrap_or(near.index), far.index);
+
+    let up = Request::set_up(far.index, "eth0");
+    assert_eq!(
+        container.execute_and_look_up(vec![up], far.index).unwrap().oper_state,
+        OperState::Up
+    );
+    assert_eq!(bridge.mtu, 1400);
+    let (port, bridge) = host.link_pair(near.index, bridge.index).unwrap();
+    assert_eq!(port.oper_state, OperState::Up);
+    // A bridge follows the smallest of its ports until somebody sets its MTU after creation.
+    assert_eq!(bridge.mtu, 1300);
+
+    container.execute(&[Request::delete_link("eth0")]).unwrap();
+    assert!(host.link_by_name("veth0").unwrap().is_none());
+    container.execute(&[Request::delete_link("eth0").or_gone()]).unwrap();
+    let error = container.execute(&[Request::delete_link("eth0")]).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::ENODEV));
+}
+
+#[test]
+fn port_options_are_set_and_refused_with_the_kernels_words() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let bridge = bridge(&mut host);
+    let port = veth(&mut host, &namespace(), Some(bridge.index));
+    let options = PortOptions { hairpin: true, isolated: true };
+    host.execute(&[Request::set_port_options(port.index, "veth0", options)]).unwrap();
+    let _entered = netns.enter().unwrap();
+    for name in ["hairpin_mode", "isolated"] {
+        // sysfs shows the namespace that it was mounted in, so a mount of its own is needed.
+        let shown = std::thread::scope(|scope| {
+            let read = || {
+                netns.enter().map(std::mem::forget).unwrap();
+                unshare(CloneFlags::CLONE_NEWNS).unwrap();
+                let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+                nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).unwrap();
+                let none = nix::mount::MsFlags::empty();
+                nix::mount::mount(Some("sysfs"), "/sys", Some("sysfs"), none, None::<&str>)
+                    .unwrap();
+                std::fs::read_to_string(format!("/sys/class/net/veth0/brport/{name}")).unwrap()
+            };
+            scope.spawn(read).join().unwrap()
+        });
+        assert_eq!(shown, "1\n", "{name}");
+    }
+    let error = host
+        .execute(&[Request::set_port_options(bridge.index, "br0", options)])
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("cannot set the bridge port options of \"br0\""), "{error}");
+}
+
+#[test]
+fn addresses_are_usable_at_once_and_listed_by_link() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let bridge = bridge(&mut host);
+    let wanted = [cidr("10.1.0.1/24"), cidr("fd00::1/64")];
+    let requests: Vec<Request> = wanted
+        .iter()
+        .map(|address| Request::add_address(bridge.index, "br0", *address, PLAIN))
+        .collect();
+    host.execute(&requests).unwrap();
+    let listed = host.addresses(bridge.index, "br0").unwrap();
+    for address in wanted {
+        let found = listed.iter().find(|found| found.cidr == address).unwrap();
+        assert!(!found.is_tentative && !found.is_duplicate);
+    }
+    assert!(host.addresses(1, "lo").unwrap().iter().all(|address| address.cidr.ip().is_loopback()));
+
+    let error = host.execute(&requests[..1]).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::EEXIST));
+    assert!(error.to_string().starts_with("cannot add address 10.1.0.1/24 to \"br0\""), "{error}");
+    host.execute(&[requests[0].clone().or_exists()]).unwrap();
+    host.execute(&[Request::delete_address(bridge.index, "br0", wanted[0])]).unwrap();
+    let gone = Request::delete_address(bridge.index, "br0", wanted[0]).or_gone();
+    host.execute(&[gone]).unwrap();
+}
+
+#[test]
+fn a_refusal_in_the_middle_is_told_and_the_rest_still_happens() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let bridge = bridge(&mut host);
+    let add = |text| Request::add_address(bridge.index, "br0", cidr(text), PLAIN);
+    let wrong = Request::add_address(4711, "nothing", cidr("10.9.0.1/24"), PLAIN);
+    let error = host.execute(&[add("10.1.0.1/24"), wrong, add("10.2.0.1/24")]).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::ENODEV));
+    assert!(error.to_string().contains("10.9.0.1/24 to \"nothing\""), "{error}");
+    let listed = host.addresses(bridge.index, "br0").unwrap();
+    assert_eq!(listed.iter().filter(|address| address.cidr.is_ipv4()).count(), 2);
+}
+
+#[test]
+fn routes_keep_their_attributes() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let bridge = bridge(&mut host);
+    let routes = [
+        Route {
+            gateway: Some("10.1.0.9".parse().unwrap()),
+            priority: 50,
+            table: 1000,
+            mtu: Some(1300),
+            advmss: Some(1200),
+            ..Route::new(cidr("10.9.0.0/16"), bridge.index)
+        },
+        Route { scope: Route::SCOPE_LINK, ..Route::new(cidr("0.0.0.0/0"), bridge.index) },
+        Route {
+            gateway: Some("fd00::9".parse().unwrap()),
+            priority: 7,
+            ..Route::new(cidr("fd09::/48"), bridge.index)
+        },
+    ];
+    let mut requests: Vec<Request> = ["10.1.0.1/24", "fd00::1/64"]
+        .map(|address| Request::add_address(bridge.index, "br0", cidr(address), PLAIN))
+        .into();
+    requests.extend(routes.iter().map(|route| Request::add_route(route, "br0")));
+    host.execute(&requests).unwrap();
+    let mut listed = host.routes(true).unwrap();
+    listed.extend(host.routes(false).unwrap());
+    for route in &routes {
+        assert!(listed.contains(route), "{route:?} is not in {listed:#?}");
+    }
+    let again = Request::add_route(&routes[0], "br0");
+    assert_eq!(
+        host.execute(std::slice::from_ref(&again)).unwrap_err().errno(),
+        Some(Errno::EEXIST)
+    );
+    host.execute(&[again.or_exists()]).unwrap();
+    host.execute(&[Request::delete_route(&routes[0], "br0")]).unwrap();
+    assert!(!host.routes(true).unwrap().contains(&routes[0]));
+}
+
+#[test]
+fn an_unreachable_gateway_is_explained() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let bridge = bridge(&mut host);
+    let gateway = Some("192.0.2.1".parse().unwrap());
+    let route = Route { gateway, ..Route::new(cidr("10.9.0.0/16"), bridge.index) };
+    let error = host.execute(&[Request::add_route(&route, "br0")]).unwrap_err();
+    let netlink::Error::Refused { explanation, errno, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(*errno, Errno::ENETUNREACH);
+    assert_eq!(explanation, "Nexthop has invalid gateway");
+}
+
+#[test]
+fn a_change_is_heard_of() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let mut monitor = {
+        let _entered = netns.enter().unwrap();
+        Monitor::of_links().unwrap()
+    };
+    let mut other = socket(&netns);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            bridge(&mut other);
+        });
+        let found = monitor.wait_for(Duration::from_secs(10), || host.link_by_name("br0")).unwrap();
+        assert_eq!(found.unwrap().kind, "bridge");
+    });
+    let nothing = monitor.wait_for(Duration::from_millis(20), || host.link_by_name("br1")).unwrap();
+    assert!(nothing.is_none());
+}

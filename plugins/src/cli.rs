@@ -1,0 +1,200 @@
+//! What podwire does under its own name, for people and installers.
+
+mod install;
+mod leases;
+mod output;
+mod validate;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use output::{complain, say};
+pub use validate::check_configuration;
+
+const USAGE: &str = "\
+podwire: CNI plugins in one program, told apart by the name it is called under
+
+Usage:
+  podwire install [--bin-dir DIR] [--link | --copy]
+        put the plugins into DIR (/opt/cni/bin): links to one copy of this
+        program, or a copy for each; what is replaced is saved
+  podwire uninstall [--bin-dir DIR]
+        take them out again and restore what was there
+  podwire validate FILE...
+        check network configurations and lists: every error with its place,
+        unknown keys as warnings; exits 1 if there are errors
+  podwire ipam list [--data-dir DIR]
+        host-local networks and how many addresses each has leased
+  podwire ipam show NETWORK [--data-dir DIR] [--conf FILE]
+        leases of one network; with FILE also how many addresses are free
+  podwire --version
+  podwire --help
+";
+
+/// The command line is wrong.
+const EXIT_USAGE: u8 = 2;
+
+/// A command line that cannot be understood; the text says why.
+#[derive(Debug, PartialEq, Eq)]
+struct UsageError(String);
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    Install { bin_dir: PathBuf, method: install::Method },
+    Uninstall { bin_dir: PathBuf },
+    Validate { files: Vec<PathBuf> },
+    IpamList { data_dir: PathBuf },
+    IpamShow { network: String, data_dir: PathBuf, conf: Option<PathBuf> },
+    Version,
+    Help,
+}
+
+/// Runs the command that the program was started with.
+pub(crate) fn run() -> ExitCode {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let result = match parse(&words.collect::<Vec<_>>()) {
+        Err(UsageError(problem)) => {
+            complain(&format!("{problem}\n\n{USAGE}"));
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Ok(Command::Install { bin_dir, method }) => install::install(&bin_dir, method),
+        Ok(Command::Uninstall { bin_dir }) => install::uninstall(&bin_dir),
+        Ok(Command::Validate { files }) => return validate::validate(&files),
+        Ok(Command::IpamList { data_dir }) => leases::list(&data_dir),
+        Ok(Command::IpamShow { network, data_dir, conf }) => {
+            leases::show(&network, &data_dir, conf.as_deref())
+        }
+        Ok(Command::Version) => say(&format!("podwire {}\n", env!("CARGO_PKG_VERSION"))),
+        Ok(Command::Help) => say(USAGE),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&cni::ErrorObject::from_error(0, &error).msg);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(words: &[String]) -> Result<Command, UsageError> {
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.first().copied() {
+        None => return Err(UsageError("what to do is missing".into())),
+        Some("--help" | "-h" | "help") => return Ok(Command::Help),
+        Some("--version" | "-V" | "version") => return Ok(Command::Version),
+        Some(_) => {}
+    }
+    let verb = words.remove(0);
+    let bin_dir = |words: &mut Vec<&str>| take_option(words, "--bin-dir", "/opt/cni/bin");
+    let command = match verb {
+        "install" => {
+            let bin_dir = bin_dir(&mut words)?;
+            let copy = take_flag(&mut words, "--copy");
+            if take_flag(&mut words, "--link") && copy {
+                return Err(UsageError("--link and --copy exclude each other".into()));
+            }
+            let method = if copy { install::Method::Copy } else { install::Method::Link };
+            Command::Install { bin_dir, method }
+        }
+        "uninstall" => Command::Uninstall { bin_dir: bin_dir(&mut words)? },
+        "validate" => {
+            let files = std::mem::take(&mut words);
+            if let Some(option) = files.iter().find(|word| word.starts_with("--")) {
+                return Err(UsageError(format!("unknown option {option}")));
+            }
+            if files.is_empty() {
+                return Err(UsageError("validate: which files?".into()));
+            }
+            Command::Validate { files: files.iter().map(PathBuf::from).collect() }
+        }
+        "ipam" => parse_ipam(&mut words)?,
+        other => return Err(UsageError(format!("unknown command {other:?}"))),
+    };
+    match words.first() {
+        None => Ok(command),
+        Some(word) => Err(UsageError(format!("{verb}: unexpected {word:?}"))),
+    }
+}
+
+fn parse_ipam(words: &mut Vec<&str>) -> Result<Command, UsageError> {
+    let default = ipam::listing::default_data_dir().display().to_string();
+    let data_dir = take_option(words, "--data-dir", &default)?;
+    let conf = take_option(words, "--conf", "")?;
+    let conf = (!conf.as_os_str().is_empty()).then_some(conf);
+    match words.as_slice() {
+        ["list"] if conf.is_none() => {
+            words.clear();
+            Ok(Command::IpamList { data_dir })
+        }
+        ["show", network] => {
+            let network = (*network).to_owned();
+            words.clear();
+            Ok(Command::IpamShow { network, data_dir, conf })
+        }
+        _ => Err(UsageError("ipam: expected list, or show NETWORK".into())),
+    }
+}
+
+/// Takes `name VALUE` or `name=VALUE` out of the words.
+fn take_option(words: &mut Vec<&str>, name: &str, default: &str) -> Result<PathBuf, UsageError> {
+    let prefix = format!("{name}=");
+    if let Some(at) = words.iter().position(|word| word.starts_with(&prefix)) {
+        return Ok(words.remove(at).trim_start_matches(&prefix).into());
+    }
+    let Some(at) = words.iter().position(|word| *word == name) else { return Ok(default.into()) };
+    words.remove(at);
+    if at < words.len() {
+        return Ok(words.remove(at).into());
+    }
+    Err(UsageError(format!("{name} needs a value")))
+}
+
+fn take_flag(words: &mut Vec<&str>, name: &str) -> bool {
+    let at = words.iter().position(|word| *word == name);
+    at.map(|at| words.remove(at)).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Command, UsageError> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_stand_anywhere_and_have_defaults() {
+        let install = |bin_dir: &str, method| Command::Install { bin_dir: bin_dir.into(), method };
+        assert_eq!(parsed("install"), Ok(install("/opt/cni/bin", install::Method::Link)));
+        assert_eq!(parsed("install --copy --bin-dir /x"), Ok(install("/x", install::Method::Copy)));
+        assert_eq!(parsed("install --bin-dir=/x --link"), Ok(install("/x", install::Method::Link)));
+        let show = Command::IpamShow {
+            network: "net".into(),
+            data_dir: "/d".into(),
+            conf: Some("f".into()),
+        };
+        assert_eq!(parsed("ipam show --data-dir /d net --conf f"), Ok(show));
+        assert_eq!(parsed("--help"), Ok(Command::Help));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for line in [
+            "",
+            "instal",
+            "install x",
+            "install --link --copy",
+            "install --bin-dir",
+            "uninstall --copy",
+            "validate",
+            "validate --strict a",
+            "ipam",
+            "ipam show",
+            "ipam list x",
+            "ipam list --conf f",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The IPAM plugin named by the configuration: called within this process when it is one of ours,
+//! executed when it is somebody else's.
+
+use cni::delegate::Delegate;
+use cni::{AddResult, Call, Command};
+
+use crate::error::{Error, warn};
+
+/// The IPAM plugin of one call.
+pub(crate) struct DelegatedIpam<'a> {
+    call: &'a Call,
+    name: String,
+    target: Target,
+}
+
+enum Target {
+    HostLocal,
+    Static,
+    Foreign(Delegate),
+}
+
+impl<'a> DelegatedIpam<'a> {
+    /// Finds the plugin along `CNI_PATH`; `None` when the configuration names none.
+    pub(crate) fn find(call: &'a Call) -> Result<Option<Self>, Error> {
+        let Some(name) = call.conf.ipam_type() else { return Ok(None) };
+        let delegate = Delegate::find(name, &call.path)?;
+        let target = match name {
+            "host-local" if delegate.is_this_program() => Target::HostLocal,
+            "static" if delegate.is_this_program() => Target::Static,
+            _ => Target::Foreign(delegate),
+        };
+        Ok(Some(Self { call, name: name.to_owned(), target }))
+    }
+
+    /// As [`Self::find`], for plugins that cannot be without.
+    pub(crate) fn require(call: &'a Call) -> Result<Self, Error> {
+        Self::find(call)?.ok_or_else(|| Error::Config("ipam.type: missing or empty".into()))
+    }
+
+    /// ADD; at least one address. One that failed leaves nothing behind.
+    pub(crate) fn add(&self) -> Result<AddResult, Error> {
+        let result = match &self.target {
+            Target::HostLocal => noting(|notes| ipam::host_local::add(self.call, notes))?,
+            Target::Static => ipam::static_addresses::add(self.call)?,
+            Target::Foreign(delegate) => {
+                delegate.execute_add(self.call).inspect_err(|_| self.clean_up())?
+            }
+        };
+        if result.ips.is_empty() {
+            self.clean_up();
+            return Err(Error::NoAddress(self.name.clone()));
+        }
+        Ok(result)
+    }
+
+    /// DEL after a failed ADD (SPEC 1.1, "Delegated plugin execution procedure"). Our own plugins
+    /// need none, and it would take the lease of an attachment that an ADD was repeated for.
+    fn clean_up(&self) {
+        if let Err(error) = self.del() {
+            let text = cni::ErrorObject::from(error).msg;
+            warn(&format!("could not release the IP addresses after a failed ADD: {text}"));
+        }
+    }
+
+    /// DEL.
+    pub(crate) fn del(&self) -> Result<(), Error> {
+        match &self.target {
+            Target::HostLocal => noting(|notes| ipam::host_local::del(self.call, notes))?,
+            Target::Static => ipam::static_addresses::del(self.call)?,
+            Target::Foreign(delegate) => {
+                delegate.execute(self.call, Command::Del)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// CHECK.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        match &self.target {
+            Target::HostLocal => ipam::host_local::check(self.call)?,
+            Target::Static => ipam::static_addresses::check(self.call)?,
+            Target::Foreign(delegate) => {
+                delegate.execute(self.call, Command::Check)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// GC.
+    pub(crate) fn gc(&self) -> Result<(), Error> {
+        match &self.target {
+            Target::HostLocal => noting(|notes| ipam::host_local::gc(self.call, notes))?,
+            Target::Static => ipam::static_addresses::gc(self.call)?,
+            Target::Foreign(delegate) => {
+                delegate.execute(self.call, Command::Gc)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// STATUS.
+    pub(crate) fn status(&self) -> Result<(), Error> {
+        match &self.target {
+            Target::HostLocal => ipam::host_local::status(self.call)?,
+            Target::Static => ipam::static_addresses::status(self.call)?,
+            Target::Foreign(delegate) => {
+                delegate.execute(self.call, Command::Status)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// STATUS of a plugin that delegates: a delegate that is missing fails every ADD.
+pub(crate) fn status(call: &Call, is_required: bool) -> Result<(), Error> {
+    let found = if is_required {
+        DelegatedIpam::require(call).map(Some)
+    } else {
+        DelegatedIpam::find(call)
+    };
+    match found {
+        Ok(None) => Ok(()),
+        Ok(Some(ipam)) => ipam.status(),
+        Err(Error::Protocol(error @ cni::Error::DelegateNotFound { .. })) => {
+            Err(Error::NotAvailable(error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs host-local, and tells what it noted on the way, whatever became of it.
+pub(crate) fn noting<T>(
+    run: impl FnOnce(&mut Vec<String>) -> Result<T, ipam::Error>,
+) -> Result<T, Error> {
+    let mut notes = Vec::new();
+    let result = run(&mut notes);
+    notes.iter().for_each(|note| warn(note));
+    Ok(result?)
+}

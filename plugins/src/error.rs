@@ -1,0 +1,97 @@
+//! What goes wrong in the plugins, and the code that each error gets.
+
+use std::io;
+use std::path::PathBuf;
+
+use cni::{ErrorObject, code};
+
+/// Why a plugin failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Protocol(#[from] cni::Error),
+    #[error(transparent)]
+    Ipam(#[from] ipam::Error),
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    #[error(transparent)]
+    Netns(#[from] netns::Error),
+    #[error("cannot use {what}: it is not supported yet")]
+    Unsupported { what: String },
+    #[error("IPAM plugin {0:?} returned no IP address")]
+    NoAddress(String),
+    #[error("invalid network configuration: {0}")]
+    Config(String),
+    #[error("cannot use the result of IPAM plugin: {0}")]
+    IpamResult(String),
+    #[error("cannot write {value:?} to /proc/sys/{key} (is /proc/sys read-only?)")]
+    Sysctl { key: String, value: &'static str, source: io::Error },
+    #[error("cannot {what} {}", path.display())]
+    File { what: String, path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{0}")]
+    Changed(String),
+    #[error("{what} failed")]
+    Program { what: String, source: runner::Error },
+    #[error("{what} failed ({status}): {stderr}")]
+    ProgramFailed { what: String, status: String, stderr: String },
+    #[error("cannot get {lock} within {seconds} s: another call holds it")]
+    LockTimeout { lock: String, seconds: u64 },
+    #[error("{what} failed: another program holds the iptables lock: {stderr}")]
+    IptablesBusy { what: String, stderr: String },
+    #[error("cannot serve ADD: {0}")]
+    NotAvailable(String),
+    #[error("teardown left {} problem(s): {}", .0.len(), join(.0))]
+    Teardown(Vec<Error>),
+}
+
+fn join(errors: &[Error]) -> String {
+    let texts: Vec<String> =
+        errors.iter().map(|error| ErrorObject::from_error(0, error).msg).collect();
+    texts.join("; ")
+}
+
+impl Error {
+    fn code(&self) -> u32 {
+        match self {
+            Self::Protocol(error) => error.code(),
+            Self::Ipam(error) => error.code(),
+            Self::Netlink(_) | Self::Sysctl { .. } => code::KERNEL_REFUSED,
+            Self::Netns(_) => code::INVALID_NETNS,
+            Self::Unsupported { .. } => code::UNSUPPORTED_FIELD,
+            Self::Config(_) | Self::IpamResult(_) | Self::NoAddress(_) => code::INVALID_CONFIG,
+            Self::File { .. } => code::IO_FAILURE,
+            Self::Conflict(_) => code::CONFLICT,
+            Self::Changed(_) => code::CHANGED,
+            Self::Program { .. } | Self::ProgramFailed { .. } => code::PROGRAM_FAILED,
+            Self::LockTimeout { .. } | Self::IptablesBusy { .. } => code::TRY_AGAIN_LATER,
+            Self::NotAvailable(_) => code::PLUGIN_NOT_AVAILABLE,
+            Self::Teardown(errors) => errors.first().map_or(code::INTERNAL, Self::code),
+        }
+    }
+
+    /// One error for several; none for none.
+    pub(crate) fn of_teardown(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => errors.pop().map_or(Ok(()), Err),
+            _ => Err(Self::Teardown(errors)),
+        }
+    }
+}
+
+impl From<Error> for ErrorObject {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Protocol(error) => error.into(),
+            other => Self::from_error(other.code(), &other),
+        }
+    }
+}
+
+/// Tells the runtime's log what did not stop the call.
+pub(crate) fn warn(text: &str) {
+    // Nobody is left to tell when stderr is closed.
+    let _ = io::Write::write_all(&mut io::stderr(), format!("podwire: {text}\n").as_bytes());
+}

@@ -1,0 +1,36 @@
+//! podwire: every CNI plugin in one program.
+//!
+//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`) it is that
+//! plugin; under its own it installs itself, checks configurations and lists leases.
+
+mod bridge;
+mod cli;
+mod container_interface;
+mod delegated_ipam;
+mod error;
+mod garbage;
+mod ipam_plugins;
+mod loopback;
+mod masquerade;
+mod plugin;
+mod prev_result;
+mod ptp;
+mod rollback;
+mod sysctl;
+mod veth;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub use cli::check_configuration;
+
+/// Does what the program was called for; `called_as` is its first argument, a name or a path.
+#[must_use]
+pub fn run(called_as: &OsStr) -> ExitCode {
+    let name = Path::new(called_as).file_name().unwrap_or_default().to_string_lossy();
+    match plugin::by_name(&name) {
+        Some(plugin) => cni::serve::serve(plugin),
+        None => cli::run(),
+    }
+}

@@ -1,0 +1,196 @@
+//! Masquerading of a container's outbound traffic, in the reference plugins' iptables layout, so
+//! that either suite removes what the other made (reference: `pkg/ip/ipmasq_iptables_linux.go`).
+
+mod iptables;
+
+use cni::Call;
+use ipnetwork::IpNetwork;
+use runner::OsRunner;
+use sha2::{Digest, Sha512};
+
+use crate::error::Error;
+use crate::rollback::Rollback;
+
+pub(crate) use iptables::{available, collect_garbage};
+
+/// How masquerading is programmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// iptables, by `iptables-restore`.
+    Iptables,
+    /// nf_tables.
+    Nftables,
+}
+
+impl Backend {
+    /// Reads `ipMasqBackend`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "iptables" => Some(Self::Iptables),
+            "nftables" => Some(Self::Nftables),
+            _ => None,
+        }
+    }
+}
+
+/// What tells an attachment's rules from all others: chain and comment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// `CNI-` and 24 hexadecimal digits of the SHA-512 of network and container id. Attachments of
+    /// one container to one network share it.
+    pub(crate) chain: String,
+    /// `name: "NETWORK" id: "CONTAINER"`.
+    pub(crate) comment: String,
+}
+
+impl Identity {
+    /// Of the call's attachment.
+    pub(crate) fn of(call: &Call) -> Self {
+        Self::new(&call.conf.name, &call.container_id)
+    }
+
+    /// Of a container in a network.
+    pub(crate) fn new(network: &str, container_id: &str) -> Self {
+        let digest = Sha512::digest(format!("{network}{container_id}"));
+        let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+        Self {
+            chain: format!("CNI-{hex}"),
+            comment: format!("name: \"{network}\" id: \"{container_id}\""),
+        }
+    }
+}
+
+/// Masquerades what comes from an attachment's addresses, until a failed ADD is undone.
+pub(crate) fn set_up_or_undo(
+    call: &Call,
+    addresses: Vec<IpNetwork>,
+    rollback: &mut Rollback<'_>,
+) -> Result<(), Error> {
+    let identity = Identity::of(call);
+    rollback.push("remove the masquerading", {
+        let (identity, addresses) = (identity.clone(), addresses.clone());
+        move || iptables::tear_down(&mut OsRunner, &identity, Some(&addresses))
+    });
+    iptables::set_up(&mut OsRunner, &identity, &addresses)
+}
+
+/// Removes the masquerading of a DEL's attachment. Attachments of one container to one network
+/// share a chain; where the result of ADD tells the addresses, the others' rules stay.
+pub(crate) fn tear_down(call: &Call) -> Result<(), Error> {
+    let addresses = attachment_addresses(call);
+    iptables::tear_down(&mut OsRunner, &Identity::of(call), addresses.as_deref())
+}
+
+/// The addresses that ADD gave to the call's interface; `None` when that is not known.
+fn attachment_addresses(call: &Call) -> Option<Vec<IpNetwork>> {
+    let result = call.conf.prev_result().ok()??;
+    let is_ours = |index: Option<i64>| match index.and_then(|index| usize::try_from(index).ok()) {
+        Some(index) => result.interfaces.get(index).is_some_and(|entry| entry.name == call.ifname),
+        None => true,
+    };
+    let ours = result.ips.iter().filter(|ip| is_ours(ip.interface));
+    let addresses: Vec<IpNetwork> = ours.map(|ip| ip.address).collect();
+    (!addresses.is_empty()).then_some(addresses)
+}
+
+/// A protocol family and its programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Family {
+    restore: &'static str,
+    save: &'static str,
+    multicast: &'static str,
+    is_ipv4: bool,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        restore: "iptables-restore",
+        save: "iptables-save",
+        multicast: "224.0.0.0/4",
+        is_ipv4: true,
+    },
+    Family {
+        restore: "ip6tables-restore",
+        save: "ip6tables-save",
+        multicast: "ff00::/8",
+        is_ipv4: false,
+    },
+];
+
+/// The rules of an attachment's chain, and those that lead there, in the words of `iptables-save`,
+/// so that they can be compared with what it prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Rules {
+    /// Traffic within the network stays as it is.
+    accept: Vec<String>,
+    /// All other is masqueraded, but for multicast.
+    masquerade: String,
+    /// From the hook to the chain, one per address.
+    jumps: Vec<String>,
+}
+
+impl Rules {
+    fn new(family: Family, identity: &Identity, addresses: &[IpNetwork]) -> Self {
+        let chain = &identity.chain;
+        let comment = quoted_comment(identity);
+        let networks = addresses.iter().map(|cidr| format!("{}/{}", cidr.network(), cidr.prefix()));
+        let mut accept: Vec<String> = networks
+            .map(|network| format!("{chain} -d {network} -m comment --comment {comment} -j ACCEPT"))
+            .collect();
+        // Two addresses of one network need one rule.
+        accept.dedup();
+        let full = if family.is_ipv4 { 32 } else { 128 };
+        let jump = |cidr: &IpNetwork| {
+            let address = cidr.ip();
+            format!("POSTROUTING -s {address}/{full} -m comment --comment {comment} -j {chain}")
+        };
+        Self {
+            accept,
+            masquerade: format!(
+                "{chain} ! -d {} -m comment --comment {comment} -j MASQUERADE",
+                family.multicast
+            ),
+            jumps: addresses.iter().map(jump).collect(),
+        }
+    }
+}
+
+/// The comment as `iptables-save` quotes it. Neither a network's name nor a container's id can
+/// have quotes or backslashes.
+fn quoted_comment(identity: &Identity) -> String {
+    format!("\"{}\"", identity.comment.replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_have_the_names_that_the_reference_gives_them() {
+        for (network, container_id, chain) in [
+            ("n1", "cid1", "CNI-ca7a875c2b85fc44a855128b"),
+            ("test", "1234", "CNI-2bbe0c48b91a7d1b8a6753a8"),
+            ("testalongnamethatdoesnotmakesense", "1234", "CNI-374f33fe84ab0ed84dcdebe3"),
+        ] {
+            assert_eq!(Identity::new(network, container_id).chain, chain);
+        }
+    }
+
+    #[test]
+    fn rules_are_in_the_words_of_iptables_save() {
+        let identity = Identity::new("n1", "cid1");
+        let addresses = ["10.1.0.2/24".parse().unwrap(), "10.1.0.3/24".parse().unwrap()];
+        let rules = Rules::new(FAMILIES[0], &identity, &addresses);
+        let comment = r#"-m comment --comment "name: \"n1\" id: \"cid1\"""#;
+        let chain = "CNI-ca7a875c2b85fc44a855128b";
+        assert_eq!(rules.accept, [format!("{chain} -d 10.1.0.0/24 {comment} -j ACCEPT")]);
+        assert_eq!(rules.masquerade, format!("{chain} ! -d 224.0.0.0/4 {comment} -j MASQUERADE"));
+        assert_eq!(
+            rules.jumps,
+            [
+                format!("POSTROUTING -s 10.1.0.2/32 {comment} -j {chain}"),
+                format!("POSTROUTING -s 10.1.0.3/32 {comment} -j {chain}"),
+            ]
+        );
+    }
+}

@@ -1,0 +1,171 @@
+use super::*;
+
+fn identity() -> Identity {
+    Identity::new("n1", "cid1")
+}
+
+fn rules(addresses: &[&str]) -> Rules {
+    let addresses: Vec<IpNetwork> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    Rules::new(FAMILIES[0], &identity(), &addresses)
+}
+
+/// The nat table with the rules for `addresses` in it, among others.
+fn saved(addresses: &[&str]) -> String {
+    let rules = rules(addresses);
+    let lines: Vec<String> = rules
+        .accept
+        .iter()
+        .chain([&rules.masquerade])
+        .chain(&rules.jumps)
+        .map(|r| format!("-A {r}"))
+        .collect();
+    format!(
+        "*nat\n:POSTROUTING ACCEPT [0:0]\n:{} - [0:0]\n:CNI-other - [0:0]\n-A POSTROUTING -s 1.2.3.4/32 -j CNI-other\n{}\nCOMMIT\n",
+        identity().chain,
+        lines.join("\n")
+    )
+}
+
+#[test]
+fn nothing_is_missing_from_what_is_whole() {
+    assert!(
+        missing_lines(&saved(&["10.1.0.2/24"]), &identity(), &rules(&["10.1.0.2/24"])).is_empty()
+    );
+}
+
+#[test]
+fn a_second_interfaces_network_comes_before_the_masquerading() {
+    let wanted = rules(&["10.2.0.2/24"]);
+    let lines = missing_lines(&saved(&["10.1.0.2/24"]), &identity(), &wanted);
+    assert_eq!(lines, [format!("-I {}", wanted.accept[0]), format!("-A {}", wanted.jumps[0])]);
+}
+
+#[test]
+fn a_chain_that_an_interrupted_reference_left_is_completed() {
+    let wanted = rules(&["10.1.0.2/24"]);
+    let saved = format!("*nat\n:{} - [0:0]\nCOMMIT\n", identity().chain);
+    let lines = missing_lines(&saved, &identity(), &wanted);
+    assert_eq!(lines.len(), 3);
+    assert!(!lines.iter().any(|line| line.starts_with("-N")));
+}
+
+#[test]
+fn removal_takes_all_jumps_and_the_chain_and_nothing_else() {
+    let chain = identity().chain;
+    let legacy = format!("-A POSTROUTING -s 10.1.0.0/24 -m comment --comment \"x\" -j {chain}\n");
+    let text = saved(&["10.1.0.2/24"]).replace("COMMIT\n", &legacy);
+    let lines = removal_lines(&text, &chain, None);
+    assert_eq!(lines.len(), 4);
+    assert!(lines[..2].iter().all(|line| line.starts_with("-D POSTROUTING -s 10.1.0.")));
+    assert_eq!(lines[2..], [format!("-F {chain}"), format!("-X {chain}")]);
+    assert!(removal_lines("*nat\nCOMMIT\n", &chain, None).is_empty());
+}
+
+#[test]
+fn another_interface_of_the_container_keeps_its_masquerading() {
+    let chain = identity().chain;
+    let text = saved(&["10.1.0.2/24", "10.2.0.2/24"]);
+    let second: [IpNetwork; 1] = ["10.2.0.2/24".parse().unwrap()];
+    let lines = removal_lines(&text, &chain, Some(&second));
+    assert_eq!(lines, [format!("-D {}", rules(&["10.2.0.2/24"]).jumps[0])]);
+    let both = [second[0], "10.1.0.2/24".parse().unwrap()];
+    assert_eq!(removal_lines(&text, &chain, Some(&both)), removal_lines(&text, &chain, None));
+}
+
+#[test]
+fn a_jump_from_the_whole_network_is_the_attachments_too() {
+    let chain = identity().chain;
+    let text =
+        format!("*nat\n:{chain} - [0:0]\n-A POSTROUTING -s 10.1.0.0/24 -j {chain}\nCOMMIT\n");
+    let lines = removal_lines(&text, &chain, Some(&["10.1.0.2/24".parse().unwrap()]));
+    assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn containers_are_told_by_the_comments_of_their_network() {
+    let other = saved(&["10.1.0.2/24"]).replace("cid1", "cid2").replace("n1", "n10");
+    let text = format!("{}{other}", saved(&["10.1.0.2/24"]));
+    assert_eq!(containers(&text, "n1"), ["cid1"]);
+    assert_eq!(containers(&text, "n10"), ["cid2"]);
+    assert!(containers(&text, "n").is_empty());
+}
+
+/// Answers each call with the next of a list, and remembers the programs and their input.
+#[derive(Default)]
+struct Script {
+    answers: Vec<(i32, String, String)>,
+    calls: Vec<(String, String)>,
+}
+
+impl Runner for Script {
+    fn run(&mut self, program: &Program<'_>) -> Result<Output, runner::Error> {
+        use std::os::unix::process::ExitStatusExt;
+        let stdin = String::from_utf8_lossy(program.stdin).into_owned();
+        self.calls.push((program.file.display().to_string(), stdin));
+        let (code, stdout, stderr) = self.answers.remove(0);
+        let status = std::process::ExitStatus::from_raw(code << 8);
+        Ok(Output { status, stdout: stdout.into(), stderr: stderr.into() })
+    }
+}
+
+fn tool(script: &mut Script) -> Tool<'_> {
+    Tool { runner: script, family: FAMILIES[0], lock: None }
+}
+
+fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {
+    (code, stdout.into(), stderr.into())
+}
+
+#[test]
+fn a_fresh_attachment_takes_one_program() {
+    let mut script = Script { answers: vec![answer(0, "", "")], calls: vec![] };
+    set_up_family(&mut tool(&mut script), &identity(), &rules(&["10.1.0.2/24"])).unwrap();
+    let [(program, input)] = script.calls.as_slice() else { panic!("{:?}", script.calls) };
+    assert_eq!(program, "iptables-restore");
+    assert!(input.starts_with(&format!("*nat\n-N {}\n-A ", identity().chain)));
+    assert!(!input.contains("\n:"));
+}
+
+#[test]
+fn a_failed_write_is_corrected_once_after_one_read() {
+    let present = saved(&["10.1.0.2/24"]);
+    let answers =
+        vec![answer(1, "", "Chain already exists"), answer(0, &present, ""), answer(1, "", "no")];
+    let mut script = Script { answers, calls: vec![] };
+    let error =
+        set_up_family(&mut tool(&mut script), &identity(), &rules(&["10.2.0.2/24"])).unwrap_err();
+    assert!(matches!(error, Error::ProgramFailed { .. }));
+    assert_eq!(script.calls.len(), 3);
+    assert!(script.calls[2].1.contains("-I CNI-"));
+}
+
+#[test]
+fn a_busy_lock_is_worth_another_try() {
+    let stderr = "Another app is currently holding the xtables lock. Stopped waiting after 10s.";
+    let mut script = Script { answers: vec![answer(4, "", stderr)], calls: vec![] };
+    let error =
+        set_up_family(&mut tool(&mut script), &identity(), &rules(&["10.1.0.2/24"])).unwrap_err();
+    assert_eq!(cni::ErrorObject::from(error).code, 11);
+}
+
+#[test]
+fn removal_reads_once_and_writes_only_where_there_is_something() {
+    let answers = vec![
+        answer(0, &saved(&["10.1.0.2/24"]), ""),
+        answer(0, "", ""),
+        answer(0, "*nat\nCOMMIT\n", ""),
+    ];
+    let mut script = Script { answers, calls: vec![] };
+    tear_down(&mut script, &identity(), None).unwrap();
+    let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
+    assert_eq!(programs, ["iptables-save", "iptables-restore", "ip6tables-save"]);
+}
+
+#[test]
+fn one_family_failing_does_not_keep_the_other_from_being_removed() {
+    let answers =
+        vec![answer(1, "", "boom"), answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
+    let mut script = Script { answers, calls: vec![] };
+    assert!(tear_down(&mut script, &identity(), None).is_err());
+    assert_eq!(script.calls.len(), 3);
+}

@@ -1,0 +1,16 @@
+//! The plugins by their names.
+
+use cni::serve::Plugin;
+
+use crate::bridge::Bridge;
+use crate::ipam_plugins::{HostLocal, Static};
+use crate::loopback::Loopback;
+use crate::ptp::Ptp;
+
+/// All of them.
+pub(crate) static ALL: [&(dyn Plugin + Sync); 5] = [&Bridge, &Ptp, &Loopback, &HostLocal, &Static];
+
+/// The plugin that is called under `name`.
+pub(crate) fn by_name(name: &str) -> Option<&'static dyn Plugin> {
+    ALL.into_iter().find(|plugin| plugin.name() == name).map(|plugin| plugin as &dyn Plugin)
+}

@@ -1,0 +1,125 @@
+//! CHECK: whether the container's interface still is as the result of ADD says.
+
+use std::path::Path;
+
+use cni::{AddResult, Call, Interface};
+use netlink::{Link, Route, Socket};
+
+use crate::container_interface;
+use crate::error::Error;
+
+/// What CHECK knows of the container's interface.
+pub(crate) struct Attachment {
+    /// The result of ADD.
+    pub(crate) result: AddResult,
+    /// Its entry for the container's interface.
+    pub(crate) interface: Interface,
+}
+
+fn changed(text: impl Into<String>) -> Error {
+    Error::Changed(text.into())
+}
+
+/// The result of ADD, with the interface that the call is about.
+pub(crate) fn attachment(call: &Call) -> Result<Attachment, Error> {
+    let result = call
+        .conf
+        .prev_result()?
+        .ok_or_else(|| Error::Config("prevResult: missing, but CHECK needs it".into()))?;
+    let is_container = |entry: &&Interface| entry.name == call.ifname && !entry.sandbox.is_empty();
+    let interface = result
+        .interfaces
+        .iter()
+        .find(is_container)
+        .or_else(|| result.interfaces.iter().find(|entry| entry.name == call.ifname))
+        .cloned()
+        .ok_or_else(|| changed(format!("prevResult has no interface {:?}", call.ifname)))?;
+    let netns = call.netns.as_deref().unwrap_or(Path::new(""));
+    if Path::new(&interface.sandbox) != netns {
+        return Err(changed(format!(
+            "Sandbox in prevResult {} doesn't match configured netns: {}",
+            interface.sandbox,
+            netns.display()
+        )));
+    }
+    Ok(Attachment { result, interface })
+}
+
+impl Attachment {
+    /// Checks the container's link, a veth; the calling thread is in the container's namespace.
+    pub(crate) fn check_veth(&self, socket: &mut Socket) -> Result<Link, Error> {
+        let name = &self.interface.name;
+        let link = socket
+            .link_by_name(name)?
+            .ok_or_else(|| changed(format!("Cannot find container link {name:?}")))?;
+        if link.kind != "veth" {
+            return Err(changed(format!("container interface {name:?} is not of type veth")));
+        }
+        if !self.interface.mac.is_empty()
+            && !self.interface.mac.eq_ignore_ascii_case(&link.mac_text())
+        {
+            return Err(changed(format!(
+                "container interface {name:?} has MAC {}, prevResult says {}",
+                link.mac_text(),
+                self.interface.mac
+            )));
+        }
+        Ok(link)
+    }
+
+    /// Checks that the link has the interface's addresses, and the container its routes.
+    ///
+    /// A plugin later in the chain may have moved routes to another table (sbr, vrf), so they are
+    /// looked for in all of them; and those that name no address of this interface are not ours.
+    pub(crate) fn check_addresses_and_routes(
+        &self,
+        socket: &mut Socket,
+        link: &Link,
+    ) -> Result<(), Error> {
+        let found = socket.addresses(link.index, &link.name)?;
+        let position = self.result.interfaces.iter().position(|entry| *entry == self.interface);
+        let is_ours = |index: Option<i64>| match (index, position) {
+            (Some(index), Some(position)) => usize::try_from(index) == Ok(position),
+            _ => true,
+        };
+        for ip in self.result.ips.iter().filter(|ip| is_ours(ip.interface)) {
+            if !found.iter().any(|address| address.cidr == ip.address) {
+                return Err(changed(format!(
+                    "Failed to match addr {} on interface {}",
+                    ip.address, link.name
+                )));
+            }
+        }
+        self.check_routes(socket, link)
+    }
+
+    fn check_routes(&self, socket: &mut Socket, link: &Link) -> Result<(), Error> {
+        let wanted = container_interface::plan_routes(&self.result, link.index)?;
+        for is_ipv4 in [true, false] {
+            let mut of_family = wanted.iter().filter(|r| r.dst.is_ipv4() == is_ipv4).peekable();
+            if of_family.peek().is_none() {
+                continue;
+            }
+            let present = socket.routes(is_ipv4)?;
+            for route in of_family {
+                if !present.iter().any(|other| is_same(route, other)) {
+                    return Err(changed(format!(
+                        "Expected Route {} via {} not found in any routing table",
+                        route.dst,
+                        route.gateway.map_or_else(|| "no gateway".into(), |g| g.to_string())
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `present` is the route that was `wanted`. A default route may have got another gateway
+/// (reference behaviour).
+fn is_same(wanted: &Route, present: &Route) -> bool {
+    wanted.destination() == present.destination()
+        && (wanted.gateway.is_none()
+            || wanted.dst.prefix() == 0
+            || wanted.gateway == present.gateway)
+}

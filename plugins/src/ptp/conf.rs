@@ -1,0 +1,60 @@
+//! The ptp plugin's configuration.
+
+use cni::decode::{Fields, Problems, Severity};
+use cni::{Call, Dns, NetConf};
+
+use crate::bridge::read_backend;
+use crate::error::{Error, warn};
+use crate::masquerade::Backend;
+
+/// The keys of a ptp configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Conf {
+    /// Traffic that leaves the address's network is masqueraded.
+    pub(crate) ip_masq: bool,
+    /// How; `None` leaves the choice to podwire.
+    pub(crate) ip_masq_backend: Option<Backend>,
+    /// Bytes, for both ends; `None` leaves the kernel's default.
+    pub(crate) mtu: Option<u32>,
+    /// Replaces what IPAM says.
+    pub(crate) dns: Option<Dns>,
+}
+
+impl Conf {
+    /// Reads the call's configuration.
+    pub(crate) fn parse(call: &Call) -> Result<Self, Error> {
+        let problems = Problems::default();
+        let conf = read(&Fields::root(&call.conf.raw, &problems));
+        problems.into_result()?;
+        Ok(conf)
+    }
+
+    /// Reads what can be read: for DEL and GC, which remove what they can.
+    pub(crate) fn parse_leniently(call: &Call) -> Self {
+        let problems = Problems::default();
+        let conf = read(&Fields::root(&call.conf.raw, &problems));
+        let serious = |problem: &cni::decode::Problem| problem.severity != Severity::Unknown;
+        for problem in problems.into_vec().into_iter().filter(serious) {
+            warn(&format!("ignoring a problem of the configuration: {problem}"));
+        }
+        conf
+    }
+
+    /// Refuses what ADD and CHECK cannot do yet, before anything is touched.
+    pub(crate) fn ensure_supported(&self) -> Result<(), Error> {
+        if self.ip_masq && self.ip_masq_backend == Some(Backend::Nftables) {
+            return Err(Error::Unsupported { what: "ptp option ipMasqBackend: nftables".into() });
+        }
+        Ok(())
+    }
+}
+
+/// Reads every key of a ptp configuration, telling problems to `fields`.
+pub(crate) fn read(fields: &Fields<'_>) -> Conf {
+    Conf {
+        ip_masq: fields.bool("ipMasq").unwrap_or_default(),
+        ip_masq_backend: read_backend(fields),
+        mtu: fields.unsigned("mtu").filter(|mtu| *mtu > 0),
+        dns: NetConf::dns(fields),
+    }
+}

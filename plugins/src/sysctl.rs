@@ -1,0 +1,48 @@
+//! Kernel parameters of the calling thread's network namespace. Keys are paths below `/proc/sys`
+//! with `/`, because an interface's name may have dots.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::error::Error;
+
+fn path(key: &str) -> PathBuf {
+    PathBuf::from("/proc/sys").join(key)
+}
+
+/// Writes a value.
+pub(crate) fn write(key: &str, value: &'static str) -> Result<(), Error> {
+    fs::write(path(key), value).map_err(|source| Error::Sysctl { key: key.into(), value, source })
+}
+
+/// Writes a value where it can be written; the parameter may not exist (no IPv6), or be read-only
+/// in a container that the plugin runs in, and the reference plugins go on as well.
+pub(crate) fn try_write(key: &str, value: &str) {
+    let _ = fs::write(path(key), value);
+}
+
+/// Writes a value unless it is there already: in many containers such parameters are right, but
+/// read-only.
+pub(crate) fn ensure(key: &str, value: &'static str) -> Result<(), Error> {
+    match read(key) {
+        Ok(current) if current == value => Ok(()),
+        _ => write(key, value),
+    }
+}
+
+/// Reads a value, without white space around it.
+pub(crate) fn read(key: &str) -> io::Result<String> {
+    fs::read_to_string(path(key)).map(|text| text.trim().to_owned())
+}
+
+/// Has the host forward packets of the families named.
+pub(crate) fn enable_forwarding(ipv4: bool, ipv6: bool) -> Result<(), Error> {
+    if ipv4 {
+        ensure("net/ipv4/ip_forward", "1")?;
+    }
+    if ipv6 {
+        ensure("net/ipv6/conf/all/forwarding", "1")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! The pair of interfaces between host and container.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::path::Path;
+
+use cni::{Call, Interface};
+use netlink::{Error as NetlinkError, HardwareAddress, Link, Request, Socket, VethSpec};
+use netns::Netns;
+use nix::errno::Errno;
+
+use crate::error::Error;
+use crate::sysctl;
+
+/// So many random names are tried; a second is needed once in four billion over the links.
+const NAME_ATTEMPTS: u32 = 10;
+
+/// A pair that was created: the host's end is up, the container's is not yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Veth {
+    /// The host's end.
+    pub(crate) host: Link,
+    /// Index of the container's end, in the container's namespace.
+    pub(crate) container_index: u32,
+    /// Its hardware address.
+    pub(crate) container_mac: HardwareAddress,
+}
+
+/// What to create.
+pub(crate) struct Spec<'a> {
+    /// Name of the container's end.
+    pub(crate) ifname: &'a str,
+    /// Its namespace.
+    pub(crate) netns: &'a Netns,
+    /// Its hardware address; a random one when there is none.
+    pub(crate) mac: Option<HardwareAddress>,
+    /// Bytes.
+    pub(crate) mtu: Option<u32>,
+    /// Index of the bridge for the host's end.
+    pub(crate) bridge: Option<u32>,
+}
+
+/// Creates a pair whose host end has a name of its own.
+pub(crate) fn create(host: &mut Socket, spec: &Spec<'_>) -> Result<Veth, Error> {
+    let container_mac = spec.mac.unwrap_or_else(random_mac);
+    for _ in 0..NAME_ATTEMPTS {
+        let name = format!("veth{:08x}", random() & 0xffff_ffff);
+        let request = Request::create_veth(&VethSpec {
+            name: &name,
+            mac: random_mac(),
+            bridge: spec.bridge,
+            peer_name: spec.ifname,
+            peer_mac: container_mac,
+            peer_netns: std::os::fd::AsFd::as_fd(spec.netns),
+            mtu: spec.mtu,
+        });
+        match host.create_link(request, &name) {
+            Ok(link) => {
+                // Before the container's end goes up, so that no advertisement is ever heard.
+                sysctl::try_write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+                // The kernel leaves the peer's index out when both happen to be equal.
+                let container_index = link.peer.unwrap_or(link.index);
+                return Ok(Veth { host: link, container_index, container_mac });
+            }
+            Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                refuse_existing(spec, error)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Error::Conflict(format!("{NAME_ATTEMPTS} random names for a host interface were taken")))
+}
+
+/// Which of both names was taken, the kernel does not say.
+fn refuse_existing(spec: &Spec<'_>, error: NetlinkError) -> Result<(), Error> {
+    let _entered = spec.netns.enter()?;
+    match Socket::open()?.link_by_name(spec.ifname)? {
+        Some(_) => Err(Error::Conflict(format!(
+            "container interface {:?} already exists in {} (was the container attached before?): {error}",
+            spec.ifname,
+            spec.netns.path().display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Opens the namespace of an ADD or CHECK.
+pub(crate) fn open_netns(call: &Call) -> Result<Netns, Error> {
+    Ok(Netns::open(call.netns.as_deref().unwrap_or(Path::new("")))?)
+}
+
+/// The result's entry for the container's end.
+pub(crate) fn container_entry(call: &Call, veth: &Veth) -> Interface {
+    Interface {
+        name: call.ifname.clone(),
+        mac: veth.container_mac.to_string(),
+        sandbox: call.netns.as_deref().map(|path| path.display().to_string()).unwrap_or_default(),
+        ..Interface::default()
+    }
+}
+
+/// The result's entry for a link of the host.
+pub(crate) fn host_entry(link: &Link) -> Interface {
+    Interface { name: link.name.clone(), mac: link.mac_text(), ..Interface::default() }
+}
+
+/// Deletes the attachment of a DEL. A namespace that is gone took it along.
+pub(crate) fn delete_of(call: &Call) -> Result<(), Error> {
+    let Some(path) = &call.netns else { return Ok(()) };
+    match Netns::open(path) {
+        // A path that a namespace was mounted on stays behind as a plain file.
+        Err(netns::Error::Missing(_) | netns::Error::NotANamespace { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(netns) => delete(&netns, &call.ifname),
+    }
+}
+
+/// Deletes the container's end, and with it the host's; none is fine.
+pub(crate) fn delete(netns: &Netns, ifname: &str) -> Result<(), Error> {
+    let _entered = netns.enter()?;
+    Socket::open()?.execute(&[Request::delete_link(ifname).or_gone()])?;
+    Ok(())
+}
+
+/// A random number. The standard library seeds its hasher from the kernel for every process.
+fn random() -> u64 {
+    RandomState::new().hash_one(())
+}
+
+/// A random hardware address, locally administered and of one interface (as the kernel's
+/// `eth_random_addr`).
+pub(crate) fn random_mac() -> HardwareAddress {
+    let [first, b, c, d, e, f, _, _] = random().to_ne_bytes();
+    HardwareAddress([(first & 0xfe) | 0x02, b, c, d, e, f])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_addresses_are_local_unicast_and_differ() {
+        let addresses: std::collections::HashSet<_> = (0..1000).map(|_| random_mac()).collect();
+        assert_eq!(addresses.len(), 1000);
+        assert!(addresses.iter().all(|HardwareAddress([first, ..])| first & 3 == 2));
+    }
+}

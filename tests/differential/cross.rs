@@ -1,0 +1,92 @@
+//! A node may change its plugins while pods run: what one suite added, the other checks and deletes.
+
+use lab::{Call, Node, Suite, World};
+use serde_json::{Value, json};
+
+/// One way from suite to suite.
+struct Switch {
+    plugin: &'static str,
+    conf: Value,
+}
+
+fn switches() -> Vec<Switch> {
+    let v4 = json!([[{"subnet": "10.1.0.0/24"}]]);
+    let v6 = json!([[{"subnet": "fd00:1::/64"}]]);
+    let dual = json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]);
+    let bridge = |ranges: &Value, masq: bool| Switch {
+        plugin: "bridge",
+        conf: json!({"bridge": "br0", "isDefaultGateway": true, "ipMasq": masq, "ipMasqBackend": "iptables",
+            "ipam": {"type": "host-local", "ranges": ranges}}),
+    };
+    let ptp = |masq: bool| Switch {
+        plugin: "ptp",
+        conf: json!({"ipMasq": masq, "ipMasqBackend": "iptables", "ipam": {"type": "host-local", "ranges": dual,
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
+    };
+    vec![
+        bridge(&v4, false),
+        bridge(&v6, false),
+        bridge(&dual, false),
+        bridge(&v4, true),
+        bridge(&dual, true),
+        ptp(false),
+        ptp(true),
+        Switch { plugin: "loopback", conf: json!({}) },
+        Switch {
+            plugin: "host-local",
+            conf: json!({"ipam": {"type": "host-local", "ranges": dual}}),
+        },
+    ]
+}
+
+#[test]
+fn podwire_deletes_what_the_reference_added() {
+    for switch in switches() {
+        add_check_delete(&switch, &Suite::reference(), &Suite::podwire());
+    }
+}
+
+#[test]
+fn the_reference_deletes_what_podwire_added() {
+    for switch in switches() {
+        add_check_delete(&switch, &Suite::podwire(), &Suite::reference());
+    }
+}
+
+fn add_check_delete(switch: &Switch, first: &Suite, second: &Suite) {
+    let node = Node::quick();
+    let pod = node.pod("pod1");
+    let mut conf = switch.conf.clone();
+    conf["cniVersion"] = json!("1.0.0");
+    conf["name"] = json!("net1");
+    conf["type"] = json!(switch.plugin);
+    if conf["ipam"]["type"] == "host-local" {
+        conf["ipam"]["dataDir"] = json!(node.data());
+    }
+    let call = |command, container: &str| {
+        Call::new(switch.plugin, command).container(container).netns(&pod.path())
+    };
+    // A bridge and its address outlive the pods, and lo keeps its address: both are there before.
+    for command in ["ADD", "DEL"] {
+        let _ = call(command, "warm-up").conf(&conf).run(&node, first).ok();
+    }
+    let before = world(&node, &pod);
+    conf["prevResult"] = call("ADD", "cid1").conf(&conf).run(&node, first).ok();
+    let added = world(&node, &pod);
+    let what = format!("{} by {}, then {}", switch.plugin, first.name, second.name);
+    assert_ne!(before.lines, added.lines, "{what}: ADD did nothing");
+    let _ = call("CHECK", "cid1").conf(&conf).run(&node, second).ok();
+    world(&node, &pod).must_be(&added, &format!("{what}: after CHECK"));
+    let _ = call("DEL", "cid1").conf(&conf).run(&node, second).ok();
+    world(&node, &pod).must_be(&before, &format!("{what}: after DEL"));
+    let _ = call("DEL", "cid1").conf(&conf).run(&node, first).ok();
+    world(&node, &pod).must_be(&before, &format!("{what}: after the other's DEL"));
+}
+
+/// Without a portless bridge's own state, and without locks, index and where host-local was last.
+fn world(node: &Node, pod: &lab::Pod) -> World {
+    let mut world = World::of(node, &[pod]).without_bridge("br0");
+    let own = ["last_reserved_ip", ".podwire", "/run/podwire/"];
+    world.lines.retain(|line| !own.iter().any(|name| line.contains(name)));
+    world
+}

@@ -1,0 +1,9 @@
+//! Bad input and bad luck: nothing is lost, nothing is left, and the error is clear.
+
+mod common;
+mod input;
+mod kills;
+mod locks;
+mod parallel;
+mod rollback;
+mod vanished;

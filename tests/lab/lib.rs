@@ -1,0 +1,24 @@
+//! The laboratory: nodes and pods as network namespaces of this process, calls of CNI plugins in
+//! them, and dumps of the world that can be compared.
+//!
+//! Nothing here can leak: a namespace lives as long as a descriptor of the test process, and what a
+//! plugin writes below `/run` and `/var/lib` lands in a directory that goes with its [`Node`].
+//! A missing privilege or tool panics; nothing is ever skipped.
+
+mod call;
+mod diff;
+mod node;
+pub mod probe;
+mod process;
+
+mod space;
+mod suite;
+pub mod world;
+
+pub use call::{Call, CniError, Reply, Started};
+pub use diff::{Difference, difference};
+pub use node::{Node, Options, Pod};
+pub use process::{Finished, Running, program};
+pub use space::Space;
+pub use suite::{Suite, workspace};
+pub use world::World;

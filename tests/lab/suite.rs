@@ -1,0 +1,70 @@
+//! Where the binaries under test and their peers are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// A directory of CNI plugins.
+#[derive(Debug, Clone)]
+pub struct Suite {
+    /// What reports call it.
+    pub name: &'static str,
+    dir: PathBuf,
+}
+
+impl Suite {
+    /// The plugins under test: `PODWIRE_BIN_DIR`, or `target/lab/podwire` of the workspace.
+    #[must_use]
+    pub fn podwire() -> Self {
+        let plugins = ["podwire", "bridge", "ptp", "loopback", "host-local", "static"];
+        Self::find("podwire", "PODWIRE_BIN_DIR", &plugins)
+    }
+
+    /// The reference plugins: `PEERS_BIN_DIR`, or `target/lab/peers` of the workspace.
+    #[must_use]
+    pub fn reference() -> Self {
+        let plugins = ["bridge", "ptp", "loopback", "host-local", "static", "cnitool"];
+        Self::find("reference", "PEERS_BIN_DIR", &plugins)
+    }
+
+    /// The suite of a directory that the test filled itself.
+    #[must_use]
+    pub fn at(name: &'static str, dir: &Path) -> Self {
+        Self { name, dir: dir.to_owned() }
+    }
+
+    /// The directory, as `CNI_PATH` wants it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The executable of a plugin.
+    #[must_use]
+    pub fn plugin(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn find(name: &'static str, variable: &str, plugins: &[&str]) -> Self {
+        let dir = env::var_os(variable)
+            .map_or_else(|| workspace().join("target/lab").join(default_dir(name)), PathBuf::from);
+        for plugin in plugins {
+            let file = dir.join(plugin);
+            assert!(
+                file.is_file(),
+                "{} is missing: run `make test-setup`, or set {variable}",
+                file.display()
+            );
+        }
+        Self { name, dir }
+    }
+}
+
+fn default_dir(name: &str) -> &str {
+    if name == "podwire" { "podwire" } else { "peers" }
+}
+
+/// The root of the checkout.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace").to_owned()
+}

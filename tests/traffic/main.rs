@@ -1,0 +1,6 @@
+//! Traffic really flows, where it should and only there.
+
+mod bridge;
+mod hairpin;
+mod network;
+mod routed;
