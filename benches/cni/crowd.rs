@@ -56,7 +56,7 @@ fn measure(bench: &Bench, contestant: Contestant, count: usize, crowd: &mut Crow
     }
     crowd.wall.push(wall);
     crowd.cpu.push(self::cpu() - cpu);
-    lane.must_have_leases(1);
+    lane.must_have_first_leases();
 }
 
 /// CPU time of all children that have ended, and of theirs.

@@ -1,7 +1,7 @@
 //! A contestant at one work: with a node of its own, on which one pod runs already.
 
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -65,12 +65,14 @@ impl<'a> Lane<'a> {
         let node = Netns::new();
         let mut lane = Self { bench, contestant, work, node, data, conf, attachments: 0 };
         lane.prepare_leases();
-        if contestant == Contestant::Floor {
-            lane.warm_up_by_podwire(pods);
-        }
         let pod = lane.pod();
-        let prepared = lane.prepare_on_node("ADD", &pod);
-        must_be_a_result(&prepared.start().finish().printed, &work);
+        let first = if contestant == Contestant::Floor {
+            lane.prepare_first_of_floor(&pod)
+        } else {
+            lane.prepare("ADD", &pod)
+        };
+        lane.enter();
+        must_be_a_result(&first.start().finish().printed, &work);
         pods.push(pod);
         lane
     }
@@ -95,26 +97,18 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// The floor does not create what is there after the first ADD (the bridge and its address,
-    /// forwarding): podwire does.
-    fn warm_up_by_podwire(&self, pods: &mut Vec<Pod>) {
-        let bench = self.bench;
-        let data = format!("{}/warm", self.data);
-        let conf = self.work.conf(&data);
-        let podwire = Self {
-            bench,
-            contestant: Contestant::Podwire,
-            work: self.work,
-            node: Netns::new(),
-            data,
-            conf,
-            attachments: 0,
-        };
-        let pod = Pod { netns: Netns::new(), id: "warm".into() };
-        let prepared = podwire.prepare("ADD", &pod);
+    /// The floor does not make what is there after a node's first ADD (the bridge and its address,
+    /// forwarding): podwire attaches that pod, with leases elsewhere.
+    fn prepare_first_of_floor(&self, pod: &Pod) -> Prepared {
+        let programs = &self.bench.programs;
+        let program = programs.program(Contestant::Podwire, self.work.plugin);
+        let conf = self.work.conf(&format!("{}/first", self.data));
+        self.prepare_program(&program, &conf, "ADD", pod)
+    }
+
+    /// Moves this thread to the node.
+    pub(crate) fn enter(&self) {
         self.node.enter();
-        prepared.start().finish();
-        pods.push(pod);
     }
 
     /// A fresh container.
@@ -143,8 +137,12 @@ impl<'a> Lane<'a> {
     }
 
     fn prepare(&self, verb: &str, pod: &Pod) -> Prepared {
+        let program = self.bench.programs.program(self.contestant, self.work.plugin);
+        self.prepare_program(&program, &self.conf, verb, pod)
+    }
+
+    fn prepare_program(&self, program: &Path, conf: &str, verb: &str, pod: &Pod) -> Prepared {
         let programs = &self.bench.programs;
-        let program = programs.program(self.contestant, self.work.plugin);
         let cni_path = programs.cni_path(self.contestant).to_str().expect("paths are UTF-8");
         let variables = [
             ("CNI_COMMAND", verb),
@@ -156,11 +154,12 @@ impl<'a> Lane<'a> {
             ("FLOOR_MODE", self.work.floor.unwrap_or_default()),
             ("FLOOR_DATA_DIR", &self.data),
         ];
-        Prepared::new(&program, &variables, &self.conf, &self.bench.log)
+        Prepared::new(program, &variables, conf, &self.bench.log)
     }
 
-    /// Panics unless only those leases are left that should be.
-    pub(crate) fn must_have_leases(&self, attached: usize) {
+    /// Panics unless only those leases are left that should be: the first pod's, and those that
+    /// were there.
+    pub(crate) fn must_have_first_leases(&self) {
         if self.work.plugin == "loopback" {
             return;
         }
@@ -170,8 +169,16 @@ impl<'a> Lane<'a> {
             name.to_str().is_some_and(|name| name.starts_with("10.88."))
         };
         let found = folder.filter_map(|entry| is_lease(entry).then_some(())).count();
-        let expected = attached + self.work.leases as usize;
+        let first = usize::from(self.contestant != Contestant::Floor);
+        let expected = first + self.work.leases as usize;
         assert_eq!(found, expected, "leases of {} after {}", self.contestant, self.work.title);
+    }
+}
+
+impl Pod {
+    /// Moves this thread into the container.
+    pub(crate) fn enter(&self) {
+        self.netns.enter();
     }
 }
 

@@ -21,6 +21,7 @@ mod lane;
 mod machine;
 mod memory;
 mod netns;
+mod parity;
 mod process;
 mod report;
 mod results;
@@ -144,6 +145,9 @@ fn measure(bench: &Bench, options: &Options) -> Results {
     {
         let titles: Vec<_> = plan.works.iter().map(|work| work.title).collect();
         eprintln!("{} ({} rounds) ...", titles.join(" and "), plan.rounds);
+        plan.works.iter().filter(|work| work.floor.is_some()).for_each(|work| {
+            parity::must_hold(bench, *work);
+        });
         results.calls.extend(rounds::run(bench, plan));
     }
     if options.wants("at once") {

@@ -43,6 +43,7 @@ pub(crate) fn add(environment: &Environment, is_dual: bool) -> Result<(), Failur
         system::ensure(["ipv6/conf/", "all", "/forwarding"], "1")?;
     }
     let veth = veth::create(&socket, environment, netns.as_fd(), None)?;
+    system::set(["ipv6/conf/", veth.name.as_str(), "/accept_dad"], "0")?;
 
     let (v4, v6) = (leases.v4(), leases.v6().unwrap_or_default());
     let both = [
@@ -80,6 +81,7 @@ fn configure_container(
     attached: &[Attached<'_>],
 ) -> Result<(), Failure> {
     system::set(["ipv6/conf/", environment.ifname, "/accept_ra"], "0")?;
+    system::set(["ipv6/conf/", environment.ifname, "/accept_dad"], "0")?;
     if attached.len() > 1 {
         veth::enable_ipv6(environment.ifname)?;
     }

@@ -69,7 +69,10 @@ pub(crate) fn set_up_or_undo(
     let identity = Identity::of(call);
     rollback.push("remove the masquerading", {
         let (identity, addresses) = (identity.clone(), addresses.clone());
-        move || iptables::tear_down(&mut OsRunner, &identity, Some(&addresses))
+        move || {
+            let addresses = Some(addresses.as_slice());
+            iptables::tear_down(&mut OsRunner, &identity, addresses, &iptables::kernel_may_have)
+        }
     });
     iptables::set_up(&mut OsRunner, &identity, &addresses)
 }
@@ -78,7 +81,8 @@ pub(crate) fn set_up_or_undo(
 /// share a chain; where the result of ADD tells the addresses, the others' rules stay.
 pub(crate) fn tear_down(call: &Call) -> Result<(), Error> {
     let addresses = attachment_addresses(call);
-    iptables::tear_down(&mut OsRunner, &Identity::of(call), addresses.as_deref())
+    let identity = Identity::of(call);
+    iptables::tear_down(&mut OsRunner, &identity, addresses.as_deref(), &iptables::kernel_may_have)
 }
 
 /// The addresses that ADD gave to the call's interface; `None` when that is not known.
@@ -121,6 +125,8 @@ const FAMILIES: [Family; 2] = [
 /// so that they can be compared with what it prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rules {
+    /// The attachment's chain.
+    chain: String,
     /// Traffic within the network stays as it is.
     accept: Vec<String>,
     /// All other is masqueraded, but for multicast.
@@ -145,6 +151,7 @@ impl Rules {
             format!("POSTROUTING -s {address}/{full} -m comment --comment {comment} -j {chain}")
         };
         Self {
+            chain: chain.clone(),
             accept,
             masquerade: format!(
                 "{chain} ! -d {} -m comment --comment {comment} -j MASQUERADE",

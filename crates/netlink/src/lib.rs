@@ -10,6 +10,7 @@ mod address;
 mod error;
 mod link;
 mod monitor;
+pub mod nftables;
 mod request;
 mod route;
 mod socket;

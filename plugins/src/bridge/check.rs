@@ -45,7 +45,9 @@ fn check_bridge(host: &mut Socket, conf: &Conf, attachment: &Attachment) -> Resu
     let Some(entry) = attachment.result.interfaces.iter().find(is_bridge) else {
         return changed(format!("prevResult has no interface {name:?}"));
     };
-    if !entry.mac.is_empty() && !entry.mac.eq_ignore_ascii_case(&bridge.mac_text()) {
+    // A bridge that is no gateway follows its ports' addresses, and nobody remembers its own.
+    let is_pinned = conf.is_gateway && !entry.mac.is_empty();
+    if is_pinned && !entry.mac.eq_ignore_ascii_case(&bridge.mac_text()) {
         let found = bridge.mac_text();
         return changed(format!("bridge {name:?} has MAC {found}, prevResult says {}", entry.mac));
     }

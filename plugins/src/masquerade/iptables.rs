@@ -84,8 +84,52 @@ pub(super) fn tear_down(
     runner: &mut dyn Runner,
     identity: &Identity,
     addresses: Option<&[IpNetwork]>,
+    may_have: MayHave<'_>,
 ) -> Result<(), Error> {
-    remove(runner, |saved| removal_lines(saved, &identity.chain, addresses))
+    let lock = lock()?;
+    let mut errors = Vec::new();
+    for family in FAMILIES.into_iter().filter(|family| may_have(*family, &identity.chain)) {
+        let mut tool = Tool { runner, family, lock: lock.as_ref() };
+        let of_family = |cidr: &&IpNetwork| cidr.is_ipv4() == family.is_ipv4;
+        let known: Vec<IpNetwork> =
+            addresses.unwrap_or_default().iter().filter(of_family).copied().collect();
+        if !known.is_empty() {
+            match tool.restore(&exact_removal_lines(&Rules::new(family, identity, &known))) {
+                // Not as ADD left it: another interface's jump, an old release's, or none.
+                Err(Error::ProgramFailed { .. }) => {}
+                result => {
+                    errors.extend(result.err());
+                    continue;
+                }
+            }
+        }
+        let lines_for = |saved: &str| removal_lines(saved, &identity.chain, addresses);
+        errors.extend(tool.remove(lines_for).err());
+    }
+    Error::of_teardown(errors)
+}
+
+/// Whether a family's nat table may have a chain; `false` is certain.
+pub(super) type MayHave<'a> = &'a dyn Fn(Family, &str) -> bool;
+
+/// Asks the kernel. nf_tables tells in one exchange; the old tables only whether they are there at
+/// all. Without leave to ask, it may.
+pub(super) fn kernel_may_have(family: Family, chain: &str) -> bool {
+    let names =
+        if family.is_ipv4 { "/proc/net/ip_tables_names" } else { "/proc/net/ip6_tables_names" };
+    let has_old_table = match fs::read_to_string(names) {
+        Ok(text) => text.lines().any(|line| line == "nat"),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    };
+    has_old_table || netlink::nftables::has_chain(family.is_ipv4, "nat", chain).unwrap_or(true)
+}
+
+/// The lines that remove what ADD made for one interface, if it is all that there is.
+fn exact_removal_lines(rules: &Rules) -> Vec<String> {
+    let mut lines: Vec<String> = rules.jumps.iter().map(|rule| format!("-D {rule}")).collect();
+    lines.push(format!("-F {}", rules.chain));
+    lines.push(format!("-X {}", rules.chain));
+    lines
 }
 
 /// Removes the rules of containers in `network` that `is_valid` does not know.
@@ -94,11 +138,18 @@ pub(crate) fn collect_garbage(
     network: &str,
     is_valid: impl Fn(&str) -> bool,
 ) -> Result<(), Error> {
-    remove(runner, |saved| {
+    let lines_for = |saved: &str| {
         let stale = containers(saved, network).into_iter().filter(|id| !is_valid(id));
         let chains = stale.map(|id| Identity::new(network, id).chain);
         chains.flat_map(|chain| removal_lines(saved, &chain, None)).collect()
-    })
+    };
+    let lock = lock()?;
+    let mut errors = Vec::new();
+    for family in FAMILIES {
+        let mut tool = Tool { runner, family, lock: lock.as_ref() };
+        errors.extend(tool.remove(lines_for).err());
+    }
+    Error::of_teardown(errors)
 }
 
 /// The ids of the containers in `network` that have rules, each once.
@@ -110,29 +161,6 @@ fn containers<'a>(saved: &'a str, network: &str) -> Vec<&'a str> {
     ids.sort_unstable();
     ids.dedup();
     ids
-}
-
-/// One read and, where there is something to remove, one write for each family.
-fn remove(runner: &mut dyn Runner, lines_for: impl Fn(&str) -> Vec<String>) -> Result<(), Error> {
-    let lock = lock()?;
-    let mut errors = Vec::new();
-    for family in FAMILIES {
-        let mut tool = Tool { runner, family, lock: lock.as_ref() };
-        let removed = match tool.save() {
-            Ok(saved) => match lines_for(&saved) {
-                lines if lines.is_empty() => Ok(()),
-                lines => tool.restore(&lines),
-            },
-            // Without the program or the kernel's table nobody can have made rules.
-            Err(error) if is_absent(&error) => {
-                warn(&format!("{error}: leaving its rules, if there are any"));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        errors.extend(removed.err());
-    }
-    Error::of_teardown(errors)
 }
 
 fn is_absent(error: &Error) -> bool {
@@ -200,6 +228,22 @@ impl Tool<'_> {
         let input = format!("*nat\n{}\nCOMMIT\n", lines.join("\n"));
         let args = ["--noflush", "-w", XTABLES_WAIT_SECONDS];
         self.run(self.family.restore, &args, input.as_bytes()).map(|_| ())
+    }
+
+    /// One read and, where there is something to remove, one write.
+    fn remove(&mut self, lines_for: impl Fn(&str) -> Vec<String>) -> Result<(), Error> {
+        match self.save() {
+            Ok(saved) => match lines_for(&saved) {
+                lines if lines.is_empty() => Ok(()),
+                lines => self.restore(&lines),
+            },
+            // Without the program or the kernel's table nobody can have made rules.
+            Err(error) if is_absent(&error) => {
+                warn(&format!("{error}: leaving its rules, if there are any"));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The nat table as text.

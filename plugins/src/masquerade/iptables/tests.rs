@@ -156,9 +156,42 @@ fn removal_reads_once_and_writes_only_where_there_is_something() {
         answer(0, "*nat\nCOMMIT\n", ""),
     ];
     let mut script = Script { answers, calls: vec![] };
-    tear_down(&mut script, &identity(), None).unwrap();
+    tear_down(&mut script, &identity(), None, &|_, _| true).unwrap();
     let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
     assert_eq!(programs, ["iptables-save", "iptables-restore", "ip6tables-save"]);
+}
+
+#[test]
+fn what_the_kernel_does_not_have_needs_no_program() {
+    let answers = vec![answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
+    let mut script = Script { answers, calls: vec![] };
+    tear_down(&mut script, &identity(), None, &|family, _| family.is_ipv4).unwrap();
+    let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
+    assert_eq!(programs, ["iptables-save", "iptables-restore"]);
+}
+
+#[test]
+fn known_addresses_need_no_read() {
+    let addresses = ["10.1.0.2/24".parse().unwrap()];
+    let mut script = Script { answers: vec![answer(0, "", "")], calls: vec![] };
+    tear_down(&mut script, &identity(), Some(&addresses), &|family, _| family.is_ipv4).unwrap();
+    let [(program, input)] = script.calls.as_slice() else { panic!("{:?}", script.calls) };
+    assert_eq!(program, "iptables-restore");
+    let chain = identity().chain;
+    let jump = &rules(&["10.1.0.2/24"]).jumps[0];
+    assert_eq!(*input, format!("*nat\n-D {jump}\n-F {chain}\n-X {chain}\nCOMMIT\n"));
+}
+
+#[test]
+fn rules_that_are_not_as_add_left_them_are_read() {
+    let addresses = ["10.1.0.2/24".parse().unwrap()];
+    let present = saved(&["10.1.0.2/24", "10.2.0.2/24"]);
+    let answers = vec![answer(4, "", "chain is busy"), answer(0, &present, ""), answer(0, "", "")];
+    let mut script = Script { answers, calls: vec![] };
+    tear_down(&mut script, &identity(), Some(&addresses), &|family, _| family.is_ipv4).unwrap();
+    assert_eq!(script.calls.len(), 3);
+    let jump = &rules(&["10.1.0.2/24"]).jumps[0];
+    assert_eq!(script.calls[2].1, format!("*nat\n-D {jump}\nCOMMIT\n"));
 }
 
 #[test]
@@ -166,6 +199,6 @@ fn one_family_failing_does_not_keep_the_other_from_being_removed() {
     let answers =
         vec![answer(1, "", "boom"), answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
     let mut script = Script { answers, calls: vec![] };
-    assert!(tear_down(&mut script, &identity(), None).is_err());
+    assert!(tear_down(&mut script, &identity(), None, &|_, _| true).is_err());
     assert_eq!(script.calls.len(), 3);
 }
