@@ -7,7 +7,6 @@ use nix::sys::time::TimeVal;
 
 use crate::contestant::Contestant;
 use crate::lane::{Bench, Lane};
-use crate::process::Running;
 use crate::stats::Series;
 use crate::work::BRIDGE_MASQUERADE;
 
@@ -48,9 +47,9 @@ fn measure(bench: &Bench, contestant: Contestant, count: usize, crowd: &mut Crow
     let mut wall = Duration::ZERO;
     for (verb, series) in [("ADD", &mut crowd.add_wall), ("DEL", &mut crowd.del_wall)] {
         let started = Instant::now();
-        lane.start_all(verb, &pods).into_iter().for_each(|running| {
-            Running::finish(running);
-        });
+        for (running, pod) in lane.start_all(verb, &pods).into_iter().zip(&pods) {
+            pod.keep_result(verb, &running.finish().printed);
+        }
         series.push(started.elapsed());
         wall += started.elapsed();
     }

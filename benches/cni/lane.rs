@@ -1,5 +1,6 @@
 //! A contestant at one work: with a node of its own, on which one pod runs already.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,6 +50,8 @@ pub(crate) struct Lane<'a> {
 pub(crate) struct Pod {
     netns: Netns,
     id: String,
+    /// What ADD answered.
+    result: RefCell<Option<Value>>,
 }
 
 impl<'a> Lane<'a> {
@@ -114,12 +117,18 @@ impl<'a> Lane<'a> {
     /// A fresh container.
     pub(crate) fn pod(&mut self) -> Pod {
         self.attachments += 1;
-        Pod { netns: Netns::new(), id: format!("pod-{}", self.attachments) }
+        Pod {
+            netns: Netns::new(),
+            id: format!("pod-{}", self.attachments),
+            result: RefCell::default(),
+        }
     }
 
     /// Makes one call and waits for its end; how long it took.
     pub(crate) fn call(&self, verb: &str, pod: &Pod) -> Duration {
-        self.prepare_on_node(verb, pod).start().finish().took
+        let finished = self.prepare_on_node(verb, pod).start().finish();
+        pod.keep_result(verb, &finished.printed);
+        finished.took
     }
 
     /// Starts calls for all pods, one right after the other.
@@ -138,7 +147,8 @@ impl<'a> Lane<'a> {
 
     fn prepare(&self, verb: &str, pod: &Pod) -> Prepared {
         let program = self.bench.programs.program(self.contestant, self.work.plugin);
-        self.prepare_program(&program, &self.conf, verb, pod)
+        let conf = pod.conf_for(verb, &self.conf);
+        self.prepare_program(&program, &conf, verb, pod)
     }
 
     fn prepare_program(&self, program: &Path, conf: &str, verb: &str, pod: &Pod) -> Prepared {
@@ -176,6 +186,22 @@ impl<'a> Lane<'a> {
 }
 
 impl Pod {
+    /// Keeps what ADD printed, as a runtime does.
+    pub(crate) fn keep_result(&self, verb: &str, printed: &[u8]) {
+        if verb == "ADD" {
+            *self.result.borrow_mut() = serde_json::from_slice(printed).ok();
+        }
+    }
+
+    /// The configuration as a runtime sends it: DEL carries the result of ADD.
+    fn conf_for(&self, verb: &str, conf: &str) -> String {
+        let result = self.result.borrow();
+        let (Some(result), true) = (result.as_ref(), verb == "DEL") else { return conf.to_owned() };
+        let mut conf: Value = serde_json::from_str(conf).expect("the configuration is ours");
+        conf["prevResult"] = result.clone();
+        conf.to_string()
+    }
+
     /// Moves this thread into the container.
     pub(crate) fn enter(&self) {
         self.netns.enter();

@@ -124,7 +124,7 @@ fn isolate() {
 fn measure(bench: &Bench, options: &Options) -> Results {
     let plan = |works, rounds, go_every: usize| Plan {
         works,
-        rounds: options.times(rounds, 6),
+        rounds: options.times(rounds, 5),
         go_every: if options.is_quick { go_every.min(3) } else { go_every },
     };
     let plans = [
@@ -154,7 +154,7 @@ fn measure(bench: &Bench, options: &Options) -> Results {
         eprintln!("many pods at once ...");
         let (pods, times) = (options.times(30, 10), options.times(9, 1));
         results.small_crowd = Some((pods, crowd::run(bench, pods, times)));
-        let (pods, times) = (options.times(110, 30), options.times(3, 1));
+        let (pods, times) = (options.times(110, 20), options.times(3, 1));
         results.large_crowd = Some((pods, crowd::run(bench, pods, times)));
     }
     if options.wants("memory") {

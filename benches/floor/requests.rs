@@ -16,6 +16,8 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
 const IFA_ADDRESS: u16 = 1;
@@ -105,6 +107,8 @@ impl Messages {
         self.begin(RTM_NEWLINK, CREATE_NEW, &link(0, UP, UP));
         self.name(IFLA_IFNAME, pair.name);
         self.attribute(IFLA_ADDRESS, &pair.mac);
+        self.number(IFLA_NUM_TX_QUEUES, 1);
+        self.number(IFLA_NUM_RX_QUEUES, 1);
         if let Some(bridge) = pair.bridge {
             self.number(IFLA_MASTER, bridge);
         }
@@ -115,6 +119,8 @@ impl Messages {
         self.put(&link(0, 0, 0));
         self.name(IFLA_IFNAME, pair.peer_name);
         self.attribute(IFLA_ADDRESS, &pair.peer_mac);
+        self.number(IFLA_NUM_TX_QUEUES, 1);
+        self.number(IFLA_NUM_RX_QUEUES, 1);
         self.number(IFLA_NET_NS_FD, pair.peer_netns);
         self.close_nest(peer);
         self.close_nest(data);

@@ -202,13 +202,17 @@ impl Request {
 
     /// Creates a veth pair with its near end up, and on its bridge.
     ///
-    /// Both hardware addresses are given, because udev replaces those that the kernel made up.
+    /// Both hardware addresses are given, because udev replaces those that the kernel made up. So
+    /// is the number of queues: unasked the kernel makes one for each processor and then takes all
+    /// but one away again, which waits for RCU twice with all links locked (`veth_init_queues`).
     #[must_use]
     pub fn create_veth(spec: &VethSpec<'_>) -> Self {
         let ends = |name: &str, mac: HardwareAddress| {
             let mut attributes = vec![
                 LinkAttribute::IfName(name.to_owned()),
                 LinkAttribute::Address(mac.0.to_vec()),
+                LinkAttribute::NumTxQueues(1),
+                LinkAttribute::NumRxQueues(1),
             ];
             attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
             attributes
