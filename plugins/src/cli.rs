@@ -139,15 +139,19 @@ fn parse_ipam(words: &mut Vec<&str>) -> Result<Command, UsageError> {
 /// Takes `name VALUE` or `name=VALUE` out of the words.
 fn take_option(words: &mut Vec<&str>, name: &str, default: &str) -> Result<PathBuf, UsageError> {
     let prefix = format!("{name}=");
-    if let Some(at) = words.iter().position(|word| word.starts_with(&prefix)) {
-        return Ok(words.remove(at).trim_start_matches(&prefix).into());
+    let value = if let Some(at) = words.iter().position(|word| word.starts_with(&prefix)) {
+        words.remove(at).strip_prefix(&prefix)
+    } else if let Some(at) = words.iter().position(|word| *word == name) {
+        words.remove(at);
+        (at < words.len()).then(|| words.remove(at))
+    } else {
+        return Ok(default.into());
+    };
+    // An empty one is a shell's variable that was not set: it must not mean this folder.
+    match value.filter(|value| !value.is_empty()) {
+        Some(value) => Ok(value.into()),
+        None => Err(UsageError(format!("{name} needs a value"))),
     }
-    let Some(at) = words.iter().position(|word| *word == name) else { return Ok(default.into()) };
-    words.remove(at);
-    if at < words.len() {
-        return Ok(words.remove(at).into());
-    }
-    Err(UsageError(format!("{name} needs a value")))
 }
 
 fn take_flag(words: &mut Vec<&str>, name: &str) -> bool {
@@ -186,6 +190,7 @@ mod tests {
             "install x",
             "install --link --copy",
             "install --bin-dir",
+            "install --bin-dir=",
             "uninstall --copy",
             "validate",
             "validate --strict a",

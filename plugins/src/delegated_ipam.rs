@@ -1,10 +1,13 @@
 //! The IPAM plugin named by the configuration: called within this process when it is one of ours,
 //! executed when it is somebody else's.
 
+use std::net::IpAddr;
+
 use cni::delegate::Delegate;
 use cni::{AddResult, Call, Command};
 
 use crate::error::{Error, warn};
+use crate::plugin;
 
 /// The IPAM plugin of one call.
 pub(crate) struct DelegatedIpam<'a> {
@@ -23,6 +26,10 @@ impl<'a> DelegatedIpam<'a> {
     /// Finds the plugin along `CNI_PATH`; `None` when the configuration names none.
     pub(crate) fn find(call: &'a Call) -> Result<Option<Self>, Error> {
         let Some(name) = call.conf.ipam_type() else { return Ok(None) };
+        if is_main_plugin(name) {
+            // It would in turn delegate, to itself, without end.
+            return Err(Error::Config(format!("ipam.type: {name:?} is no IPAM plugin")));
+        }
         let delegate = Delegate::find(name, &call.path)?;
         let target = match name {
             "host-local" if delegate.is_this_program() => Target::HostLocal,
@@ -30,6 +37,14 @@ impl<'a> DelegatedIpam<'a> {
             _ => Target::Foreign(delegate),
         };
         Ok(Some(Self { call, name: name.to_owned(), target }))
+    }
+
+    /// As [`Self::find`], for DEL: what no ADD can have used has nothing to release.
+    pub(crate) fn find_for_del(call: &'a Call) -> Result<Option<Self>, Error> {
+        match call.conf.ipam_type() {
+            Some(name) if is_main_plugin(name) => Ok(None),
+            _ => Self::find(call),
+        }
     }
 
     /// As [`Self::find`], for plugins that cannot be without.
@@ -74,6 +89,14 @@ impl<'a> DelegatedIpam<'a> {
         Ok(())
     }
 
+    /// Undoes an ADD that had this result. The attachment may have other addresses from an earlier
+    /// ADD that was repeated, which our own plugin keeps.
+    pub(crate) fn undo(&self, result: &AddResult) -> Result<(), Error> {
+        let Target::HostLocal = &self.target else { return self.del() };
+        let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.ip()).collect();
+        noting(|notes| ipam::host_local::release(self.call, &addresses, notes))
+    }
+
     /// CHECK.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match &self.target {
@@ -109,6 +132,11 @@ impl<'a> DelegatedIpam<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether one of our plugins has that name that is none for IPAM.
+fn is_main_plugin(name: &str) -> bool {
+    plugin::by_name(name).is_some() && !matches!(name, "host-local" | "static")
 }
 
 /// STATUS of a plugin that delegates: a delegate that is missing fails every ADD.

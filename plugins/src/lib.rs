@@ -8,7 +8,6 @@ mod cli;
 mod container_interface;
 mod delegated_ipam;
 mod error;
-mod garbage;
 mod ipam_plugins;
 mod loopback;
 mod masquerade;
@@ -17,6 +16,7 @@ mod prev_result;
 mod ptp;
 mod rollback;
 mod sysctl;
+mod teardown;
 mod veth;
 
 use std::ffi::OsStr;

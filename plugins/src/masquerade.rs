@@ -11,6 +11,7 @@ use sha2::{Digest, Sha512};
 use crate::error::Error;
 use crate::rollback::Rollback;
 
+use iptables::Which;
 pub(crate) use iptables::{available, collect_garbage};
 
 /// How masquerading is programmed.
@@ -67,22 +68,28 @@ pub(crate) fn set_up_or_undo(
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
     let identity = Identity::of(call);
-    rollback.push("remove the masquerading", {
+    let undo = {
         let (identity, addresses) = (identity.clone(), addresses.clone());
         move || {
-            let addresses = Some(addresses.as_slice());
-            iptables::tear_down(&mut OsRunner, &identity, addresses, &iptables::kernel_may_have)
+            let which = Which::Only(&addresses);
+            iptables::tear_down(&mut OsRunner, &identity, which, &iptables::kernel_may_have)
         }
-    });
-    iptables::set_up(&mut OsRunner, &identity, &addresses)
+    };
+    let result = iptables::set_up(&mut OsRunner, &identity, &addresses);
+    // Without the lock nothing was made, and waiting for it once more would not help.
+    if !matches!(result, Err(Error::LockTimeout { .. })) {
+        rollback.push("remove the masquerading", undo);
+    }
+    result
 }
 
-/// Removes the masquerading of a DEL's attachment. Attachments of one container to one network
-/// share a chain; where the result of ADD tells the addresses, the others' rules stay.
-pub(crate) fn tear_down(call: &Call) -> Result<(), Error> {
-    let addresses = attachment_addresses(call);
-    let identity = Identity::of(call);
-    iptables::tear_down(&mut OsRunner, &identity, addresses.as_deref(), &iptables::kernel_may_have)
+/// Removes the masquerading of a DEL's attachment. `others` are the addresses that the container
+/// still has: where no result of ADD tells which rules are this attachment's, it is those of none
+/// of them.
+pub(crate) fn tear_down(call: &Call, others: &[IpNetwork]) -> Result<(), Error> {
+    let own = attachment_addresses(call);
+    let which = own.as_deref().map_or(Which::AllBut(others), Which::Only);
+    iptables::tear_down(&mut OsRunner, &Identity::of(call), which, &iptables::kernel_may_have)
 }
 
 /// The addresses that ADD gave to the call's interface; `None` when that is not known.

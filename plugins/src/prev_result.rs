@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use cni::{AddResult, Call, Interface};
+use cni::{AddResult, Call, Interface, IpConfig};
+use ipnetwork::IpNetwork;
 use netlink::{Link, Route, Socket};
 
 use crate::container_interface;
@@ -76,13 +77,18 @@ impl Attachment {
         socket: &mut Socket,
         link: &Link,
     ) -> Result<(), Error> {
+        if !self.result.ips.is_empty() && !link.is_up {
+            return Err(changed(format!("container interface {:?} is down", link.name)));
+        }
         let found = socket.addresses(link.index, &link.name)?;
         let position = self.result.interfaces.iter().position(|entry| *entry == self.interface);
         let is_ours = |index: Option<i64>| match (index, position) {
             (Some(index), Some(position)) => usize::try_from(index) == Ok(position),
             _ => true,
         };
-        for ip in self.result.ips.iter().filter(|ip| is_ours(ip.interface)) {
+        let ours: Vec<&IpConfig> =
+            self.result.ips.iter().filter(|ip| is_ours(ip.interface)).collect();
+        for ip in &ours {
             if !found.iter().any(|address| address.cidr == ip.address) {
                 return Err(changed(format!(
                     "Failed to match addr {} on interface {}",
@@ -90,11 +96,20 @@ impl Attachment {
                 )));
             }
         }
-        self.check_routes(socket, link)
+        self.check_routes(socket, link, &ours)
     }
 
-    fn check_routes(&self, socket: &mut Socket, link: &Link) -> Result<(), Error> {
-        let wanted = container_interface::plan_routes(&self.result, link.index)?;
+    fn check_routes(
+        &self,
+        socket: &mut Socket,
+        link: &Link,
+        ours: &[&IpConfig],
+    ) -> Result<(), Error> {
+        let mut wanted = container_interface::plan_routes(&self.result, link.index)?;
+        // The way to the rest of each address's network, direct or through a gateway.
+        let networks = ours.iter().map(|ip| ip.address);
+        let has_others = |cidr: &IpNetwork| cidr.prefix() < if cidr.is_ipv4() { 32 } else { 128 };
+        wanted.extend(networks.filter(has_others).map(|cidr| Route::new(cidr, link.index)));
         for is_ipv4 in [true, false] {
             let mut of_family = wanted.iter().filter(|r| r.dst.is_ipv4() == is_ipv4).peekable();
             if of_family.peek().is_none() {

@@ -10,7 +10,7 @@ use cni::{AddResult, Call, ErrorObject};
 use crate::delegated_ipam::{self, DelegatedIpam};
 use crate::error::{Error, warn};
 use crate::masquerade::{self, Backend};
-use crate::{garbage, veth};
+use crate::teardown;
 
 use conf::Conf;
 pub(crate) use conf::read as read_conf;
@@ -36,7 +36,7 @@ impl Plugin for Ptp {
     }
 
     fn gc(&self, call: &Call) -> Result<(), ErrorObject> {
-        Ok(garbage::collect(call, Conf::parse_leniently(call).ip_masq)?)
+        Ok(teardown::collect_garbage(call, Conf::parse_leniently(call).ip_masq)?)
     }
 
     fn status(&self, call: &Call) -> Result<(), ErrorObject> {
@@ -44,23 +44,18 @@ impl Plugin for Ptp {
     }
 }
 
-/// Detaches the container: link, then addresses, then rules. Each is tried whatever becomes of
-/// the others, but addresses that may still be in use are kept.
+/// Detaches the container.
 fn del(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse_leniently(call);
     if conf.ip_masq && conf.ip_masq_backend == Some(Backend::Nftables) {
         warn("ipMasqBackend nftables is not supported yet: leaving its rules, if there are any");
     }
-    let mut errors = Vec::new();
-    errors.extend(veth::delete_of(call).err());
-    if errors.is_empty() {
-        let released = DelegatedIpam::require(call).and_then(|ipam| ipam.del());
-        errors.extend(released.err());
-    }
-    if conf.ip_masq {
-        errors.extend(masquerade::tear_down(call).err());
-    }
-    Error::of_teardown(errors)
+    teardown::detach(call, conf.ip_masq, || {
+        let Some(ipam) = DelegatedIpam::find_for_del(call)? else {
+            return DelegatedIpam::require(call).map(|_| ());
+        };
+        ipam.del()
+    })
 }
 
 /// Whether an ADD could succeed.

@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use std::path::Path;
 
 use cni::{Call, Interface};
+use ipnetwork::IpNetwork;
 use netlink::{Error as NetlinkError, HardwareAddress, Link, Request, Socket, VethSpec};
 use netns::Netns;
 use nix::errno::Errno;
@@ -104,15 +105,19 @@ pub(crate) fn host_entry(link: &Link) -> Interface {
     Interface { name: link.name.clone(), mac: link.mac_text(), ..Interface::default() }
 }
 
-/// Deletes the attachment of a DEL. A namespace that is gone took it along.
-pub(crate) fn delete_of(call: &Call) -> Result<(), Error> {
-    let Some(path) = &call.netns else { return Ok(()) };
-    match Netns::open(path) {
+/// Deletes the attachment of a DEL; returns the addresses that the container still has. A
+/// namespace that is gone took it along.
+pub(crate) fn delete_of(call: &Call) -> Result<Vec<IpNetwork>, Error> {
+    let Some(path) = &call.netns else { return Ok(Vec::new()) };
+    let netns = match Netns::open(path) {
         // A path that a namespace was mounted on stays behind as a plain file.
-        Err(netns::Error::Missing(_) | netns::Error::NotANamespace { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(netns) => delete(&netns, &call.ifname),
-    }
+        Err(netns::Error::Missing(_) | netns::Error::NotANamespace { .. }) => return Ok(Vec::new()),
+        result => result?,
+    };
+    let _entered = netns.enter()?;
+    let mut socket = Socket::open()?;
+    socket.execute(&[Request::delete_link(&call.ifname).or_gone()])?;
+    Ok(socket.all_addresses()?.into_iter().map(|address| address.cidr).collect())
 }
 
 /// Deletes the container's end, and with it the host's; none is fine.

@@ -7,4 +7,5 @@ mod kills;
 mod locks;
 mod parallel;
 mod rollback;
+mod siblings;
 mod vanished;

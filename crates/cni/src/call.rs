@@ -188,6 +188,10 @@ pub fn ifname_problem(ifname: &str) -> Option<&'static str> {
     if ifname == "." || ifname == ".." {
         return Some("interface name is . or ..");
     }
+    if ifname.contains(['%', '\0']) {
+        // The kernel would number `eth%d`, and end a name at NUL.
+        return Some("interface name contains % or NUL");
+    }
     ifname
         .contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
         .then_some("interface name contains / or : or whitespace characters")
@@ -252,7 +256,9 @@ mod tests {
     #[test]
     fn interface_names_are_what_the_kernel_takes() {
         assert_eq!(ifname_problem("eth0.100"), None);
-        for wrong in ["", ".", "..", "a/b", "a:b", "a b", "a\u{2003}b", "sixteen-bytes-ab"] {
+        for wrong in
+            ["", ".", "..", "a/b", "a:b", "a b", "a\u{2003}b", "eth%d", "a\0b", "sixteen-bytes-ab"]
+        {
             assert!(ifname_problem(wrong).is_some(), "{wrong:?}");
         }
     }

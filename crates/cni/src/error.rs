@@ -108,6 +108,9 @@ pub enum Error {
     /// Required variables are not set.
     #[error("required env variables [{}] missing", .0.join(","))]
     MissingEnvironment(Vec<&'static str>),
+    /// A variable is not UTF-8.
+    #[error("cannot decode env variable {0}: it is not UTF-8")]
+    UndecodableEnvironment(String),
     /// `CNI_CONTAINERID` is not a container id.
     #[error("invalid characters in containerID")]
     ContainerId(String),
@@ -244,6 +247,7 @@ impl Error {
     pub const fn code(&self) -> u32 {
         match self {
             Self::MissingEnvironment(_)
+            | Self::UndecodableEnvironment(_)
             | Self::ContainerId(_)
             | Self::Ifname { .. }
             | Self::UnknownCommand(_)

@@ -1,5 +1,6 @@
 //! From a call to exactly one document on stdout.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -61,8 +62,10 @@ pub trait Plugin {
 #[must_use]
 pub fn serve(plugin: &dyn Plugin) -> ExitCode {
     answer_panics();
-    let environment = Environment::read(|name| {
-        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    let environment = refuse_undecodable().and_then(|()| {
+        Environment::read(|name| {
+            std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+        })
     });
     let mut answered_in = Version::LATEST;
     let answer = match environment {
@@ -78,6 +81,19 @@ pub fn serve(plugin: &dyn Plugin) -> ExitCode {
         return ExitCode::FAILURE;
     }
     exit
+}
+
+/// Refuses variables that are not UTF-8: what they mean would be guessed.
+fn refuse_undecodable() -> Result<(), Stop> {
+    let is_wrong = |(name, value): &(OsString, OsString)| {
+        name.to_str().is_some_and(|name| name.starts_with("CNI_")) && value.to_str().is_none()
+    };
+    match std::env::vars_os().find(is_wrong) {
+        None => Ok(()),
+        Some((name, _)) => {
+            Err(Stop::Wrong(Error::UndecodableEnvironment(name.to_string_lossy().into_owned())))
+        }
+    }
 }
 
 /// The two lines for a person who calls a plugin by hand.

@@ -84,6 +84,14 @@ impl Request {
 }
 
 impl Socket {
+    /// The addresses of all links, of both families.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn all_addresses(&mut self) -> Result<Vec<Address>, Error> {
+        self.addresses(0, "all links")
+    }
+
     /// The addresses of a link, of both families.
     ///
     /// # Errors
@@ -93,7 +101,8 @@ impl Socket {
         message.header.index = link;
         let what = format!("list the addresses of {name:?}");
         let messages = self.dump(&Request::dump(what, RouteNetlinkMessage::GetAddress(message)))?;
-        let is_of_link = |address: &Address| address.link == link;
+        // Kernels before 4.20 list those of all links; 0 asks for them.
+        let is_of_link = |address: &Address| link == 0 || address.link == link;
         Ok(messages.into_iter().filter_map(read).filter(is_of_link).collect())
     }
 }

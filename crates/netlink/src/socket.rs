@@ -18,6 +18,8 @@ const RECEIVE_BUFFER: usize = 32 << 10;
 /// Everything that the kernel answers is queued when the request returns; this only bounds what
 /// should never happen.
 const ANSWER_TIMEOUT_MS: u16 = 10_000;
+/// So many requests are sent at once: more refusals than about 250 would not fit the queue.
+const BATCH: usize = 64;
 /// How often an interrupted dump is repeated (plugins#1121: busy nodes interrupt some of them).
 const DUMP_ATTEMPTS: usize = 10;
 
@@ -125,7 +127,15 @@ impl Socket {
     }
 
     fn exchange(&mut self, requests: &[Request]) -> Result<Answers, Error> {
-        let Some(last) = requests.last() else { return Ok(Answers::default()) };
+        let mut answers = Answers::default();
+        for batch in requests.chunks(BATCH) {
+            self.exchange_batch(batch, &mut answers)?;
+        }
+        Ok(answers)
+    }
+
+    fn exchange_batch(&mut self, requests: &[Request], answers: &mut Answers) -> Result<(), Error> {
+        let Some(last) = requests.last() else { return Ok(()) };
         let first_sequence = self.sequence.wrapping_add(1);
         let mut out = Vec::with_capacity(512);
         for (index, request) in requests.iter().enumerate() {
@@ -136,9 +146,8 @@ impl Socket {
         }
         let failed = |source| Error::Socket { what: last.what.clone(), source };
         self.socket.send_to(&out, &SocketAddr::new(0, 0), 0).map_err(failed)?;
-        let mut answers = Answers::default();
-        while !self.receive(requests, first_sequence, &mut answers)? {}
-        Ok(answers)
+        while !self.receive(requests, first_sequence, answers)? {}
+        Ok(())
     }
 
     /// Reads one datagram; whether it ended the answer to the last request.

@@ -106,7 +106,9 @@ fn port_options_are_set_and_refused_with_the_kernels_words() {
     let netns = namespace();
     let mut host = socket(&netns);
     let bridge = bridge(&mut host);
-    let port = veth(&mut host, &namespace(), Some(bridge.index));
+    // Kept: the pair goes with either of its namespaces.
+    let container = namespace();
+    let port = veth(&mut host, &container, Some(bridge.index));
     let options = PortOptions { hairpin: true, isolated: true };
     host.execute(&[Request::set_port_options(port.index, "veth0", options)]).unwrap();
     let _entered = netns.enter().unwrap();

@@ -8,8 +8,10 @@ use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{FsType, NSFS_MAGIC, PROC_SUPER_MAGIC, fstatfs};
 
@@ -67,7 +69,12 @@ impl Netns {
             io::ErrorKind::NotFound => Error::Missing(path.into()),
             _ => Error::Open { path: path.into(), source },
         };
-        let file = File::open(path).map_err(failed)?;
+        // Not to wait for a writer, should it be a pipe.
+        let file = File::options()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path)
+            .map_err(failed)?;
         let kind = fstatfs(&file).map_err(|errno| failed(errno.into()))?.filesystem_type();
         // Before Linux 3.19 namespaces were files of procfs itself.
         if kind != NSFS_MAGIC && kind != PROC_SUPER_MAGIC {

@@ -9,6 +9,7 @@ mod status;
 
 use std::collections::HashSet;
 use std::fs;
+use std::net::IpAddr;
 
 use cni::{AddResult, Call, Dns, decode::Fields};
 
@@ -54,8 +55,28 @@ pub fn del(call: &Call, notes: &mut Vec<String>) -> Result<(), Error> {
         owned = store.owned_bare(&owner, notes)?;
     }
     let release = |address| store.release(address, content).err();
-    let mut failures: Vec<Error> = owned.into_iter().filter_map(release).collect();
+    let failures: Vec<Error> = owned.into_iter().filter_map(release).collect();
     store.seal(notes);
+    result_of(failures)
+}
+
+/// Undoes an ADD that gave `addresses`: releases those of them that the attachment has, and no
+/// other.
+///
+/// # Errors
+/// [`Error`]; all were tried.
+pub fn release(call: &Call, addresses: &[IpAddr], notes: &mut Vec<String>) -> Result<(), Error> {
+    let Some(mut store) = Store::open(&store_options(call)?, notes)? else { return Ok(()) };
+    let owner = Owner::new(&call.container_id, &call.ifname);
+    let mut owned = store.owned(&owner, notes)?;
+    owned.retain(|address| addresses.contains(address));
+    let failures: Vec<Error> =
+        owned.into_iter().filter_map(|address| store.release(address, owner.key()).err()).collect();
+    store.seal(notes);
+    result_of(failures)
+}
+
+fn result_of(mut failures: Vec<Error>) -> Result<(), Error> {
     match failures.pop() {
         None => Ok(()),
         Some(only) if failures.is_empty() => Err(only),

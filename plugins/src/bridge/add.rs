@@ -1,5 +1,7 @@
 //! ADD.
 
+use std::cell::RefCell;
+
 use cni::{AddResult, Call};
 use ipnetwork::IpNetwork;
 use netlink::{Link, PortOptions, Request, Socket};
@@ -13,6 +15,7 @@ use crate::error::Error;
 use crate::masquerade;
 use crate::rollback::Rollback;
 use crate::sysctl;
+use crate::teardown::undo_attachment as detach;
 use crate::veth::{self, Veth};
 
 /// Attaches the container to the bridge.
@@ -24,17 +27,18 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = DelegatedIpam::find(call)?;
     let netns = veth::open_netns(call)?;
     let mut socket = Socket::open()?;
+    let leased = RefCell::new(None);
     let mut rollback = Rollback::default();
 
     let bridge = host::ensure_bridge(&mut socket, &conf)?;
     let veth = create_port(&mut socket, &conf, call, &netns, &bridge)?;
-    rollback.push("delete the veth pair", || veth::delete(&netns, &call.ifname));
+    rollback.push("detach the container", || detach(call, &netns, ipam.as_ref(), &leased));
     set_port_options(&mut socket, &conf, &veth.host)?;
 
     let mut result = AddResult::default();
     if let Some(ipam) = &ipam {
         result = ipam.add()?;
-        rollback.push("release the IP addresses", || ipam.del());
+        *leased.borrow_mut() = Some(result.clone());
         let gateways = gateway::complete(&conf, &mut result)?;
         configure_container(call, &conf, &netns, &veth, &result)?;
         set_up_gateway(&mut socket, &conf, &bridge, &gateways)?;

@@ -22,7 +22,14 @@ pub(super) fn complete(conf: &Conf, result: &mut AddResult) -> Result<Vec<IpNetw
         if ip.gateway.is_none() && conf.is_gateway {
             ip.gateway = Some(first_address(ip.address));
         }
-        let Some(gateway) = ip.gateway.filter(|_| conf.is_gateway) else { continue };
+        let Some(gateway) = ip.gateway else { continue };
+        if gateway.is_ipv4() != ip.address.is_ipv4() {
+            let text = format!("gateway {gateway} of address {} is of another family", ip.address);
+            return Err(Error::IpamResult(text));
+        }
+        if !conf.is_gateway {
+            continue;
+        }
         let of_bridge = IpNetwork::new(gateway, ip.address.prefix())
             .map_err(|_| Error::IpamResult(format!("gateway {gateway} of {}", ip.address)))?;
         if !gateways.contains(&of_bridge) {

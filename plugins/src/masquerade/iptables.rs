@@ -1,8 +1,8 @@
 //! Programming the rules: one `iptables-restore` for each family.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -78,12 +78,29 @@ fn is_declaration(line: &str, chain: &str) -> bool {
     name == Some(chain)
 }
 
-/// Removes an attachment's rules, whichever suite made them, by the name of their chain: all of
-/// them, or those for `addresses`.
+/// Which of a chain's jumps to remove. Attachments of one container to one network share a chain.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which<'a> {
+    /// Those from these addresses.
+    Only(&'a [IpNetwork]),
+    /// All but those from these addresses.
+    AllBut(&'a [IpNetwork]),
+}
+
+impl Which<'_> {
+    fn includes(self, rule: &str) -> bool {
+        match self {
+            Self::Only(addresses) => comes_from(rule, addresses),
+            Self::AllBut(addresses) => !comes_from(rule, addresses),
+        }
+    }
+}
+
+/// Removes an attachment's rules, whichever suite made them, by the name of their chain.
 pub(super) fn tear_down(
     runner: &mut dyn Runner,
     identity: &Identity,
-    addresses: Option<&[IpNetwork]>,
+    which: Which<'_>,
     may_have: MayHave<'_>,
 ) -> Result<(), Error> {
     let lock = lock()?;
@@ -91,8 +108,10 @@ pub(super) fn tear_down(
     for family in FAMILIES.into_iter().filter(|family| may_have(*family, &identity.chain)) {
         let mut tool = Tool { runner, family, lock: lock.as_ref() };
         let of_family = |cidr: &&IpNetwork| cidr.is_ipv4() == family.is_ipv4;
-        let known: Vec<IpNetwork> =
-            addresses.unwrap_or_default().iter().filter(of_family).copied().collect();
+        let known: Vec<IpNetwork> = match which {
+            Which::Only(addresses) => addresses.iter().filter(of_family).copied().collect(),
+            Which::AllBut(_) => Vec::new(),
+        };
         if !known.is_empty() {
             match tool.restore(&exact_removal_lines(&Rules::new(family, identity, &known))) {
                 // Not as ADD left it: another interface's jump, an old release's, or none.
@@ -103,7 +122,7 @@ pub(super) fn tear_down(
                 }
             }
         }
-        let lines_for = |saved: &str| removal_lines(saved, &identity.chain, addresses);
+        let lines_for = |saved: &str| removal_lines(saved, &identity.chain, which);
         errors.extend(tool.remove(lines_for).err());
     }
     Error::of_teardown(errors)
@@ -141,7 +160,7 @@ pub(crate) fn collect_garbage(
     let lines_for = |saved: &str| {
         let stale = containers(saved, network).into_iter().filter(|id| !is_valid(id));
         let chains = stale.map(|id| Identity::new(network, id).chain);
-        chains.flat_map(|chain| removal_lines(saved, &chain, None)).collect()
+        chains.flat_map(|chain| removal_lines(saved, &chain, Which::AllBut(&[]))).collect()
     };
     let lock = lock()?;
     let mut errors = Vec::new();
@@ -173,14 +192,12 @@ fn is_absent(error: &Error) -> bool {
     }
 }
 
-/// The lines that remove the jumps to `chain` from `addresses` (or all), and the chain when no
-/// other jump needs it.
-fn removal_lines(saved: &str, chain: &str, addresses: Option<&[IpNetwork]>) -> Vec<String> {
+/// The lines that remove jumps to `chain`, and the chain when no other jump needs it.
+fn removal_lines(saved: &str, chain: &str, which: Which<'_>) -> Vec<String> {
     let target = format!(" -j {chain}");
     let rules = saved.lines().filter_map(|line| line.strip_prefix("-A "));
-    let (ours, others): (Vec<&str>, Vec<&str>) = rules
-        .filter(|rule| rule.ends_with(&target))
-        .partition(|rule| addresses.is_none_or(|addresses| comes_from(rule, addresses)));
+    let (ours, others): (Vec<&str>, Vec<&str>) =
+        rules.filter(|rule| rule.ends_with(&target)).partition(|rule| which.includes(rule));
     let mut lines: Vec<String> = ours.iter().map(|rule| format!("-D {rule}")).collect();
     let is_there = saved.lines().any(|line| is_declaration(line, chain));
     if is_there && others.is_empty() {
@@ -279,9 +296,11 @@ impl Tool<'_> {
 /// without: it only orders calls that follow a killed one.
 fn lock() -> Result<Option<File>, Error> {
     let path = Path::new(LOCK);
-    let _ = path.parent().map(fs::create_dir_all);
+    // The open after it tells why, should there be no folder.
+    let _ = path.parent().map(|folder| DirBuilder::new().mode(0o755).create(folder));
     let mut options = OpenOptions::new();
-    let file = match options.create(true).truncate(false).write(true).mode(0o600).open(path) {
+    options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    let file = match options.open(path) {
         Ok(file) => file,
         Err(error) => {
             warn(&format!("cannot open {LOCK}, going on without it: {error}"));

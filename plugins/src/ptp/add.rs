@@ -1,5 +1,6 @@
 //! ADD.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use cni::{AddResult, Call, IpConfig};
@@ -14,6 +15,7 @@ use crate::error::Error;
 use crate::masquerade;
 use crate::rollback::Rollback;
 use crate::sysctl;
+use crate::teardown::undo_attachment as detach;
 use crate::veth::{self, Veth};
 
 /// Index of the container's interface in the result, after the host's end.
@@ -28,14 +30,15 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = DelegatedIpam::require(call)?;
     let netns = veth::open_netns(call)?;
     let mut socket = Socket::open()?;
+    let leased = RefCell::new(None);
     let mut rollback = Rollback::default();
 
     let spec =
         veth::Spec { ifname: &call.ifname, netns: &netns, mac: None, mtu: conf.mtu, bridge: None };
     let veth = veth::create(&mut socket, &spec)?;
-    rollback.push("delete the veth pair", || veth::delete(&netns, &call.ifname));
+    rollback.push("detach the container", || detach(call, &netns, Some(&ipam), &leased));
     let mut result = ipam.add()?;
-    rollback.push("release the IP addresses", || ipam.del());
+    *leased.borrow_mut() = Some(result.clone());
     let attachments = attachments(&mut result)?;
     let has = |is_ipv4| attachments.iter().any(|ip| ip.cidr.is_ipv4() == is_ipv4);
     sysctl::enable_forwarding(has(true), has(false))?;

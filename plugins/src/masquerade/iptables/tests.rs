@@ -54,11 +54,11 @@ fn removal_takes_all_jumps_and_the_chain_and_nothing_else() {
     let chain = identity().chain;
     let legacy = format!("-A POSTROUTING -s 10.1.0.0/24 -m comment --comment \"x\" -j {chain}\n");
     let text = saved(&["10.1.0.2/24"]).replace("COMMIT\n", &legacy);
-    let lines = removal_lines(&text, &chain, None);
+    let lines = removal_lines(&text, &chain, Which::AllBut(&[]));
     assert_eq!(lines.len(), 4);
     assert!(lines[..2].iter().all(|line| line.starts_with("-D POSTROUTING -s 10.1.0.")));
     assert_eq!(lines[2..], [format!("-F {chain}"), format!("-X {chain}")]);
-    assert!(removal_lines("*nat\nCOMMIT\n", &chain, None).is_empty());
+    assert!(removal_lines("*nat\nCOMMIT\n", &chain, Which::AllBut(&[])).is_empty());
 }
 
 #[test]
@@ -66,10 +66,23 @@ fn another_interface_of_the_container_keeps_its_masquerading() {
     let chain = identity().chain;
     let text = saved(&["10.1.0.2/24", "10.2.0.2/24"]);
     let second: [IpNetwork; 1] = ["10.2.0.2/24".parse().unwrap()];
-    let lines = removal_lines(&text, &chain, Some(&second));
+    let lines = removal_lines(&text, &chain, Which::Only(&second));
     assert_eq!(lines, [format!("-D {}", rules(&["10.2.0.2/24"]).jumps[0])]);
     let both = [second[0], "10.1.0.2/24".parse().unwrap()];
-    assert_eq!(removal_lines(&text, &chain, Some(&both)), removal_lines(&text, &chain, None));
+    assert_eq!(
+        removal_lines(&text, &chain, Which::Only(&both)),
+        removal_lines(&text, &chain, Which::AllBut(&[]))
+    );
+}
+
+#[test]
+fn without_a_result_the_containers_other_addresses_keep_their_masquerading() {
+    let chain = identity().chain;
+    let text = saved(&["10.1.0.2/24", "10.2.0.2/24"]);
+    let living = ["10.1.0.2/24".parse().unwrap()];
+    let lines = removal_lines(&text, &chain, Which::AllBut(&living));
+    assert_eq!(lines, [format!("-D {}", rules(&["10.2.0.2/24"]).jumps[0])]);
+    assert!(removal_lines(&saved(&["10.1.0.2/24"]), &chain, Which::AllBut(&living)).is_empty());
 }
 
 #[test]
@@ -77,7 +90,7 @@ fn a_jump_from_the_whole_network_is_the_attachments_too() {
     let chain = identity().chain;
     let text =
         format!("*nat\n:{chain} - [0:0]\n-A POSTROUTING -s 10.1.0.0/24 -j {chain}\nCOMMIT\n");
-    let lines = removal_lines(&text, &chain, Some(&["10.1.0.2/24".parse().unwrap()]));
+    let lines = removal_lines(&text, &chain, Which::Only(&["10.1.0.2/24".parse().unwrap()]));
     assert_eq!(lines.len(), 3);
 }
 
@@ -156,7 +169,7 @@ fn removal_reads_once_and_writes_only_where_there_is_something() {
         answer(0, "*nat\nCOMMIT\n", ""),
     ];
     let mut script = Script { answers, calls: vec![] };
-    tear_down(&mut script, &identity(), None, &|_, _| true).unwrap();
+    tear_down(&mut script, &identity(), Which::AllBut(&[]), &|_, _| true).unwrap();
     let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
     assert_eq!(programs, ["iptables-save", "iptables-restore", "ip6tables-save"]);
 }
@@ -165,7 +178,7 @@ fn removal_reads_once_and_writes_only_where_there_is_something() {
 fn what_the_kernel_does_not_have_needs_no_program() {
     let answers = vec![answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
     let mut script = Script { answers, calls: vec![] };
-    tear_down(&mut script, &identity(), None, &|family, _| family.is_ipv4).unwrap();
+    tear_down(&mut script, &identity(), Which::AllBut(&[]), &|family, _| family.is_ipv4).unwrap();
     let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
     assert_eq!(programs, ["iptables-save", "iptables-restore"]);
 }
@@ -174,7 +187,8 @@ fn what_the_kernel_does_not_have_needs_no_program() {
 fn known_addresses_need_no_read() {
     let addresses = ["10.1.0.2/24".parse().unwrap()];
     let mut script = Script { answers: vec![answer(0, "", "")], calls: vec![] };
-    tear_down(&mut script, &identity(), Some(&addresses), &|family, _| family.is_ipv4).unwrap();
+    tear_down(&mut script, &identity(), Which::Only(&addresses), &|family, _| family.is_ipv4)
+        .unwrap();
     let [(program, input)] = script.calls.as_slice() else { panic!("{:?}", script.calls) };
     assert_eq!(program, "iptables-restore");
     let chain = identity().chain;
@@ -188,7 +202,8 @@ fn rules_that_are_not_as_add_left_them_are_read() {
     let present = saved(&["10.1.0.2/24", "10.2.0.2/24"]);
     let answers = vec![answer(4, "", "chain is busy"), answer(0, &present, ""), answer(0, "", "")];
     let mut script = Script { answers, calls: vec![] };
-    tear_down(&mut script, &identity(), Some(&addresses), &|family, _| family.is_ipv4).unwrap();
+    tear_down(&mut script, &identity(), Which::Only(&addresses), &|family, _| family.is_ipv4)
+        .unwrap();
     assert_eq!(script.calls.len(), 3);
     let jump = &rules(&["10.1.0.2/24"]).jumps[0];
     assert_eq!(script.calls[2].1, format!("*nat\n-D {jump}\nCOMMIT\n"));
@@ -199,6 +214,6 @@ fn one_family_failing_does_not_keep_the_other_from_being_removed() {
     let answers =
         vec![answer(1, "", "boom"), answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
     let mut script = Script { answers, calls: vec![] };
-    assert!(tear_down(&mut script, &identity(), None, &|_, _| true).is_err());
+    assert!(tear_down(&mut script, &identity(), Which::AllBut(&[]), &|_, _| true).is_err());
     assert_eq!(script.calls.len(), 3);
 }

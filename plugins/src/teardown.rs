@@ -1,0 +1,66 @@
+//! What bridge and ptp take away alike.
+
+use std::cell::RefCell;
+
+use cni::{AddResult, Call};
+use netns::Netns;
+use runner::OsRunner;
+
+use crate::delegated_ipam::DelegatedIpam;
+use crate::error::Error;
+use crate::{masquerade, veth};
+
+/// DEL: link, then addresses (so that none is given away while it is in use), then rules. Each is
+/// tried whatever becomes of the others, but addresses that may still be in use are kept.
+pub(crate) fn detach(
+    call: &Call,
+    ip_masq: bool,
+    release: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    let others = match veth::delete_of(call) {
+        Ok(others) => {
+            errors.extend(release().err());
+            others
+        }
+        Err(error) => {
+            errors.push(error);
+            Vec::new()
+        }
+    };
+    if ip_masq {
+        errors.extend(masquerade::tear_down(call, &others).err());
+    }
+    Error::of_teardown(errors)
+}
+
+/// Undoes a failed ADD from the veth pair on, as DEL would: the addresses, if there are any yet,
+/// are only released when the link is gone.
+pub(crate) fn undo_attachment(
+    call: &Call,
+    netns: &Netns,
+    ipam: Option<&DelegatedIpam<'_>>,
+    leased: &RefCell<Option<AddResult>>,
+) -> Result<(), Error> {
+    veth::delete(netns, &call.ifname)?;
+    match (ipam, leased.borrow().as_ref()) {
+        (Some(ipam), Some(result)) => ipam.undo(result),
+        _ => Ok(()),
+    }
+}
+
+/// GC: what belongs to no valid attachment of the call's network. Interfaces are not looked for:
+/// those of a container that is gone went with its namespace.
+pub(crate) fn collect_garbage(call: &Call, ip_masq: bool) -> Result<(), Error> {
+    let valid = call.conf.valid_attachments()?;
+    let mut errors = Vec::new();
+    let ipam = DelegatedIpam::find(call).and_then(|ipam| ipam.map_or(Ok(()), |ipam| ipam.gc()));
+    errors.extend(ipam.err());
+    if ip_masq {
+        // Attachments of one container share their rules, so one that is valid keeps them.
+        let is_valid = |id: &str| valid.iter().any(|attachment| attachment.container_id == id);
+        let collected = masquerade::collect_garbage(&mut OsRunner, &call.conf.name, is_valid);
+        errors.extend(collected.err());
+    }
+    Error::of_teardown(errors)
+}
