@@ -13,17 +13,22 @@ use crate::lane::Bench;
 pub(crate) fn facts(bench: &Bench) -> Vec<(&'static str, String)> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let load = read("/proc/loadavg");
     vec![
         ("date", output("date", &["-u", "+%Y-%m-%d"])),
         ("cores", cores.to_string()),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("load before (1 min)", load.split(' ').next().unwrap_or_default().to_owned()),
+        ("load before", load()),
         ("leases on", file_system(&bench.home).to_owned()),
         ("iptables", output("iptables", &["--version"])),
         ("Go plugins", go_version(&bench.programs)),
         ("podwire", output_of_podwire(&bench.programs)),
     ]
+}
+
+/// The mean number of running programs in the last minute: on a quiet machine about one is ours.
+pub(crate) fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// Sizes of the programs, as name and bytes.

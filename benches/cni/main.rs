@@ -161,5 +161,6 @@ fn measure(bench: &Bench, options: &Options) -> Results {
         eprintln!("peak memory ...");
         results.memory = memory::run(bench);
     }
+    results.facts.push(("load after", machine::load()));
     results
 }
