@@ -4,7 +4,6 @@ use cni::decode::{Fields, Problems};
 use cni::serve::Plugin;
 use cni::{AddResult, Call, ErrorObject, Interface, IpConfig};
 use netlink::{Address, Request, Socket};
-use netns::Netns;
 
 use crate::error::Error;
 use crate::veth;
@@ -96,11 +95,7 @@ fn result(call: &Call, addresses: &[Address]) -> AddResult {
 }
 
 fn del(call: &Call) -> Result<(), Error> {
-    let Some(path) = &call.netns else { return Ok(()) };
-    let netns = match Netns::open(path) {
-        Err(netns::Error::Missing(_) | netns::Error::NotANamespace { .. }) => return Ok(()),
-        result => result?,
-    };
+    let Some(netns) = veth::remaining_netns(call)? else { return Ok(()) };
     let _entered = netns.enter()?;
     Socket::open()?.execute(&[Request::set_down(INDEX, NAME)])?;
     Ok(())

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha512};
 
 use crate::error::Error;
 use crate::rollback::Rollback;
+use crate::veth;
 
 use iptables::Which;
 pub(crate) use iptables::{available, collect_garbage};
@@ -83,12 +84,18 @@ pub(crate) fn set_up_or_undo(
     result
 }
 
-/// Removes the masquerading of a DEL's attachment. `others` are the addresses that the container
-/// still has: where no result of ADD tells which rules are this attachment's, it is those of none
-/// of them.
-pub(crate) fn tear_down(call: &Call, others: &[IpNetwork]) -> Result<(), Error> {
+/// Removes the masquerading of a DEL's attachment, whose link is gone. Where no result of ADD tells
+/// which rules are its own, they are those of no address that the container still has.
+pub(crate) fn tear_down(call: &Call) -> Result<(), Error> {
+    let others;
     let own = attachment_addresses(call);
-    let which = own.as_deref().map_or(Which::AllBut(others), Which::Only);
+    let which = match &own {
+        Some(own) => Which::Only(own),
+        None => {
+            others = veth::remaining_addresses(call)?;
+            Which::AllBut(&others)
+        }
+    };
     iptables::tear_down(&mut OsRunner, &Identity::of(call), which, &iptables::kernel_may_have)
 }
 

@@ -50,11 +50,10 @@ fn del(call: &Call) -> Result<(), Error> {
     if conf.ip_masq && conf.ip_masq_backend == Some(Backend::Nftables) {
         warn("ipMasqBackend nftables is not supported yet: leaving its rules, if there are any");
     }
-    teardown::detach(call, conf.ip_masq, || {
-        let Some(ipam) = DelegatedIpam::find_for_del(call)? else {
-            return DelegatedIpam::require(call).map(|_| ());
-        };
-        ipam.del()
+    teardown::detach(call, conf.ip_masq, || match DelegatedIpam::find_for_del(call)? {
+        Some(ipam) => ipam.del(),
+        None if call.conf.ipam_type().is_some() => Ok(()),
+        None => DelegatedIpam::require(call).map(|_| ()),
     })
 }
 

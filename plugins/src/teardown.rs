@@ -18,18 +18,10 @@ pub(crate) fn detach(
     release: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
-    let others = match veth::delete_of(call) {
-        Ok(others) => {
-            errors.extend(release().err());
-            others
-        }
-        Err(error) => {
-            errors.push(error);
-            Vec::new()
-        }
-    };
+    // An address that may still be in use is not given away.
+    errors.extend(veth::delete_of(call).and_then(|()| release()).err());
     if ip_masq {
-        errors.extend(masquerade::tear_down(call, &others).err());
+        errors.extend(masquerade::tear_down(call).err());
     }
     Error::of_teardown(errors)
 }

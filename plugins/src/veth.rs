@@ -105,19 +105,26 @@ pub(crate) fn host_entry(link: &Link) -> Interface {
     Interface { name: link.name.clone(), mac: link.mac_text(), ..Interface::default() }
 }
 
-/// Deletes the attachment of a DEL; returns the addresses that the container still has. A
-/// namespace that is gone took it along.
-pub(crate) fn delete_of(call: &Call) -> Result<Vec<IpNetwork>, Error> {
-    let Some(path) = &call.netns else { return Ok(Vec::new()) };
-    let netns = match Netns::open(path) {
+/// The namespace of a DEL; `None` when it is gone, or was never told.
+pub(crate) fn remaining_netns(call: &Call) -> Result<Option<Netns>, Error> {
+    let Some(path) = &call.netns else { return Ok(None) };
+    match Netns::open(path) {
         // A path that a namespace was mounted on stays behind as a plain file.
-        Err(netns::Error::Missing(_) | netns::Error::NotANamespace { .. }) => return Ok(Vec::new()),
-        result => result?,
-    };
+        Err(netns::Error::Missing(_) | netns::Error::NotANamespace { .. }) => Ok(None),
+        result => Ok(Some(result?)),
+    }
+}
+
+/// Deletes the attachment of a DEL. A namespace that is gone took it along.
+pub(crate) fn delete_of(call: &Call) -> Result<(), Error> {
+    remaining_netns(call)?.map_or(Ok(()), |netns| delete(&netns, &call.ifname))
+}
+
+/// The addresses that the container of a DEL still has.
+pub(crate) fn remaining_addresses(call: &Call) -> Result<Vec<IpNetwork>, Error> {
+    let Some(netns) = remaining_netns(call)? else { return Ok(Vec::new()) };
     let _entered = netns.enter()?;
-    let mut socket = Socket::open()?;
-    socket.execute(&[Request::delete_link(&call.ifname).or_gone()])?;
-    Ok(socket.all_addresses()?.into_iter().map(|address| address.cidr).collect())
+    Ok(Socket::open()?.all_addresses()?.into_iter().map(|address| address.cidr).collect())
 }
 
 /// Deletes the container's end, and with it the host's; none is fine.

@@ -52,12 +52,14 @@ fn a_repeated_add_that_fails_late_keeps_the_firsts_lease() {
 
 #[test]
 fn a_main_plugin_is_no_ipam_plugin() {
-    let site = Site::new(bridge_with_all());
-    let pod = site.node.pod("pod1");
-    let conf = site.conf_with(&json!({"ipam": {"type": "bridge"}}));
-    let text = site.run(&site.call("ADD", &pod).conf(&conf)).expect_error(7).msg;
-    assert!(text.contains("no IPAM plugin"), "{text}");
-    assert!(site.run(&site.call("DEL", &pod).conf(&conf)).succeeded());
+    for conf in [bridge_with_all(), ptp_with_all()] {
+        let site = Site::new(conf);
+        let pod = site.node.pod("pod1");
+        let conf = site.conf_with(&json!({"ipam": {"type": "bridge"}}));
+        let text = site.run(&site.call("ADD", &pod).conf(&conf)).expect_error(7).msg;
+        assert!(text.contains("no IPAM plugin"), "{text}");
+        assert!(site.run(&site.call("DEL", &pod).conf(&conf)).succeeded());
+    }
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl Request {
     ///
     /// Both hardware addresses are given, because udev replaces those that the kernel made up. So
     /// is the number of queues: unasked the kernel makes one for each processor and then takes all
-    /// but one away again, which waits for RCU twice with all links locked (`veth_init_queues`).
+    /// but one away again, with all links locked (`veth_init_queues`).
     #[must_use]
     pub fn create_veth(spec: &VethSpec<'_>) -> Self {
         let ends = |name: &str, mac: HardwareAddress| {

@@ -6,6 +6,7 @@ use std::io;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
 
 use crate::Error;
 
@@ -37,7 +38,8 @@ pub fn has_chain(is_ipv4: bool, table: &str, chain: &str) -> Result<bool, Error>
     };
     socket.send_to(&question(is_ipv4, table, chain), &SocketAddr::new(0, 0), 0).map_err(failed)?;
     let mut answer = Vec::with_capacity(ANSWER);
-    socket.recv(&mut answer, 0).map_err(failed)?;
+    // The kernel has queued its answer when the question is sent: there is nothing to wait for.
+    socket.recv(&mut answer, MsgFlags::MSG_DONTWAIT.bits()).map_err(failed)?;
     match verdict(&answer) {
         Some(Ok(is_there)) => Ok(is_there),
         Some(Err(errno)) => Err(Error::Refused { what: what(), explanation: String::new(), errno }),
