@@ -2,6 +2,8 @@
 //! that either suite removes what the other made (reference: `pkg/ip/ipmasq_iptables_linux.go`).
 
 mod iptables;
+mod lock;
+mod nftables;
 
 use cni::Call;
 use ipnetwork::IpNetwork;
@@ -12,8 +14,13 @@ use crate::error::Error;
 use crate::rollback::Rollback;
 use crate::veth;
 
-use iptables::Which;
-pub(crate) use iptables::{available, collect_garbage};
+pub(crate) use iptables::available;
+pub(crate) use nftables::KernelTables;
+
+/// The nat table's chain that leads to those of the attachments.
+const HOOK_CHAIN: &str = "POSTROUTING";
+/// What the names of the attachments' chains begin with.
+const CHAIN_PREFIX: &str = "CNI-";
 
 /// How masquerading is programmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +63,7 @@ impl Identity {
         let digest = Sha512::digest(format!("{network}{container_id}"));
         let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
         Self {
-            chain: format!("CNI-{hex}"),
+            chain: format!("{CHAIN_PREFIX}{hex}"),
             comment: format!("name: \"{network}\" id: \"{container_id}\""),
         }
     }
@@ -71,10 +78,7 @@ pub(crate) fn set_up_or_undo(
     let identity = Identity::of(call);
     let undo = {
         let (identity, addresses) = (identity.clone(), addresses.clone());
-        move || {
-            let which = Which::Only(&addresses);
-            iptables::tear_down(&mut OsRunner, &identity, which, &iptables::kernel_may_have)
-        }
+        move || tear_down_of(&identity, Which::Only(&addresses), &mut KernelTables::default())
     };
     let result = iptables::set_up(&mut OsRunner, &identity, &addresses);
     // Without the lock nothing was made, and waiting for it once more would not help.
@@ -84,19 +88,68 @@ pub(crate) fn set_up_or_undo(
     result
 }
 
-/// Removes the masquerading of a DEL's attachment, whose link is gone. Where no result of ADD tells
-/// which rules are its own, they are those of no address that the container still has.
-pub(crate) fn tear_down(call: &Call) -> Result<(), Error> {
+/// Which of a chain's jumps to remove. Attachments of one container to one network share a chain.
+#[derive(Debug, Clone, Copy)]
+enum Which<'a> {
+    /// Those from these addresses.
+    Only(&'a [IpNetwork]),
+    /// All but those from these addresses.
+    AllBut(&'a [IpNetwork]),
+}
+
+impl Which<'_> {
+    /// Whether a jump is one of them that is for packets from `source`.
+    fn includes(self, source: Option<IpNetwork>) -> bool {
+        match self {
+            Self::Only(addresses) => source.is_some_and(|source| is_of(source, addresses)),
+            Self::AllBut(addresses) => !source.is_some_and(|source| is_of(source, addresses)),
+        }
+    }
+}
+
+/// Whether a rule for `source` is for one of the addresses: alone, or with its network as old
+/// releases made it.
+fn is_of(source: IpNetwork, addresses: &[IpNetwork]) -> bool {
+    let is_full = source.prefix() == if source.is_ipv4() { 32 } else { 128 };
+    addresses.iter().any(|address| {
+        let is_network = source.prefix() == address.prefix() && source.ip() == address.network();
+        is_network || (is_full && source.ip() == address.ip())
+    })
+}
+
+/// Removes the masquerading of a DEL's attachment. Where no result of ADD tells which rules are its
+/// own, they are those of no address that another interface of the container has.
+pub(crate) fn tear_down(call: &Call, kernel: &mut KernelTables) -> Result<(), Error> {
     let others;
     let own = attachment_addresses(call);
     let which = match &own {
         Some(own) => Which::Only(own),
         None => {
-            others = veth::remaining_addresses(call)?;
+            others = veth::addresses_of_others(call)?;
             Which::AllBut(&others)
         }
     };
-    iptables::tear_down(&mut OsRunner, &Identity::of(call), which, &iptables::kernel_may_have)
+    tear_down_of(&Identity::of(call), which, kernel)
+}
+
+fn tear_down_of(
+    identity: &Identity,
+    which: Which<'_>,
+    kernel: &mut KernelTables,
+) -> Result<(), Error> {
+    let chain = &identity.chain;
+    let mut must_look = |family| kernel.remove(family, chain, which);
+    iptables::tear_down(&mut OsRunner, chain, which, &mut must_look)
+}
+
+/// Removes the rules of the call's network that are for none of the containers in `valid`.
+pub(crate) fn collect_garbage<'a>(
+    call: &Call,
+    valid: impl Iterator<Item = &'a str>,
+) -> Result<(), Error> {
+    let network = &call.conf.name;
+    let valid: Vec<String> = valid.map(|id| Identity::new(network, id).chain).collect();
+    iptables::collect_garbage(&mut OsRunner, network, &valid)
 }
 
 /// The addresses that ADD gave to the call's interface; `None` when that is not known.
@@ -162,7 +215,7 @@ impl Rules {
         let full = if family.is_ipv4 { 32 } else { 128 };
         let jump = |cidr: &IpNetwork| {
             let address = cidr.ip();
-            format!("POSTROUTING -s {address}/{full} -m comment --comment {comment} -j {chain}")
+            format!("{HOOK_CHAIN} -s {address}/{full} -m comment --comment {comment} -j {chain}")
         };
         Self {
             chain: chain.clone(),

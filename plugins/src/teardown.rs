@@ -4,13 +4,13 @@ use std::cell::RefCell;
 
 use cni::{AddResult, Call};
 use netns::Netns;
-use runner::OsRunner;
 
 use crate::delegated_ipam::DelegatedIpam;
 use crate::error::Error;
-use crate::{masquerade, veth};
+use crate::masquerade::{self, KernelTables};
+use crate::veth;
 
-/// DEL: link, then addresses (so that none is given away while it is in use), then rules. Each is
+/// DEL: rules, then link, then addresses (so that none is given away while it is in use). Each is
 /// tried whatever becomes of the others, but addresses that may still be in use are kept.
 pub(crate) fn detach(
     call: &Call,
@@ -18,11 +18,12 @@ pub(crate) fn detach(
     release: impl FnOnce() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
+    let mut kernel = KernelTables::default();
+    if ip_masq {
+        errors.extend(masquerade::tear_down(call, &mut kernel).err());
+    }
     // An address that may still be in use is not given away.
     errors.extend(veth::delete_of(call).and_then(|()| release()).err());
-    if ip_masq {
-        errors.extend(masquerade::tear_down(call).err());
-    }
     Error::of_teardown(errors)
 }
 
@@ -50,9 +51,8 @@ pub(crate) fn collect_garbage(call: &Call, ip_masq: bool) -> Result<(), Error> {
     errors.extend(ipam.err());
     if ip_masq {
         // Attachments of one container share their rules, so one that is valid keeps them.
-        let is_valid = |id: &str| valid.iter().any(|attachment| attachment.container_id == id);
-        let collected = masquerade::collect_garbage(&mut OsRunner, &call.conf.name, is_valid);
-        errors.extend(collected.err());
+        let containers = valid.iter().map(|attachment| attachment.container_id.as_str());
+        errors.extend(masquerade::collect_garbage(call, containers).err());
     }
     Error::of_teardown(errors)
 }

@@ -120,11 +120,15 @@ pub(crate) fn delete_of(call: &Call) -> Result<(), Error> {
     remaining_netns(call)?.map_or(Ok(()), |netns| delete(&netns, &call.ifname))
 }
 
-/// The addresses that the container of a DEL still has.
-pub(crate) fn remaining_addresses(call: &Call) -> Result<Vec<IpNetwork>, Error> {
+/// The addresses that other interfaces of a DEL's container have.
+pub(crate) fn addresses_of_others(call: &Call) -> Result<Vec<IpNetwork>, Error> {
     let Some(netns) = remaining_netns(call)? else { return Ok(Vec::new()) };
     let _entered = netns.enter()?;
-    Ok(Socket::open()?.all_addresses()?.into_iter().map(|address| address.cidr).collect())
+    let mut socket = Socket::open()?;
+    let own = socket.link_by_name(&call.ifname)?.map(|link| link.index);
+    let addresses = socket.all_addresses()?;
+    let others = addresses.into_iter().filter(|address| Some(address.link) != own);
+    Ok(others.map(|address| address.cidr).collect())
 }
 
 /// Deletes the container's end, and with it the host's; none is fine.

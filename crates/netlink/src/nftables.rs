@@ -1,115 +1,260 @@
-//! Whether nf_tables has a chain: one question, for those who would otherwise start a program to
-//! find that there is nothing to do.
+//! The little of nf_tables that the plugins need: to find and delete the rules that lead to a
+//! chain, and the chain, in one transaction and without starting a program.
+
+mod message;
+mod rule;
 
 use std::io;
 
+use netlink_packet_core::NetlinkBuffer;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
 use crate::Error;
+use crate::socket::explanation;
+use message::{Message, batch};
+pub use rule::Jump;
 
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`.
-const GET_CHAIN: u16 = 10 << 8 | 4;
-/// `NFT_MSG_NEWCHAIN` of the same subsystem: the answer.
-const NEW_CHAIN: u16 = 10 << 8 | 3;
-const NLM_F_REQUEST: u16 = 1;
+/// The kernel fills a dump's datagrams up to what the reader offers, 32 KiB at most.
+const RECEIVE_BUFFER: usize = 32 << 10;
+/// How often an interrupted dump is repeated.
+const DUMP_ATTEMPTS: usize = 10;
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
 const NLMSG_HEADER: usize = 16;
-const NFTA_CHAIN_TABLE: u16 = 1;
-const NFTA_CHAIN_NAME: u16 = 3;
-/// An answer is shorter; what is cut off is not looked at.
-const ANSWER: usize = 4096;
+const NLM_F_DUMP_INTR: u16 = 0x10;
 
-/// Whether table `table` of IPv4 or IPv6 has chain `chain`, in the calling thread's namespace. A
-/// kernel without nf_tables has none.
+/// A table of IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table<'a> {
+    /// Or IPv6.
+    pub is_ipv4: bool,
+    /// Name, such as `nat`.
+    pub name: &'a str,
+}
+
+/// An nf_tables socket of the namespace in which it was opened.
 ///
-/// # Errors
-/// [`Error`], also without CAP_NET_ADMIN, which nf_tables asks of every question.
-pub fn has_chain(is_ipv4: bool, table: &str, chain: &str) -> Result<bool, Error> {
-    let what = || format!("look for chain {chain:?} in nf_tables");
-    let failed = |source: io::Error| Error::Socket { what: what(), source };
-    let socket = match Socket::new(NETLINK_NETFILTER) {
-        Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => {
-            return Ok(false);
+/// Closing it waits until the kernel has freed what was deleted, an RCU grace period (8 to 19 ms),
+/// and keeps everybody else from changing rules meanwhile (`nft_rcv_nl_event`): worth doing late,
+/// when that time has passed anyway.
+#[derive(Debug)]
+pub struct Client {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+/// One message of the kernel.
+struct Answer<'a> {
+    kind: u16,
+    flags: u16,
+    bytes: &'a [u8],
+}
+
+impl Answer<'_> {
+    /// The error number, if it is an error or an acknowledgement (0), or the end of a dump.
+    fn errno(&self) -> Option<Errno> {
+        if self.kind != NLMSG_ERROR && self.kind != NLMSG_DONE {
+            return None;
         }
-        result => result.map_err(failed)?,
-    };
-    socket.send_to(&question(is_ipv4, table, chain), &SocketAddr::new(0, 0), 0).map_err(failed)?;
-    let mut answer = Vec::with_capacity(ANSWER);
-    // The kernel has queued its answer when the question is sent: there is nothing to wait for.
-    socket.recv(&mut answer, MsgFlags::MSG_DONTWAIT.bits()).map_err(failed)?;
-    match verdict(&answer) {
-        Some(Ok(is_there)) => Ok(is_there),
-        Some(Err(errno)) => Err(Error::Refused { what: what(), explanation: String::new(), errno }),
-        None => Err(Error::Answer { what: what(), problem: "it is no answer".into() }),
+        let code = self.bytes.get(NLMSG_HEADER..NLMSG_HEADER + 4)?.try_into().ok()?;
+        Some(Errno::from_raw(i32::from_ne_bytes(code).saturating_abs()))
     }
 }
 
-fn question(is_ipv4: bool, table: &str, chain: &str) -> Vec<u8> {
-    // nfgenmsg: the protocol family, version 0, no resource.
-    let mut body = vec![if is_ipv4 { 2 } else { 10 }, 0, 0, 0];
-    for (kind, text) in [(NFTA_CHAIN_TABLE, table), (NFTA_CHAIN_NAME, chain)] {
-        let length = u16::try_from(4 + text.len() + 1).unwrap_or(u16::MAX);
-        body.extend(length.to_ne_bytes());
-        body.extend(kind.to_ne_bytes());
-        body.extend(text.bytes());
-        body.push(0);
-        body.resize(body.len().next_multiple_of(4), 0);
+/// No error.
+const ACKNOWLEDGED: Errno = Errno::UnknownErrno;
+
+impl Client {
+    /// Opens a socket in the calling thread's namespace; `None` when the kernel has no nf_tables.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn open() -> Result<Option<Self>, Error> {
+        let failed = |source| Error::Socket { what: "open an nf_tables socket".into(), source };
+        let socket = match Socket::new(NETLINK_NETFILTER) {
+            Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => {
+                return Ok(None);
+            }
+            result => result.map_err(failed)?,
+        };
+        socket.set_ext_ack(true).map_err(failed)?;
+        socket.set_cap_ack(true).map_err(failed)?;
+        Ok(Some(Self { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) }))
     }
-    let length = u32::try_from(NLMSG_HEADER + body.len()).unwrap_or(u32::MAX);
-    let mut message = Vec::from(length.to_ne_bytes());
-    message.extend(GET_CHAIN.to_ne_bytes());
-    message.extend(NLM_F_REQUEST.to_ne_bytes());
-    // Sequence and port: one question, one answer.
-    message.extend([0; 8]);
-    message.extend(body);
-    message
+
+    /// Whether a table has a chain.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`, which nf_tables asks of every question.
+    pub fn has_chain(&mut self, table: Table<'_>, chain: &str) -> Result<bool, Error> {
+        let what = format!("look for chain {chain:?} in nf_tables");
+        let sequence = self.next();
+        self.send(&Message::get_chain(table, chain, sequence).into_bytes(), &what)?;
+        let mut verdict = None;
+        self.receive(&what, sequence, |answer| {
+            verdict = Some(answer.errno());
+            Ok(true)
+        })?;
+        match verdict {
+            Some(None) => Ok(true),
+            // Neither the table nor the chain, or (EINVAL, EOPNOTSUPP) not even nf_tables.
+            Some(Some(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP)) => Ok(false),
+            Some(Some(errno)) => Err(Error::Refused { what, explanation: String::new(), errno }),
+            None => Err(Error::Answer { what, problem: "there is none".into() }),
+        }
+    }
+
+    /// The rules of `chain` that jump to `target`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn jumps(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+        target: &str,
+    ) -> Result<Vec<Jump>, Error> {
+        let what = format!("list the rules of chain {chain:?} in nf_tables");
+        for _ in 0..DUMP_ATTEMPTS {
+            let sequence = self.next();
+            self.send(&Message::list_rules(table, chain, sequence).into_bytes(), &what)?;
+            let mut jumps = Vec::new();
+            let mut is_interrupted = false;
+            self.receive(&what, sequence, |answer| {
+                is_interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
+                match answer.errno() {
+                    Some(ACKNOWLEDGED) => Ok(true),
+                    Some(errno) => Err(refusal(&what, answer.bytes, errno)),
+                    None => {
+                        let attributes = answer.bytes.get(message::HEADERS..).unwrap_or_default();
+                        jumps.extend(rule::read_jump(attributes, table.is_ipv4, chain, target));
+                        Ok(false)
+                    }
+                }
+            })?;
+            if !is_interrupted {
+                return Ok(jumps);
+            }
+        }
+        Err(Error::Interrupted { what })
+    }
+
+    /// Deletes rules of `chain` by their handles and, with all its rules, `target`: all or nothing.
+    ///
+    /// # Errors
+    /// [`Error`]: the first refusal.
+    pub fn delete(
+        &mut self,
+        table: Table<'_>,
+        (chain, handles): (&str, &[u64]),
+        target: Option<&str>,
+    ) -> Result<(), Error> {
+        let what = match target {
+            Some(target) => format!("delete chain {target:?} and what leads there in nf_tables"),
+            None => format!("delete {} rules of {chain:?} in nf_tables", handles.len()),
+        };
+        let mut changes: Vec<Message> =
+            handles.iter().map(|handle| Message::delete_rule(table, chain, *handle)).collect();
+        if let Some(target) = target {
+            changes.push(Message::empty_chain(table, target));
+            changes.push(Message::delete_chain(table, target));
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let first = self.next();
+        let (bytes, last) = batch(changes, first);
+        self.sequence = last;
+        self.send(&bytes, &what)?;
+        // The last change is acknowledged, and refusals are always answered.
+        self.receive_range(&what, first..=last, |answer| match answer.errno() {
+            Some(ACKNOWLEDGED) => Ok(true),
+            Some(errno) => Err(refusal(&what, answer.bytes, errno)),
+            None => Ok(false),
+        })
+    }
+
+    fn next(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    fn send(&self, bytes: &[u8], what: &str) -> Result<(), Error> {
+        let failed = |source| Error::Socket { what: what.into(), source };
+        self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
+        Ok(())
+    }
+
+    fn receive(
+        &mut self,
+        what: &str,
+        sequence: u32,
+        take: impl FnMut(&Answer<'_>) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        self.receive_range(what, sequence..=sequence, take)
+    }
+
+    /// Reads answers until `take` says that it was the last one.
+    fn receive_range(
+        &mut self,
+        what: &str,
+        sequences: std::ops::RangeInclusive<u32>,
+        mut take: impl FnMut(&Answer<'_>) -> Result<bool, Error>,
+    ) -> Result<(), Error> {
+        // The kernel has queued its answer when the question is sent: there is nothing to wait for.
+        let flags = MsgFlags::MSG_DONTWAIT.bits();
+        let failed = |source: io::Error| Error::Socket { what: what.into(), source };
+        loop {
+            self.buffer.clear();
+            self.socket.recv(&mut self.buffer, flags).map_err(failed)?;
+            let mut rest = self.buffer.as_slice();
+            while !rest.is_empty() {
+                let problem = |problem: String| Error::Answer { what: what.into(), problem };
+                let header = NetlinkBuffer::new_checked(&rest)
+                    .map_err(|error| problem(error.to_string()))?;
+                let size = header.length() as usize;
+                let bytes = rest.get(..size).unwrap_or_default();
+                let (kind, flags) = (header.message_type(), header.flags());
+                let is_ours = sequences.contains(&header.sequence_number());
+                if is_ours && take(&Answer { kind, flags, bytes })? {
+                    return Ok(());
+                }
+                rest = rest.get(size.next_multiple_of(4).max(NLMSG_HEADER)..).unwrap_or_default();
+            }
+        }
+    }
 }
 
-/// What an answer says; `None` when it is none.
-fn verdict(answer: &[u8]) -> Option<Result<bool, Errno>> {
-    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    if kind == NEW_CHAIN {
-        return Some(Ok(true));
-    }
-    if kind != NLMSG_ERROR {
-        return None;
-    }
-    let code = i32::from_ne_bytes(answer.get(NLMSG_HEADER..NLMSG_HEADER + 4)?.try_into().ok()?);
-    Some(match Errno::from_raw(code.saturating_abs()) {
-        // Neither the table nor the chain, or (EINVAL, EOPNOTSUPP) not even nf_tables.
-        Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP => Ok(false),
-        errno => Err(errno),
-    })
+fn refusal(what: &str, answer: &[u8], errno: Errno) -> Error {
+    Error::Refused { what: what.into(), explanation: explanation(answer), errno }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn error_answer(errno: Errno) -> Vec<u8> {
-        let mut answer = vec![36, 0, 0, 0];
-        answer.extend(NLMSG_ERROR.to_ne_bytes());
-        answer.extend([0; 10]);
-        answer.extend((-(errno as i32)).to_ne_bytes());
-        answer
+    fn answer(kind: u16, errno: i32) -> Vec<u8> {
+        let mut bytes = vec![36, 0, 0, 0];
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend([0; 10]);
+        bytes.extend((-errno).to_ne_bytes());
+        bytes
     }
 
     #[test]
-    fn only_a_clear_no_is_a_no() {
-        assert_eq!(verdict(&error_answer(Errno::ENOENT)), Some(Ok(false)));
-        assert_eq!(verdict(&error_answer(Errno::EINVAL)), Some(Ok(false)));
-        assert_eq!(verdict(&error_answer(Errno::EPERM)), Some(Err(Errno::EPERM)));
-        assert_eq!(verdict(&[0; 5]), None);
-        assert_eq!(verdict(&[0; 40]), None);
-    }
-
-    #[test]
-    fn attributes_are_padded() {
-        let question = question(true, "nat", "CNI-x");
-        assert_eq!(question.len(), 16 + 4 + 8 + 12);
-        assert_eq!(question[..4], 40u32.to_ne_bytes());
+    fn only_errors_and_ends_have_an_error_number() {
+        let errno = |kind, errno| {
+            let bytes = answer(kind, errno);
+            Answer { kind, flags: 0, bytes: &bytes }.errno()
+        };
+        assert_eq!(errno(NLMSG_ERROR, Errno::EPERM as i32), Some(Errno::EPERM));
+        assert_eq!(errno(NLMSG_ERROR, 0), Some(ACKNOWLEDGED));
+        assert_eq!(errno(NLMSG_DONE, 0), Some(ACKNOWLEDGED));
+        assert_eq!(errno(10 << 8 | 3, 0), None);
+        assert_eq!(Answer { kind: NLMSG_ERROR, flags: 0, bytes: &[0; 5] }.errno(), None);
     }
 }

@@ -224,7 +224,7 @@ fn take(bytes: &[u8], request: &Request, answers: &mut Answers) -> Result<bool, 
 
 /// The kernel's explanation in an error message: attribute `NLMSGERR_ATTR_MSG`, after the error
 /// number (4 bytes) and the refused message's header (16; the rest is cut by `NETLINK_CAP_ACK`).
-fn explanation(message: &[u8]) -> String {
+pub(crate) fn explanation(message: &[u8]) -> String {
     const NLMSG_HEADER: usize = 16;
     const ATTRIBUTE_MESSAGE: u16 = 1;
     const NLM_F_ACK_TLVS: u8 = 2;

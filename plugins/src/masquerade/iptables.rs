@@ -1,24 +1,15 @@
 //! Programming the rules: one `iptables-restore` for each family.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use runner::{Output, Program, Runner};
 
-use super::{FAMILIES, Family, Identity, Rules, quoted_comment};
+use super::{CHAIN_PREFIX, FAMILIES, Family, Identity, Rules, Which, lock, quoted_comment};
 use crate::error::{Error, warn};
 
-/// Orders our own calls. The programs inherit it, so that it is held until the last of them has
-/// ended, even when the plugin that started it was killed: what DEL reads is final.
-const LOCK: &str = "/run/podwire/iptables.lock";
-const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest pause between two tries for the lock.
-const LOCK_PAUSE: Duration = Duration::from_millis(2);
 /// `iptables-restore` waits this long for other programs' lock.
 const XTABLES_WAIT_SECONDS: &str = "10";
 /// Longer than that wait; what takes longer hangs.
@@ -32,7 +23,7 @@ pub(super) fn set_up(
     identity: &Identity,
     addresses: &[IpNetwork],
 ) -> Result<(), Error> {
-    let lock = lock()?;
+    let lock = lock::take()?;
     for family in FAMILIES {
         let of_family = |cidr: &&IpNetwork| cidr.is_ipv4() == family.is_ipv4;
         let addresses: Vec<IpNetwork> = addresses.iter().filter(of_family).copied().collect();
@@ -78,91 +69,37 @@ fn is_declaration(line: &str, chain: &str) -> bool {
     name == Some(chain)
 }
 
-/// Which of a chain's jumps to remove. Attachments of one container to one network share a chain.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Which<'a> {
-    /// Those from these addresses.
-    Only(&'a [IpNetwork]),
-    /// All but those from these addresses.
-    AllBut(&'a [IpNetwork]),
-}
-
-impl Which<'_> {
-    fn includes(self, rule: &str) -> bool {
-        match self {
-            Self::Only(addresses) => comes_from(rule, addresses),
-            Self::AllBut(addresses) => !comes_from(rule, addresses),
-        }
-    }
-}
-
-/// Removes an attachment's rules, whichever suite made them, by the name of their chain.
+/// Removes an attachment's rules from the tables that `must_look` names, whichever suite made them,
+/// by the name of their chain.
 pub(super) fn tear_down(
     runner: &mut dyn Runner,
-    identity: &Identity,
+    chain: &str,
     which: Which<'_>,
-    may_have: MayHave<'_>,
+    must_look: &mut dyn FnMut(Family) -> bool,
 ) -> Result<(), Error> {
-    let lock = lock()?;
+    let lock = lock::take()?;
     let mut errors = Vec::new();
-    for family in FAMILIES.into_iter().filter(|family| may_have(*family, &identity.chain)) {
-        let mut tool = Tool { runner, family, lock: lock.as_ref() };
-        let of_family = |cidr: &&IpNetwork| cidr.is_ipv4() == family.is_ipv4;
-        let known: Vec<IpNetwork> = match which {
-            Which::Only(addresses) => addresses.iter().filter(of_family).copied().collect(),
-            Which::AllBut(_) => Vec::new(),
-        };
-        if !known.is_empty() {
-            match tool.restore(&exact_removal_lines(&Rules::new(family, identity, &known))) {
-                // Not as ADD left it: another interface's jump, an old release's, or none.
-                Err(Error::ProgramFailed { .. }) => {}
-                result => {
-                    errors.extend(result.err());
-                    continue;
-                }
-            }
+    for family in FAMILIES {
+        if must_look(family) {
+            let mut tool = Tool { runner, family, lock: lock.as_ref() };
+            errors.extend(tool.remove(|saved| removal_lines(saved, chain, which)).err());
         }
-        let lines_for = |saved: &str| removal_lines(saved, &identity.chain, which);
-        errors.extend(tool.remove(lines_for).err());
     }
     Error::of_teardown(errors)
 }
 
-/// Whether a family's nat table may have a chain; `false` is certain.
-pub(super) type MayHave<'a> = &'a dyn Fn(Family, &str) -> bool;
-
-/// Asks the kernel. nf_tables tells in one exchange; the old tables only whether they are there at
-/// all. Without leave to ask, it may.
-pub(super) fn kernel_may_have(family: Family, chain: &str) -> bool {
-    let names =
-        if family.is_ipv4 { "/proc/net/ip_tables_names" } else { "/proc/net/ip6_tables_names" };
-    let has_old_table = match fs::read_to_string(names) {
-        Ok(text) => text.lines().any(|line| line == "nat"),
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
-    };
-    has_old_table || netlink::nftables::has_chain(family.is_ipv4, "nat", chain).unwrap_or(true)
-}
-
-/// The lines that remove what ADD made for one interface, if it is all that there is.
-fn exact_removal_lines(rules: &Rules) -> Vec<String> {
-    let mut lines: Vec<String> = rules.jumps.iter().map(|rule| format!("-D {rule}")).collect();
-    lines.push(format!("-F {}", rules.chain));
-    lines.push(format!("-X {}", rules.chain));
-    lines
-}
-
-/// Removes the rules of containers in `network` that `is_valid` does not know.
-pub(crate) fn collect_garbage(
+/// Removes the rules of the containers in `network` whose chains are not among `valid`.
+pub(super) fn collect_garbage(
     runner: &mut dyn Runner,
     network: &str,
-    is_valid: impl Fn(&str) -> bool,
+    valid: &[String],
 ) -> Result<(), Error> {
     let lines_for = |saved: &str| {
-        let stale = containers(saved, network).into_iter().filter(|id| !is_valid(id));
-        let chains = stale.map(|id| Identity::new(network, id).chain);
-        chains.flat_map(|chain| removal_lines(saved, &chain, Which::AllBut(&[]))).collect()
+        let chains = chains(saved, network);
+        let stale = chains.into_iter().filter(|chain| !valid.iter().any(|name| name == chain));
+        stale.flat_map(|chain| removal_lines(saved, chain, Which::AllBut(&[]))).collect()
     };
-    let lock = lock()?;
+    let lock = lock::take()?;
     let mut errors = Vec::new();
     for family in FAMILIES {
         let mut tool = Tool { runner, family, lock: lock.as_ref() };
@@ -171,15 +108,18 @@ pub(crate) fn collect_garbage(
     Error::of_teardown(errors)
 }
 
-/// The ids of the containers in `network` that have rules, each once.
-fn containers<'a>(saved: &'a str, network: &str) -> Vec<&'a str> {
+/// The chains of the containers in `network`, each once: where rules with its comment lead. The
+/// comment's end does not matter, because iptables cuts it off after 255 bytes.
+fn chains<'a>(saved: &'a str, network: &str) -> Vec<&'a str> {
     let marker = quoted_comment(&Identity::new(network, ""));
     let marker = marker.trim_end_matches("\\\"\"");
-    let id = |line: &'a str| line.split_once(marker)?.1.split_once("\\\"").map(|(id, _)| id);
-    let mut ids: Vec<&str> = saved.lines().filter_map(id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    ids
+    let leading = saved.lines().filter(|line| line.contains(marker));
+    let target = |line: &'a str| line.rsplit_once(" -j ").map(|(_, target)| target);
+    let mut chains: Vec<&str> =
+        leading.filter_map(target).filter(|target| target.starts_with(CHAIN_PREFIX)).collect();
+    chains.sort_unstable();
+    chains.dedup();
+    chains
 }
 
 fn is_absent(error: &Error) -> bool {
@@ -197,7 +137,7 @@ fn removal_lines(saved: &str, chain: &str, which: Which<'_>) -> Vec<String> {
     let target = format!(" -j {chain}");
     let rules = saved.lines().filter_map(|line| line.strip_prefix("-A "));
     let (ours, others): (Vec<&str>, Vec<&str>) =
-        rules.filter(|rule| rule.ends_with(&target)).partition(|rule| which.includes(rule));
+        rules.filter(|rule| rule.ends_with(&target)).partition(|rule| which.includes(source(rule)));
     let mut lines: Vec<String> = ours.iter().map(|rule| format!("-D {rule}")).collect();
     let is_there = saved.lines().any(|line| is_declaration(line, chain));
     if is_there && others.is_empty() {
@@ -207,18 +147,11 @@ fn removal_lines(saved: &str, chain: &str, which: Which<'_>) -> Vec<String> {
     lines
 }
 
-/// Whether a rule matches one of the addresses: alone, or with its network as old releases made it.
-fn comes_from(rule: &str, addresses: &[IpNetwork]) -> bool {
-    let mut words = rule.split(' ').skip_while(|word| *word != "-s").skip(1);
-    let source = words.next().and_then(cni::parse_cidr);
-    source.is_some_and(|source| {
-        let is_full = source.prefix() == if source.is_ipv4() { 32 } else { 128 };
-        addresses.iter().any(|address| {
-            let is_network =
-                source.prefix() == address.prefix() && source.ip() == address.network();
-            is_network || (is_full && source.ip() == address.ip())
-        })
-    })
+/// The source addresses that a rule is for.
+fn source(rule: &str) -> Option<IpNetwork> {
+    let (before, after) = rule.split_once("-s ")?;
+    let is_negated = before.ends_with("! ");
+    after.split(' ').next().filter(|_| !is_negated).and_then(cni::parse_cidr)
 }
 
 /// Whether the programs are there: without them no ADD that masquerades can succeed.
@@ -289,36 +222,6 @@ impl Tool<'_> {
             return Err(Error::IptablesBusy { what: what(), stderr });
         }
         Err(Error::ProgramFailed { what: what(), status: output.status.to_string(), stderr })
-    }
-}
-
-/// Takes the lock. Where it cannot even be opened (no `/run`, no right to it) rules are made
-/// without: it only orders calls that follow a killed one.
-fn lock() -> Result<Option<File>, Error> {
-    let path = Path::new(LOCK);
-    // The open after it tells why, should there be no folder.
-    let _ = path.parent().map(|folder| DirBuilder::new().mode(0o755).create(folder));
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).read(true).write(true).mode(0o600);
-    let file = match options.open(path) {
-        Ok(file) => file,
-        Err(error) => {
-            warn(&format!("cannot open {LOCK}, going on without it: {error}"));
-            return Ok(None);
-        }
-    };
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    let mut pause = Duration::from_micros(50);
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(pause),
-            Err(_) => {
-                let seconds = LOCK_TIMEOUT.as_secs();
-                return Err(Error::LockTimeout { lock: LOCK.into(), seconds });
-            }
-        }
-        pause = (pause * 2).min(LOCK_PAUSE);
     }
 }
 

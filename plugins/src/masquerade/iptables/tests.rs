@@ -95,12 +95,26 @@ fn a_jump_from_the_whole_network_is_the_attachments_too() {
 }
 
 #[test]
-fn containers_are_told_by_the_comments_of_their_network() {
-    let other = saved(&["10.1.0.2/24"]).replace("cid1", "cid2").replace("n1", "n10");
-    let text = format!("{}{other}", saved(&["10.1.0.2/24"]));
-    assert_eq!(containers(&text, "n1"), ["cid1"]);
-    assert_eq!(containers(&text, "n10"), ["cid2"]);
-    assert!(containers(&text, "n").is_empty());
+fn chains_are_told_by_the_comments_of_their_network() {
+    let other = Identity::new("n10", "cid2").chain;
+    let renamed = saved(&["10.1.0.2/24"])
+        .replace(&identity().chain, &other)
+        .replace("cid1", "cid2")
+        .replace("n1", "n10");
+    let text = format!("{}{renamed}", saved(&["10.1.0.2/24"]));
+    assert_eq!(chains(&text, "n1"), [identity().chain]);
+    assert_eq!(chains(&text, "n10"), [other]);
+    assert!(chains(&text, "n").is_empty());
+}
+
+#[test]
+fn a_comment_that_iptables_cut_off_tells_its_chain() {
+    let identity = Identity::new("n1", &"c".repeat(250));
+    let comment = quoted_comment(&identity);
+    let cut = &comment[..comment.len() - 20];
+    let chain = &identity.chain;
+    let text = format!("-A POSTROUTING -s 10.1.0.2/32 -m comment --comment {cut}\" -j {chain}\n");
+    assert_eq!(chains(&text, "n1"), [chain]);
 }
 
 /// Answers each call with the next of a list, and remembers the programs and their input.
@@ -169,44 +183,19 @@ fn removal_reads_once_and_writes_only_where_there_is_something() {
         answer(0, "*nat\nCOMMIT\n", ""),
     ];
     let mut script = Script { answers, calls: vec![] };
-    tear_down(&mut script, &identity(), Which::AllBut(&[]), &|_, _| true).unwrap();
+    tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut |_| true).unwrap();
     let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
     assert_eq!(programs, ["iptables-save", "iptables-restore", "ip6tables-save"]);
 }
 
 #[test]
-fn what_the_kernel_does_not_have_needs_no_program() {
+fn where_nothing_is_left_no_program_is_started() {
     let answers = vec![answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
     let mut script = Script { answers, calls: vec![] };
-    tear_down(&mut script, &identity(), Which::AllBut(&[]), &|family, _| family.is_ipv4).unwrap();
+    let mut must_look = |family: Family| family.is_ipv4;
+    tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut must_look).unwrap();
     let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
     assert_eq!(programs, ["iptables-save", "iptables-restore"]);
-}
-
-#[test]
-fn known_addresses_need_no_read() {
-    let addresses = ["10.1.0.2/24".parse().unwrap()];
-    let mut script = Script { answers: vec![answer(0, "", "")], calls: vec![] };
-    tear_down(&mut script, &identity(), Which::Only(&addresses), &|family, _| family.is_ipv4)
-        .unwrap();
-    let [(program, input)] = script.calls.as_slice() else { panic!("{:?}", script.calls) };
-    assert_eq!(program, "iptables-restore");
-    let chain = identity().chain;
-    let jump = &rules(&["10.1.0.2/24"]).jumps[0];
-    assert_eq!(*input, format!("*nat\n-D {jump}\n-F {chain}\n-X {chain}\nCOMMIT\n"));
-}
-
-#[test]
-fn rules_that_are_not_as_add_left_them_are_read() {
-    let addresses = ["10.1.0.2/24".parse().unwrap()];
-    let present = saved(&["10.1.0.2/24", "10.2.0.2/24"]);
-    let answers = vec![answer(4, "", "chain is busy"), answer(0, &present, ""), answer(0, "", "")];
-    let mut script = Script { answers, calls: vec![] };
-    tear_down(&mut script, &identity(), Which::Only(&addresses), &|family, _| family.is_ipv4)
-        .unwrap();
-    assert_eq!(script.calls.len(), 3);
-    let jump = &rules(&["10.1.0.2/24"]).jumps[0];
-    assert_eq!(script.calls[2].1, format!("*nat\n-D {jump}\nCOMMIT\n"));
 }
 
 #[test]
@@ -214,6 +203,7 @@ fn one_family_failing_does_not_keep_the_other_from_being_removed() {
     let answers =
         vec![answer(1, "", "boom"), answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
     let mut script = Script { answers, calls: vec![] };
-    assert!(tear_down(&mut script, &identity(), Which::AllBut(&[]), &|_, _| true).is_err());
+    let result = tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut |_| true);
+    assert!(result.is_err());
     assert_eq!(script.calls.len(), 3);
 }

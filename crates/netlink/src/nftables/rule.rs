@@ -1,0 +1,130 @@
+//! Rules as the kernel lists them, read in place: a node has thousands, and a plugin's allocator
+//! gives nothing back.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::NlasIterator;
+
+const RULE_CHAIN: u16 = 2;
+const RULE_HANDLE: u16 = 3;
+const RULE_EXPRESSIONS: u16 = 4;
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const IMMEDIATE_DATA: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+const PAYLOAD_BASE: u16 = 2;
+const PAYLOAD_OFFSET: u16 = 3;
+const BITWISE_MASK: u16 = 4;
+const COMPARE_OPERATOR: u16 = 2;
+const COMPARE_DATA: u16 = 3;
+const NETWORK_HEADER: u32 = 1;
+const EQUAL: u32 = 0;
+/// `NFT_JUMP`.
+const JUMP: u32 = (-3_i32).cast_unsigned();
+
+/// A rule that jumps to a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jump {
+    /// Names the rule within its chain.
+    pub handle: u64,
+    /// The source addresses that it is for; `None` when it is not told by them.
+    pub source: Option<IpNetwork>,
+}
+
+/// The attributes' kinds and payloads.
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    // What is cut off is no attribute.
+    NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
+        let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
+        (kind, attribute.into_inner().get(4..length).unwrap_or_default())
+    })
+}
+
+fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|attribute| attribute.0 == kind).map(|found| found.1)
+}
+
+fn number(bytes: &[u8], kind: u16) -> Option<u32> {
+    Some(u32::from_be_bytes(find(bytes, kind)?.try_into().ok()?))
+}
+
+fn is_text(bytes: &[u8], text: &str) -> bool {
+    bytes.strip_suffix(&[0]) == Some(text.as_bytes())
+}
+
+/// The rule with these attributes, if it is one of `chain` (old kernels list those of all chains)
+/// that jumps to `target`.
+pub(super) fn read_jump(rule: &[u8], is_ipv4: bool, chain: &str, target: &str) -> Option<Jump> {
+    find(rule, RULE_CHAIN).filter(|name| is_text(name, chain))?;
+    let handle = u64::from_be_bytes(find(rule, RULE_HANDLE)?.try_into().ok()?);
+    let mut source = SourceMatch { is_ipv4, loaded: None, found: None };
+    let mut jumps = false;
+    for (_, expression) in attributes(find(rule, RULE_EXPRESSIONS)?) {
+        let name = find(expression, EXPRESSION_NAME)?;
+        let data = find(expression, EXPRESSION_DATA).unwrap_or_default();
+        jumps |= is_text(name, "immediate") && is_jump(data, target);
+        source.take(name, data);
+    }
+    jumps.then_some(Jump { handle, source: source.found })
+}
+
+fn is_jump(immediate: &[u8], target: &str) -> bool {
+    let verdict = find(immediate, IMMEDIATE_DATA).and_then(|data| find(data, DATA_VERDICT));
+    verdict.is_some_and(|verdict| {
+        number(verdict, VERDICT_CODE) == Some(JUMP)
+            && find(verdict, VERDICT_CHAIN).is_some_and(|name| is_text(name, target))
+    })
+}
+
+/// Recognises a comparison of the source address: its bytes are loaded, perhaps masked, and
+/// compared, in expressions that follow each other. Whole bytes of a shorter prefix are loaded
+/// without a mask.
+struct SourceMatch {
+    is_ipv4: bool,
+    /// The mask of what was loaded last, if that began with the source address.
+    loaded: Option<[u8; 16]>,
+    found: Option<IpNetwork>,
+}
+
+impl SourceMatch {
+    fn take(&mut self, name: &[u8], data: &[u8]) {
+        let loaded = self.loaded.take();
+        if is_text(name, "payload") {
+            let start = if self.is_ipv4 { 12 } else { 8 };
+            let is_source = number(data, PAYLOAD_BASE) == Some(NETWORK_HEADER)
+                && number(data, PAYLOAD_OFFSET) == Some(start);
+            self.loaded = is_source.then_some([0xff; 16]);
+        } else if is_text(name, "bitwise") {
+            let mask = find(data, BITWISE_MASK).and_then(|data| find(data, DATA_VALUE));
+            self.loaded = loaded.and(mask).and_then(padded);
+        } else if is_text(name, "cmp") && number(data, COMPARE_OPERATOR) == Some(EQUAL) {
+            let value = find(data, COMPARE_DATA).and_then(|data| find(data, DATA_VALUE));
+            if let (Some(mask), Some(value)) = (loaded, value) {
+                self.found = self.network(value, mask);
+            }
+        }
+    }
+
+    fn network(&self, value: &[u8], mask: [u8; 16]) -> Option<IpNetwork> {
+        let bits: usize = value.len() * 8;
+        let ones = u128::from_be_bytes(mask).leading_ones() as usize;
+        let address = padded(value)?;
+        let address: IpAddr = if self.is_ipv4 {
+            <[u8; 4]>::try_from(address.get(..4)?).ok()?.into()
+        } else {
+            address.into()
+        };
+        IpNetwork::new(address, u8::try_from(ones.min(bits)).ok()?).ok()
+    }
+}
+
+/// Up to 16 bytes, with zeros after them.
+fn padded(bytes: &[u8]) -> Option<[u8; 16]> {
+    let mut room = [0; 16];
+    room.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(room)
+}

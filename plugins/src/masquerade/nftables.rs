@@ -1,0 +1,58 @@
+//! Rules that the iptables programs made in nf_tables, removed there without starting a program.
+
+use std::fs;
+use std::io;
+
+use netlink::nftables::{Client, Jump, Table};
+
+use super::{Family, HOOK_CHAIN, Which};
+
+/// The kernel's nat tables.
+///
+/// Dropping it waits for the kernel to free what was removed, and so does removing a link: at the
+/// end of a DEL both have passed.
+#[derive(Debug, Default)]
+pub(crate) struct KernelTables {
+    nftables: Option<Client>,
+}
+
+impl KernelTables {
+    /// Removes an attachment's rules from nf_tables; whether the programs must look for others:
+    /// in the tables of old, or because nf_tables could not be asked or refused.
+    pub(super) fn remove(&mut self, family: Family, chain: &str, which: Which<'_>) -> bool {
+        let is_refused = self.remove_from_nftables(family, chain, which).is_err();
+        is_refused || has_old_table(family)
+    }
+
+    fn remove_from_nftables(
+        &mut self,
+        family: Family,
+        chain: &str,
+        which: Which<'_>,
+    ) -> Result<(), netlink::Error> {
+        let table = Table { is_ipv4: family.is_ipv4, name: "nat" };
+        if self.nftables.is_none() {
+            self.nftables = Client::open()?;
+        }
+        let Some(client) = &mut self.nftables else { return Ok(()) };
+        if !client.has_chain(table, chain)? {
+            return Ok(());
+        }
+        let jumps = client.jumps(table, HOOK_CHAIN, chain)?;
+        let (ours, others): (Vec<Jump>, Vec<Jump>) =
+            jumps.into_iter().partition(|jump| which.includes(jump.source));
+        let handles: Vec<u64> = ours.iter().map(|jump| jump.handle).collect();
+        client.delete(table, (HOOK_CHAIN, &handles), others.is_empty().then_some(chain))
+    }
+}
+
+/// Whether the kernel has the nat table that iptables used before nf_tables; what is not readable
+/// may be there.
+fn has_old_table(family: Family) -> bool {
+    let names =
+        if family.is_ipv4 { "/proc/net/ip_tables_names" } else { "/proc/net/ip6_tables_names" };
+    match fs::read_to_string(names) {
+        Ok(text) => text.lines().any(|line| line == "nat"),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
