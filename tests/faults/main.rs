@@ -5,6 +5,7 @@ mod common;
 mod input;
 mod kills;
 mod locks;
+mod masquerade;
 mod parallel;
 mod rollback;
 mod siblings;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use cni::ErrorObject;
 use ipnetwork::IpNetwork;
 use runner::{Output, Program, Runner};
 
@@ -189,7 +190,8 @@ impl Tool<'_> {
             },
             // Without the program or the kernel's table nobody can have made rules.
             Err(error) if is_absent(&error) => {
-                warn(&format!("{error}: leaving its rules, if there are any"));
+                let text = ErrorObject::from(error).msg;
+                warn(&format!("{text}: leaving its rules, if there are any"));
                 Ok(())
             }
             Err(error) => Err(error),

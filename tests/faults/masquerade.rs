@@ -1,0 +1,117 @@
+//! The rules of masquerading go, wherever they are and whatever programs there are.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use lab::Call;
+use serde_json::{Value, json};
+
+use crate::common::{Site, bridge_with_all, ptp_with_all};
+
+const SAVES: &str = "iptables-nft-save -t nat; ip6tables-nft-save -t nat; \
+                     iptables-legacy-save -t nat; ip6tables-legacy-save -t nat";
+
+/// The rules and chains of attachments, in the tables of nf_tables and in those of old.
+fn rules(site: &Site) -> Vec<String> {
+    let saved = site.node.sh(SAVES);
+    saved.lines().filter(|line| line.contains("CNI-")).map(str::to_owned).collect()
+}
+
+/// A `PATH` with only these iptables programs, under their usual names.
+fn path_with(kind: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("there is room for files");
+    for family in ["iptables", "ip6tables"] {
+        for verb in ["restore", "save"] {
+            let program = format!("/usr/sbin/{family}-{kind}-{verb}");
+            assert!(fs::exists(&program).expect("it can be looked for"), "{program} is missing");
+            symlink(program, folder.path().join(format!("{family}-{verb}"))).expect("it is ours");
+        }
+    }
+    folder
+}
+
+fn with_path(call: Call, folder: &tempfile::TempDir) -> Call {
+    call.env("PATH", folder.path().to_str().expect("temporary names are ASCII"))
+}
+
+#[test]
+fn rules_in_the_tables_of_old_are_removed() {
+    let legacy = path_with("legacy");
+    for conf in [bridge_with_all(), ptp_with_all()] {
+        let site = Site::new(conf);
+        let pod = site.node.pod("pod1");
+        let _ = site.run(&with_path(site.call("ADD", &pod), &legacy)).ok();
+        assert!(site.node.sh("iptables-legacy-save -t nat").contains("MASQUERADE"));
+        let _ = site.run(&with_path(site.call("DEL", &pod), &legacy)).ok();
+        assert_eq!(rules(&site), Vec::<String>::new());
+    }
+}
+
+/// A node whose alternatives were switched while pods ran.
+#[test]
+fn rules_in_nf_tables_are_removed_though_the_programs_are_those_of_old() {
+    let (old, new) = (path_with("legacy"), path_with("nft"));
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    let _ = site.run(&with_path(site.call("ADD", &pod), &new)).ok();
+    assert!(site.node.sh("iptables-nft-save -t nat").contains("MASQUERADE"));
+    let _ = site.run(&with_path(site.call("DEL", &pod), &old)).ok();
+    assert_eq!(rules(&site), Vec::<String>::new());
+}
+
+#[test]
+fn rules_in_nf_tables_are_removed_without_any_program() {
+    for conf in [bridge_with_all(), ptp_with_all()] {
+        let site = Site::new(conf);
+        let pod = site.node.pod("pod1");
+        let _ = site.add(&pod).ok();
+        // Asking the programs of old would make their tables, which then must be asked for.
+        let saves = "iptables-nft-save -t nat; ip6tables-nft-save -t nat";
+        assert!(site.node.sh(saves).contains("CNI-"));
+        let reply = site.run(&site.call("DEL", &pod).env("PATH", "/nowhere"));
+        let _ = reply.ok();
+        assert_eq!(reply.stderr, "", "{reply}");
+        assert!(!site.node.sh(saves).contains("CNI-"));
+    }
+}
+
+/// What somebody else sends to a container's chain keeps it in being: then the programs tell.
+#[test]
+fn a_foreign_jump_to_the_chain_does_not_keep_ours() {
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    let result = site.add(&pod).ok();
+    let before = rules(&site);
+    let chain = before.iter().find_map(|line| line.strip_prefix(":")).expect("there is a chain");
+    let chain = chain.split(' ').next().expect("a chain has a name");
+    site.node.sh(&format!(
+        "iptables-nft -t nat -N FOREIGN && iptables-nft -t nat -A POSTROUTING -j FOREIGN && \
+         iptables-nft -t nat -A FOREIGN -d 198.51.100.1 -j {chain}"
+    ));
+    let conf = site.conf_with(&json!({"prevResult": result}));
+    let _ = site.run(&site.call("DEL", &pod).conf(&conf)).ok();
+    let left = rules(&site);
+    assert!(left.iter().any(|line| line.contains("198.51.100.1")), "{left:?}");
+    assert!(!left.iter().any(|line| line.contains("POSTROUTING")), "{left:?}");
+}
+
+/// iptables cuts comments off after 255 bytes, and with them the container's id.
+#[test]
+fn garbage_of_containers_with_long_ids_is_collected() {
+    let site = Site::new(bridge_with_all());
+    let (kept, stale) = ("k".repeat(250), "s".repeat(250));
+    let pods = [site.node.pod("kept"), site.node.pod("stale")];
+    let before = rules(&site);
+    let _ = site.run(&site.call("ADD", &pods[0]).container(&kept)).ok();
+    let with_kept = rules(&site);
+    let _ = site.run(&site.call("ADD", &pods[1]).container(&stale)).ok();
+    assert_ne!(rules(&site), with_kept);
+
+    let valid: Value = json!([{"containerID": kept, "ifname": "eth0"}]);
+    let keys = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid});
+    let call = site.call("GC", &pods[0]).conf(&site.conf_with(&keys));
+    let _ = site.run(&call.unset("CNI_NETNS").unset("CNI_IFNAME").unset("CNI_CONTAINERID")).ok();
+    assert_eq!(rules(&site), with_kept);
+    let _ = site.run(&site.call("DEL", &pods[0]).container(&kept)).ok();
+    assert_eq!(rules(&site), before);
+}
