@@ -20,6 +20,8 @@ pub(crate) struct Options {
     pub(crate) detect_duplicates: bool,
     /// The kernel routes each address's network to the link.
     pub(crate) network_routes: bool,
+    /// Neighbours that knew an IPv4 address elsewhere hear of it when the interface goes up.
+    pub(crate) announce_addresses: bool,
 }
 
 /// Lets IPv6 work on the interface before it gets its first address (reference: `ConfigureIface`).
@@ -58,6 +60,9 @@ pub(crate) fn configure(
         .iter()
         .map(|cidr| Request::add_address(index, ifname, *cidr, address_options))
         .collect();
+    if options.announce_addresses {
+        requests.push(Request::announce_addresses(index, ifname));
+    }
     requests.push(Request::set_up(index, ifname));
     if has_ipv6 && options.detect_duplicates {
         settle(socket, index, ifname, &requests)?;

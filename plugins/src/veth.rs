@@ -58,7 +58,9 @@ pub(crate) fn create(host: &mut Socket, spec: &Spec<'_>) -> Result<Veth, Error> 
         match host.create_link(request, &name) {
             Ok(link) => {
                 // Before the container's end goes up, so that no advertisement is ever heard.
-                sysctl::try_write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+                if link.accepts_advertisements == Some(true) {
+                    sysctl::try_write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+                }
                 // The kernel leaves the peer's index out when both happen to be equal.
                 let container_index = link.peer.unwrap_or(link.index);
                 return Ok(Veth { host: link, container_index, container_mac });

@@ -7,6 +7,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use crate::answer::Answer;
 use crate::{Error, Request, Socket};
 
 /// An address of a link.
@@ -107,8 +108,8 @@ impl Socket {
     }
 }
 
-fn read(message: RouteNetlinkMessage) -> Option<Address> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+fn read(answer: Answer) -> Option<Address> {
+    let Answer::Other(RouteNetlinkMessage::NewAddress(message)) = answer else { return None };
     let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
     let mut address = None;
     for attribute in message.attributes {

@@ -7,9 +7,13 @@
 //! acknowledgement) becomes part of the error.
 
 mod address;
+mod answer;
+mod attributes;
 mod error;
+mod hardware_address;
 mod link;
 mod monitor;
+mod netconf;
 pub mod nftables;
 mod request;
 mod route;
@@ -17,7 +21,8 @@ mod socket;
 
 pub use address::{Address, AddressOptions};
 pub use error::Error;
-pub use link::{BridgeSpec, HardwareAddress, Link, PortOptions, VethSpec};
+pub use hardware_address::HardwareAddress;
+pub use link::{BridgeSpec, Link, PortOptions, VethSpec};
 pub use monitor::Monitor;
 pub use netlink_packet_route::link::State as OperState;
 pub use request::Request;

@@ -11,6 +11,7 @@ use netlink_packet_route::route::{
 };
 
 use crate::address::family;
+use crate::answer::Answer;
 use crate::{Error, Request, Socket};
 
 /// A unicast route through a link.
@@ -140,8 +141,8 @@ impl Socket {
 }
 
 /// The routes of a message: several when it has several next hops.
-fn read(message: RouteNetlinkMessage, is_ipv4: bool) -> Vec<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return Vec::new() };
+fn read(answer: Answer, is_ipv4: bool) -> Vec<Route> {
+    let Answer::Other(RouteNetlinkMessage::NewRoute(message)) = answer else { return Vec::new() };
     if message.header.kind != RouteType::Unicast {
         return Vec::new();
     }

@@ -11,6 +11,8 @@ use netlink_sys::{Socket as SystemSocket, SocketAddr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::answer::Answer;
+use crate::request::Message;
 use crate::{Error, Request};
 
 /// The kernel fills a dump's datagrams up to what the reader offers, 32 KiB at most.
@@ -20,6 +22,7 @@ const RECEIVE_BUFFER: usize = 32 << 10;
 const ANSWER_TIMEOUT_MS: u16 = 10_000;
 /// So many requests are sent at once: more refusals than about 250 would not fit the queue.
 const BATCH: usize = 64;
+const NLMSG_HEADER: usize = 16;
 /// How often an interrupted dump is repeated (plugins#1121: busy nodes interrupt some of them).
 const DUMP_ATTEMPTS: usize = 10;
 
@@ -34,7 +37,7 @@ pub struct Socket {
 /// What the kernel answered to a list of requests.
 #[derive(Debug, Default)]
 struct Answers {
-    messages: Vec<RouteNetlinkMessage>,
+    objects: Vec<Answer>,
     refusal: Option<Error>,
     interrupted: bool,
 }
@@ -102,25 +105,22 @@ impl Socket {
 
     /// Carries out `requests`, of which the last asks for one object, and returns what was told;
     /// nothing when the object is not there.
-    pub(crate) fn execute_and_get(
-        &mut self,
-        requests: &[Request],
-    ) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    pub(crate) fn execute_and_get(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Error> {
         let answers = self.exchange(requests)?;
         match answers.refusal {
             Some(error) => Err(error),
-            None => Ok(answers.messages),
+            None => Ok(answers.objects),
         }
     }
 
     /// Lists what `request` asks for, again when the list was interrupted by a change.
-    pub(crate) fn dump(&mut self, request: &Request) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    pub(crate) fn dump(&mut self, request: &Request) -> Result<Vec<Answer>, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             let answers = self.exchange(std::slice::from_ref(request))?;
             match answers.refusal {
                 Some(error) => return Err(error),
                 None if answers.interrupted => {}
-                None => return Ok(answers.messages),
+                None => return Ok(answers.objects),
             }
         }
         Err(Error::Interrupted { what: request.what.clone() })
@@ -182,7 +182,7 @@ impl Socket {
             // An answer to an earlier call that was given up is not ours.
             if let (Some(request), Some(bytes)) = (requests.get(index), rest.get(..size)) {
                 let is_last = index + 1 == requests.len();
-                if take(bytes, request, answers)? && is_last {
+                if take(&header, bytes, request, answers)? && is_last {
                     return Ok(true);
                 }
             }
@@ -193,10 +193,22 @@ impl Socket {
 }
 
 /// Takes in one message that answers `request`; whether it ended the answer.
-fn take(bytes: &[u8], request: &Request, answers: &mut Answers) -> Result<bool, Error> {
+fn take(
+    header: &NetlinkBuffer<&&[u8]>,
+    bytes: &[u8],
+    request: &Request,
+    answers: &mut Answers,
+) -> Result<bool, Error> {
+    answers.interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
+    let is_whole = header.flags() & NLM_F_MULTIPART == 0;
+    let body = bytes.get(NLMSG_HEADER..).unwrap_or_default();
+    let read = Answer::read(header.message_type(), body);
+    if let Some(object) = read.map_err(|problem| answer_error(request, problem.into()))? {
+        answers.objects.push(object);
+        return Ok(is_whole);
+    }
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
         .map_err(|error| answer_error(request, error.to_string()))?;
-    answers.interrupted |= message.header.flags & NLM_F_DUMP_INTR != 0;
     let mut refuse = |code: i32, explanation: String| {
         let errno = Errno::from_raw(code.saturating_abs());
         if code != 0 && !request.tolerated.contains(&errno) && answers.refusal.is_none() {
@@ -206,8 +218,8 @@ fn take(bytes: &[u8], request: &Request, answers: &mut Answers) -> Result<bool, 
     };
     match message.payload {
         NetlinkPayload::InnerMessage(inner) => {
-            answers.messages.push(inner);
-            return Ok(message.header.flags & NLM_F_MULTIPART == 0);
+            answers.objects.push(Answer::Other(inner));
+            return Ok(is_whole);
         }
         NetlinkPayload::Error(error) => {
             let code = error.code.map_or(0, std::num::NonZeroI32::get);
@@ -225,7 +237,6 @@ fn take(bytes: &[u8], request: &Request, answers: &mut Answers) -> Result<bool, 
 /// The kernel's explanation in an error message: attribute `NLMSGERR_ATTR_MSG`, after the error
 /// number (4 bytes) and the refused message's header (16; the rest is cut by `NETLINK_CAP_ACK`).
 pub(crate) fn explanation(message: &[u8]) -> String {
-    const NLMSG_HEADER: usize = 16;
     const ATTRIBUTE_MESSAGE: u16 = 1;
     const NLM_F_ACK_TLVS: u8 = 2;
     // The flag is the second byte's: 0x200.
@@ -246,7 +257,10 @@ pub(crate) fn explanation(message: &[u8]) -> String {
 
 fn is_question(request: &Request) -> bool {
     request.flags & NLM_F_DUMP == NLM_F_DUMP
-        || matches!(request.message, RouteNetlinkMessage::GetLink(_))
+        || matches!(
+            request.message,
+            Message::Route(RouteNetlinkMessage::GetLink(_)) | Message::GetForwarding { .. }
+        )
 }
 
 fn answer_error(request: &Request, problem: String) -> Error {

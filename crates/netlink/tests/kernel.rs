@@ -251,3 +251,57 @@ fn a_change_is_heard_of() {
     let nothing = monitor.wait_for(Duration::from_millis(20), || host.link_by_name("br1")).unwrap();
     assert!(nothing.is_none());
 }
+
+/// Reads a parameter of the namespace that a test thread entered.
+fn sysctl(key: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/net/{key}")).unwrap().trim().to_owned()
+}
+
+#[test]
+fn forwarding_is_told_as_the_files_have_it() {
+    let netns = namespace();
+    let mut socket = socket(&netns);
+    let _entered = netns.enter().unwrap();
+    let files = [(true, "ipv4/ip_forward"), (false, "ipv6/conf/all/forwarding")];
+    for (is_ipv4, key) in files {
+        for value in ["0", "1"] {
+            std::fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
+            assert_eq!(socket.forwards(is_ipv4).unwrap(), Some(value == "1"), "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_links_parameters_are_read_and_set() {
+    let netns = namespace();
+    let mut socket = socket(&netns);
+    let link = bridge(&mut socket);
+    let _entered = netns.enter().unwrap();
+    for value in ["0", "1", "2"] {
+        std::fs::write("/proc/sys/net/ipv6/conf/br0/accept_ra", value).unwrap();
+        let told = socket.link_by_name("br0").unwrap().unwrap().accepts_advertisements;
+        assert_eq!(told, Some(value != "0"));
+    }
+    assert_eq!(sysctl("ipv4/conf/br0/arp_notify"), "0");
+    socket.execute(&[Request::announce_addresses(link.index, "br0")]).unwrap();
+    assert_eq!(sysctl("ipv4/conf/br0/arp_notify"), "1");
+}
+
+#[test]
+fn a_link_is_read_as_it_is() {
+    let (host_netns, container_netns) = (namespace(), namespace());
+    let mut host = socket(&host_netns);
+    let bridge = bridge(&mut host);
+    let near = veth(&mut host, &container_netns, Some(bridge.index));
+    let mut inside = socket(&container_netns);
+    let far = inside.link_by_name("eth0").unwrap().unwrap();
+    assert_eq!((near.peer, far.peer), (Some(far.index), Some(near.index)));
+    assert_eq!((near.is_up, far.is_up), (true, false));
+    assert_eq!((far.mtu, far.kind.as_str(), far.controller), (1300, "veth", None));
+    let lo = inside.link_by_name("lo").unwrap().unwrap();
+    assert_eq!(
+        (lo.is_loopback, lo.kind.as_str(), lo.mac_text().as_str()),
+        (true, "", "00:00:00:00:00:00")
+    );
+    assert_eq!(inside.link_by_name("eth1").unwrap(), None);
+}

@@ -98,9 +98,11 @@ fn configure_container(
     }
     let accept_dad = if conf.detect_duplicates { "1" } else { "0" };
     sysctl::try_write(&format!("{ipv6}/accept_dad"), accept_dad);
-    // Neighbours that knew the address elsewhere hear of it when the interface goes up.
-    sysctl::try_write(&format!("net/ipv4/conf/{ifname}/arp_notify"), "1");
-    let options = Options { detect_duplicates: conf.detect_duplicates, network_routes: true };
+    let options = Options {
+        detect_duplicates: conf.detect_duplicates,
+        network_routes: true,
+        announce_addresses: true,
+    };
     let mut socket = Socket::open()?;
     let index = veth.container_index;
     container_interface::configure(&mut socket, index, ifname, &addresses, &routes, options)
@@ -114,7 +116,7 @@ fn set_up_gateway(
 ) -> Result<(), Error> {
     host::ensure_addresses(socket, conf, bridge, gateways)?;
     let has = |is_ipv4| gateways.iter().any(|gateway| gateway.is_ipv4() == is_ipv4);
-    sysctl::enable_forwarding(has(true), has(false))
+    sysctl::enable_forwarding(socket, has(true), has(false))
 }
 
 /// Waits for the port and completes the result with the interfaces.

@@ -29,7 +29,9 @@ pub(super) fn ensure_bridge(host: &mut Socket, conf: &Conf) -> Result<Link, Erro
         requests.push(Request::set_promiscuous(bridge.index, name));
     }
     // A bridge that took an advertised address would route for containers it does not know.
-    sysctl::try_write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    if bridge.accepts_advertisements == Some(true) {
+        sysctl::try_write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    }
     if !bridge.is_up {
         requests.push(Request::set_up(bridge.index, name));
     }

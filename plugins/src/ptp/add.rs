@@ -41,7 +41,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     *leased.borrow_mut() = Some(result.clone());
     let attachments = attachments(&mut result)?;
     let has = |is_ipv4| attachments.iter().any(|ip| ip.cidr.is_ipv4() == is_ipv4);
-    sysctl::enable_forwarding(has(true), has(false))?;
+    sysctl::enable_forwarding(&mut socket, has(true), has(false))?;
 
     // A host that is still looking for duplicates of its link-local address cannot ask for its
     // neighbours', so it would drop what it forwards to the container for the first second or two.
@@ -130,7 +130,8 @@ fn configure_container(
     let _entered = netns.enter()?;
     sysctl::try_write(&format!("net/ipv6/conf/{ifname}/accept_ra"), "0");
     sysctl::try_write(&format!("net/ipv6/conf/{ifname}/accept_dad"), "0");
-    let options = Options { detect_duplicates: false, network_routes: false };
+    let options =
+        Options { detect_duplicates: false, network_routes: false, announce_addresses: false };
     let mut socket = Socket::open()?;
     container_interface::configure(&mut socket, link, ifname, &addresses, &routes, options)
 }

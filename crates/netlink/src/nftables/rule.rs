@@ -1,10 +1,10 @@
-//! Rules as the kernel lists them, read in place: a node has thousands, and a plugin's allocator
-//! gives nothing back.
+//! Rules as the kernel lists them, read in place: a node has thousands.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::NlasIterator;
+
+use crate::attributes::{attributes, find, network_number};
 
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
@@ -35,21 +35,8 @@ pub struct Jump {
     pub source: Option<IpNetwork>,
 }
 
-/// The attributes' kinds and payloads.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    // What is cut off is no attribute.
-    NlasIterator::new(bytes).map_while(Result::ok).map(|attribute| {
-        let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-        (kind, attribute.into_inner().get(4..length).unwrap_or_default())
-    })
-}
-
-fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
-    attributes(bytes).find(|attribute| attribute.0 == kind).map(|found| found.1)
-}
-
-fn number(bytes: &[u8], kind: u16) -> Option<u32> {
-    Some(u32::from_be_bytes(find(bytes, kind)?.try_into().ok()?))
+fn find_number(bytes: &[u8], kind: u16) -> Option<u32> {
+    find(bytes, kind).and_then(network_number)
 }
 
 fn is_text(bytes: &[u8], text: &str) -> bool {
@@ -75,7 +62,7 @@ pub(super) fn read_jump(rule: &[u8], is_ipv4: bool, chain: &str, target: &str) -
 fn is_jump(immediate: &[u8], target: &str) -> bool {
     let verdict = find(immediate, IMMEDIATE_DATA).and_then(|data| find(data, DATA_VERDICT));
     verdict.is_some_and(|verdict| {
-        number(verdict, VERDICT_CODE) == Some(JUMP)
+        find_number(verdict, VERDICT_CODE) == Some(JUMP)
             && find(verdict, VERDICT_CHAIN).is_some_and(|name| is_text(name, target))
     })
 }
@@ -95,13 +82,13 @@ impl SourceMatch {
         let loaded = self.loaded.take();
         if is_text(name, "payload") {
             let start = if self.is_ipv4 { 12 } else { 8 };
-            let is_source = number(data, PAYLOAD_BASE) == Some(NETWORK_HEADER)
-                && number(data, PAYLOAD_OFFSET) == Some(start);
+            let is_source = find_number(data, PAYLOAD_BASE) == Some(NETWORK_HEADER)
+                && find_number(data, PAYLOAD_OFFSET) == Some(start);
             self.loaded = is_source.then_some([0xff; 16]);
         } else if is_text(name, "bitwise") {
             let mask = find(data, BITWISE_MASK).and_then(|data| find(data, DATA_VALUE));
             self.loaded = loaded.and(mask).and_then(padded);
-        } else if is_text(name, "cmp") && number(data, COMPARE_OPERATOR) == Some(EQUAL) {
+        } else if is_text(name, "cmp") && find_number(data, COMPARE_OPERATOR) == Some(EQUAL) {
             let value = find(data, COMPARE_DATA).and_then(|data| find(data, DATA_VALUE));
             if let (Some(mask), Some(value)) = (loaded, value) {
                 self.found = self.network(value, mask);

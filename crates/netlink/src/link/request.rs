@@ -1,0 +1,191 @@
+//! Requests that create, change and delete links.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoBridge, InfoBridgePort, InfoData, InfoKind,
+    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage,
+};
+
+use crate::{HardwareAddress, Request};
+
+/// A bridge to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeSpec<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// Bytes; `None` leaves the kernel's default.
+    pub mtu: Option<u32>,
+    /// Hardware address; `None` has the bridge take the lowest of its ports', which changes as they
+    /// come and go.
+    pub mac: Option<HardwareAddress>,
+    /// Whether it filters VLANs.
+    pub vlan_filtering: bool,
+}
+
+/// A veth pair to create: one end here, the peer in a container's namespace.
+#[derive(Debug, Clone)]
+pub struct VethSpec<'a> {
+    /// Name of the end in the socket's namespace.
+    pub name: &'a str,
+    /// Its hardware address.
+    pub mac: HardwareAddress,
+    /// Index of the bridge that it becomes a port of.
+    pub bridge: Option<u32>,
+    /// The peer's name.
+    pub peer_name: &'a str,
+    /// The peer's hardware address.
+    pub peer_mac: HardwareAddress,
+    /// The peer's namespace.
+    pub peer_netns: BorrowedFd<'a>,
+    /// Bytes, of both; `None` leaves the kernel's default.
+    pub mtu: Option<u32>,
+}
+
+/// Options of a bridge port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortOptions {
+    /// Frames may go back to where they came from.
+    pub hairpin: bool,
+    /// No traffic to other isolated ports.
+    pub isolated: bool,
+}
+
+fn message(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = attributes;
+    message
+}
+
+fn with_flags(mut message: LinkMessage, on: LinkFlags, mask: LinkFlags) -> LinkMessage {
+    message.header.flags = on;
+    message.header.change_mask = mask;
+    message
+}
+
+impl Request {
+    /// Creates a bridge.
+    #[must_use]
+    pub fn create_bridge(spec: &BridgeSpec<'_>) -> Self {
+        let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
+        if spec.vlan_filtering {
+            info.push(LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::VlanFiltering(true)])));
+        }
+        let mut attributes = vec![LinkAttribute::IfName(spec.name.to_owned())];
+        attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
+        attributes.extend(spec.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        attributes.push(LinkAttribute::LinkInfo(info));
+        let what = format!("create bridge {:?}", spec.name);
+        let message = RouteNetlinkMessage::NewLink(message(0, attributes));
+        Self::new(what, message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Creates a veth pair with its near end up, and on its bridge.
+    ///
+    /// Both hardware addresses are given, because udev replaces those that the kernel made up. So
+    /// is the number of queues: unasked the kernel makes one for each processor and then takes all
+    /// but one away again, with all links locked (`veth_init_queues`).
+    #[must_use]
+    pub fn create_veth(spec: &VethSpec<'_>) -> Self {
+        let ends = |name: &str, mac: HardwareAddress| {
+            let mut attributes = vec![
+                LinkAttribute::IfName(name.to_owned()),
+                LinkAttribute::Address(mac.0.to_vec()),
+                LinkAttribute::NumTxQueues(1),
+                LinkAttribute::NumRxQueues(1),
+            ];
+            attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
+            attributes
+        };
+        let mut far = ends(spec.peer_name, spec.peer_mac);
+        far.push(LinkAttribute::NetNsFd(spec.peer_netns.as_raw_fd()));
+        let mut near = ends(spec.name, spec.mac);
+        near.extend(spec.bridge.map(LinkAttribute::Controller));
+        near.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(message(0, far)))),
+        ]));
+        let near = with_flags(message(0, near), LinkFlags::Up, LinkFlags::Up);
+        let what = format!("create veth pair {:?} and {:?}", spec.name, spec.peer_name);
+        Self::new(what, RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    fn set_link(what: String, message: LinkMessage) -> Self {
+        Self::new(what, RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Sets a link up.
+    #[must_use]
+    pub fn set_up(index: u32, name: &str) -> Self {
+        let message = with_flags(message(index, Vec::new()), LinkFlags::Up, LinkFlags::Up);
+        Self::set_link(format!("set {name:?} up"), message)
+    }
+
+    /// Sets a link down.
+    #[must_use]
+    pub fn set_down(index: u32, name: &str) -> Self {
+        let message = with_flags(message(index, Vec::new()), LinkFlags::empty(), LinkFlags::Up);
+        Self::set_link(format!("set {name:?} down"), message)
+    }
+
+    /// Puts a link into promiscuous mode.
+    #[must_use]
+    pub fn set_promiscuous(index: u32, name: &str) -> Self {
+        let message =
+            with_flags(message(index, Vec::new()), LinkFlags::Promisc, LinkFlags::Promisc);
+        Self::set_link(format!("put {name:?} into promiscuous mode"), message)
+    }
+
+    /// Has a link announce its IPv4 addresses when it goes up, so that neighbours that knew them
+    /// elsewhere hear of it (sysctl `arp_notify`).
+    #[must_use]
+    pub fn announce_addresses(index: u32, name: &str) -> Self {
+        let mut conf = InetDevConf::default();
+        conf.arp_notify = 1;
+        let spec = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(conf)]);
+        let message = message(index, vec![LinkAttribute::AfSpecUnspec(vec![spec])]);
+        Self::set_link(format!("have {name:?} announce its addresses"), message)
+    }
+
+    /// Sets a link's hardware address.
+    #[must_use]
+    pub fn set_mac(index: u32, name: &str, mac: HardwareAddress) -> Self {
+        let attributes = vec![LinkAttribute::Address(mac.0.to_vec())];
+        Self::set_link(format!("set the MAC address of {name:?}"), message(index, attributes))
+    }
+
+    /// Sets the options of a bridge port.
+    #[must_use]
+    pub fn set_port_options(index: u32, name: &str, options: PortOptions) -> Self {
+        let info = vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                InfoBridgePort::HairpinMode(options.hairpin),
+                InfoBridgePort::Isolated(options.isolated),
+            ])),
+        ];
+        // A port's options go by RTM_NEWLINK without NLM_F_CREATE; RTM_SETLINK ignores them.
+        let message = message(index, vec![LinkAttribute::LinkInfo(info)]);
+        let what = format!("set the bridge port options of {name:?}");
+        Self::new(what, RouteNetlinkMessage::NewLink(message), 0)
+    }
+
+    /// Deletes a link.
+    #[must_use]
+    pub fn delete_link(name: &str) -> Self {
+        let attributes = vec![LinkAttribute::IfName(name.to_owned())];
+        let message = RouteNetlinkMessage::DelLink(message(0, attributes));
+        Self::new(format!("delete link {name:?}"), message, 0)
+    }
+
+    /// Asks for one link, leaving out its statistics (more than half of the answer).
+    pub(super) fn get_link(what: String, index: u32, name: Option<&str>) -> Self {
+        let mut attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        attributes.extend(name.map(|name| LinkAttribute::IfName(name.to_owned())));
+        Self::new(what, RouteNetlinkMessage::GetLink(message(index, attributes)), 0)
+    }
+}
