@@ -25,7 +25,6 @@ pub(crate) fn add(environment: &Environment, is_dual: bool) -> Result<(), Failur
     let mut messages = Messages::new();
     messages.link_by_name(BRIDGE);
     socket.exchange(&messages, |message| bridge = Link::read(message))?;
-    system::set(["ipv6/conf/", BRIDGE, "/accept_ra"], "0")?;
     let veth = veth::create(&socket, environment, netns.as_fd(), Some(bridge.index))?;
     let leases = lease::take(environment, is_dual)?;
 
@@ -62,7 +61,6 @@ fn configure_container(
     let ifname = environment.ifname;
     system::set(["ipv6/conf/", ifname, "/accept_ra"], "0")?;
     system::set(["ipv6/conf/", ifname, "/accept_dad"], "0")?;
-    system::set(["ipv4/conf/", ifname, "/arp_notify"], "1")?;
     let v6 = leases.v6();
     let mut messages = Messages::new();
     messages.add_address(index, &leases.v4(), 16, 0);
@@ -70,6 +68,7 @@ fn configure_container(
         veth::enable_ipv6(ifname)?;
         messages.add_address(index, &v6, 64, NODAD);
     }
+    messages.announce_addresses(index);
     messages.set_up(index, 0);
     let flags = if v6.is_some() { 0 } else { ACK };
     messages.add_route(&Route { gateway: &GATEWAY_V4, link: index, ..Route::default() }, flags);
@@ -79,7 +78,7 @@ fn configure_container(
     Socket::open()?.exchange(&messages, |_| {})
 }
 
-/// The bridge has its addresses already: that is looked up.
+/// The bridge has its addresses already, and the node forwards: that is looked up.
 fn set_up_gateway(socket: &Socket, bridge: u32, is_dual: bool) -> Result<(), Failure> {
     let mut messages = Messages::new();
     messages.list_addresses(bridge);
@@ -88,6 +87,5 @@ fn set_up_gateway(socket: &Socket, bridge: u32, is_dual: bool) -> Result<(), Fai
     if count < 1 + usize::from(is_dual) {
         return Err(Failure::new("the bridge has no address", Errno::EADDRNOTAVAIL));
     }
-    system::ensure(["ipv4/", "ip_forward", ""], "1")?;
-    if is_dual { system::ensure(["ipv6/conf/", "all", "/forwarding"], "1") } else { Ok(()) }
+    veth::must_forward(socket, is_dual)
 }

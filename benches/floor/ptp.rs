@@ -38,10 +38,7 @@ pub(crate) fn add(environment: &Environment, is_dual: bool) -> Result<(), Failur
     let netns = system::open_netns(environment.netns)?;
     let socket = Socket::open()?;
     let leases = lease::take(environment, is_dual)?;
-    system::ensure(["ipv4/", "ip_forward", ""], "1")?;
-    if is_dual {
-        system::ensure(["ipv6/conf/", "all", "/forwarding"], "1")?;
-    }
+    veth::must_forward(&socket, is_dual)?;
     let veth = veth::create(&socket, environment, netns.as_fd(), None)?;
     system::set(["ipv6/conf/", veth.name.as_str(), "/accept_dad"], "0")?;
 

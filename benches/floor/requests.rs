@@ -1,6 +1,7 @@
 //! The requests, each the bytes that podwire sends for it.
 
 use crate::message::{CREATE, CREATE_NEW, DUMP, Messages};
+use crate::netlink::{attributes, number};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -9,16 +10,24 @@ const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_GETNETCONF: u16 = 82;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+const IFLA_INET_CONF: u16 = 1;
+const DEVCONF_ARP_NOTIFY: u16 = 22;
+const NESTED: u16 = 1 << 15;
+const NETCONFA_IFINDEX: u16 = 1;
+const NETCONFA_IFINDEX_ALL: u32 = u32::MAX;
+const NETCONFA_FORWARDING: u16 = 2;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -78,6 +87,15 @@ pub(crate) struct Route<'a> {
     pub(crate) link: u32,
 }
 
+/// Whether an answer to [`Messages::forwarding`] says yes.
+pub(crate) fn is_forwarding(message: &[u8]) -> bool {
+    let mut forwards = false;
+    attributes(message, 4, |kind, payload| {
+        forwards |= kind == NETCONFA_FORWARDING && number(payload, 0) == Some(1);
+    });
+    forwards
+}
+
 impl Messages {
     pub(crate) fn link_by_name(&mut self, name: &str) {
         self.begin(RTM_GETLINK, 0, &link(0, 0, 0));
@@ -88,6 +106,24 @@ impl Messages {
     pub(crate) fn link_by_index(&mut self, index: u32) {
         self.begin(RTM_GETLINK, 0, &link(index, 0, 0));
         self.number(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    }
+
+    /// Has a link announce its IPv4 addresses when it goes up.
+    pub(crate) fn announce_addresses(&mut self, index: u32) {
+        self.begin(RTM_SETLINK, 0, &link(index, 0, 0));
+        let families = self.open_nest(IFLA_AF_SPEC);
+        let family = self.open_nest(libc::AF_INET as u16);
+        let conf = self.open_nest(IFLA_INET_CONF | NESTED);
+        self.number(DEVCONF_ARP_NOTIFY, 1);
+        self.close_nest(conf);
+        self.close_nest(family);
+        self.close_nest(families);
+    }
+
+    /// Asks whether packets of a family are forwarded.
+    pub(crate) fn forwarding(&mut self, family: i32) {
+        self.begin(RTM_GETNETCONF, 0, &[family as u8, 0, 0, 0]);
+        self.number(NETCONFA_IFINDEX, NETCONFA_IFINDEX_ALL);
     }
 
     pub(crate) fn set_up(&mut self, index: u32, flags: u16) {

@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
+
 use crate::environment::Environment;
 use crate::message::{ACK, Messages};
 use crate::netlink::{self, Socket, attributes};
-use crate::requests::Pair;
+use crate::requests::{Pair, is_forwarding};
 use crate::system::{self, Failure};
 use crate::text::Text;
 
@@ -87,4 +89,19 @@ pub(crate) fn enable_ipv6(ifname: &str) -> Result<(), Failure> {
         system::ensure(["ipv6/conf/", name, "/disable_ipv6"], "0")?;
     }
     system::set(["ipv6/conf/", ifname, "/keep_addr_on_down"], "1")
+}
+
+/// The node forwards packets already: that is looked up.
+pub(crate) fn must_forward(socket: &Socket, is_dual: bool) -> Result<(), Failure> {
+    let families = [libc::AF_INET, libc::AF_INET6];
+    for family in families.into_iter().take(1 + usize::from(is_dual)) {
+        let mut messages = Messages::new();
+        messages.forwarding(family);
+        let mut forwards = false;
+        socket.exchange(&messages, |message| forwards = is_forwarding(message))?;
+        if !forwards {
+            return Err(Failure::new("the node does not forward", Errno::EHOSTUNREACH));
+        }
+    }
+    Ok(())
 }
