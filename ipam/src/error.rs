@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cni::code;
@@ -170,6 +170,14 @@ impl Error {
             Self::NoLease { .. } | Self::StaticGateway { .. } => code::CHANGED,
             Self::Unusable { .. } => code::PLUGIN_NOT_AVAILABLE,
             Self::Several(errors) => errors.first().map_or(code::INTERNAL, Self::code),
+        }
+    }
+
+    /// Of a lock that could not be taken.
+    pub(crate) fn lock(path: &Path) -> impl FnOnce(flock::Error) -> Self {
+        move |error| match error {
+            flock::Error::Timeout(waited) => Self::LockTimeout { path: path.to_owned(), waited },
+            flock::Error::Io(source) => Self::io("lock", path)(source),
         }
     }
 

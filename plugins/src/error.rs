@@ -36,8 +36,8 @@ pub(crate) enum Error {
     Program { what: String, source: runner::Error },
     #[error("{what} failed ({status}): {stderr}")]
     ProgramFailed { what: String, status: String, stderr: String },
-    #[error("cannot get {lock} within {seconds} s: another call holds it")]
-    LockTimeout { lock: String, seconds: u64 },
+    #[error(transparent)]
+    Lock(runner::Error),
     #[error("{what} failed: another program holds the iptables lock: {stderr}")]
     IptablesBusy { what: String, stderr: String },
     #[error("cannot serve ADD: {0}")]
@@ -65,7 +65,10 @@ impl Error {
             Self::Conflict(_) => code::CONFLICT,
             Self::Changed(_) => code::CHANGED,
             Self::Program { .. } | Self::ProgramFailed { .. } => code::PROGRAM_FAILED,
-            Self::LockTimeout { .. } | Self::IptablesBusy { .. } => code::TRY_AGAIN_LATER,
+            Self::Lock(runner::Error::LockTimeout { .. }) | Self::IptablesBusy { .. } => {
+                code::TRY_AGAIN_LATER
+            }
+            Self::Lock(_) => code::IO_FAILURE,
             Self::NotAvailable(_) => code::PLUGIN_NOT_AVAILABLE,
             Self::Teardown(errors) => errors.first().map_or(code::INTERNAL, Self::code),
         }

@@ -82,7 +82,7 @@ pub(crate) fn set_up_or_undo(
     };
     let result = iptables::set_up(&mut OsRunner, &identity, &addresses);
     // Without the lock nothing was made, and waiting for it once more would not help.
-    if !matches!(result, Err(Error::LockTimeout { .. })) {
+    if !matches!(result, Err(Error::Lock(_))) {
         rollback.push("remove the masquerading", undo);
     }
     result

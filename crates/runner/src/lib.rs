@@ -1,21 +1,20 @@
 //! Running other programs (delegated plugins, `iptables-restore`): with a bounded wait, and in a
 //! way that none of them outlives the process that started it.
 
+mod conversation;
+mod lock;
+
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+pub use lock::Lock;
 
-/// What a program printed may take this much memory at most; more is cut off.
-const OUTPUT_LIMIT: usize = 16 << 20;
 /// A program that is being replaced while we start it is tried again this often.
 const BUSY_RETRIES: u32 = 50;
 /// And after this pause each time.
@@ -34,8 +33,9 @@ pub struct Program<'a> {
     pub stdin: &'a [u8],
     /// It is killed after this long; `None` waits for as long as we live.
     pub timeout: Option<Duration>,
-    /// A lock that it keeps holding should we die before it.
-    pub inherited: Option<BorrowedFd<'a>>,
+    /// A lock under which it gets its input, or, when it gets none, is started; and which it keeps
+    /// should we die before it. Starting a program takes longer than most need the lock for.
+    pub lock: Option<&'a Lock>,
 }
 
 /// How a program ended.
@@ -63,6 +63,23 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Its lock cannot be taken.
+    #[error("cannot lock {}", lock.display())]
+    Lock {
+        /// The lock file.
+        lock: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its lock was not free in time.
+    #[error("lock {} is still held by another process after {} s", lock.display(), waited.as_secs())]
+    LockTimeout {
+        /// The lock file.
+        lock: PathBuf,
+        /// How long was waited.
+        waited: Duration,
     },
     /// It did not end in time and was killed.
     #[error("{} did not end within {} s and was killed", file.display(), timeout.as_secs())]
@@ -97,14 +114,21 @@ impl Runner for OsRunner {
             },
             _ => Error::Run { file: program.file.clone(), source },
         };
+        let is_fed = !program.stdin.is_empty();
+        if let Some(lock) = program.lock.filter(|_| !is_fed) {
+            lock.acquire()?;
+        }
         let mut child = start(program).map_err(failed)?;
-        let printed = collect(&mut child, program.timeout.map(|timeout| Instant::now() + timeout));
+        let deadline = || program.timeout.map(|timeout| Instant::now() + timeout);
+        let printed = program.lock.map_or(Ok(()), Lock::acquire).and_then(|()| {
+            conversation::hold(&mut child, program.stdin, deadline()).map_err(failed)
+        });
         if printed.is_err() {
             // Ends it in every case; a child that is already gone is not an error.
             let _ = child.kill();
         }
         let status = child.wait().map_err(failed)?;
-        let (stdout, stderr) = printed.map_err(failed)?;
+        let (stdout, stderr) = printed?;
         Ok(Output { status, stdout, stderr })
     }
 }
@@ -117,27 +141,15 @@ fn start(program: &Program<'_>) -> io::Result<Child> {
         .envs(program.env.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    die_with_parent(&mut command, program.inherited);
+    die_with_parent(&mut command, program.lock.map(Lock::as_fd));
     for _ in 0..BUSY_RETRIES {
-        command.stdin(document(program.stdin)?);
+        command.stdin(if program.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
         match command.spawn() {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => sleep(BUSY_PAUSE),
             result => return result,
         }
     }
     Err(io::ErrorKind::ExecutableFileBusy.into())
-}
-
-/// stdin as a file in memory: unlike a pipe it needs nobody to feed it, so a program that does not
-/// read its input cannot make us wait.
-fn document(bytes: &[u8]) -> io::Result<Stdio> {
-    if bytes.is_empty() {
-        return Ok(Stdio::null());
-    }
-    let mut file = File::from(memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC)?);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(OwnedFd::from(file).into())
 }
 
 /// Has the kernel kill the child when we die, so that it cannot act after us.
@@ -169,72 +181,10 @@ fn clear_close_on_exec(fd: i32) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Reads both outputs until both are closed.
-fn collect(child: &mut Child, deadline: Option<Instant>) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    let mut stdout = Stream::new(child.stdout.take().map(OwnedFd::from));
-    let mut stderr = Stream::new(child.stderr.take().map(OwnedFd::from));
-    while stdout.file.is_some() || stderr.file.is_some() {
-        let mut waiting: Vec<PollFd<'_>> = [&stdout, &stderr]
-            .into_iter()
-            .filter_map(|stream| {
-                Some(PollFd::new(stream.file.as_ref()?.as_fd(), PollFlags::POLLIN))
-            })
-            .collect();
-        match poll(&mut waiting, remaining(deadline)?) {
-            Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let ready: Vec<i32> = waiting
-            .iter()
-            .filter(|fd| fd.any().unwrap_or(true))
-            .map(|fd| fd.as_fd().as_raw_fd())
-            .collect();
-        drop(waiting);
-        stdout.read_if(&ready)?;
-        stderr.read_if(&ready)?;
-    }
-    Ok((stdout.bytes, stderr.bytes))
-}
-
-fn remaining(deadline: Option<Instant>) -> io::Result<PollTimeout> {
-    let Some(deadline) = deadline else { return Ok(PollTimeout::NONE) };
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    // Rounded up, so that the last wait does not spin.
-    Ok(PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX))
-}
-
-struct Stream {
-    file: Option<File>,
-    bytes: Vec<u8>,
-}
-
-impl Stream {
-    fn new(descriptor: Option<OwnedFd>) -> Self {
-        Self { file: descriptor.map(File::from), bytes: Vec::new() }
-    }
-
-    fn read_if(&mut self, ready: &[i32]) -> io::Result<()> {
-        let Some(file) = self.file.as_mut().filter(|file| ready.contains(&file.as_raw_fd())) else {
-            return Ok(());
-        };
-        let mut buffer = [0; 8192];
-        let count = file.read(&mut buffer)?;
-        let room = OUTPUT_LIMIT.saturating_sub(self.bytes.len());
-        self.bytes.extend(buffer.iter().take(count.min(room)));
-        if count == 0 {
-            self.file = None;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     fn shell<'a>(args: &'a [&'a str], stdin: &'a [u8]) -> Program<'a> {
         Program { file: "/bin/sh".into(), args, stdin, ..Program::default() }
@@ -309,14 +259,60 @@ mod tests {
         assert_eq!(error.to_string(), "no-such-program is not installed, or not in PATH");
     }
 
+    const LONG: Duration = Duration::from_secs(20);
+
     #[test]
-    fn an_inherited_lock_is_held_until_the_program_ends() {
+    fn a_lock_is_held_until_the_program_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let lock = File::create(&path).unwrap();
-        lock.lock().unwrap();
-        let args = ["-c", "flock -n \"$0\" true && echo free || echo held", path.to_str().unwrap()];
-        let program = Program { inherited: Some(lock.as_fd()), ..shell(&args, b"") };
-        assert_eq!(OsRunner.run(&program).unwrap().stdout, b"held\n");
+        let script = "cat; flock -n \"$0\" true && echo free || echo held";
+        for stdin in [b"".as_slice(), b"input "] {
+            let lock = Lock::new(File::create(&path).unwrap(), &path, LONG);
+            let args = ["-c", script, path.to_str().unwrap()];
+            let program = Program { lock: Some(&lock), ..shell(&args, stdin) };
+            let printed = OsRunner.run(&program).unwrap().stdout;
+            assert_eq!(printed, [stdin, b"held\n"].concat());
+        }
+    }
+
+    /// Holds the lock until the program has said, by a file, that it was started.
+    #[test]
+    fn a_program_is_started_before_its_lock_is_free_but_fed_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, started) = (folder.path().join("lock"), folder.path().join("started"));
+        let held = File::create(&path).unwrap();
+        held.lock().unwrap();
+        let holder = std::thread::spawn({
+            let started = started.clone();
+            move || {
+                let deadline = Instant::now() + LONG;
+                while !started.exists() {
+                    assert!(Instant::now() < deadline, "it is not started");
+                    sleep(Duration::from_millis(2));
+                }
+                std::fs::write(&started, "free").unwrap();
+                drop(held);
+            }
+        });
+        let lock = Lock::new(File::create(&path).unwrap(), &path, LONG);
+        let script = "echo started > \"$0\"; cat; cat \"$0\"";
+        let args = ["-c", script, started.to_str().unwrap()];
+        let program = Program { lock: Some(&lock), ..shell(&args, b"input ") };
+        assert_eq!(OsRunner.run(&program).unwrap().stdout, b"input free");
+        holder.join().unwrap();
+    }
+
+    #[test]
+    fn a_program_whose_lock_is_not_free_gets_no_input_and_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = File::create(&path).unwrap();
+        held.lock().unwrap();
+        let lock = Lock::new(File::create(&path).unwrap(), &path, Duration::from_millis(30));
+        let fed = folder.path().join("fed");
+        let args = ["-c", "read line && touch \"$0\"; exec sleep 60", fed.to_str().unwrap()];
+        let program = Program { lock: Some(&lock), ..shell(&args, b"input\n") };
+        assert!(matches!(OsRunner.run(&program), Err(Error::LockTimeout { .. })));
+        assert!(!fed.exists());
     }
 }

@@ -7,7 +7,7 @@ use nix::fcntl::OFlag;
 
 use super::leases::{is_valid, lock_path};
 use super::reading::is_owned_by;
-use super::{Directory, FileKind, Options, boot, lock};
+use super::{Directory, FileKind, Options, boot};
 use crate::Error;
 use crate::index::{Place, owner_hash};
 use crate::lease::{LOCK_FILE, Name, Owner};
@@ -23,7 +23,10 @@ pub(crate) fn has_lease(options: &Options, owner: &Owner) -> Result<bool, Error>
     let Some(directory) = Directory::open(&options.directory())? else { return Ok(false) };
     let path = lock_path(&directory);
     let _lock = match directory.file(LOCK_FILE, OFlag::O_RDONLY, 0) {
-        Ok(file) => Some(lock::acquire(file, &path, lock::Mode::Shared, options.lock_wait)?),
+        Ok(file) => {
+            let lock = flock::acquire(file, flock::Mode::Shared, options.lock_wait);
+            Some(lock.map_err(Error::lock(&path))?)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(Error::io("open the lock", path)(error)),
     };

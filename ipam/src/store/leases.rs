@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::fcntl::OFlag;
 
 use super::reading::{Keep, Policy, Reading, corrupt_note, is_owned_by, taken_numbers};
-use super::{Directory, Draft, Options, boot, lock};
+use super::{Directory, Draft, Options, boot};
 use crate::Error;
 use crate::index::{Entry, Owners, Place, Table, owner_hash};
 use crate::lease::{Content, LOCK_FILE, Owner};
@@ -73,7 +73,8 @@ impl Store {
         let file = directory
             .file(LOCK_FILE, OFlag::O_CREAT | OFlag::O_RDONLY, 0o750)
             .map_err(Error::io("open the lock", &path))?;
-        let lock = lock::acquire(file, &path, lock::Mode::Exclusive, options.lock_wait)?;
+        let lock = flock::acquire(file, flock::Mode::Exclusive, options.lock_wait)
+            .map_err(Error::lock(&path))?;
         Ok(Self {
             directory,
             _lock: lock,

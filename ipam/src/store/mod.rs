@@ -14,7 +14,6 @@ mod directory;
 mod draft;
 mod last_reserved;
 mod leases;
-mod lock;
 mod reading;
 
 use std::path::{Path, PathBuf};

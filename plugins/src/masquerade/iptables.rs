@@ -1,12 +1,10 @@
 //! Programming the rules: one `iptables-restore` for each family.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use cni::ErrorObject;
 use ipnetwork::IpNetwork;
-use runner::{Output, Program, Runner};
+use runner::{Error as RunError, Lock, Output, Program, Runner};
 
 use super::{CHAIN_PREFIX, FAMILIES, Family, Identity, Rules, Which, lock, quoted_comment};
 use crate::error::{Error, warn};
@@ -24,7 +22,7 @@ pub(super) fn set_up(
     identity: &Identity,
     addresses: &[IpNetwork],
 ) -> Result<(), Error> {
-    let lock = lock::take()?;
+    let lock = lock::open();
     for family in FAMILIES {
         let of_family = |cidr: &&IpNetwork| cidr.is_ipv4() == family.is_ipv4;
         let addresses: Vec<IpNetwork> = addresses.iter().filter(of_family).copied().collect();
@@ -78,7 +76,8 @@ pub(super) fn tear_down(
     which: Which<'_>,
     must_look: &mut dyn FnMut(Family) -> bool,
 ) -> Result<(), Error> {
-    let lock = lock::take()?;
+    let lock = lock::open();
+    lock.as_ref().map_or(Ok(()), Lock::acquire).map_err(Error::Lock)?;
     let mut errors = Vec::new();
     for family in FAMILIES {
         if must_look(family) {
@@ -100,7 +99,7 @@ pub(super) fn collect_garbage(
         let stale = chains.into_iter().filter(|chain| !valid.iter().any(|name| name == chain));
         stale.flat_map(|chain| removal_lines(saved, chain, Which::AllBut(&[]))).collect()
     };
-    let lock = lock::take()?;
+    let lock = lock::open();
     let mut errors = Vec::new();
     for family in FAMILIES {
         let mut tool = Tool { runner, family, lock: lock.as_ref() };
@@ -125,7 +124,7 @@ fn chains<'a>(saved: &'a str, network: &str) -> Vec<&'a str> {
 
 fn is_absent(error: &Error) -> bool {
     match error {
-        Error::Program { source: runner::Error::NotFound(_), .. } => true,
+        Error::Program { source: RunError::NotFound(_), .. } => true,
         Error::ProgramFailed { stderr, .. } => {
             stderr.contains("does not exist") || stderr.contains("can't initialize")
         }
@@ -170,7 +169,7 @@ pub(crate) fn available() -> Result<(), Error> {
 struct Tool<'a> {
     runner: &'a mut dyn Runner,
     family: Family,
-    lock: Option<&'a File>,
+    lock: Option<&'a Lock>,
 }
 
 impl Tool<'_> {
@@ -210,12 +209,14 @@ impl Tool<'_> {
             args,
             stdin,
             timeout: Some(PROGRAM_TIMEOUT),
-            inherited: self.lock.map(AsFd::as_fd),
+            lock: self.lock,
             ..Program::default()
         };
         let what = || format!("masquerading by {file}");
-        let output =
-            self.runner.run(&program).map_err(|source| Error::Program { what: what(), source })?;
+        let output = self.runner.run(&program).map_err(|error| match error {
+            error @ (RunError::LockTimeout { .. } | RunError::Lock { .. }) => Error::Lock(error),
+            source => Error::Program { what: what(), source },
+        })?;
         if output.status.success() {
             return Ok(output);
         }

@@ -1,24 +1,33 @@
-//! The network's lock, with an end to the waiting.
+//! File locks (`flock`), with an end to the waiting.
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use crate::Error;
-
-/// How the lock is held.
+/// How a lock is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub enum Mode {
     /// Alone, for changes.
     Exclusive,
     /// Together with other readers.
     Shared,
 }
 
-/// Takes the flock on `file`, opened from `path`; closing what is returned gives it back.
+/// Why there is no lock.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else held it for all of the time.
+    #[error("it is held by another process; waited {} s for it", .0.as_secs())]
+    Timeout(Duration),
+    /// The file system has no locks, or the process may have no more threads.
+    #[error("it cannot be locked")]
+    Io(#[source] io::Error),
+}
+
+/// Takes the lock of a file; closing what is returned, and all that was duplicated from it, gives it
+/// back.
 ///
 /// Waiting is done by a thread that blocks in `flock`, because the kernel serves blocked waiters in
 /// their order and passes over those who poll: beside eight processes that block and hold the lock
@@ -26,8 +35,8 @@ pub(super) enum Mode {
 /// contention there is no thread.
 ///
 /// # Errors
-/// [`Error::LockTimeout`] after `wait`; [`Error::Io`] when the file system has no locks.
-pub(super) fn acquire(file: File, path: &Path, mode: Mode, wait: Duration) -> Result<File, Error> {
+/// [`Error::Timeout`] after `wait`; [`Error::Io`].
+pub fn acquire(file: File, mode: Mode, wait: Duration) -> Result<File, Error> {
     let tried = match mode {
         Mode::Exclusive => file.try_lock(),
         Mode::Shared => file.try_lock_shared(),
@@ -36,20 +45,17 @@ pub(super) fn acquire(file: File, path: &Path, mode: Mode, wait: Duration) -> Re
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => {}
         Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-        Err(TryLockError::Error(error)) => return Err(Error::io("lock", path)(error)),
+        Err(TryLockError::Error(error)) => return Err(Error::Io(error)),
     }
     let (sender, receiver) = mpsc::channel();
     // When the waiting has ended before the lock comes, nobody receives the file: it is dropped by
     // the thread, and the lock with it.
     let waiter = move || drop(sender.send(block(&file, mode).map(|()| file)));
-    thread::Builder::new()
-        .stack_size(64 * 1024)
-        .spawn(waiter)
-        .map_err(Error::io("wait for", path))?;
+    thread::Builder::new().stack_size(64 * 1024).spawn(waiter).map_err(Error::Io)?;
     match receiver.recv_timeout(wait) {
-        Ok(outcome) => outcome.map_err(Error::io("lock", path)),
+        Ok(outcome) => outcome.map_err(Error::Io),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-            Err(Error::LockTimeout { path: path.to_owned(), waited: wait })
+            Err(Error::Timeout(wait))
         }
     }
 }
@@ -70,7 +76,10 @@ fn block(file: &File, mode: Mode) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
     use std::time::Instant;
+
+    const LONG: Duration = Duration::from_secs(5);
 
     fn open(path: &Path) -> File {
         File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
@@ -81,20 +90,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let wait = Duration::from_millis(50);
-        let held = acquire(open(&path), &path, Mode::Exclusive, wait).unwrap();
+        let held = acquire(open(&path), Mode::Exclusive, wait).unwrap();
         let begin = Instant::now();
-        let error = acquire(open(&path), &path, Mode::Exclusive, wait).unwrap_err();
+        let error = acquire(open(&path), Mode::Exclusive, wait).unwrap_err();
+        assert!(matches!(error, Error::Timeout(_)), "{error}");
         assert!(begin.elapsed() >= wait);
-        assert_eq!(error.code(), 11);
-        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 
         let freed = thread::spawn(move || {
             thread::sleep(Duration::from_millis(20));
             drop(held);
         });
         // The waiter that gave up must not keep the lock when it gets it.
-        drop(acquire(open(&path), &path, Mode::Exclusive, Duration::from_secs(5)).unwrap());
-        drop(acquire(open(&path), &path, Mode::Exclusive, Duration::from_secs(5)).unwrap());
+        drop(acquire(open(&path), Mode::Exclusive, LONG).unwrap());
+        drop(acquire(open(&path), Mode::Exclusive, LONG).unwrap());
         freed.join().unwrap();
     }
 
@@ -103,10 +111,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let wait = Duration::from_millis(20);
-        let one = acquire(open(&path), &path, Mode::Shared, wait).unwrap();
-        let two = acquire(open(&path), &path, Mode::Shared, wait).unwrap();
-        assert!(acquire(open(&path), &path, Mode::Exclusive, wait).is_err());
+        let one = acquire(open(&path), Mode::Shared, wait).unwrap();
+        let two = acquire(open(&path), Mode::Shared, wait).unwrap();
+        assert!(acquire(open(&path), Mode::Exclusive, wait).is_err());
         drop((one, two));
-        drop(acquire(open(&path), &path, Mode::Exclusive, Duration::from_secs(5)).unwrap());
+        drop(acquire(open(&path), Mode::Exclusive, LONG).unwrap());
+    }
+
+    #[test]
+    fn what_was_duplicated_holds_it_and_may_take_it_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let wait = Duration::from_millis(20);
+        let file = open(&path);
+        let one = acquire(file.try_clone().unwrap(), Mode::Exclusive, wait).unwrap();
+        let two = acquire(file.try_clone().unwrap(), Mode::Exclusive, wait).unwrap();
+        drop((one, two));
+        assert!(acquire(open(&path), Mode::Exclusive, wait).is_err());
+        drop(file);
+        drop(acquire(open(&path), Mode::Exclusive, LONG).unwrap());
     }
 }
