@@ -207,6 +207,9 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::PermissionDenied => " (not root, or a security module forbids it)",
         io::ErrorKind::NotADirectory => " (a file stands where a directory should be)",
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotSeekable => {
+            " (a pipe or a device stands where a file should be)"
+        }
         _ => "",
     }
 }

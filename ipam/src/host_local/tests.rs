@@ -2,6 +2,7 @@ use super::*;
 use crate::testing::{Lab, call};
 use cni::{Command, IpConfig};
 use serde_json::json;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 fn text(error: Error) -> String {
