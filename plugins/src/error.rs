@@ -16,6 +16,8 @@ pub(crate) enum Error {
     Netlink(#[from] netlink::Error),
     #[error(transparent)]
     Netns(#[from] netns::Error),
+    #[error("called as {name:?}, but podwire has no such plugin: it has {known}")]
+    UnknownName { name: String, known: String },
     #[error("cannot use {what}: it is not supported yet")]
     Unsupported { what: String },
     #[error("IPAM plugin {0:?} returned no IP address")]
@@ -59,6 +61,7 @@ impl Error {
             Self::Ipam(error) => error.code(),
             Self::Netlink(_) | Self::Sysctl { .. } => code::KERNEL_REFUSED,
             Self::Netns(_) => code::INVALID_NETNS,
+            Self::UnknownName { .. } => code::INVALID_ENVIRONMENT,
             Self::Unsupported { .. } => code::UNSUPPORTED_FIELD,
             Self::Config(_) | Self::IpamResult(_) | Self::NoAddress(_) => code::INVALID_CONFIG,
             Self::File { .. } => code::IO_FAILURE,

@@ -8,4 +8,5 @@ mod locks;
 mod parallel;
 mod rollback;
 mod siblings;
+mod unheard;
 mod vanished;
