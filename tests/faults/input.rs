@@ -147,3 +147,12 @@ fn a_name_that_no_plugin_has_is_an_error_object() {
     let line = format!("CNI_COMMAND=ADD {} --version", program.display());
     assert!(node.sh(&line).starts_with("podwire "));
 }
+
+#[test]
+fn a_data_directory_that_is_not_there_is_told_and_is_no_failure() {
+    let node = Node::quick();
+    let program = Suite::podwire().plugin("podwire");
+    let done = node.try_sh(&format!("{} ipam list --data-dir /nowhere", program.display()));
+    assert!(done.status.success() && done.stdout.is_empty(), "{done:?}");
+    assert!(done.stderr.contains("/nowhere, which does not exist"), "{done:?}");
+}
