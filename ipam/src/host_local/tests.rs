@@ -250,6 +250,12 @@ fn status_tells_what_no_add_can_survive() {
     let error = status(&lab).unwrap_err();
     assert_eq!(error.code(), 50);
     assert!(error.to_string().contains("a file stands where a directory should be"), "{error}");
+    for below in ["/proc", "/proc/no/such", "/sys/no/such", "/sys"] {
+        lab.conf["ipam"]["dataDir"] = below.into();
+        let error = status(&lab).unwrap_err();
+        assert_eq!(error.code(), 50);
+        assert!(error.to_string().contains("only the kernel makes files there"), "{error}");
+    }
     lab.conf["ipam"]["subnet"] = "10.1.0.0/31".into();
     assert_eq!(status(&lab).unwrap_err().code(), 7);
 }
