@@ -125,6 +125,14 @@ pub fn gc(call: &Call, notes: &mut Vec<String>) -> Result<(), Error> {
     Store::sweep(&store_options(call)?, &|content| contents.contains(content), notes)
 }
 
+/// Whether ADD will give an IPv6 address.
+///
+/// # Errors
+/// The configuration or `CNI_ARGS` is wrong.
+pub fn gives_ipv6(call: &Call) -> Result<bool, Error> {
+    Ok(Conf::of(call)?.sets.iter().any(|set| !set.is_ipv4()))
+}
+
 /// Tells every problem of the configuration, of which `root` is the outermost object, to its
 /// collection; the parser is the one that the verbs use.
 pub fn validate(root: &Fields<'_>) {

@@ -25,6 +25,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     // Not used, but a chain that passes on what is no result is broken.
     call.conf.prev_result()?;
     let ipam = DelegatedIpam::find(call)?;
+    ipam.as_ref().map_or(Ok(()), |ipam| container_interface::refuse_small_mtu(conf.mtu, ipam))?;
     let netns = veth::open_netns(call)?;
     let mut socket = Socket::open()?;
     let leased = RefCell::new(None);
@@ -100,7 +101,8 @@ fn configure_container(
     sysctl::try_write(&format!("{ipv6}/accept_dad"), accept_dad);
     // Neighbours that knew the address elsewhere hear of it when the interface goes up.
     sysctl::try_write(&format!("net/ipv4/conf/{ifname}/arp_notify"), "1");
-    let options = Options { detect_duplicates: conf.detect_duplicates, network_routes: true };
+    let (mtu, detect_duplicates) = (veth.host.mtu, conf.detect_duplicates);
+    let options = Options { mtu, detect_duplicates, network_routes: true };
     let mut socket = Socket::open()?;
     let index = veth.container_index;
     container_interface::configure(&mut socket, index, ifname, &addresses, &routes, options)

@@ -28,6 +28,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     // Not used, but a chain that passes on what is no result is broken.
     call.conf.prev_result()?;
     let ipam = DelegatedIpam::require(call)?;
+    container_interface::refuse_small_mtu(conf.mtu, &ipam)?;
     let netns = veth::open_netns(call)?;
     let mut socket = Socket::open()?;
     let leased = RefCell::new(None);
@@ -130,7 +131,8 @@ fn configure_container(
     let _entered = netns.enter()?;
     sysctl::try_write(&format!("net/ipv6/conf/{ifname}/accept_ra"), "0");
     sysctl::try_write(&format!("net/ipv6/conf/{ifname}/accept_dad"), "0");
-    let options = Options { detect_duplicates: false, network_routes: false };
+    let mtu = veth.host.mtu;
+    let options = Options { mtu, detect_duplicates: false, network_routes: false };
     let mut socket = Socket::open()?;
     container_interface::configure(&mut socket, link, ifname, &addresses, &routes, options)
 }
