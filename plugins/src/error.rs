@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use cni::decode::{Problem, Problems, Severity};
 use cni::{ErrorObject, code};
 
 /// Why a plugin failed.
@@ -97,4 +98,12 @@ impl From<Error> for ErrorObject {
 pub(crate) fn warn(text: &str) {
     // Nobody is left to tell when stderr is closed.
     let _ = io::Write::write_all(&mut io::stderr(), format!("podwire: {text}\n").as_bytes());
+}
+
+/// Tells what is wrong with a configuration that is used all the same.
+pub(crate) fn warn_of(problems: Problems) {
+    let is_wrong = |problem: &Problem| problem.severity != Severity::Unknown;
+    for problem in problems.into_vec().into_iter().filter(is_wrong) {
+        warn(&format!("ignoring a problem of the configuration: {problem}"));
+    }
 }

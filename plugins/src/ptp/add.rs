@@ -55,9 +55,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     }
 
     result.interfaces = vec![veth::host_entry(&veth.host), veth::container_entry(call, &veth)];
-    if let Some(dns) = conf.dns {
-        result.dns = dns;
-    }
+    result.dns = conf.dns.unwrap_or(result.dns);
     // A version that cannot express the result is an error before it is too late.
     result.to_json(call.conf.version)?;
     rollback.commit();
