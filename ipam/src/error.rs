@@ -79,7 +79,7 @@ pub enum Error {
         /// The entry of the list.
         exclusion: String,
     },
-    /// The requested address is leased.
+    /// The requested address is leased to somebody else.
     #[error(
         "failed to allocate for range {index}: requested IP address {address} is not available in range set {set} ({holder})"
     )]
@@ -158,12 +158,13 @@ impl Error {
             Self::Protocol(error) => error.code(),
             Self::Io { .. } => code::IO_FAILURE,
             // Waiting helps: the lock's holder ends, a pod goes.
-            Self::LockTimeout { .. } | Self::Exhausted { .. } => code::TRY_AGAIN_LATER,
-            // The runtime named an attachment that exists.
-            Self::Duplicate { .. } => code::INVALID_ENVIRONMENT,
+            Self::LockTimeout { .. } | Self::Exhausted { .. } | Self::RequestedTaken { .. } => {
+                code::TRY_AGAIN_LATER
+            }
+            // The attachment exists, until its own DEL.
+            Self::Duplicate { .. } => code::CONFLICT,
             Self::RequestedGateway { .. }
             | Self::RequestedExcluded { .. }
-            | Self::RequestedTaken { .. }
             | Self::RequestedLeftOver(_)
             | Self::NetworkName(_)
             | Self::NoNetwork { .. } => code::INVALID_CONFIG,
@@ -215,6 +216,9 @@ pub(crate) fn hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::PermissionDenied => " (not root, or a security module forbids it)",
         io::ErrorKind::NotADirectory => " (a file stands where a directory should be)",
+        io::ErrorKind::WouldBlock | io::ErrorKind::NotSeekable => {
+            " (a pipe or a device stands where a file should be)"
+        }
         _ => "",
     }
 }

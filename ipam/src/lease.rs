@@ -126,11 +126,30 @@ impl<'a> Content<'a> {
         let text = String::from_utf8_lossy(owned);
         match text.split_once('\n') {
             Some((container_id, ifname)) => {
-                (container_id.trim_end().to_owned(), Some(ifname.trim().to_owned()))
+                (legible(container_id.trim_end()), Some(legible(ifname.trim())))
             }
-            None => (text.into_owned(), None),
+            None => (legible(&text), None),
         }
     }
+}
+
+/// What somebody wrote into a file or its name, as a terminal can show it: without control
+/// characters, and cut where nothing of ours would be as long.
+#[must_use]
+pub(crate) fn legible(text: &str) -> String {
+    const LONGEST: usize = 128;
+    let mut shown = String::new();
+    for (count, character) in text.chars().enumerate() {
+        match character {
+            _ if count == LONGEST => {
+                shown.push_str("...");
+                break;
+            }
+            '"' | '\'' => shown.push(character),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -161,6 +180,16 @@ mod tests {
         assert_eq!(Content::split(owner.key()), ("abc".into(), Some("eth0".into())));
         assert_eq!(Content::split(owner.bare_key()), ("abc".into(), None));
         assert!(Content::is_bare(owner.bare_key()) && !Content::is_bare(owner.key()));
+    }
+
+    #[test]
+    fn nothing_is_shown_that_a_terminal_would_obey() {
+        let (container_id, ifname) = Content::split(b"a\x1b[2J\tb\r\ne\x07\xff\nth0");
+        assert_eq!(container_id, "a\\u{1b}[2J\\tb");
+        assert_eq!(ifname.unwrap(), "e\\u{7}\u{fffd}\\nth0");
+        assert_eq!(legible("\u{202e}it's \"x\""), "\\u{202e}it's \"x\"");
+        assert_eq!(legible(&"x".repeat(128)), "x".repeat(128));
+        assert_eq!(legible(&"x".repeat(9999)), format!("{}...", "x".repeat(128)));
     }
 
     #[test]

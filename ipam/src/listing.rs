@@ -1,6 +1,7 @@
 //! What is leased, for people: reads the files as they are, takes no lock and changes nothing.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::Error;
 use crate::allocator::Pool;
 use crate::host_local::Conf;
-use crate::lease::{Content, LAST_RESERVED_PREFIX, LOCK_FILE, Name};
+use crate::lease::{Content, LAST_RESERVED_PREFIX, LOCK_FILE, Name, legible};
 use crate::store::{DEFAULT_DATA_DIR, Directory, FileKind, Options};
 
 /// The directory that is read when none is given: the reference's.
@@ -45,7 +46,7 @@ impl fmt::Display for Network {
 /// # Errors
 /// [`Error::Io`] when it cannot be read.
 pub fn networks(data_dir: &Path) -> Result<Vec<Network>, Error> {
-    let entries = match std::fs::read_dir(data_dir) {
+    let entries = match fs::read_dir(data_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::io("list the networks in", data_dir)(error)),
@@ -77,7 +78,7 @@ fn count(path: &Path) -> Result<usize, Error> {
 pub struct Lease {
     /// The address.
     pub address: IpAddr,
-    /// The container that has it.
+    /// The container that has it, as a terminal can show it (as all texts of a listing).
     pub container_id: String,
     /// The container's interface; `None` in the old format.
     pub ifname: Option<String>,
@@ -107,7 +108,7 @@ pub struct Listing {
     pub usage: Vec<Usage>,
     /// Lease files without an owner in them. The next ADD or DEL that reads them removes them.
     pub corrupt: Vec<IpAddr>,
-    /// Files that cannot be read, and why.
+    /// Files that cannot be read, and why. Those of addresses are taken.
     pub unreadable: Vec<(String, String)>,
     /// Names that are none of host-local's.
     pub foreign: Vec<String>,
@@ -135,9 +136,12 @@ pub fn show(
         (Ok(text), Name::Lease(address), FileKind::File) => {
             listing.read_lease(&directory, text, address);
         }
+        (Ok(text), Name::Lease(_), FileKind::Other) => {
+            listing.unreadable.push((text.to_owned(), "it is no regular file".into()));
+        }
         (Ok(LOCK_FILE), ..) => {}
         (Ok(text), Name::Bookkeeping, _) => listing.read_last_reserved(&directory, text),
-        _ => listing.foreign.push(String::from_utf8_lossy(name).into_owned()),
+        _ => listing.foreign.push(legible(&String::from_utf8_lossy(name))),
     })?;
     listing.leases.sort_by_key(|lease| lease.address);
     listing.last_reserved.sort();
@@ -160,20 +164,25 @@ impl Listing {
         match seen {
             Ok(Some(Some(lease))) => self.leases.push(lease),
             Ok(Some(None)) => self.corrupt.push(address),
-            // Released while we were reading.
-            Ok(None) => {}
+            Ok(None) => {
+                // Released while we were reading, or:
+                let is_link = |file: fs::Metadata| file.is_symlink();
+                if fs::symlink_metadata(directory.path().join(name)).is_ok_and(is_link) {
+                    self.unreadable.push((name.to_owned(), "it is a link to nothing".into()));
+                }
+            }
             Err(error) => self.unreadable.push((name.to_owned(), error.to_string())),
         }
     }
 
     fn read_last_reserved(&mut self, directory: &Directory, name: &str) {
-        let set = name.strip_prefix(LAST_RESERVED_PREFIX).unwrap_or_default().to_owned();
+        let set = legible(name.strip_prefix(LAST_RESERVED_PREFIX).unwrap_or_default());
         match directory.read(name) {
             Ok(Some(bytes)) => {
-                self.last_reserved.push((set, String::from_utf8_lossy(&bytes).into_owned()));
+                self.last_reserved.push((set, legible(&String::from_utf8_lossy(&bytes))));
             }
             Ok(None) => {}
-            Err(error) => self.unreadable.push((name.to_owned(), error.to_string())),
+            Err(error) => self.unreadable.push((legible(name), error.to_string())),
         }
     }
 

@@ -1,7 +1,6 @@
 use super::*;
 use crate::testing::Lab;
 use serde_json::json;
-use std::fs;
 
 #[test]
 fn everything_in_the_directory_is_told() {
@@ -14,7 +13,10 @@ fn everything_in_the_directory_is_told() {
     lab.write("10.1.0.10", b"");
     lab.write("fd00::1", b"x\r\neth0");
     lab.write("README", b"hello");
+    lab.write("a\u{7}b", b"");
+    lab.write("last_reserved_ip.\u{1b}", b"\x1b[31m");
     fs::create_dir(lab.directory().join("10.1.0.11")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", lab.directory().join("10.1.0.13")).unwrap();
     std::os::unix::fs::symlink("10.1.0.12", lab.directory().join("10.1.0.12")).unwrap();
     let listing = show(lab.folder.path(), "n", lab.conf.as_object()).unwrap();
     let leases: Vec<String> =
@@ -26,20 +28,25 @@ fn everything_in_the_directory_is_told() {
     );
     assert!(listing.leases[0].since.is_some());
     assert_eq!(listing.leases[1].ifname, None);
-    assert_eq!(listing.last_reserved, [("0".into(), "10.1.0.2".into())]);
+    let last = [("0", "10.1.0.2"), ("\\u{1b}", "\\u{1b}[31m")];
+    assert_eq!(listing.last_reserved, last.map(|(set, text)| (set.to_owned(), text.to_owned())));
     assert_eq!(listing.corrupt, ["10.1.0.10".parse::<IpAddr>().unwrap()]);
-    assert_eq!(listing.unreadable[0].0, "10.1.0.12");
+    let mut unreadable: Vec<&str> = listing.unreadable.iter().map(|(name, _)| &**name).collect();
+    unreadable.sort_unstable();
+    assert_eq!(unreadable, ["10.1.0.11", "10.1.0.12", "10.1.0.13"]);
     let mut foreign = listing.foreign.clone();
     foreign.sort();
-    assert_eq!(foreign, ["10.1.0.11", "README"]);
-    assert_eq!(listing.usage, [Usage { set: "10.1.0.1-10.1.0.14".into(), size: 12, leased: 4 }]);
+    assert_eq!(foreign, ["README", "a\\u{7}b"]);
+    assert_eq!(listing.usage, [Usage { set: "10.1.0.1-10.1.0.14".into(), size: 12, leased: 6 }]);
     let text = listing.to_string();
     assert!(text.contains("10.1.0.2\tc1\teth0\t2"), "{text}");
-    assert!(text.contains("range set 10.1.0.1-10.1.0.14: 4 of 12 leased, 8 free\n"), "{text}");
+    assert!(text.contains("range set 10.1.0.1-10.1.0.14: 6 of 12 leased, 6 free\n"), "{text}");
+    assert!(text.contains("unreadable: 10.1.0.13: it is a link to nothing\n"), "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{7}']), "{text}");
     let told: Vec<String> =
         networks(lab.folder.path()).unwrap().iter().map(ToString::to_string).collect();
     // Counted by name, unreadable ones included: all of these are taken.
-    assert_eq!(told, ["n: 6 leases"]);
+    assert_eq!(told, ["n: 7 leases"]);
     // Looking removed nothing.
     assert!(lab.directory().join("10.1.0.10").exists());
 }

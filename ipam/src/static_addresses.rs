@@ -109,6 +109,14 @@ pub fn status(call: &Call) -> Result<(), Error> {
     Conf::of(call).map(drop)
 }
 
+/// Whether ADD will give an IPv6 address.
+///
+/// # Errors
+/// The configuration or `CNI_ARGS` is wrong.
+pub fn gives_ipv6(call: &Call) -> Result<bool, Error> {
+    Ok(Conf::of(call)?.addresses.iter().any(|address| address.address.is_ipv6()))
+}
+
 /// Tells every problem of the configuration, of which `root` is the outermost object, to its
 /// collection; the parser is the one that the verbs use.
 pub fn validate(root: &Fields<'_>) {

@@ -5,6 +5,8 @@ mod leases;
 mod output;
 mod validate;
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,8 +54,7 @@ enum Command {
 
 /// Runs the command that the program was started with.
 pub(crate) fn run() -> ExitCode {
-    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    let result = match parse(&words.collect::<Vec<_>>()) {
+    let result = match parse(&std::env::args_os().skip(1).collect::<Vec<_>>()) {
         Err(UsageError(problem)) => {
             complain(&format!("{problem}\n\n{USAGE}"));
             return ExitCode::from(EXIT_USAGE);
@@ -77,17 +78,19 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn parse(words: &[String]) -> Result<Command, UsageError> {
-    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words.first().copied() {
-        None => return Err(UsageError("what to do is missing".into())),
-        Some("--help" | "-h" | "help") => return Ok(Command::Help),
-        Some("--version" | "-V" | "version") => return Ok(Command::Version),
-        Some(_) => {}
+fn parse(words: &[OsString]) -> Result<Command, UsageError> {
+    let mut words: Vec<&OsStr> = words.iter().map(OsString::as_os_str).collect();
+    if words.is_empty() {
+        return Err(UsageError("what to do is missing".into()));
     }
-    let verb = words.remove(0);
-    let bin_dir = |words: &mut Vec<&str>| take_option(words, "--bin-dir", "/opt/cni/bin");
-    let command = match verb {
+    let verb = words.remove(0).to_string_lossy();
+    if verb == "help" || is_help(&verb) || words.iter().any(|word| is_help(&word.to_string_lossy()))
+    {
+        return Ok(Command::Help);
+    }
+    let bin_dir = |words: &mut Vec<&OsStr>| take_option(words, "--bin-dir", "/opt/cni/bin");
+    let command = match verb.as_ref() {
+        "--version" | "-V" | "version" => Command::Version,
         "install" => {
             let bin_dir = bin_dir(&mut words)?;
             let copy = take_flag(&mut words, "--copy");
@@ -100,8 +103,8 @@ fn parse(words: &[String]) -> Result<Command, UsageError> {
         "uninstall" => Command::Uninstall { bin_dir: bin_dir(&mut words)? },
         "validate" => {
             let files = std::mem::take(&mut words);
-            if let Some(option) = files.iter().find(|word| word.starts_with("--")) {
-                return Err(UsageError(format!("unknown option {option}")));
+            if let Some(option) = files.iter().find(|word| word.as_bytes().starts_with(b"--")) {
+                return Err(UsageError(format!("unknown option {option:?}")));
             }
             if files.is_empty() {
                 return Err(UsageError("validate: which files?".into()));
@@ -117,18 +120,23 @@ fn parse(words: &[String]) -> Result<Command, UsageError> {
     }
 }
 
-fn parse_ipam(words: &mut Vec<&str>) -> Result<Command, UsageError> {
+fn is_help(word: &str) -> bool {
+    matches!(word, "--help" | "-h")
+}
+
+fn parse_ipam(words: &mut Vec<&OsStr>) -> Result<Command, UsageError> {
     let default = ipam::listing::default_data_dir().display().to_string();
     let data_dir = take_option(words, "--data-dir", &default)?;
     let conf = take_option(words, "--conf", "")?;
     let conf = (!conf.as_os_str().is_empty()).then_some(conf);
     match words.as_slice() {
-        ["list"] if conf.is_none() => {
+        [verb] if *verb == "list" && conf.is_none() => {
             words.clear();
             Ok(Command::IpamList { data_dir })
         }
-        ["show", network] => {
-            let network = (*network).to_owned();
+        [verb, network] if *verb == "show" => {
+            // What is not UTF-8 is no network's name, and is refused as such.
+            let network = network.to_string_lossy().into_owned();
             words.clear();
             Ok(Command::IpamShow { network, data_dir, conf })
         }
@@ -137,10 +145,11 @@ fn parse_ipam(words: &mut Vec<&str>) -> Result<Command, UsageError> {
 }
 
 /// Takes `name VALUE` or `name=VALUE` out of the words.
-fn take_option(words: &mut Vec<&str>, name: &str, default: &str) -> Result<PathBuf, UsageError> {
-    let prefix = format!("{name}=");
-    let value = if let Some(at) = words.iter().position(|word| word.starts_with(&prefix)) {
-        words.remove(at).strip_prefix(&prefix)
+fn take_option(words: &mut Vec<&OsStr>, name: &str, default: &str) -> Result<PathBuf, UsageError> {
+    let joined = format!("{name}=");
+    let is_joined = |word: &&OsStr| word.as_bytes().starts_with(joined.as_bytes());
+    let value = if let Some(at) = words.iter().position(is_joined) {
+        words.remove(at).as_bytes().get(joined.len()..).map(OsStr::from_bytes)
     } else if let Some(at) = words.iter().position(|word| *word == name) {
         words.remove(at);
         (at < words.len()).then(|| words.remove(at))
@@ -154,7 +163,7 @@ fn take_option(words: &mut Vec<&str>, name: &str, default: &str) -> Result<PathB
     }
 }
 
-fn take_flag(words: &mut Vec<&str>, name: &str) -> bool {
+fn take_flag(words: &mut Vec<&OsStr>, name: &str) -> bool {
     let at = words.iter().position(|word| *word == name);
     at.map(|at| words.remove(at)).is_some()
 }
@@ -164,7 +173,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Command, UsageError> {
-        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
@@ -179,7 +188,27 @@ mod tests {
             conf: Some("f".into()),
         };
         assert_eq!(parsed("ipam show --data-dir /d net --conf f"), Ok(show));
-        assert_eq!(parsed("--help"), Ok(Command::Help));
+    }
+
+    #[test]
+    fn help_is_given_wherever_it_is_asked_for() {
+        for verb in ["", "install", "uninstall", "validate", "ipam", "ipam list", "ipam show n"] {
+            for word in ["--help", "-h"] {
+                assert_eq!(parsed(&format!("{verb} {word}")), Ok(Command::Help), "{verb}");
+            }
+        }
+        assert_eq!(parsed("help"), Ok(Command::Help));
+    }
+
+    #[test]
+    fn paths_need_not_be_utf_8() {
+        let odd = OsStr::from_bytes(b"/\xff").to_owned();
+        let joined = OsStr::from_bytes(b"--bin-dir=/\xff").to_owned();
+        let files = Command::Validate { files: vec![odd.clone().into()] };
+        assert_eq!(parse(&["validate".into(), odd.clone()]), Ok(files));
+        let uninstall = || Ok(Command::Uninstall { bin_dir: odd.clone().into() });
+        assert_eq!(parse(&["uninstall".into(), "--bin-dir".into(), odd.clone()]), uninstall());
+        assert_eq!(parse(&["uninstall".into(), joined]), uninstall());
     }
 
     #[test]

@@ -7,21 +7,41 @@ use cni::{AddResult, Route as ResultRoute};
 use ipnetwork::IpNetwork;
 use netlink::{AddressOptions, Monitor, Request, Route, Socket};
 
+use crate::delegated_ipam::DelegatedIpam;
 use crate::error::{Error, warn};
 use crate::sysctl;
 
 /// How long duplicate address detection may take (reference: `SettleAddresses`).
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The smallest MTU that IPv6 works with (RFC 8200); below it the kernel takes IPv6 off the link.
+pub(crate) const IPV6_MIN_MTU: u32 = 1280;
+
 /// How to configure an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Options {
+    /// Bytes.
+    pub(crate) mtu: u32,
     /// IPv6 addresses are only used once nobody else is found to have them.
     pub(crate) detect_duplicates: bool,
     /// The kernel routes each address's network to the link.
     pub(crate) network_routes: bool,
     /// Neighbours that knew an IPv4 address elsewhere hear of it when the interface goes up.
     pub(crate) announce_addresses: bool,
+}
+
+/// Refuses an MTU with which the container could not have its IPv6 addresses. Before there is a port:
+/// a bridge shrinks to it, and would lose its own addresses for good.
+pub(crate) fn refuse_small_mtu(mtu: Option<u32>, ipam: &DelegatedIpam<'_>) -> Result<(), Error> {
+    match mtu {
+        Some(mtu) if mtu < IPV6_MIN_MTU && ipam.gives_ipv6()? => Err(too_small(mtu)),
+        _ => Ok(()),
+    }
+}
+
+fn too_small(mtu: u32) -> Error {
+    let text = format!("mtu: {mtu} is too small for IPv6, which needs at least {IPV6_MIN_MTU}");
+    Error::Config(text)
 }
 
 /// Lets IPv6 work on the interface before it gets its first address (reference: `ConfigureIface`).
@@ -50,6 +70,9 @@ pub(crate) fn configure(
 ) -> Result<(), Error> {
     let has_ipv6 = addresses.iter().any(IpNetwork::is_ipv6);
     if has_ipv6 {
+        if options.mtu < IPV6_MIN_MTU {
+            return Err(too_small(options.mtu));
+        }
         enable_ipv6(ifname)?;
     }
     let address_options = AddressOptions {

@@ -68,6 +68,16 @@ impl<'a> DelegatedIpam<'a> {
         Ok(result)
     }
 
+    /// Whether ADD will give an IPv6 address, as far as can be told before: of others' plugins it
+    /// cannot.
+    pub(crate) fn gives_ipv6(&self) -> Result<bool, Error> {
+        match &self.target {
+            Target::HostLocal => Ok(ipam::host_local::gives_ipv6(self.call)?),
+            Target::Static => Ok(ipam::static_addresses::gives_ipv6(self.call)?),
+            Target::Foreign(_) => Ok(false),
+        }
+    }
+
     /// DEL after a failed ADD (SPEC 1.1, "Delegated plugin execution procedure"). Our own plugins
     /// need none, and it would take the lease of an attachment that an ADD was repeated for.
     fn clean_up(&self) {

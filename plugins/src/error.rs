@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use cni::decode::{Problem, Problems, Severity};
 use cni::{ErrorObject, code};
 
 /// Why a plugin failed.
@@ -16,6 +17,8 @@ pub(crate) enum Error {
     Netlink(#[from] netlink::Error),
     #[error(transparent)]
     Netns(#[from] netns::Error),
+    #[error("called as {name:?}, but podwire has no such plugin: it has {known}")]
+    UnknownName { name: String, known: String },
     #[error("cannot use {what}: it is not supported yet")]
     Unsupported { what: String },
     #[error("IPAM plugin {0:?} returned no IP address")]
@@ -59,6 +62,7 @@ impl Error {
             Self::Ipam(error) => error.code(),
             Self::Netlink(_) | Self::Sysctl { .. } => code::KERNEL_REFUSED,
             Self::Netns(_) => code::INVALID_NETNS,
+            Self::UnknownName { .. } => code::INVALID_ENVIRONMENT,
             Self::Unsupported { .. } => code::UNSUPPORTED_FIELD,
             Self::Config(_) | Self::IpamResult(_) | Self::NoAddress(_) => code::INVALID_CONFIG,
             Self::File { .. } => code::IO_FAILURE,
@@ -97,4 +101,12 @@ impl From<Error> for ErrorObject {
 pub(crate) fn warn(text: &str) {
     // Nobody is left to tell when stderr is closed.
     let _ = io::Write::write_all(&mut io::stderr(), format!("podwire: {text}\n").as_bytes());
+}
+
+/// Tells what is wrong with a configuration that is used all the same.
+pub(crate) fn warn_of(problems: Problems) {
+    let is_wrong = |problem: &Problem| problem.severity != Severity::Unknown;
+    for problem in problems.into_vec().into_iter().filter(is_wrong) {
+        warn(&format!("ignoring a problem of the configuration: {problem}"));
+    }
 }

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub use cli::check_configuration;
+use error::Error;
 
 /// Does what the program was called for; `called_as` is its first argument, a name or a path.
 #[must_use]
@@ -31,6 +32,11 @@ pub fn run(called_as: &OsStr) -> ExitCode {
     let name = Path::new(called_as).file_name().unwrap_or_default().to_string_lossy();
     match plugin::by_name(&name) {
         Some(plugin) => cni::serve::serve(plugin),
+        // A runtime passes no arguments, and waits for a document.
+        None if std::env::args_os().len() < 2 && cni::serve::is_called_by_runtime() => {
+            let (name, known) = (name.into_owned(), plugin::names());
+            cni::serve::refuse(&Error::UnknownName { name, known }.into())
+        }
         None => cli::run(),
     }
 }

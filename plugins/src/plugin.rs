@@ -10,6 +10,11 @@ use crate::ptp::Ptp;
 /// All of them.
 pub(crate) static ALL: [&(dyn Plugin + Sync); 5] = [&Bridge, &Ptp, &Loopback, &HostLocal, &Static];
 
+/// Their names, for people.
+pub(crate) fn names() -> String {
+    ALL.map(|plugin| plugin.name()).join(", ")
+}
+
 /// The plugin that is called under `name`.
 pub(crate) fn by_name(name: &str) -> Option<&'static dyn Plugin> {
     ALL.into_iter().find(|plugin| plugin.name() == name).map(|plugin| plugin as &dyn Plugin)

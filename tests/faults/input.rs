@@ -125,3 +125,34 @@ fn a_closed_or_missing_runtime_is_survived() {
     let line = format!("CNI_COMMAND=VERSION {} <&- | head -c 1", program.display());
     assert_eq!(node.sh(&line), "{");
 }
+
+/// A runtime that calls what podwire does not have must read why.
+#[test]
+fn a_name_that_no_plugin_has_is_an_error_object() {
+    let node = Node::quick();
+    let podwire = Suite::podwire();
+    let pod = node.pod("pod1");
+    let program = podwire.plugin("podwire");
+    let link = node.home().join("portmap");
+    std::os::unix::fs::symlink(&program, &link).unwrap();
+    let here = Suite::at("a link", node.home());
+    for (name, suite) in [("portmap", &here), ("podwire", &podwire)] {
+        for command in ["ADD", "DEL", "VERSION", "NONE"] {
+            let call = Call::new(name, command).netns(&pod.path()).conf(&bridge_with_all());
+            let error = call.run(&node, suite).expect_error(4);
+            assert!(error.msg.contains(name) && error.msg.contains("host-local"), "{}", error.msg);
+        }
+    }
+    // With arguments a person called, whatever the environment.
+    let line = format!("CNI_COMMAND=ADD {} --version", program.display());
+    assert!(node.sh(&line).starts_with("podwire "));
+}
+
+#[test]
+fn a_data_directory_that_is_not_there_is_told_and_is_no_failure() {
+    let node = Node::quick();
+    let program = Suite::podwire().plugin("podwire");
+    let done = node.try_sh(&format!("{} ipam list --data-dir /nowhere", program.display()));
+    assert!(done.status.success() && done.stdout.is_empty(), "{done:?}");
+    assert!(done.stderr.contains("/nowhere, which does not exist"), "{done:?}");
+}

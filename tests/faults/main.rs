@@ -9,4 +9,5 @@ mod masquerade;
 mod parallel;
 mod rollback;
 mod siblings;
+mod unheard;
 mod vanished;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lab::{Call, Pod, Suite};
 use serde_json::{Value, json};
@@ -87,6 +87,56 @@ fn the_bridge_was_made_by_the_failed_add() {
     assert!(addresses.is_empty(), "a failed ADD left addresses: {addresses}");
     let _ = site.add(&pod).ok();
     let _ = site.del(&pod).ok();
+}
+
+/// The kernel takes IPv6 away from links that cannot carry its smallest packets.
+#[test]
+fn the_mtu_is_too_small_for_ipv6() {
+    for site in sites() {
+        let pod = site.node.pod("pod1");
+        let conf = site.conf_with(&json!({"mtu": 1279, "ipMasq": false}));
+        let text = must_roll_back(&site, &pod, &site.call("ADD", &pod).conf(&conf), 7);
+        assert!(text.contains("mtu: 1279") && text.contains("1280"), "{text}");
+        // IPv4 alone has room, and so has the smallest that IPv6 needs.
+        for (mtu, ranges) in [
+            (600, json!([[{"subnet": "10.1.0.0/16"}]])),
+            (1280, site.conf["ipam"]["ranges"].clone()),
+        ] {
+            let mut ipam = site.conf["ipam"].clone();
+            (ipam["ranges"], ipam["routes"]) = (ranges, json!([]));
+            let conf = site.conf_with(&json!({"mtu": mtu, "ipam": ipam}));
+            let _ = site.run(&site.call("ADD", &pod).conf(&conf)).ok();
+            let _ = site.run(&site.call("DEL", &pod).conf(&conf)).ok();
+        }
+    }
+}
+
+/// The bridge may be small although the configuration says nothing of it.
+#[test]
+fn the_bridge_is_too_small_for_ipv6() {
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    site.node.sh("ip link del br0; ip link add br0 type bridge; ip link set br0 mtu 1000 up");
+    let before = site.world(&[&pod]).without_bridge("br0");
+    let text = site.add(&pod).expect_error(101).msg;
+    assert!(text.contains("br0") && text.contains("1280"), "{text}");
+    site.world(&[&pod]).without_bridge("br0").must_be(&before, "after a failed ADD");
+}
+
+/// What another's IPAM plugin gives is only known when it has.
+#[test]
+fn the_mtu_is_too_small_for_an_ipv6_address_of_a_foreign_plugin() {
+    let site = Site::new(ptp_with_all());
+    let pod = site.node.pod("pod1");
+    let result = r#"{"cniVersion":"1.0.0","ips":[{"address":"fd00::2/64","gateway":"fd00::1"}]}"#;
+    let (dir, log) = foreign_ipam(&site, result);
+    let conf = site.conf_with(&json!({"mtu": 1279, "ipMasq": false, "ipam": {"type": "foreign"}}));
+    let before = site.world(&[&pod]);
+    let add = site.call("ADD", &pod).conf(&conf).env("CNI_PATH", &dir);
+    let text = site.run(&add).expect_error(7).msg;
+    assert!(text.contains("mtu: 1279"), "{text}");
+    assert_eq!(fs::read_to_string(&log).unwrap(), "ADD\nDEL\n");
+    site.world(&[&pod]).must_be(&before, "after a failed ADD");
 }
 
 #[test]
@@ -237,27 +287,33 @@ fn the_disk_is_full() {
     disk_must_fail("rw", true, "full");
 }
 
-/// A foreign IPAM plugin that gave an address is called again to take it back.
-#[test]
-fn a_foreign_ipam_plugin_is_asked_to_release() {
-    let site = Site::new(bridge_with_all());
-    let pod = site.node.pod("pod1");
+/// A plugin `foreign` whose ADD prints `result`: its directory, and where it writes its verbs.
+fn foreign_ipam(site: &Site, result: &str) -> (String, PathBuf) {
     let log = site.node.home().join("ipam.log");
     let dir = site.node.home().join("ipam");
     fs::create_dir_all(&dir).unwrap();
     let file = dir.join("foreign");
-    let result = r#"{"cniVersion":"1.0.0","ips":[{"address":"10.5.0.2/24"}],"routes":[{"dst":"10.9.0.0/24","gw":"172.30.0.1"}]}"#;
     let script = format!(
         "#!/bin/sh\necho $CNI_COMMAND >> {}\n[ $CNI_COMMAND != ADD ] || echo '{result}'\n",
         log.display()
     );
     fs::write(&file, script).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    (path_text(&dir).to_owned(), log)
+}
+
+/// A foreign IPAM plugin that gave an address is called again to take it back.
+#[test]
+fn a_foreign_ipam_plugin_is_asked_to_release() {
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    let result = r#"{"cniVersion":"1.0.0","ips":[{"address":"10.5.0.2/24"}],"routes":[{"dst":"10.9.0.0/24","gw":"172.30.0.1"}]}"#;
+    let (dir, log) = foreign_ipam(&site, result);
     let conf: Value = site.conf_with(
         &json!({"isDefaultGateway": false, "ipMasq": false, "ipam": {"type": "foreign"}}),
     );
     let before = site.world(&[&pod]);
-    let add = site.call("ADD", &pod).conf(&conf).env("CNI_PATH", path_text(&dir));
+    let add = site.call("ADD", &pod).conf(&conf).env("CNI_PATH", &dir);
     site.run(&add).expect_error(100);
     assert_eq!(fs::read_to_string(&log).unwrap(), "ADD\nDEL\n");
     site.world(&[&pod]).must_be(&before, "after a failed ADD");

@@ -131,6 +131,9 @@ pub enum Error {
     /// stdin could not be read, or is larger than any configuration is.
     #[error("cannot read the network configuration from stdin")]
     Stdin(#[source] std::io::Error),
+    /// The result could not be printed: the runtime has gone, or its disk is full.
+    #[error("cannot print the result to stdout (has the runtime gone?)")]
+    Stdout(#[source] std::io::Error),
     /// stdin, or a document from a delegate, is not JSON.
     #[error("cannot decode {what} as JSON")]
     Json {
@@ -253,7 +256,7 @@ impl Error {
             | Self::UnknownCommand(_)
             | Self::Args(_)
             | Self::NoPaths(_) => code::INVALID_ENVIRONMENT,
-            Self::Stdin(_) | Self::DelegateRun { .. } => code::IO_FAILURE,
+            Self::Stdin(_) | Self::Stdout(_) | Self::DelegateRun { .. } => code::IO_FAILURE,
             Self::Json { .. }
             | Self::Undecodable { .. }
             | Self::UnreadableVersion(_)

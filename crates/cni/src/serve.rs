@@ -73,14 +73,30 @@ pub fn serve(plugin: &dyn Plugin) -> ExitCode {
         Err(Stop::Wrong(error)) => Err(error.into()),
         Ok(environment) => handle(plugin, environment, &mut answered_in),
     };
-    let (text, exit) = match answer {
-        Ok(text) => (text, ExitCode::SUCCESS),
-        Err(object) => (pretty(&object.to_json(answered_in)), ExitCode::FAILURE),
-    };
-    if print(&text).is_err() {
-        return ExitCode::FAILURE;
+    match answer {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(object) => fail(&object, answered_in),
     }
-    exit
+}
+
+/// Whether a runtime started this process.
+#[must_use]
+pub fn is_called_by_runtime() -> bool {
+    std::env::var_os("CNI_COMMAND").is_some_and(|command| !command.is_empty())
+}
+
+/// Answers a runtime's call, whatever it is, with an error.
+#[must_use]
+pub fn refuse(error: &ErrorObject) -> ExitCode {
+    fail(error, Version::LATEST)
+}
+
+fn fail(error: &ErrorObject, version: Version) -> ExitCode {
+    if print(&pretty(&error.to_json(version))).is_err() {
+        // Nobody is left to tell when stderr is closed, too.
+        let _ = io::stderr().write_all(format!("podwire: {error}\n").as_bytes());
+    }
+    ExitCode::FAILURE
 }
 
 /// Refuses variables that are not UTF-8: what they mean would be guessed.
@@ -115,12 +131,12 @@ fn handle(
     plugin: &dyn Plugin,
     environment: Environment,
     answered_in: &mut Version,
-) -> Result<String, ErrorObject> {
+) -> Result<(), ErrorObject> {
     if environment.command == Ok(Command::Version) {
         let versions: Vec<&str> = plugin.versions().iter().map(|v| v.as_str()).collect();
         let document =
             json!({"cniVersion": Version::LATEST.as_str(), "supportedVersions": versions});
-        return Ok(format!("{document}\n"));
+        return Ok(print(&format!("{document}\n")).map_err(Error::Stdout)?);
     }
     let stdin = read_stdin()?;
     let (name, stated, raw) = decode_conf(&stdin)?;
@@ -140,7 +156,21 @@ fn handle(
         stdin,
         conf: NetConf { version, name, raw },
     };
-    dispatch(plugin, &call)
+    answer(plugin, &call)
+}
+
+/// Does the work and prints its result. An ADD whose result reaches nobody is undone: a runtime that
+/// has gone will not call DEL.
+fn answer(plugin: &dyn Plugin, call: &Call) -> Result<(), ErrorObject> {
+    let text = dispatch(plugin, call)?;
+    let Err(source) = print(&text) else { return Ok(()) };
+    let mut error = ErrorObject::from(Error::Stdout(source));
+    if call.command == Command::Add
+        && let Err(left) = plugin.del(call)
+    {
+        error.details = format!("undoing the ADD failed, too: {left}");
+    }
+    Err(error)
 }
 
 fn dispatch(plugin: &dyn Plugin, call: &Call) -> Result<String, ErrorObject> {
@@ -251,8 +281,11 @@ fn pretty(document: &Value) -> String {
 static ANSWERED: AtomicBool = AtomicBool::new(false);
 
 fn print(text: &str) -> io::Result<()> {
-    if text.is_empty() || ANSWERED.swap(true, Ordering::SeqCst) {
+    if text.is_empty() {
         return Ok(());
+    }
+    if ANSWERED.swap(true, Ordering::SeqCst) {
+        return Err(io::Error::other("there was an answer already"));
     }
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
@@ -268,8 +301,7 @@ fn answer_panics() {
             msg: format!("internal error, please report it: {panic}"),
             details: String::new(),
         };
-        // Nothing more can be done for a runtime that closed the pipe.
-        let _ = print(&pretty(&object.to_json(Version::LATEST)));
+        let _ = fail(&object, Version::LATEST);
         std::process::exit(1);
     }));
 }

@@ -129,12 +129,13 @@ fn refuse_second(
 ) -> Result<(), Error> {
     match owned.iter().find(|address| set.range_for(**address).is_some()) {
         None => Ok(()),
-        Some(address) => Err(Error::Duplicate {
-            index,
-            address: *address,
-            container_id: String::from_utf8_lossy(owner.bare_key()).into_owned(),
-        }),
+        Some(address) => Err(duplicate(index, *address, owner)),
     }
+}
+
+fn duplicate(index: usize, address: IpAddr, owner: &Owner) -> Error {
+    let container_id = String::from_utf8_lossy(owner.bare_key()).into_owned();
+    Error::Duplicate { index, address, container_id }
 }
 
 fn take_requested(
@@ -147,6 +148,9 @@ fn take_requested(
     let draft = store.draft(owner)?;
     if store.take(&draft, address, owner)? {
         return Ok(address);
+    }
+    if store.is_held_by(address, owner) {
+        return Err(duplicate(index, address, owner));
     }
     let taken = |holder| Error::RequestedTaken { index, address, set: set.to_string(), holder };
     match store.holder(address, notes) {

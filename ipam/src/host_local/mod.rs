@@ -8,17 +8,22 @@ mod resolv_conf;
 mod status;
 
 use std::collections::HashSet;
-use std::fs;
+use std::io::Read;
 use std::net::IpAddr;
 
 use cni::{AddResult, Call, Dns, decode::Fields};
+use nix::fcntl::OFlag;
 
 pub(crate) use conf::{Conf, routes, store_options};
 pub use status::status;
 
 use crate::Error;
+use crate::files::open;
 use crate::lease::Owner;
 use crate::store::{Store, has_lease};
+
+/// No resolver reads that much; a device could go on for ever.
+const RESOLV_CONF_LIMIT: u64 = 1 << 20;
 
 /// ADD: leases one address of every range set, or none at all.
 ///
@@ -120,6 +125,14 @@ pub fn gc(call: &Call, notes: &mut Vec<String>) -> Result<(), Error> {
     Store::sweep(&store_options(call)?, &|content| contents.contains(content), notes)
 }
 
+/// Whether ADD will give an IPv6 address.
+///
+/// # Errors
+/// The configuration or `CNI_ARGS` is wrong.
+pub fn gives_ipv6(call: &Call) -> Result<bool, Error> {
+    Ok(Conf::of(call)?.sets.iter().any(|set| !set.is_ipv4()))
+}
+
 /// Tells every problem of the configuration, of which `root` is the outermost object, to its
 /// collection; the parser is the one that the verbs use.
 pub fn validate(root: &Fields<'_>) {
@@ -128,7 +141,10 @@ pub fn validate(root: &Fields<'_>) {
 
 fn read_dns(conf: &Conf) -> Result<Dns, Error> {
     let Some(path) = &conf.resolv_conf else { return Ok(Dns::default()) };
-    let text = fs::read(path).map_err(Error::io("read ipam.resolvConf", path))?;
+    let mut text = Vec::new();
+    open(path, OFlag::O_RDONLY, 0)
+        .and_then(|file| file.take(RESOLV_CONF_LIMIT).read_to_end(&mut text))
+        .map_err(Error::io("read ipam.resolvConf", path))?;
     Ok(resolv_conf::parse(&String::from_utf8_lossy(&text)))
 }
 

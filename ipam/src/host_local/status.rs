@@ -5,6 +5,9 @@ use std::io;
 use std::path::Path;
 
 use cni::Call;
+use nix::sys::statfs::{
+    CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, statfs,
+};
 use nix::unistd::{AccessFlags, access};
 
 use super::{Conf, store_options};
@@ -50,11 +53,26 @@ fn usable(directory: &Path) -> Result<(), Error> {
             }
             Ok(_) => {
                 let access = access(path, AccessFlags::W_OK | AccessFlags::X_OK);
-                return access.map_err(|error| unusable(path, &error.into()));
+                access.map_err(|error| unusable(path, &error.into()))?;
+                return refuse_kernel_files(path);
             }
         }
     }
     Ok(())
+}
+
+/// Refuses what lets root write by its mode bits, but holds nothing that the kernel did not make.
+fn refuse_kernel_files(path: &Path) -> Result<(), Error> {
+    const OF_KERNEL: [FsType; 4] =
+        [PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC];
+    match statfs(path) {
+        Ok(found) if OF_KERNEL.contains(&found.filesystem_type()) => Err(Error::Unusable {
+            path: path.to_owned(),
+            problem: "only the kernel makes files there (proc, sysfs or cgroup file system)".into(),
+        }),
+        // What it is else, or that it cannot be told, ADD will see.
+        _ => Ok(()),
+    }
 }
 
 fn has_free(options: &Options, set: &RangeSet, conf: &Conf) -> Result<(), Error> {

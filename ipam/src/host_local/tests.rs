@@ -2,6 +2,7 @@ use super::*;
 use crate::testing::{Lab, call};
 use cni::{Command, IpConfig};
 use serde_json::json;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 fn text(error: Error) -> String {
@@ -55,7 +56,7 @@ fn a_second_address_is_refused_unless_it_is_requested() {
     let mut lab = Lab::subnet("10.1.0.0/24");
     lab.add("c");
     let error = lab.try_add("c").unwrap_err();
-    assert_eq!(error.code(), 4);
+    assert_eq!(error.code(), 101);
     assert!(text(error).starts_with(
         "failed to allocate for range 0: 10.1.0.2 has been allocated to c, duplicate allocation is not allowed"
     ));
@@ -65,6 +66,9 @@ fn a_second_address_is_refused_unless_it_is_requested() {
     add(&other, &mut lab.notes).unwrap();
     lab.add_with("c", "IP=10.1.0.9").unwrap();
     assert_eq!(lab.leases().len(), 3);
+    let again = lab.add_with("c", "IP=10.1.0.9").unwrap_err();
+    assert_eq!(again.code(), 101);
+    assert!(text(again).contains("10.1.0.9 has been allocated to c"));
     lab.del("c");
     assert_eq!(lab.leases().into_values().collect::<Vec<_>>(), ["c\r\neth1"]);
     // So is a lease in the old format, which tells no interface.
@@ -80,7 +84,8 @@ fn requested_addresses_come_from_the_set_they_are_in() {
     assert_eq!(lab.add("c1"), ["10.1.0.7", "10.2.0.7"]);
     assert_eq!(lab.files()["last_reserved_ip.1"], "10.2.0.7");
     let taken = lab.try_add("c2").unwrap_err();
-    assert_eq!(taken.code(), 7);
+    // The other's DEL cures it.
+    assert_eq!(taken.code(), 11);
     assert_eq!(
         taken.to_string(),
         "failed to allocate for range 0: requested IP address 10.1.0.7 is not available in range set 10.1.0.1-10.1.0.254 (leased to c1 eth0)"
@@ -245,6 +250,12 @@ fn status_tells_what_no_add_can_survive() {
     let error = status(&lab).unwrap_err();
     assert_eq!(error.code(), 50);
     assert!(error.to_string().contains("a file stands where a directory should be"), "{error}");
+    for below in ["/proc", "/proc/no/such", "/sys/no/such", "/sys"] {
+        lab.conf["ipam"]["dataDir"] = below.into();
+        let error = status(&lab).unwrap_err();
+        assert_eq!(error.code(), 50);
+        assert!(error.to_string().contains("only the kernel makes files there"), "{error}");
+    }
     lab.conf["ipam"]["subnet"] = "10.1.0.0/31".into();
     assert_eq!(status(&lab).unwrap_err().code(), 7);
 }

@@ -48,17 +48,24 @@ impl Place {
     }
 
     fn create(&self) -> io::Result<File> {
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC;
+        // Never into what is there already, which may be a link that leads elsewhere.
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let create = || open(&self.new_file(), flags, 0o600);
         create().or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                return Err(error);
+            match error.kind() {
+                io::ErrorKind::NotFound => self.create_folder()?,
+                // A call that died left it.
+                io::ErrorKind::AlreadyExists => fs::remove_file(self.new_file())?,
+                _ => return Err(error),
             }
-            fs::DirBuilder::new().mode(0o755).create(&self.folder).or_else(|error| {
-                // Another network's call was quicker.
-                if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
-            })?;
             create()
+        })
+    }
+
+    fn create_folder(&self) -> io::Result<()> {
+        fs::DirBuilder::new().mode(0o755).create(&self.folder).or_else(|error| {
+            // Another network's call was quicker.
+            if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
         })
     }
 

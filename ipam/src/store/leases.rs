@@ -250,6 +250,11 @@ impl Store {
         }
     }
 
+    /// Whether `address` is leased to `owner`.
+    pub(crate) fn is_held_by(&self, address: IpAddr, owner: &Owner) -> bool {
+        is_owned_by(&self.directory, &address.to_string(), owner.key()).unwrap_or(false)
+    }
+
     /// Who holds `address`, for an error's text. A corrupt lease is removed on the way: then
     /// nobody does.
     pub(crate) fn holder(&mut self, address: IpAddr, notes: &mut Vec<String>) -> Option<String> {

@@ -66,4 +66,6 @@ impl Options {
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod odd_files_tests;
+#[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// Whether the next call can trust the index.
-fn is_indexed(lab: &Lab) -> bool {
+pub(super) fn is_indexed(lab: &Lab) -> bool {
     let directory = super::Directory::open(&lab.directory()).unwrap().unwrap();
     let table = Place::new(lab.folder.path(), "n").open(false);
     table.is_some_and(|table| super::leases::is_valid(&table, &directory, super::boot::boot_id()))

@@ -25,6 +25,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     // Not used, but a chain that passes on what is no result is broken.
     call.conf.prev_result()?;
     let ipam = DelegatedIpam::find(call)?;
+    ipam.as_ref().map_or(Ok(()), |ipam| container_interface::refuse_small_mtu(conf.mtu, ipam))?;
     let netns = veth::open_netns(call)?;
     let mut socket = Socket::open()?;
     let leased = RefCell::new(None);
@@ -99,6 +100,7 @@ fn configure_container(
     let accept_dad = if conf.detect_duplicates { "1" } else { "0" };
     sysctl::try_write(&format!("{ipv6}/accept_dad"), accept_dad);
     let options = Options {
+        mtu: veth.host.mtu,
         detect_duplicates: conf.detect_duplicates,
         network_routes: true,
         announce_addresses: true,

@@ -5,7 +5,7 @@ use cni::decode::{Fields, Problems, Severity};
 use cni::{Call, Dns, NetConf};
 use netlink::{HardwareAddress, PortOptions};
 
-use crate::error::Error;
+use crate::error::{Error, warn_of};
 use crate::masquerade::Backend;
 
 /// What a name is when the configuration has none.
@@ -69,11 +69,7 @@ impl Conf {
     pub(crate) fn parse_leniently(call: &Call) -> Self {
         let problems = Problems::default();
         let conf = read(&Fields::root(&call.conf.raw, &problems), None);
-        for problem in problems.into_vec() {
-            if problem.severity != Severity::Unknown {
-                crate::error::warn(&format!("ignoring a problem of the configuration: {problem}"));
-            }
-        }
+        warn_of(problems);
         conf
     }
 

@@ -7,6 +7,7 @@ use netlink::{AddressOptions, BridgeSpec, Link, Monitor, OperState, Request, Soc
 
 use super::conf::Conf;
 use super::gateway::{Change, change};
+use crate::container_interface::IPV6_MIN_MTU;
 use crate::error::Error;
 use crate::sysctl;
 use crate::veth;
@@ -71,6 +72,12 @@ pub(super) fn ensure_addresses(
             return Err(Error::Conflict(format!(
                 "failed to set bridge addr: {:?} already has an IP address different from {wanted}: {other} (forceAddress replaces it)",
                 bridge.name
+            )));
+        }
+        if wanted.is_ipv6() && bridge.mtu < IPV6_MIN_MTU {
+            return Err(Error::Conflict(format!(
+                "cannot give {wanted} to {:?}: its mtu is {}, and IPv6 needs at least {IPV6_MIN_MTU} (a bridge takes the smallest mtu of its ports)",
+                bridge.name, bridge.mtu
             )));
         }
         for other in &conflicting {

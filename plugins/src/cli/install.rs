@@ -21,6 +21,8 @@ pub(super) enum Method {
 
 /// The name of the program's own file in the folder.
 const PROGRAM: &str = "podwire";
+/// The program that runs.
+const OWN: &str = "/proc/self/exe";
 /// What was replaced waits here for `uninstall`.
 const SAVED: &str = ".podwire-saved";
 /// Its bytes are in every podwire binary of every version and in nobody else's.
@@ -33,27 +35,155 @@ fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     move |source| Error::File { what, path, source }
 }
 
-/// Puts the plugins into `bin_dir`.
+/// Puts the plugins into `bin_dir`: all of them, or none.
 pub(super) fn install(bin_dir: &Path, method: Method) -> Result<(), Error> {
     fs::create_dir_all(bin_dir).map_err(failed("create", bin_dir))?;
-    let own = Path::new("/proc/self/exe");
-    let target = bin_dir.join(PROGRAM);
-    if !is_same_file(own, &target) {
-        save(bin_dir, PROGRAM)?;
-        place(bin_dir, PROGRAM, |temporary| copy_program(own, temporary))?;
-    }
+    let is_there = is_same_file(Path::new(OWN), &bin_dir.join(PROGRAM));
+    let program = (!is_there).then(|| Change::plan(bin_dir, PROGRAM, Method::Copy));
+    let plugins = plugin::ALL.iter().map(|plugin| Change::plan(bin_dir, plugin.name(), method));
+    // The program first: links lead to it.
+    let changes = program.into_iter().chain(plugins).collect::<Result<Vec<_>, _>>()?;
+    make(&changes).inspect_err(|_| {
+        // Only goes when it is empty.
+        let _ = fs::remove_dir(bin_dir.join(SAVED));
+    })?;
     let mut lines = String::new();
-    for plugin in plugin::ALL {
-        let name = plugin.name();
-        let saved = save(bin_dir, name)?;
-        place(bin_dir, name, |temporary| match method {
-            Method::Link => symlink(PROGRAM, temporary),
-            Method::Copy => copy_program(own, temporary),
-        })?;
-        let note = if saved { format!(" (the old one is in {SAVED})") } else { String::new() };
-        lines.push_str(&format!("{}{note}\n", bin_dir.join(name).display()));
+    for change in changes {
+        change.keep_old()?;
+        let is_replaced = change.before == Before::Others;
+        let note = if is_replaced { &format!(" (the old one is in {SAVED})") } else { "" };
+        lines.push_str(&format!("{}{note}\n", change.path.display()));
     }
     say(&lines)
+}
+
+/// Makes all changes, or takes back those that were made.
+fn make(changes: &[Change]) -> Result<(), Error> {
+    let mut made = 0;
+    let outcome = changes
+        .iter()
+        .try_for_each(Change::prepare)
+        .and_then(|()| changes.iter().try_for_each(|change| change.make().inspect(|()| made += 1)));
+    if outcome.is_err() {
+        changes.iter().take(made).rev().for_each(Change::undo);
+        changes.iter().for_each(Change::forget);
+    }
+    outcome
+}
+
+/// What a name of the folder was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Podwire,
+    Others,
+}
+
+/// One name of the folder and what it becomes.
+struct Change {
+    bin_dir: PathBuf,
+    name: &'static str,
+    method: Method,
+    path: PathBuf,
+    before: Before,
+    /// The new file until it gets its name.
+    new: PathBuf,
+    /// The old one until all names are changed.
+    old: PathBuf,
+}
+
+impl Change {
+    /// Looks at what is there, and refuses what no program is. Changes nothing.
+    fn plan(bin_dir: &Path, name: &'static str, method: Method) -> Result<Self, Error> {
+        let path = bin_dir.join(name);
+        for path in [&path, &bin_dir.join(SAVED).join(name)] {
+            let kind = fs::symlink_metadata(path).map(|metadata| metadata.file_type());
+            if kind.is_ok_and(|kind| !kind.is_file() && !kind.is_symlink()) {
+                let text = "is in the way: it is neither a file nor a link (nothing was changed)";
+                return Err(Error::Conflict(format!("{} {text}", path.display())));
+            }
+        }
+        let before = match fs::symlink_metadata(&path) {
+            Err(_) => Before::Nothing,
+            Ok(_) if is_podwire(&path).map_err(failed("read", &path))? => Before::Podwire,
+            Ok(_) => Before::Others,
+        };
+        let temporary =
+            |what| bin_dir.join(format!(".{name}.podwire-{what}-{}", std::process::id()));
+        let (new, old) = (temporary("new"), temporary("old"));
+        Ok(Self { bin_dir: bin_dir.to_owned(), name, method, path, before, new, old })
+    }
+
+    /// Makes the new file and a second name for the old one, and the folder that it will go to.
+    fn prepare(&self) -> Result<(), Error> {
+        // A process of the same id (it is always 1 in a container) may have died here.
+        self.forget();
+        match self.method {
+            Method::Link => symlink(PROGRAM, &self.new),
+            Method::Copy => copy_program(Path::new(OWN), &self.new),
+        }
+        .and_then(|()| self.keep_label())
+        .map_err(failed("install", &self.path))?;
+        if self.before == Before::Nothing {
+            return Ok(());
+        }
+        if self.before == Before::Others {
+            let folder = self.bin_dir.join(SAVED);
+            fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+        }
+        // A second link to the same file (or symbolic link): the name itself is never without one.
+        fs::hard_link(&self.path, &self.old)
+            .or_else(|_| match fs::read_link(&self.path) {
+                Ok(target) => symlink(target, &self.old),
+                Err(_) => fs::copy(&self.path, &self.old).map(|_| ()),
+            })
+            .map_err(failed("save", &self.path))
+    }
+
+    /// The new file gets the SELinux label of the one that it replaces, else the folder's: the
+    /// runtime may only execute what is labelled so.
+    fn keep_label(&self) -> io::Result<()> {
+        let label = |path: &Path| xattr::get(path, SELINUX_LABEL).ok().flatten();
+        let of_old = label(&self.path).filter(|_| self.before == Before::Others);
+        match of_old.or_else(|| label(&self.bin_dir)) {
+            Some(kept) if label(&self.new).as_ref() != Some(&kept) => {
+                xattr::set(&self.new, SELINUX_LABEL, &kept)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn make(&self) -> Result<(), Error> {
+        fs::rename(&self.new, &self.path).map_err(failed("install", &self.path))
+    }
+
+    fn undo(&self) {
+        let undone = match self.before {
+            Before::Nothing => fs::remove_file(&self.path),
+            Before::Podwire | Before::Others => fs::rename(&self.old, &self.path),
+        };
+        if let Err(error) = undone {
+            warn(&format!("could not put {} back: {error}", self.path.display()));
+        }
+    }
+
+    /// Removes what only an installation that goes on needs.
+    fn forget(&self) {
+        // Mostly there is nothing.
+        let _ = fs::remove_file(&self.new);
+        let _ = fs::remove_file(&self.old);
+    }
+
+    /// Keeps what was replaced, for `uninstall`.
+    fn keep_old(&self) -> Result<(), Error> {
+        if self.before == Before::Others {
+            let saved = self.bin_dir.join(SAVED).join(self.name);
+            fs::rename(&self.old, &saved).map_err(failed("save", &saved))?;
+        }
+        // Also when it was a link to the very file that is saved: renaming leaves both then.
+        self.forget();
+        Ok(())
+    }
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {
@@ -70,79 +200,28 @@ fn copy_program(from: &Path, to: &Path) -> io::Result<()> {
     File::open(to)?.sync_all()
 }
 
-/// Makes `name` by `make` under a temporary name, with the label that it must have, and renames.
-fn place(
-    bin_dir: &Path,
-    name: &str,
-    make: impl FnOnce(&Path) -> io::Result<()>,
-) -> Result<(), Error> {
-    let path = bin_dir.join(name);
-    let temporary = bin_dir.join(format!(".{name}.podwire-{}", std::process::id()));
-    let placed = make(&temporary)
-        .and_then(|()| keep_label(bin_dir, &path, &temporary))
-        .and_then(|()| fs::rename(&temporary, &path));
-    if placed.is_err() {
-        // The error that matters is the first.
-        let _ = fs::remove_file(&temporary);
-    }
-    placed.map_err(failed("install", &path))
-}
-
-/// The new file gets the SELinux label of the one that it replaces, else the folder's: the
-/// runtime may only execute what is labelled so.
-fn keep_label(bin_dir: &Path, old: &Path, new: &Path) -> io::Result<()> {
-    let label = |path: &Path| xattr::get(path, SELINUX_LABEL).ok().flatten();
-    let is_ours = is_podwire(old).unwrap_or_default();
-    let kept = label(old).filter(|_| !is_ours).or_else(|| label(bin_dir));
-    match kept {
-        Some(kept) if label(new).as_ref() != Some(&kept) => xattr::set(new, SELINUX_LABEL, &kept),
-        _ => Ok(()),
-    }
-}
-
-/// Saves what is at `name` unless that is podwire's; whether there was anything to save.
-fn save(bin_dir: &Path, name: &str) -> Result<bool, Error> {
-    let path = bin_dir.join(name);
-    let Ok(metadata) = fs::symlink_metadata(&path) else { return Ok(false) };
-    if metadata.is_dir() {
-        return Err(Error::Conflict(format!("{} is a directory", path.display())));
-    }
-    if is_podwire(&path).map_err(failed("read", &path))? {
-        return Ok(false);
-    }
-    let folder = bin_dir.join(SAVED);
-    fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
-    let saved = folder.join(name);
-    let temporary = folder.join(format!(".{name}.podwire-{}", std::process::id()));
-    // A second link to the same file (or symbolic link): the name itself is never without one.
-    let kept = fs::hard_link(&path, &temporary).or_else(|_| match fs::read_link(&path) {
-        Ok(target) => symlink(target, &temporary),
-        Err(_) => fs::copy(&path, &temporary).map(|_| ()),
-    });
-    kept.and_then(|()| fs::rename(&temporary, &saved)).map_err(failed("save", &path))?;
-    Ok(true)
-}
-
 /// Whether a path leads to a podwire binary, of whatever version. What leads nowhere does not.
 fn is_podwire(path: &Path) -> io::Result<bool> {
     // A link to us is ours even while the program itself is being replaced.
     if fs::read_link(path).is_ok_and(|target| target == Path::new(PROGRAM)) {
         return Ok(true);
     }
-    match fs::read(path) {
-        Ok(bytes) => Ok(memchr::memmem::find(&bytes, MARKER).is_some()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+    // What is no file may have no end, or wait for a writer.
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(false);
     }
+    Ok(memchr::memmem::find(&fs::read(path)?, MARKER).is_some())
 }
 
 /// Takes the plugins out of `bin_dir` and puts back what was there.
 pub(super) fn uninstall(bin_dir: &Path) -> Result<(), Error> {
+    // A folder that is not there is a slip of the pen, not an empty one.
+    fs::read_dir(bin_dir).map_err(failed("list", bin_dir))?;
     let mut lines = String::new();
     // The links first: without the program they would lead nowhere.
     for name in podwire_names(bin_dir)? {
-        let path = bin_dir.join(&name);
-        let saved = bin_dir.join(SAVED).join(&name);
+        let path = bin_dir.join(name);
+        let saved = bin_dir.join(SAVED).join(name);
         let word = match fs::rename(&saved, &path) {
             Ok(()) => "restored",
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -164,18 +243,16 @@ pub(super) fn uninstall(bin_dir: &Path) -> Result<(), Error> {
     say(&lines)
 }
 
-/// The names in the folder that are podwire's, the program's own last.
-fn podwire_names(bin_dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = fs::read_dir(bin_dir).map_err(failed("list", bin_dir))?;
+/// The names in the folder that are podwire's, the program's own last. Others' copies of the program
+/// under names that it never gave are theirs.
+fn podwire_names(bin_dir: &Path) -> Result<Vec<&'static str>, Error> {
     let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed("list", bin_dir))?;
-        let kind = entry.file_type().map_err(failed("look at", &entry.path()))?;
-        if !kind.is_dir() && is_podwire(&entry.path()).map_err(failed("read", &entry.path()))? {
-            names.push(PathBuf::from(entry.file_name()));
+    for name in plugin::ALL.iter().map(|plugin| plugin.name()).chain([PROGRAM]) {
+        let path = bin_dir.join(name);
+        if is_podwire(&path).map_err(failed("read", &path))? {
+            names.push(name);
         }
     }
-    names.sort_by_key(|name| (name == Path::new(PROGRAM), name.clone()));
     Ok(names)
 }
 

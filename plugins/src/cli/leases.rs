@@ -6,13 +6,17 @@ use std::path::Path;
 use ipam::listing;
 use serde_json::{Map, Value};
 
-use super::output::say;
+use super::output::{complain, say};
 use crate::error::Error;
 
 /// Prints the networks.
 pub(super) fn list(data_dir: &Path) -> Result<(), Error> {
-    let lines = listing::networks(data_dir)?.into_iter().map(|network| format!("{network}\n"));
-    say(&lines.collect::<String>())
+    let networks = listing::networks(data_dir)?;
+    if networks.is_empty() {
+        let why = if data_dir.exists() { "" } else { ", which does not exist" };
+        complain(&format!("there are no networks in {}{why}", data_dir.display()));
+    }
+    say(&networks.iter().map(|network| format!("{network}\n")).collect::<String>())
 }
 
 /// Prints the leases of one network; with its configuration also how many addresses are free.

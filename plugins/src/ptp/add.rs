@@ -28,6 +28,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     // Not used, but a chain that passes on what is no result is broken.
     call.conf.prev_result()?;
     let ipam = DelegatedIpam::require(call)?;
+    container_interface::refuse_small_mtu(conf.mtu, &ipam)?;
     let netns = veth::open_netns(call)?;
     let mut socket = Socket::open()?;
     let leased = RefCell::new(None);
@@ -54,9 +55,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     }
 
     result.interfaces = vec![veth::host_entry(&veth.host), veth::container_entry(call, &veth)];
-    if let Some(dns) = conf.dns {
-        result.dns = dns;
-    }
+    result.dns = conf.dns.unwrap_or(result.dns);
     // A version that cannot express the result is an error before it is too late.
     result.to_json(call.conf.version)?;
     rollback.commit();
@@ -130,8 +129,12 @@ fn configure_container(
     let _entered = netns.enter()?;
     sysctl::try_write(&format!("net/ipv6/conf/{ifname}/accept_ra"), "0");
     sysctl::try_write(&format!("net/ipv6/conf/{ifname}/accept_dad"), "0");
-    let options =
-        Options { detect_duplicates: false, network_routes: false, announce_addresses: false };
+    let options = Options {
+        mtu: veth.host.mtu,
+        detect_duplicates: false,
+        network_routes: false,
+        announce_addresses: false,
+    };
     let mut socket = Socket::open()?;
     container_interface::configure(&mut socket, link, ifname, &addresses, &routes, options)
 }

@@ -1,10 +1,10 @@
 //! The ptp plugin's configuration.
 
-use cni::decode::{Fields, Problems, Severity};
+use cni::decode::{Fields, Problems};
 use cni::{Call, Dns, NetConf};
 
 use crate::bridge::read_backend;
-use crate::error::{Error, warn};
+use crate::error::{Error, warn_of};
 use crate::masquerade::Backend;
 
 /// The keys of a ptp configuration.
@@ -33,10 +33,7 @@ impl Conf {
     pub(crate) fn parse_leniently(call: &Call) -> Self {
         let problems = Problems::default();
         let conf = read(&Fields::root(&call.conf.raw, &problems));
-        let serious = |problem: &cni::decode::Problem| problem.severity != Severity::Unknown;
-        for problem in problems.into_vec().into_iter().filter(serious) {
-            warn(&format!("ignoring a problem of the configuration: {problem}"));
-        }
+        warn_of(problems);
         conf
     }
 

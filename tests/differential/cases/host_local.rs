@@ -104,7 +104,7 @@ fn order() -> Vec<Case> {
             .on_node("mkdir -p $DATA/net1; printf 10.1.0.99 > $DATA/net1/last_reserved_ip.0"),
         host_local("twice-for-one-interface", subnet(json!({}))).steps(vec![
             step("ADD"),
-            step("ADD").fails(4),
+            step("ADD").fails(101),
             step("DEL"),
             step("DEL"),
         ]),
@@ -142,7 +142,7 @@ fn requests() -> Vec<Case> {
             .env("CNI_ARGS", "IP=10.1.0.79"),
         plain("requested-twice-taken").with(ips(json!(["10.1.0.77"]))).steps(vec![
             step("ADD"),
-            step("ADD").pod(1).fails(7),
+            step("ADD").pod(1).fails(11),
             step("DEL").pod(1),
             step("DEL"),
         ]),

@@ -1,4 +1,9 @@
 use super::*;
+use cni::ErrorObject;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
 /// A folder as the reference suite leaves it: `bridge` and `host-local` of its own, `ptp` as a
 /// relative link (as k3s has them), and a plugin that podwire does not have.
@@ -132,9 +137,98 @@ fn the_folders_label_is_kept() {
     assert_eq!(found.as_deref(), Some(label.as_slice()));
 }
 
+/// Installs, which must fail and change nothing; the error's text.
+fn must_refuse(folder: &Path, before: &[String]) -> String {
+    let mut texts = Vec::new();
+    for method in [Method::Link, Method::Copy] {
+        texts.push(ErrorObject::from(install(folder, method).unwrap_err()).msg);
+        assert_eq!(names(folder), before);
+    }
+    texts.concat()
+}
+
+/// Every name in the folder and below, with what is there.
+fn names(folder: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let (path, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
+        let content = if kind.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        lines.push(format!("{} {kind:?} {}", path.display(), String::from_utf8_lossy(&content)));
+        if kind.is_dir() {
+            lines.extend(names(&path));
+        }
+    }
+    lines.sort();
+    lines
+}
+
 #[test]
-fn a_directory_in_the_way_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    fs::create_dir(folder.path().join("bridge")).unwrap();
-    assert!(matches!(install(folder.path(), Method::Link), Err(Error::Conflict(_))));
+fn what_is_no_file_is_refused_before_anything_is_changed() {
+    for name in ["podwire", "bridge", "static", ".podwire-saved/host-local"] {
+        let folder = reference_folder();
+        let path = folder.path().join(name);
+        let _ = fs::remove_file(&path);
+        fs::create_dir_all(&path).unwrap();
+        let before = names(folder.path());
+        assert!(must_refuse(folder.path(), &before).contains(path.to_str().unwrap()));
+
+        fs::remove_dir(&path).unwrap();
+        mkfifo(&path, Mode::from_bits_truncate(0o600)).unwrap();
+        let before = names(folder.path());
+        assert!(must_refuse(folder.path(), &before).contains("neither a file nor a link"));
+        // Nor is it waited for, or removed.
+        uninstall(folder.path()).unwrap();
+        assert_eq!(names(folder.path()), before);
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_replaced_takes_the_others_back() {
+    let work = || {
+        unshare(CloneFlags::CLONE_NEWNS).expect("root is needed");
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        for is_upgrade in [false, true] {
+            let folder = reference_folder();
+            if is_upgrade {
+                install(folder.path(), Method::Copy).unwrap();
+            }
+            // The last name, after all others are changed: nothing is renamed over a mount point.
+            let last = folder.path().join("static");
+            fs::write(&last, "another").unwrap();
+            let before = names(folder.path());
+            mount(Some(&last), &last, none, MsFlags::MS_BIND, none).unwrap();
+            assert!(must_refuse(folder.path(), &before).contains("static"));
+            umount2(&last, MntFlags::MNT_DETACH).unwrap();
+        }
+    };
+    std::thread::spawn(work).join().unwrap();
+}
+
+#[test]
+fn what_a_killed_installation_left_is_no_obstacle() {
+    let folder = reference_folder();
+    for name in ["podwire", "bridge", "ptp"] {
+        for what in ["new", "old"] {
+            let file = format!(".{name}.podwire-{what}-{}", std::process::id());
+            fs::write(folder.path().join(file), "half").unwrap();
+        }
+    }
+    let before = contents(reference_folder().path());
+    install(folder.path(), Method::Link).unwrap();
+    uninstall(folder.path()).unwrap();
+    assert_eq!(contents(folder.path()), before);
+}
+
+#[test]
+fn copies_under_names_that_are_not_ours_stay() {
+    let folder = reference_folder();
+    install(folder.path(), Method::Copy).unwrap();
+    let (ours, theirs) = (folder.path().join("bridge"), folder.path().join("my-bridge"));
+    fs::copy(&ours, &theirs).unwrap();
+    symlink("podwire", folder.path().join("portmap")).unwrap();
+    uninstall(folder.path()).unwrap();
+    assert!(is_podwire(&theirs).unwrap());
+    assert!(folder.path().join("portmap").is_symlink());
+    assert!(!is_podwire(&ours).unwrap());
 }
