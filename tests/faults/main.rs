@@ -4,6 +4,7 @@ mod check;
 mod common;
 mod input;
 mod kills;
+mod leases;
 mod locks;
 mod parallel;
 mod rollback;

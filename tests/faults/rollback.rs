@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use lab::{Call, Pod, Suite};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
 
@@ -235,30 +235,4 @@ fn the_disk_is_read_only() {
 #[test]
 fn the_disk_is_full() {
     disk_must_fail("rw", true, "full");
-}
-
-/// A foreign IPAM plugin that gave an address is called again to take it back.
-#[test]
-fn a_foreign_ipam_plugin_is_asked_to_release() {
-    let site = Site::new(bridge_with_all());
-    let pod = site.node.pod("pod1");
-    let log = site.node.home().join("ipam.log");
-    let dir = site.node.home().join("ipam");
-    fs::create_dir_all(&dir).unwrap();
-    let file = dir.join("foreign");
-    let result = r#"{"cniVersion":"1.0.0","ips":[{"address":"10.5.0.2/24"}],"routes":[{"dst":"10.9.0.0/24","gw":"172.30.0.1"}]}"#;
-    let script = format!(
-        "#!/bin/sh\necho $CNI_COMMAND >> {}\n[ $CNI_COMMAND != ADD ] || echo '{result}'\n",
-        log.display()
-    );
-    fs::write(&file, script).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    let conf: Value = site.conf_with(
-        &json!({"isDefaultGateway": false, "ipMasq": false, "ipam": {"type": "foreign"}}),
-    );
-    let before = site.world(&[&pod]);
-    let add = site.call("ADD", &pod).conf(&conf).env("CNI_PATH", path_text(&dir));
-    site.run(&add).expect_error(100);
-    assert_eq!(fs::read_to_string(&log).unwrap(), "ADD\nDEL\n");
-    site.world(&[&pod]).must_be(&before, "after a failed ADD");
 }
