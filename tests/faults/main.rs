@@ -8,5 +8,6 @@ mod leases;
 mod locks;
 mod parallel;
 mod rollback;
+mod routes;
 mod siblings;
 mod vanished;
