@@ -54,17 +54,22 @@ echo $CNI_COMMAND $link >> {}
         fs::read_to_string(self.dir.join("log")).unwrap()
     }
 
-    /// An ADD with this result fails, and gives the address back without its link.
-    fn must_release(&self, add: &Call, code: u64) {
+    /// An ADD that fails, and gives the address back without its link; the error's text.
+    fn must_release(&self, add: &Call, code: u64) -> String {
         let before = self.site.world(&[&self.pod]);
         let error = self.site.run(add).expect_error(code);
         assert_eq!(self.was_told(), "ADD there\nDEL gone\n", "{}", error.msg);
         self.site.world(&[&self.pod]).must_be(&before, "after a failed ADD");
+        error.msg
     }
 }
 
 fn result(routes: &Value) -> Value {
-    let address = json!({"address": "10.5.0.2/24", "gateway": "10.5.0.1"});
+    result_by("10.5.0.1", routes)
+}
+
+fn result_by(gateway: &str, routes: &Value) -> Value {
+    let address = json!({"address": "10.5.0.2/24", "gateway": gateway});
     json!({"cniVersion": "1.0.0", "ips": [address], "routes": routes})
 }
 
@@ -82,7 +87,8 @@ fn del_releases_when_the_link_is_gone() {
 fn an_add_that_fails_at_its_routes_releases_when_the_link_is_gone() {
     let unreachable = json!([{"dst": "10.9.0.0/24", "gw": "172.30.0.1"}]);
     for foreign in Foreign::both(false) {
-        foreign.must_release(&foreign.call("ADD", &result(&unreachable)), 100);
+        let text = foreign.must_release(&foreign.call("ADD", &result(&unreachable)), 100);
+        assert!(text.contains("172.30.0.1"), "{text}");
     }
 }
 
@@ -90,7 +96,16 @@ fn an_add_that_fails_at_its_routes_releases_when_the_link_is_gone() {
 fn an_add_that_fails_at_masquerading_releases_when_the_link_is_gone() {
     for foreign in Foreign::both(true) {
         let add = foreign.call("ADD", &result(&json!([])));
-        foreign.must_release(&add.env("PATH", "/nowhere"), 103);
+        let text = foreign.must_release(&add.env("PATH", "/nowhere"), 103);
+        assert!(text.contains("iptables"), "{text}");
+    }
+}
+
+#[test]
+fn a_gateway_of_the_other_family_is_refused_and_its_address_released() {
+    for foreign in Foreign::both(false) {
+        let text = foreign.must_release(&foreign.call("ADD", &result_by("fd00::1", &json!([]))), 7);
+        assert!(text.contains("gateway fd00::1 of address 10.5.0.2/24"), "{text}");
     }
 }
 

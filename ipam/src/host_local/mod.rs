@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use cni::{AddResult, Call, Dns, decode::Fields};
 
-pub(crate) use conf::{Conf, routes, store_options};
+pub(crate) use conf::{Conf, gateway, routes, store_options};
 pub use status::status;
 
 use crate::Error;
