@@ -1,6 +1,7 @@
 //! One call of a CNI plugin: the environment, the configuration, and the answer.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use serde_json::Value;
@@ -17,7 +18,7 @@ const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 pub struct Call {
     plugin: String,
     /// `None`: surely not set, not even to a default.
-    environment: BTreeMap<String, Option<String>>,
+    environment: BTreeMap<String, Option<OsString>>,
     stdin: Vec<u8>,
 }
 
@@ -74,7 +75,7 @@ impl Call {
     /// `CNI_NETNS`
     #[must_use]
     pub fn netns(self, path: &Path) -> Self {
-        self.env("CNI_NETNS", path.to_str().expect("the path is UTF-8"))
+        self.env("CNI_NETNS", path)
     }
 
     /// `CNI_IFNAME`
@@ -91,8 +92,8 @@ impl Call {
 
     /// Any variable.
     #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.insert(name.to_owned(), Some(value.to_owned()));
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.insert(name.to_owned(), Some(value.as_ref().to_owned()));
         self
     }
 
@@ -137,8 +138,8 @@ impl Call {
     }
 
     fn describe(&self, suite: &Suite) -> String {
-        let shown = |(name, value): (&String, &Option<String>)| match value {
-            Some(value) => format!("{name}={value}"),
+        let shown = |(name, value): (&String, &Option<OsString>)| match value {
+            Some(value) => format!("{name}={}", value.display()),
             None => format!("no {name}"),
         };
         let variables: Vec<_> = self.environment.iter().map(shown).collect();
