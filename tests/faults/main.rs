@@ -2,6 +2,7 @@
 
 mod check;
 mod common;
+mod crowd;
 mod input;
 mod kills;
 mod leases;

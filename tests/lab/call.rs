@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::process::Command;
 
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::node::Node;
@@ -120,6 +122,10 @@ impl Call {
     /// Starts the plugin of `suite` on `node`; `CNI_PATH` is the suite's directory unless set before.
     #[must_use]
     pub fn start(&self, node: &Node, suite: &Suite) -> Started {
+        self.start_command(self.command(suite), node, suite)
+    }
+
+    pub(crate) fn command(&self, suite: &Suite) -> Command {
         let mut command = program(suite.plugin(&self.plugin));
         command.env_clear().env("CNI_PATH", suite.dir()).current_dir("/");
         for (name, value) in &self.environment {
@@ -128,6 +134,10 @@ impl Call {
                 None => command.env_remove(name),
             };
         }
+        command
+    }
+
+    pub(crate) fn start_command(&self, command: Command, node: &Node, suite: &Suite) -> Started {
         Started { running: node.start(command, &self.stdin), what: self.describe(suite) }
     }
 
@@ -149,6 +159,10 @@ impl Call {
 }
 
 impl Started {
+    pub(crate) fn pid(&self) -> Pid {
+        self.running.pid()
+    }
+
     /// Kills the plugin with SIGKILL, not what it has started.
     pub fn kill(&mut self) {
         self.running.kill_alone();
