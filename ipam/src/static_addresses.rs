@@ -8,7 +8,7 @@ use cni::{AddResult, Call, Dns, IpConfig, Route, Version};
 use ipnetwork::IpNetwork;
 
 use crate::Error;
-use crate::host_local::routes;
+use crate::host_local::{gateway, routes};
 
 /// An address to give.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,9 +219,9 @@ impl Conf {
 
 fn read_address(element: &Element<'_>) -> Option<Address> {
     let fields = element.object()?;
-    let gateway = fields.address("gateway");
     let text = fields.string("address").unwrap_or_default();
     let address = cni::parse_cidr(text);
+    let gateway = gateway(&fields, address);
     if address.is_none() {
         let problem =
             format!("the 'address' field is expected to be in CIDR notation, got: '{text}'");

@@ -65,6 +65,11 @@ fn problems_name_place_and_value() {
             "ipam.addresses[0].address: the 'address' field is expected to be in CIDR notation, got: '10.1.0.5'"
         )
     );
+    let other_family = json!({"addresses": [{"address": "10.1.0.5/24", "gateway": "fd00::1"}]});
+    assert_eq!(
+        wrong("ipam", other_family),
+        seven("ipam.addresses[0].gateway: fd00::1 is of another family than 10.1.0.5/24")
+    );
     assert_eq!(
         wrong("runtimeConfig", json!({"ips": ["x"]})),
         seven(

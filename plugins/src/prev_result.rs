@@ -118,9 +118,9 @@ impl Attachment {
             let present = socket.routes(is_ipv4)?;
             for route in of_family {
                 if !present.iter().any(|other| is_same(route, other)) {
+                    let (network, prefix) = route.destination();
                     return Err(changed(format!(
-                        "Expected Route {} via {} not found in any routing table",
-                        route.dst,
+                        "Expected Route {network}/{prefix} via {} not found in any routing table",
                         route.gateway.map_or_else(|| "no gateway".into(), |g| g.to_string())
                     )));
                 }

@@ -88,7 +88,7 @@ impl Twin<'_> {
             .stdin(self.stdin(step).as_bytes());
         for (name, value) in &step.env {
             call = match value {
-                Some(value) => call.env(name, &self.fill(value)),
+                Some(value) => call.env(name, self.fill(value)),
                 None => call.unset(name),
             };
         }

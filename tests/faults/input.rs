@@ -1,9 +1,13 @@
 //! Input of all kinds: always exactly one error object, never a trace.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::symlink;
+
 use lab::{Call, Node, Suite, World};
 use serde_json::{Value, json};
 
-use crate::common::{bridge_with_all, ptp_with_all};
+use crate::common::{Site, bridge_with_all, ptp_with_all};
 
 const PLUGINS: [&str; 5] = ["bridge", "ptp", "loopback", "host-local", "static"];
 
@@ -111,6 +115,29 @@ fn names_that_are_too_long_are_refused() {
         .expect_error(7);
     assert!(error.msg.contains(long), "the text names it: {}", error.msg);
     World::of(&node, &[&pod]).must_be(&before, "after all that");
+}
+
+/// Also paths: the result would have to name the namespace by another.
+#[test]
+fn variables_that_are_no_text_are_refused_by_name() {
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    let undecodable = pod.link_in(&site.node).into_os_string();
+    let undecodable = OsString::from_vec([undecodable.as_bytes(), b"\xff"].concat());
+    symlink(pod.path(), &undecodable).unwrap();
+    let before = site.world(&[&pod]);
+    for name in
+        ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS", "CNI_PATH", "CNI_ARGS"]
+    {
+        for plugin in PLUGINS {
+            for command in ["ADD", "DEL", "CHECK", "STATUS"] {
+                let call = Call::new(plugin, command).netns(&pod.path()).conf(&site.conf);
+                let error = site.run(&call.env(name, &undecodable)).expect_error(4);
+                assert!(error.msg.contains(name), "{name}: {}", error.msg);
+            }
+        }
+    }
+    site.world(&[&pod]).must_be(&before, "after all that");
 }
 
 /// Runtimes cut what they log; the object must be whole on stdout, and stdout only.

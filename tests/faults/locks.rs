@@ -1,12 +1,20 @@
 //! Locks that others hold.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use lab::Call;
+use serde_json::{Value, json};
 
-use crate::common::{Site, bridge_with_all};
+use crate::common::{Site, bridge_with_all, ptp_with_all};
+
+/// podwire's own lock on iptables, below `/run`.
+const OWN_LOCK: &str = "podwire/iptables.lock";
+/// Longer than one wait for it, shorter than two.
+const ONE_WAIT: Duration = Duration::from_secs(50);
 
 /// host-local alone, so that nothing else can be what waits.
 fn site() -> Site {
@@ -14,10 +22,14 @@ fn site() -> Site {
         "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}))
 }
 
-fn lock_of(site: &Site) -> File {
-    let file = File::options().write(true).open(site.node.data().join("net1/lock")).unwrap();
+fn hold(lock: &Path) -> File {
+    let file = File::options().write(true).create(true).truncate(false).open(lock).unwrap();
     file.lock().unwrap();
     file
+}
+
+fn lock_of(site: &Site) -> File {
+    hold(&site.node.data().join("net1/lock"))
 }
 
 /// A bound that the runtime's own time-out does not reach; the harness kills what hangs.
@@ -79,4 +91,84 @@ fn status_takes_no_lock() {
     ipam["dataDir"] = json!(file);
     let conf = site.conf_with(&json!({"ipam": ipam}));
     site.run(&site.call("STATUS", &pod).conf(&conf)).expect_error(50);
+}
+
+/// A call that must give up with code 11 while `lock` is held, and not wait for it again to undo
+/// what it did.
+fn must_give_up(site: &Site, call: &Call, lock: &str) {
+    let held = hold(&site.node.run_dir().join(lock));
+    let started = Instant::now();
+    let error = site.run(call).expect_error(11);
+    assert!(started.elapsed() < ONE_WAIT, "{lock} was waited for for {:?}", started.elapsed());
+    assert!(error.msg.contains("lock"), "{}", error.msg);
+    drop(held);
+}
+
+fn add_must_give_up(conf: Value) {
+    let site = Site::new(conf);
+    let pod = site.node.pod("pod1");
+    let before = site.world(&[&pod]);
+    must_give_up(&site, &site.call("ADD", &pod), OWN_LOCK);
+    site.world(&[&pod]).must_be(&before, "after an ADD that could not get the lock");
+    let _ = site.add(&pod).ok();
+    let _ = site.del(&pod).ok();
+}
+
+/// What is not behind the lock is gone after the first DEL, and the rules after the second.
+fn del_must_give_up(conf: Value) {
+    let site = Site::new(conf);
+    let pod = site.node.pod("pod1");
+    let before = site.world(&[&pod]);
+    let _ = site.add(&pod).ok();
+    must_give_up(&site, &site.call("DEL", &pod), OWN_LOCK);
+    let left = site.world(&[&pod]).lines;
+    let (rules, others): (Vec<_>, Vec<_>) =
+        left.iter().filter(|line| !before.lines.contains(line)).partition(|l| l.contains("CNI-"));
+    assert!(!rules.is_empty(), "rules cannot be removed without the lock");
+    assert!(others.is_empty(), "DEL left {others:#?}");
+    let _ = site.del(&pod).ok();
+    site.world(&[&pod]).must_be(&before, "after a DEL that got the lock");
+}
+
+/// All at once, because each waits for half a minute.
+#[test]
+fn a_held_iptables_lock_is_waited_for_once() {
+    thread::scope(|scope| {
+        for conf in [bridge_with_all(), ptp_with_all()] {
+            let add = conf.clone();
+            scope.spawn(|| add_must_give_up(add));
+            scope.spawn(|| del_must_give_up(conf));
+        }
+    });
+}
+
+/// A `PATH` on which iptables is the old tables', whose programs share a lock with all others.
+fn legacy_iptables(dir: &Path) -> String {
+    for name in ["iptables-restore", "iptables-save", "ip6tables-restore", "ip6tables-save"] {
+        symlink("/usr/sbin/xtables-legacy-multi", dir.join(name)).unwrap();
+    }
+    dir.to_str().unwrap().to_owned()
+}
+
+fn legacy_must_give_up(conf: Value) {
+    let site = Site::new(conf);
+    let pod = site.node.pod("pod1");
+    let path = legacy_iptables(site.node.home());
+    let call = |command| site.call(command, &pod).env("PATH", &path);
+    let _ = site.run(&call("ADD")).ok();
+    let _ = site.run(&call("DEL")).ok();
+    let before = site.world(&[&pod]);
+    must_give_up(&site, &call("ADD"), "xtables.lock");
+    site.world(&[&pod]).must_be(&before, "after an ADD that could not get the lock");
+    let rules = site.node.sh("iptables-legacy-save -t nat; ip6tables-legacy-save -t nat");
+    assert!(rules.contains("POSTROUTING") && !rules.contains("CNI-"), "{rules}");
+}
+
+#[test]
+fn a_held_xtables_lock_is_an_error_that_says_try_again() {
+    thread::scope(|scope| {
+        for conf in [bridge_with_all(), ptp_with_all()] {
+            scope.spawn(|| legacy_must_give_up(conf));
+        }
+    });
 }

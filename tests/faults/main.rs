@@ -2,12 +2,15 @@
 
 mod check;
 mod common;
+mod crowd;
 mod input;
 mod kills;
+mod leases;
 mod locks;
 mod masquerade;
 mod parallel;
 mod rollback;
+mod routes;
 mod siblings;
 mod unheard;
 mod vanished;

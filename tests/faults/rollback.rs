@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lab::{Call, Pod, Suite};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
 
@@ -121,22 +121,6 @@ fn the_bridge_is_too_small_for_ipv6() {
     let text = site.add(&pod).expect_error(101).msg;
     assert!(text.contains("br0") && text.contains("1280"), "{text}");
     site.world(&[&pod]).without_bridge("br0").must_be(&before, "after a failed ADD");
-}
-
-/// What another's IPAM plugin gives is only known when it has.
-#[test]
-fn the_mtu_is_too_small_for_an_ipv6_address_of_a_foreign_plugin() {
-    let site = Site::new(ptp_with_all());
-    let pod = site.node.pod("pod1");
-    let result = r#"{"cniVersion":"1.0.0","ips":[{"address":"fd00::2/64","gateway":"fd00::1"}]}"#;
-    let (dir, log) = foreign_ipam(&site, result);
-    let conf = site.conf_with(&json!({"mtu": 1279, "ipMasq": false, "ipam": {"type": "foreign"}}));
-    let before = site.world(&[&pod]);
-    let add = site.call("ADD", &pod).conf(&conf).env("CNI_PATH", &dir);
-    let text = site.run(&add).expect_error(7).msg;
-    assert!(text.contains("mtu: 1279"), "{text}");
-    assert_eq!(fs::read_to_string(&log).unwrap(), "ADD\nDEL\n");
-    site.world(&[&pod]).must_be(&before, "after a failed ADD");
 }
 
 #[test]
@@ -285,36 +269,4 @@ fn the_disk_is_read_only() {
 #[test]
 fn the_disk_is_full() {
     disk_must_fail("rw", true, "full");
-}
-
-/// A plugin `foreign` whose ADD prints `result`: its directory, and where it writes its verbs.
-fn foreign_ipam(site: &Site, result: &str) -> (String, PathBuf) {
-    let log = site.node.home().join("ipam.log");
-    let dir = site.node.home().join("ipam");
-    fs::create_dir_all(&dir).unwrap();
-    let file = dir.join("foreign");
-    let script = format!(
-        "#!/bin/sh\necho $CNI_COMMAND >> {}\n[ $CNI_COMMAND != ADD ] || echo '{result}'\n",
-        log.display()
-    );
-    fs::write(&file, script).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    (path_text(&dir).to_owned(), log)
-}
-
-/// A foreign IPAM plugin that gave an address is called again to take it back.
-#[test]
-fn a_foreign_ipam_plugin_is_asked_to_release() {
-    let site = Site::new(bridge_with_all());
-    let pod = site.node.pod("pod1");
-    let result = r#"{"cniVersion":"1.0.0","ips":[{"address":"10.5.0.2/24"}],"routes":[{"dst":"10.9.0.0/24","gw":"172.30.0.1"}]}"#;
-    let (dir, log) = foreign_ipam(&site, result);
-    let conf: Value = site.conf_with(
-        &json!({"isDefaultGateway": false, "ipMasq": false, "ipam": {"type": "foreign"}}),
-    );
-    let before = site.world(&[&pod]);
-    let add = site.call("ADD", &pod).conf(&conf).env("CNI_PATH", &dir);
-    site.run(&add).expect_error(100);
-    assert_eq!(fs::read_to_string(&log).unwrap(), "ADD\nDEL\n");
-    site.world(&[&pod]).must_be(&before, "after a failed ADD");
 }

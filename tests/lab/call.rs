@@ -1,8 +1,11 @@
 //! One call of a CNI plugin: the environment, the configuration, and the answer.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
+use std::process::Command;
 
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::node::Node;
@@ -17,7 +20,7 @@ const SYSTEM_PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 pub struct Call {
     plugin: String,
     /// `None`: surely not set, not even to a default.
-    environment: BTreeMap<String, Option<String>>,
+    environment: BTreeMap<String, Option<OsString>>,
     stdin: Vec<u8>,
 }
 
@@ -74,7 +77,7 @@ impl Call {
     /// `CNI_NETNS`
     #[must_use]
     pub fn netns(self, path: &Path) -> Self {
-        self.env("CNI_NETNS", path.to_str().expect("the path is UTF-8"))
+        self.env("CNI_NETNS", path)
     }
 
     /// `CNI_IFNAME`
@@ -91,8 +94,8 @@ impl Call {
 
     /// Any variable.
     #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.insert(name.to_owned(), Some(value.to_owned()));
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.insert(name.to_owned(), Some(value.as_ref().to_owned()));
         self
     }
 
@@ -119,6 +122,10 @@ impl Call {
     /// Starts the plugin of `suite` on `node`; `CNI_PATH` is the suite's directory unless set before.
     #[must_use]
     pub fn start(&self, node: &Node, suite: &Suite) -> Started {
+        self.start_command(self.command(suite), node, suite)
+    }
+
+    pub(crate) fn command(&self, suite: &Suite) -> Command {
         let mut command = program(suite.plugin(&self.plugin));
         command.env_clear().env("CNI_PATH", suite.dir()).current_dir("/");
         for (name, value) in &self.environment {
@@ -127,6 +134,10 @@ impl Call {
                 None => command.env_remove(name),
             };
         }
+        command
+    }
+
+    pub(crate) fn start_command(&self, command: Command, node: &Node, suite: &Suite) -> Started {
         Started { running: node.start(command, &self.stdin), what: self.describe(suite) }
     }
 
@@ -137,8 +148,8 @@ impl Call {
     }
 
     fn describe(&self, suite: &Suite) -> String {
-        let shown = |(name, value): (&String, &Option<String>)| match value {
-            Some(value) => format!("{name}={value}"),
+        let shown = |(name, value): (&String, &Option<OsString>)| match value {
+            Some(value) => format!("{name}={}", value.display()),
             None => format!("no {name}"),
         };
         let variables: Vec<_> = self.environment.iter().map(shown).collect();
@@ -148,6 +159,10 @@ impl Call {
 }
 
 impl Started {
+    pub(crate) fn pid(&self) -> Pid {
+        self.running.pid()
+    }
+
     /// Kills the plugin with SIGKILL, not what it has started.
     pub fn kill(&mut self) {
         self.running.kill_alone();

@@ -8,6 +8,7 @@
 mod call;
 mod diff;
 mod node;
+mod peak;
 pub mod probe;
 mod process;
 

@@ -84,7 +84,7 @@ impl Running {
     /// Kills the program, and all that it started, with SIGKILL.
     pub fn kill(&self) {
         // It may have ended by itself already: that is no error here.
-        let _ = killpg(self.group(), Signal::SIGKILL);
+        let _ = killpg(self.pid(), Signal::SIGKILL);
     }
 
     /// Kills the program alone, as the kernel's out-of-memory killer would.
@@ -113,7 +113,8 @@ impl Running {
         }
     }
 
-    fn group(&self) -> Pid {
+    /// Its id, which is that of its process group as well.
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is positive"))
     }
 }

@@ -1,5 +1,6 @@
 //! A node with podwire, its pods, and the world outside.
 
+use lab::probe::must_reach;
 use lab::{Call, Node, Pod, Suite};
 use serde_json::{Value, json};
 
@@ -33,6 +34,14 @@ impl Network {
             conf["ipam"]["dataDir"] = json!(node.data());
         }
         Self { node, podwire: Suite::podwire(), conf }
+    }
+
+    /// The same with some keys added or replaced.
+    pub(crate) fn with(mut conf: Value, keys: &Value) -> Self {
+        for (key, value) in keys.as_object().expect("keys are an object") {
+            conf[key] = value.clone();
+        }
+        Self::new(conf)
     }
 
     /// Brings a pod up as a runtime does: loopback first, then the network.
@@ -74,9 +83,42 @@ impl Network {
         world
     }
 
+    /// Guests, their gateways and the node reach each other; the guests are seen as themselves.
+    pub(crate) fn is_whole_for(&self, one: &Guest, two: &Guest) {
+        for (from, to) in [(one, two), (two, one)] {
+            from.must_be_seen_by(&to.pod, [&to.v4, &to.v6], [&from.v4, &from.v6]);
+            for gateway in ["10.1.0.1", "fd00:1::1"] {
+                must_reach(&from.pod, &self.node, gateway);
+            }
+            for address in [&to.v4, &to.v6] {
+                must_reach(&self.node, &to.pod, address);
+            }
+        }
+    }
+
+    /// The world knows the guests by the node's addresses, and each other they know as themselves.
+    pub(crate) fn is_masqueraded(&self) {
+        let world = self.world();
+        let (one, two) = (self.guest("one"), self.guest("two"));
+        one.must_be_seen_by(&world, [WORLD4, WORLD6], [NODE4, NODE6]);
+        one.must_be_seen_by(&two.pod, [&two.v4, &two.v6], [&one.v4, &one.v6]);
+        self.leave(&one);
+        // The neighbour's rules are still there.
+        two.must_be_seen_by(&world, [WORLD4, WORLD6], [NODE4, NODE6]);
+        self.leave(&two);
+    }
+
     fn call(&self, command: &str, pod: &Pod) -> Call {
         let plugin = self.conf["type"].as_str().expect("a configuration has a type");
         Call::new(plugin, command).container(pod.name()).netns(&pod.path()).conf(&self.conf)
+    }
+}
+
+impl Guest {
+    /// The guest reaches `to` by its addresses, and comes from these.
+    pub(crate) fn must_be_seen_by(&self, to: &Pod, addresses: [&str; 2], from: [&str; 2]) {
+        let seen = addresses.map(|address| must_reach(&self.pod, to, address).to_string());
+        assert_eq!(seen, from);
     }
 }
 

@@ -7,25 +7,14 @@ use crate::network::{NODE4, NODE6, Network, WORLD4, WORLD6, dual};
 
 fn ptp(keys: &Value) -> Network {
     let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
-    let mut conf = json!({"type": "ptp", "ipam": dual(&routes)});
-    for (key, value) in keys.as_object().expect("keys are an object") {
-        conf[key] = value.clone();
-    }
-    Network::new(conf)
+    Network::with(json!({"type": "ptp", "ipam": dual(&routes)}), keys)
 }
 
 #[test]
 fn both_families_between_pods_and_gateway() {
     let network = ptp(&json!({}));
     let (one, two) = (network.guest("one"), network.guest("two"));
-    for (from, to) in [(&one, &two), (&two, &one)] {
-        let seen = [must_reach(&from.pod, &to.pod, &to.v4), must_reach(&from.pod, &to.pod, &to.v6)];
-        assert_eq!(seen.map(|a| a.to_string()), [from.v4.clone(), from.v6.clone()]);
-        must_reach(&network.node, &to.pod, &to.v4);
-        must_reach(&network.node, &to.pod, &to.v6);
-        must_reach(&from.pod, &network.node, "10.1.0.1");
-        must_reach(&from.pod, &network.node, "fd00:1::1");
-    }
+    network.is_whole_for(&one, &two);
     network.leave(&two);
     must_not_reach(&one.pod, &network.node, &two.v4);
     must_reach(&one.pod, &network.node, "fd00:1::1");
@@ -34,16 +23,7 @@ fn both_families_between_pods_and_gateway() {
 
 #[test]
 fn the_world_is_reached_by_masquerade() {
-    let network = ptp(&json!({"ipMasq": true}));
-    let world = network.world();
-    let (one, two) = (network.guest("one"), network.guest("two"));
-    assert_eq!(must_reach(&one.pod, &world, WORLD4).to_string(), NODE4);
-    assert_eq!(must_reach(&one.pod, &world, WORLD6).to_string(), NODE6);
-    assert_eq!(must_reach(&one.pod, &two.pod, &two.v4).to_string(), one.v4);
-    assert_eq!(must_reach(&one.pod, &two.pod, &two.v6).to_string(), one.v6);
-    network.leave(&one);
-    assert_eq!(must_reach(&two.pod, &world, WORLD6).to_string(), NODE6);
-    network.leave(&two);
+    ptp(&json!({"ipMasq": true})).is_masqueraded();
 }
 
 /// That the test above can fail: without masquerade no answer finds its way; with a route back it does.
@@ -55,8 +35,7 @@ fn the_world_needs_masquerade_or_a_route_back() {
     must_not_reach(&one.pod, &world, WORLD4);
     world
         .sh(&format!("ip route add 10.1.0.0/24 via {NODE4}; ip route add fd00:1::/64 via {NODE6}"));
-    assert_eq!(must_reach(&one.pod, &world, WORLD4).to_string(), one.v4);
-    assert_eq!(must_reach(&one.pod, &world, WORLD6).to_string(), one.v6);
+    one.must_be_seen_by(&world, [WORLD4, WORLD6], [&one.v4, &one.v6]);
     network.leave(&one);
 }
 

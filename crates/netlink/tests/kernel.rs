@@ -218,6 +218,51 @@ fn routes_keep_their_attributes() {
     assert!(!host.routes(true).unwrap().contains(&routes[0]));
 }
 
+/// Requests for routes to as many networks, more than are sent to the kernel at once, and more
+/// than it can refuse at once.
+fn many_routes(bridge: &Link) -> Vec<Request> {
+    let route = |number: u32| {
+        let network = std::net::Ipv4Addr::from(0x0a80_0000 + number * 256);
+        Request::add_route(&Route::new(cidr(&format!("{network}/24")), bridge.index), "br0")
+    };
+    (0..1000).map(route).collect()
+}
+
+#[test]
+fn any_number_of_requests_is_carried_out() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let bridge = bridge(&mut host);
+    let requests = many_routes(&bridge);
+    host.execute(&requests).unwrap();
+    assert_eq!(host.routes(true).unwrap().len(), requests.len());
+    let again: Vec<Request> = requests.into_iter().map(Request::or_exists).collect();
+    host.execute(&again).unwrap();
+    assert_eq!(host.execute_and_look_up(again, bridge.index).unwrap().name, "br0");
+}
+
+#[test]
+fn of_many_refusals_the_first_that_is_not_tolerated_is_told() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let bridge = bridge(&mut host);
+    let requests = many_routes(&bridge);
+    let (first, last) = requests.split_at(500);
+    host.execute(first).unwrap();
+    let wrong = Request::add_address(4711, "nothing", cidr("10.9.0.1/24"), PLAIN);
+    let mut all: Vec<Request> = first.iter().cloned().map(Request::or_exists).collect();
+    all.push(wrong.clone());
+    all.extend_from_slice(last);
+    all.extend_from_slice(last);
+    let error = host.execute(&all).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::ENODEV));
+    assert!(error.to_string().contains("10.9.0.1/24 to \"nothing\""), "{error}");
+    assert_eq!(host.routes(true).unwrap().len(), requests.len());
+    // The socket is as good as new: no answer is left in it.
+    assert_eq!(host.execute(&[wrong]).unwrap_err().errno(), Some(Errno::ENODEV));
+    assert_eq!(host.link_by_name("br0").unwrap().unwrap().index, bridge.index);
+}
+
 #[test]
 fn an_unreachable_gateway_is_explained() {
     let netns = namespace();

@@ -246,6 +246,16 @@ impl<'a> Sets<'a> {
     }
 }
 
+/// The gateway of an address or a subnet. It may lie elsewhere (169.254.1.1), but no route leads
+/// through one of the other family.
+pub(crate) fn gateway(fields: &Fields<'_>, network: Option<IpNetwork>) -> Option<IpAddr> {
+    let gateway = fields.address("gateway")?;
+    if let Some(network) = network.filter(|network| network.is_ipv4() != gateway.is_ipv4()) {
+        fields.invalid("gateway", format!("{gateway} is of another family than {network}"));
+    }
+    Some(gateway)
+}
+
 /// One range of set `set`.
 fn read_range(fields: &Fields<'_>, set: usize) -> Option<AddressRange> {
     let subnet = fields.cidr("subnet");
@@ -254,7 +264,7 @@ fn read_range(fields: &Fields<'_>, set: usize) -> Option<AddressRange> {
     }
     let first = fields.address("rangeStart");
     let last = fields.address("rangeEnd");
-    let gateway = fields.address("gateway");
+    let gateway = gateway(fields, subnet);
     match AddressRange::new(subnet?, first, last, gateway) {
         Ok(range) => Some(range),
         Err(problem) => {

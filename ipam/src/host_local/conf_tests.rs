@@ -68,6 +68,10 @@ fn problems_have_the_references_words_and_a_path() {
         ),
         (json!({"subnet": "10.1.0.0"}), "ipam.subnet: \"10.1.0.0\" is not in CIDR notation"),
         (
+            json!({"ranges": [[{"subnet": "fd00::/64", "gateway": "10.1.0.1"}]]}),
+            "ipam.ranges[0][0].gateway: 10.1.0.1 is of another family than fd00::/64",
+        ),
+        (
             json!({"subnet": "10.1.0.0/24", "exclude": ["10.1.0.0/24"]}),
             "ipam.subnet: range set 10.1.0.1-10.1.0.254 has no address to lease: all are gateway or in ipam.exclude",
         ),

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use cni::{AddResult, Call, Dns, decode::Fields};
 use nix::fcntl::OFlag;
 
-pub(crate) use conf::{Conf, routes, store_options};
+pub(crate) use conf::{Conf, gateway, routes, store_options};
 pub use status::status;
 
 use crate::Error;

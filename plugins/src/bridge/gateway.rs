@@ -144,6 +144,17 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_of_the_other_family_is_refused() {
+        for conf_text in ["{}", r#"{"isGateway":true}"#, r#"{"isDefaultGateway":true}"#] {
+            for (address, gateway) in [("10.1.0.9/24", "fd00::1"), ("fd00::9/64", "10.1.0.1")] {
+                let mut result = result(&[(address, Some(gateway))], &[]);
+                let error = complete(&conf(conf_text), &mut result).unwrap_err().to_string();
+                assert!(error.contains(address) && error.contains(gateway), "{error}");
+            }
+        }
+    }
+
+    #[test]
     fn a_bridge_that_is_no_gateway_gets_no_address() {
         let mut result = result(&[("10.1.0.9/24", Some("10.1.0.1"))], &[]);
         assert!(complete(&conf("{}"), &mut result).unwrap().is_empty());

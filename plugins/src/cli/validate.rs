@@ -174,7 +174,11 @@ mod tests {
             {"type":"bridge","isGatway":true,"vlan":5000,
              "ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.5/24"}]]}},
             {"type":"portmap","snat":true},
-            {"type":"ptp"}]}"#;
+            {"type":"ptp"},
+            {"type":"bridge","ipam":{"type":"host-local",
+             "ranges":[[{"subnet":"10.1.0.0/24","gateway":"fd00::1"}]]}},
+            {"type":"ptp","ipam":{"type":"static",
+             "addresses":[{"address":"fd00::5/64","gateway":"10.1.0.1"}]}}]}"#;
         let told = told(text);
         for expected in [
             "name: invalid characters",
@@ -184,6 +188,8 @@ mod tests {
             "warning: plugins[0].isGatway: unknown key",
             "warning: plugins[1].type: podwire has no plugin \"portmap\"",
             "plugins[2].ipam: missing",
+            "plugins[3].ipam.ranges[0][0].gateway: fd00::1 is of another family",
+            "plugins[4].ipam.addresses[0].gateway: 10.1.0.1 is of another family",
         ] {
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");
         }

@@ -30,7 +30,7 @@ fn wrong_ranges() -> Vec<(&'static str, Value)> {
         ("end-outside", range(json!({"rangeEnd": "10.2.0.5"}))),
         ("start-after-end", range(json!({"rangeStart": "10.1.0.60", "rangeEnd": "10.1.0.50"}))),
         ("start-of-the-other-family", range(json!({"rangeStart": "fd00::1"}))),
-        ("gateway-of-the-other-family", range(json!({"rangeStart": "10.1.0.300"}))),
+        ("start-rubbish", range(json!({"rangeStart": "10.1.0.300"}))),
         ("subnet-rubbish", range(json!({"subnet": "rubbish"}))),
         ("subnet-missing", json!([[{}]])),
         ("empty-set", json!([[]])),
@@ -50,6 +50,11 @@ fn wrong_configurations() -> Vec<Case> {
         host_local("two-of-a-family-0.2.0", two()).version("0.2.0").fails(7),
         host_local("two-of-a-family-0.1.0", two()).version("0.1.0").fails(7),
         host_local("two-of-a-family-0.3.1", two()).version("0.3.1"),
+        host_local(
+            "gateway-of-the-other-family",
+            json!({"ranges": [[{"subnet": "10.1.0.0/24", "gateway": "fd00::1"}]]}),
+        )
+        .refused(7, "gateway-of-the-other-family"),
         host_local("ranges-not-a-list", json!({"ranges": {"subnet": "10.1.0.0/24"}})).fails(6),
         host_local("ranges-not-nested", json!({"ranges": [{"subnet": "10.1.0.0/24"}]})).fails(6),
         host_local("subnet-a-number", json!({"ranges": [[{"subnet": 10}]]})).fails(6),

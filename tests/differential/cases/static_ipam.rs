@@ -84,6 +84,11 @@ fn errors() -> Vec<Case> {
             json!({"addresses": [{"address": "10.1.0.7/24", "gateway": "x"}]}),
         )
         .fails(7),
+        static_ipam(
+            "gateway-of-the-other-family",
+            json!({"addresses": [{"address": "10.1.0.7/24", "gateway": "fd00::1"}]}),
+        )
+        .refused(7, "gateway-of-the-other-family"),
         static_ipam("cni-args-without-prefix", one()).fails(4).env("CNI_ARGS", "IP=10.1.0.8"),
         static_ipam("cni-args-gateway-rubbish", one())
             .fails(4)
