@@ -47,8 +47,9 @@ pub(crate) fn attachment(call: &Call) -> Result<Attachment, Error> {
 }
 
 impl Attachment {
-    /// Checks the container's link, a veth; the calling thread is in the container's namespace.
-    pub(crate) fn check_veth(&self, socket: &mut Socket) -> Result<Link, Error> {
+    /// Checks the container's link, a veth, which ADD set up or left down; the calling thread is in
+    /// the container's namespace.
+    pub(crate) fn check_veth(&self, socket: &mut Socket, was_up: bool) -> Result<Link, Error> {
         let name = &self.interface.name;
         let link = socket
             .link_by_name(name)?
@@ -65,6 +66,9 @@ impl Attachment {
                 self.interface.mac
             )));
         }
+        if was_up && !link.is_up {
+            return Err(changed(format!("container interface {name:?} is down")));
+        }
         Ok(link)
     }
 
@@ -77,9 +81,6 @@ impl Attachment {
         socket: &mut Socket,
         link: &Link,
     ) -> Result<(), Error> {
-        if !self.result.ips.is_empty() && !link.is_up {
-            return Err(changed(format!("container interface {:?} is down", link.name)));
-        }
         let found = socket.addresses(link.index, &link.name)?;
         let position = self.result.interfaces.iter().position(|entry| *entry == self.interface);
         let is_ours = |index: Option<i64>| match (index, position) {

@@ -33,11 +33,22 @@ fn must_be_found(conf: Value, at: At, change: &str, text: &str) {
     assert!(error.msg.contains(text), "{change}: {}", error.msg);
 }
 
+fn level_two() -> Value {
+    json!({"cniVersion": "1.0.0", "name": "net1", "type": "bridge", "bridge": "br0"})
+}
+
 #[test]
 fn a_bridge_that_is_no_gateway_may_follow_its_ports() {
-    let level_two =
-        json!({"cniVersion": "1.0.0", "name": "net1", "type": "bridge", "bridge": "br0"});
-    let reply = check_after(level_two, At::Node, "ip link set br0 address 02:00:00:00:00:99");
+    let reply = check_after(level_two(), At::Node, "ip link set br0 address 02:00:00:00:00:99");
+    assert!(reply.succeeded(), "{reply}");
+}
+
+#[test]
+fn a_link_without_addresses_is_up_unless_it_was_asked_to_be_down() {
+    must_be_found(level_two(), At::Pod, "ip link set eth0 down", "\"eth0\" is down");
+    let mut down = level_two();
+    down["disableContainerInterface"] = json!(true);
+    let reply = check_after(down, At::Pod, "true");
     assert!(reply.succeeded(), "{reply}");
 }
 

@@ -25,7 +25,7 @@ pub(super) fn check(call: &Call) -> Result<(), Error> {
     let container = {
         let _entered = netns.enter()?;
         let mut socket = Socket::open()?;
-        let link = attachment.check_veth(&mut socket)?;
+        let link = attachment.check_veth(&mut socket, !conf.disable_container_interface)?;
         attachment.check_addresses_and_routes(&mut socket, &link)?;
         link
     };

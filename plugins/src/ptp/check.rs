@@ -16,6 +16,6 @@ pub(super) fn check(call: &Call) -> Result<(), Error> {
     let attachment = prev_result::attachment(call)?;
     let _entered = netns.enter()?;
     let mut socket = Socket::open()?;
-    let link = attachment.check_veth(&mut socket)?;
+    let link = attachment.check_veth(&mut socket, true)?;
     attachment.check_addresses_and_routes(&mut socket, &link)
 }
