@@ -11,10 +11,16 @@ use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
 
-/// podwire's own lock on iptables, below `/run`.
-const OWN_LOCK: &str = "podwire/iptables.lock";
-/// Longer than one wait for it, shorter than two.
-const ONE_WAIT: Duration = Duration::from_secs(50);
+/// A lock below `/run`, and a time that is longer than one wait for it and shorter than two.
+struct Lock {
+    name: &'static str,
+    one_wait: Duration,
+}
+
+/// podwire's own lock on iptables.
+const OWN_LOCK: Lock = Lock { name: "podwire/iptables.lock", one_wait: Duration::from_secs(50) };
+/// The lock of all programs that use the old tables.
+const XTABLES_LOCK: Lock = Lock { name: "xtables.lock", one_wait: Duration::from_secs(18) };
 
 /// host-local alone, so that nothing else can be what waits.
 fn site() -> Site {
@@ -95,11 +101,12 @@ fn status_takes_no_lock() {
 
 /// A call that must give up with code 11 while `lock` is held, and not wait for it again to undo
 /// what it did.
-fn must_give_up(site: &Site, call: &Call, lock: &str) {
-    let held = hold(&site.node.run_dir().join(lock));
+fn must_give_up(site: &Site, call: &Call, lock: &Lock) {
+    let held = hold(&site.node.run_dir().join(lock.name));
     let started = Instant::now();
     let error = site.run(call).expect_error(11);
-    assert!(started.elapsed() < ONE_WAIT, "{lock} was waited for for {:?}", started.elapsed());
+    let waited = started.elapsed();
+    assert!(waited < lock.one_wait, "{} was waited for for {waited:?}", lock.name);
     assert!(error.msg.contains("lock"), "{}", error.msg);
     drop(held);
 }
@@ -108,7 +115,7 @@ fn add_must_give_up(conf: Value) {
     let site = Site::new(conf);
     let pod = site.node.pod("pod1");
     let before = site.world(&[&pod]);
-    must_give_up(&site, &site.call("ADD", &pod), OWN_LOCK);
+    must_give_up(&site, &site.call("ADD", &pod), &OWN_LOCK);
     site.world(&[&pod]).must_be(&before, "after an ADD that could not get the lock");
     let _ = site.add(&pod).ok();
     let _ = site.del(&pod).ok();
@@ -120,7 +127,7 @@ fn del_must_give_up(conf: Value) {
     let pod = site.node.pod("pod1");
     let before = site.world(&[&pod]);
     let _ = site.add(&pod).ok();
-    must_give_up(&site, &site.call("DEL", &pod), OWN_LOCK);
+    must_give_up(&site, &site.call("DEL", &pod), &OWN_LOCK);
     let left = site.world(&[&pod]).lines;
     let (rules, others): (Vec<_>, Vec<_>) =
         left.iter().filter(|line| !before.lines.contains(line)).partition(|l| l.contains("CNI-"));
@@ -158,7 +165,7 @@ fn legacy_must_give_up(conf: Value) {
     let _ = site.run(&call("ADD")).ok();
     let _ = site.run(&call("DEL")).ok();
     let before = site.world(&[&pod]);
-    must_give_up(&site, &call("ADD"), "xtables.lock");
+    must_give_up(&site, &call("ADD"), &XTABLES_LOCK);
     site.world(&[&pod]).must_be(&before, "after an ADD that could not get the lock");
     let rules = site.node.sh("iptables-legacy-save -t nat; ip6tables-legacy-save -t nat");
     assert!(rules.contains("POSTROUTING") && !rules.contains("CNI-"), "{rules}");
