@@ -131,7 +131,7 @@ impl Client {
                     Some(errno) => Err(refusal(&what, answer.bytes, errno)),
                     None => {
                         let attributes = answer.bytes.get(message::HEADERS..).unwrap_or_default();
-                        jumps.extend(rule::read_jump(attributes, table.is_ipv4, chain, target));
+                        jumps.extend(rule::read_jump(attributes, table, chain, target));
                         Ok(false)
                     }
                 }

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use super::Table;
 use crate::attributes::{attributes, find, network_number};
 
+const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
@@ -43,12 +45,13 @@ fn is_text(bytes: &[u8], text: &str) -> bool {
     bytes.strip_suffix(&[0]) == Some(text.as_bytes())
 }
 
-/// The rule with these attributes, if it is one of `chain` (old kernels list those of all chains)
-/// that jumps to `target`.
-pub(super) fn read_jump(rule: &[u8], is_ipv4: bool, chain: &str, target: &str) -> Option<Jump> {
+/// The rule with these attributes, if it is one of the table's `chain` (old kernels list those of
+/// all) that jumps to `target`.
+pub(super) fn read_jump(rule: &[u8], table: Table<'_>, chain: &str, target: &str) -> Option<Jump> {
+    find(rule, RULE_TABLE).filter(|name| is_text(name, table.name))?;
     find(rule, RULE_CHAIN).filter(|name| is_text(name, chain))?;
     let handle = u64::from_be_bytes(find(rule, RULE_HANDLE)?.try_into().ok()?);
-    let mut source = SourceMatch { is_ipv4, loaded: None, found: None };
+    let mut source = SourceMatch { is_ipv4: table.is_ipv4, loaded: None, found: None };
     let mut jumps = false;
     for (_, expression) in attributes(find(rule, RULE_EXPRESSIONS)?) {
         let name = find(expression, EXPRESSION_NAME)?;
