@@ -51,7 +51,10 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
             IFLA_LINK => link.peer = number(payload),
             IFLA_MASTER => link.controller = number(payload),
             IFLA_OPERSTATE => link.oper_state = State::from(*payload.first()?),
-            IFLA_LINKINFO => link.kind = find(payload, IFLA_INFO_KIND).map(text)?,
+            // Hardware that is a port has only the kind of what it is a port of.
+            IFLA_LINKINFO => {
+                link.kind = find(payload, IFLA_INFO_KIND).map(text).unwrap_or_default()
+            }
             IFLA_AF_SPEC => link.accepts_advertisements = accepts_advertisements(payload),
             _ => {}
         }
@@ -63,4 +66,50 @@ fn accepts_advertisements(families: &[u8]) -> Option<bool> {
     let conf = find(find(families, AF_INET6)?, IFLA_INET6_CONF)?;
     let value = conf.get(DEVCONF_ACCEPT_RA * 4..)?.get(..4)?;
     Some(number(value)? != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(4 + payload.len()).unwrap();
+        let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn message(attributes: &[Vec<u8>]) -> Vec<u8> {
+        let header = [0, 7, IFF_UP | IFF_PROMISC, 0].map(u32::to_ne_bytes).concat();
+        [header, attributes.concat()].concat()
+    }
+
+    #[test]
+    fn hardware_that_is_a_port_has_no_kind() {
+        const IFLA_INFO_SLAVE_KIND: u16 = 4;
+        let info = attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0");
+        let mut conf = vec![0; DEVCONF_ACCEPT_RA * 4];
+        conf.extend(2u32.to_ne_bytes());
+        let ipv6 = attribute(AF_INET6, &attribute(IFLA_INET6_CONF, &conf));
+        let link = read(&message(&[
+            attribute(IFLA_IFNAME, b"eth0\0"),
+            attribute(IFLA_MTU, &1500u32.to_ne_bytes()),
+            attribute(IFLA_LINKINFO, &info),
+            attribute(IFLA_AF_SPEC, &ipv6),
+        ]))
+        .unwrap();
+        assert_eq!((link.index, link.name.as_str(), link.mtu), (7, "eth0", 1500));
+        assert_eq!((link.kind.as_str(), link.accepts_advertisements), ("", Some(true)));
+        assert!(link.is_up && link.is_promiscuous && !link.is_loopback);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_link() {
+        let whole = message(&[attribute(IFLA_MTU, &1500u32.to_ne_bytes())]);
+        assert!(read(&whole).is_some());
+        assert!(read(&whole[..15]).is_none());
+        assert_eq!(read(&whole[..20]).unwrap().mtu, 0);
+        assert!(read(&message(&[attribute(IFLA_MTU, &[1, 2])])).is_none());
+    }
 }
