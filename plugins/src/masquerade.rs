@@ -88,6 +88,15 @@ pub(crate) fn set_up_or_undo(
     result
 }
 
+/// Where the programs must look for rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Places {
+    /// nf_tables.
+    nftables: bool,
+    /// The tables that iptables used before.
+    legacy: bool,
+}
+
 /// Which of a chain's jumps to remove. Attachments of one container to one network share a chain.
 #[derive(Debug, Clone, Copy)]
 enum Which<'a> {
@@ -138,8 +147,8 @@ fn tear_down_of(
     kernel: &mut KernelTables,
 ) -> Result<(), Error> {
     let chain = &identity.chain;
-    let mut must_look = |family| kernel.remove(family, chain, which);
-    iptables::tear_down(&mut OsRunner, chain, which, &mut must_look)
+    let mut look_in = |family| kernel.remove(family, chain, which);
+    iptables::tear_down(&mut OsRunner, chain, which, &mut look_in)
 }
 
 /// Removes the rules of the call's network that are for none of the containers in `valid`.
@@ -149,7 +158,7 @@ pub(crate) fn collect_garbage<'a>(
 ) -> Result<(), Error> {
     let network = &call.conf.name;
     let valid: Vec<String> = valid.map(|id| Identity::new(network, id).chain).collect();
-    iptables::collect_garbage(&mut OsRunner, network, &valid)
+    iptables::collect_garbage(&mut OsRunner, network, &valid, &mut nftables::places)
 }
 
 /// The addresses that ADD gave to the call's interface; `None` when that is not known.
@@ -164,25 +173,40 @@ fn attachment_addresses(call: &Call) -> Option<Vec<IpNetwork>> {
     (!addresses.is_empty()).then_some(addresses)
 }
 
-/// A protocol family and its programs.
+/// The programs of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Family {
+struct Programs {
     restore: &'static str,
     save: &'static str,
+}
+
+/// A protocol family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Family {
+    /// Those that the node uses, for whichever tables.
+    programs: Programs,
+    /// Those that are for the tables of old whatever the node uses, where it has them.
+    legacy_programs: Programs,
     multicast: &'static str,
     is_ipv4: bool,
 }
 
 const FAMILIES: [Family; 2] = [
     Family {
-        restore: "iptables-restore",
-        save: "iptables-save",
+        programs: Programs { restore: "iptables-restore", save: "iptables-save" },
+        legacy_programs: Programs {
+            restore: "iptables-legacy-restore",
+            save: "iptables-legacy-save",
+        },
         multicast: "224.0.0.0/4",
         is_ipv4: true,
     },
     Family {
-        restore: "ip6tables-restore",
-        save: "ip6tables-save",
+        programs: Programs { restore: "ip6tables-restore", save: "ip6tables-save" },
+        legacy_programs: Programs {
+            restore: "ip6tables-legacy-restore",
+            save: "ip6tables-legacy-save",
+        },
         multicast: "ff00::/8",
         is_ipv4: false,
     },

@@ -55,18 +55,15 @@ struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// The error number, if it is an error or an acknowledgement (0), or the end of a dump.
-    fn errno(&self) -> Option<Errno> {
+    /// The error number, if it is an error, an acknowledgement (0) or the end of a dump (0).
+    fn code(&self) -> Option<i32> {
         if self.kind != NLMSG_ERROR && self.kind != NLMSG_DONE {
             return None;
         }
         let code = self.bytes.get(NLMSG_HEADER..NLMSG_HEADER + 4)?.try_into().ok()?;
-        Some(Errno::from_raw(i32::from_ne_bytes(code).saturating_abs()))
+        Some(i32::from_ne_bytes(code).saturating_abs())
     }
 }
-
-/// No error.
-const ACKNOWLEDGED: Errno = Errno::UnknownErrno;
 
 impl Client {
     /// Opens a socket in the calling thread's namespace; `None` when the kernel has no nf_tables.
@@ -96,7 +93,7 @@ impl Client {
         self.send(&Message::get_chain(table, chain, sequence).into_bytes(), &what)?;
         let mut verdict = None;
         self.receive(&what, sequence, |answer| {
-            verdict = Some(answer.errno());
+            verdict = Some(answer.code().map(Errno::from_raw));
             Ok(true)
         })?;
         match verdict {
@@ -126,9 +123,9 @@ impl Client {
             let mut is_interrupted = false;
             self.receive(&what, sequence, |answer| {
                 is_interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
-                match answer.errno() {
-                    Some(ACKNOWLEDGED) => Ok(true),
-                    Some(errno) => Err(refusal(&what, answer.bytes, errno)),
+                match answer.code() {
+                    Some(0) => Ok(true),
+                    Some(code) => Err(refusal(&what, answer.bytes, code)),
                     None => {
                         let attributes = answer.bytes.get(message::HEADERS..).unwrap_or_default();
                         jumps.extend(rule::read_jump(attributes, table, chain, target));
@@ -171,9 +168,9 @@ impl Client {
         self.sequence = last;
         self.send(&bytes, &what)?;
         // The last change is acknowledged, and refusals are always answered.
-        self.receive_range(&what, first..=last, |answer| match answer.errno() {
-            Some(ACKNOWLEDGED) => Ok(true),
-            Some(errno) => Err(refusal(&what, answer.bytes, errno)),
+        self.receive_range(&what, first..=last, |answer| match answer.code() {
+            Some(0) => Ok(true),
+            Some(code) => Err(refusal(&what, answer.bytes, code)),
             None => Ok(false),
         })
     }
@@ -229,7 +226,8 @@ impl Client {
     }
 }
 
-fn refusal(what: &str, answer: &[u8], errno: Errno) -> Error {
+fn refusal(what: &str, answer: &[u8], code: i32) -> Error {
+    let errno = Errno::from_raw(code);
     Error::Refused { what: what.into(), explanation: explanation(answer), errno }
 }
 
@@ -247,14 +245,16 @@ mod tests {
 
     #[test]
     fn only_errors_and_ends_have_an_error_number() {
-        let errno = |kind, errno| {
+        let code = |kind, errno| {
             let bytes = answer(kind, errno);
-            Answer { kind, flags: 0, bytes: &bytes }.errno()
+            Answer { kind, flags: 0, bytes: &bytes }.code()
         };
-        assert_eq!(errno(NLMSG_ERROR, Errno::EPERM as i32), Some(Errno::EPERM));
-        assert_eq!(errno(NLMSG_ERROR, 0), Some(ACKNOWLEDGED));
-        assert_eq!(errno(NLMSG_DONE, 0), Some(ACKNOWLEDGED));
-        assert_eq!(errno(10 << 8 | 3, 0), None);
-        assert_eq!(Answer { kind: NLMSG_ERROR, flags: 0, bytes: &[0; 5] }.errno(), None);
+        assert_eq!(code(NLMSG_ERROR, Errno::EPERM as i32), Some(1));
+        // ENOTSUPP, which is the kernel's own.
+        assert_eq!(code(NLMSG_ERROR, 524), Some(524));
+        assert_eq!(code(NLMSG_ERROR, 0), Some(0));
+        assert_eq!(code(NLMSG_DONE, 0), Some(0));
+        assert_eq!(code(10 << 8 | 3, 0), None);
+        assert_eq!(Answer { kind: NLMSG_ERROR, flags: 0, bytes: &[0; 5] }.code(), None);
     }
 }

@@ -44,6 +44,7 @@ fn jumps_are_found_with_their_sources() {
         "! -s 10.9.0.1/32 -j CNI-a".to_owned(),
         "-d 10.9.0.1/32 -p tcp --dport 80 -j CNI-a".to_owned(),
         "-d 10.9.0.1/32 -s 10.9.0.2/32 -p tcp --dport 80 -j CNI-a".to_owned(),
+        "-s 10.9.0.3/32 -g CNI-a".to_owned(),
     ]);
     let lines: String = rules.iter().map(|rule| format!("-A POSTROUTING {rule}\n")).collect();
     run("iptables-restore", &format!("*nat\n-N CNI-a\n-N CNI-b\n{lines}COMMIT\n"));
@@ -57,7 +58,7 @@ fn jumps_are_found_with_their_sources() {
     let expected: Vec<Option<String>> = sources
         .iter()
         .map(|source| Some((*source).to_owned()))
-        .chain([None, None, Some("10.9.0.2/32".to_owned())])
+        .chain([None, None, Some("10.9.0.2/32".to_owned()), Some("10.9.0.3/32".to_owned())])
         .collect();
     assert_eq!(found, expected);
     assert!(client.jumps(NAT, "PREROUTING", "CNI-a").unwrap().is_empty());

@@ -6,7 +6,9 @@ use cni::ErrorObject;
 use ipnetwork::IpNetwork;
 use runner::{Error as RunError, Lock, Output, Program, Runner};
 
-use super::{CHAIN_PREFIX, FAMILIES, Family, Identity, Rules, Which, lock, quoted_comment};
+use super::{
+    CHAIN_PREFIX, FAMILIES, Family, Identity, Places, Programs, Rules, Which, lock, quoted_comment,
+};
 use crate::error::{Error, warn};
 
 /// `iptables-restore` waits this long for other programs' lock.
@@ -28,7 +30,11 @@ pub(super) fn set_up(
         let addresses: Vec<IpNetwork> = addresses.iter().filter(of_family).copied().collect();
         if !addresses.is_empty() {
             let rules = Rules::new(family, identity, &addresses);
-            set_up_family(&mut Tool { runner, family, lock: lock.as_ref() }, identity, &rules)?;
+            set_up_family(
+                &mut Tool { runner, programs: family.programs, lock: lock.as_ref() },
+                identity,
+                &rules,
+            )?;
         }
     }
     Ok(())
@@ -68,31 +74,38 @@ fn is_declaration(line: &str, chain: &str) -> bool {
     name == Some(chain)
 }
 
-/// Removes an attachment's rules from the tables that `must_look` names, whichever suite made them,
-/// by the name of their chain.
+/// Removes an attachment's rules from where `look_in` says, whichever suite made them, by the name of
+/// their chain.
 pub(super) fn tear_down(
     runner: &mut dyn Runner,
     chain: &str,
     which: Which<'_>,
-    must_look: &mut dyn FnMut(Family) -> bool,
+    look_in: &mut dyn FnMut(Family) -> Places,
 ) -> Result<(), Error> {
     let lock = lock::open();
     lock.as_ref().map_or(Ok(()), Lock::acquire).map_err(Error::Lock)?;
+    let lines_for = |saved: &str| removal_lines(saved, chain, which);
     let mut errors = Vec::new();
     for family in FAMILIES {
-        if must_look(family) {
-            let mut tool = Tool { runner, family, lock: lock.as_ref() };
-            errors.extend(tool.remove(|saved| removal_lines(saved, chain, which)).err());
+        match remove(runner, lock.as_ref(), family, look_in(family), &lines_for) {
+            // A pod must be able to go from a node whose programs were taken away.
+            Err(error) if is_missing(&error) => {
+                let text = ErrorObject::from(error).msg;
+                warn(&format!("{text}: leaving its rules, if there are any"));
+            }
+            result => errors.extend(result.err()),
         }
     }
     Error::of_teardown(errors)
 }
 
-/// Removes the rules of the containers in `network` whose chains are not among `valid`.
+/// Removes the rules of the containers in `network` whose chains are not among `valid`, from where
+/// `look_in` says.
 pub(super) fn collect_garbage(
     runner: &mut dyn Runner,
     network: &str,
     valid: &[String],
+    look_in: &mut dyn FnMut(Family) -> Places,
 ) -> Result<(), Error> {
     let lines_for = |saved: &str| {
         let chains = chains(saved, network);
@@ -100,44 +113,73 @@ pub(super) fn collect_garbage(
         stale.flat_map(|chain| removal_lines(saved, chain, Which::AllBut(&[]))).collect()
     };
     let lock = lock::open();
+    lock.as_ref().map_or(Ok(()), Lock::acquire).map_err(Error::Lock)?;
     let mut errors = Vec::new();
     for family in FAMILIES {
-        let mut tool = Tool { runner, family, lock: lock.as_ref() };
-        errors.extend(tool.remove(lines_for).err());
+        let removed = remove(runner, lock.as_ref(), family, look_in(family), &lines_for);
+        errors.extend(removed.err());
     }
     Error::of_teardown(errors)
 }
 
-/// The chains of the containers in `network`, each once: where rules with its comment lead. The
-/// comment's end does not matter, because iptables cuts it off after 255 bytes.
+/// The chains of the containers in `network`, each once: those that have rules with its comment, or
+/// where such rules lead. The comment's end does not matter, because iptables cuts it off after 255
+/// bytes.
 fn chains<'a>(saved: &'a str, network: &str) -> Vec<&'a str> {
     let marker = quoted_comment(&Identity::new(network, ""));
     let marker = marker.trim_end_matches("\\\"\"");
-    let leading = saved.lines().filter(|line| line.contains(marker));
-    let target = |line: &'a str| line.rsplit_once(" -j ").map(|(_, target)| target);
-    let mut chains: Vec<&str> =
-        leading.filter_map(target).filter(|target| target.starts_with(CHAIN_PREFIX)).collect();
+    let of_network = saved.lines().filter(|line| line.contains(marker));
+    let chains = of_network.flat_map(|line| {
+        let target = line.rsplit_once(" -j ").map(|(_, target)| target);
+        let own = line.strip_prefix("-A ").and_then(|rule| rule.split(' ').next());
+        [target, own].into_iter().flatten()
+    });
+    let mut chains: Vec<&str> = chains.filter(|name| name.starts_with(CHAIN_PREFIX)).collect();
     chains.sort_unstable();
     chains.dedup();
     chains
 }
 
-fn is_absent(error: &Error) -> bool {
-    match error {
-        Error::Program { source: RunError::NotFound(_), .. } => true,
-        Error::ProgramFailed { stderr, .. } => {
-            stderr.contains("does not exist") || stderr.contains("can't initialize")
+/// Takes the lines that `lines_for` gives for a table from the tables of a family.
+fn remove(
+    runner: &mut dyn Runner,
+    lock: Option<&Lock>,
+    family: Family,
+    mut places: Places,
+    lines_for: &dyn Fn(&str) -> Vec<String>,
+) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    if places.legacy {
+        match (Tool { runner, programs: family.legacy_programs, lock }).remove(lines_for) {
+            // Where there are no two kinds, the node's may be for the tables of old.
+            Err(error) if is_missing(&error) => places.nftables = true,
+            result => errors.extend(result.err()),
         }
-        _ => false,
     }
+    if places.nftables {
+        let mut tool = Tool { runner, programs: family.programs, lock };
+        errors.extend(tool.remove(lines_for).err());
+    }
+    Error::of_teardown(errors)
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::Program { source: RunError::NotFound(_), .. })
+}
+
+/// Whether the kernel has no such table.
+fn is_absent(error: &Error) -> bool {
+    matches!(error, Error::ProgramFailed { stderr, .. }
+        if stderr.contains("does not exist") || stderr.contains("can't initialize"))
 }
 
 /// The lines that remove jumps to `chain`, and the chain when no other jump needs it.
 fn removal_lines(saved: &str, chain: &str, which: Which<'_>) -> Vec<String> {
-    let target = format!(" -j {chain}");
+    let targets = [format!(" -j {chain}"), format!(" -g {chain}")];
+    let leads_there = |rule: &&str| targets.iter().any(|target| rule.ends_with(target));
     let rules = saved.lines().filter_map(|line| line.strip_prefix("-A "));
     let (ours, others): (Vec<&str>, Vec<&str>) =
-        rules.filter(|rule| rule.ends_with(&target)).partition(|rule| which.includes(source(rule)));
+        rules.filter(leads_there).partition(|rule| which.includes(source(rule)));
     let mut lines: Vec<String> = ours.iter().map(|rule| format!("-D {rule}")).collect();
     let is_there = saved.lines().any(|line| is_declaration(line, chain));
     if is_there && others.is_empty() {
@@ -156,7 +198,7 @@ fn source(rule: &str) -> Option<IpNetwork> {
 
 /// Whether the programs are there: without them no ADD that masquerades can succeed.
 pub(crate) fn available() -> Result<(), Error> {
-    let program = FAMILIES.first().map_or("", |family| family.restore);
+    let program = FAMILIES.first().map_or("", |family| family.programs.restore);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     if is_there {
@@ -165,10 +207,10 @@ pub(crate) fn available() -> Result<(), Error> {
     Err(Error::NotAvailable(format!("ipMasq needs {program}, which is not in PATH")))
 }
 
-/// The programs of one family.
+/// The programs of one family, and what they run under.
 struct Tool<'a> {
     runner: &'a mut dyn Runner,
-    family: Family,
+    programs: Programs,
     lock: Option<&'a Lock>,
 }
 
@@ -177,7 +219,7 @@ impl Tool<'_> {
     fn restore(&mut self, lines: &[String]) -> Result<(), Error> {
         let input = format!("*nat\n{}\nCOMMIT\n", lines.join("\n"));
         let args = ["--noflush", "-w", XTABLES_WAIT_SECONDS];
-        self.run(self.family.restore, &args, input.as_bytes()).map(|_| ())
+        self.run(self.programs.restore, &args, input.as_bytes()).map(|_| ())
     }
 
     /// One read and, where there is something to remove, one write.
@@ -187,19 +229,14 @@ impl Tool<'_> {
                 lines if lines.is_empty() => Ok(()),
                 lines => self.restore(&lines),
             },
-            // Without the program or the kernel's table nobody can have made rules.
-            Err(error) if is_absent(&error) => {
-                let text = ErrorObject::from(error).msg;
-                warn(&format!("{text}: leaving its rules, if there are any"));
-                Ok(())
-            }
+            Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
     /// The nat table as text.
     fn save(&mut self) -> Result<String, Error> {
-        let output = self.run(self.family.save, &["-t", "nat"], b"")?;
+        let output = self.run(self.programs.save, &["-t", "nat"], b"")?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 

@@ -5,7 +5,7 @@ use std::io;
 
 use netlink::nftables::{Client, Jump, Table};
 
-use super::{Family, HOOK_CHAIN, Which};
+use super::{Family, HOOK_CHAIN, Places, Which};
 
 /// The kernel's nat tables.
 ///
@@ -17,11 +17,10 @@ pub(crate) struct KernelTables {
 }
 
 impl KernelTables {
-    /// Removes an attachment's rules from nf_tables; whether the programs must look for others:
-    /// in the tables of old, or because nf_tables could not be asked or refused.
-    pub(super) fn remove(&mut self, family: Family, chain: &str, which: Which<'_>) -> bool {
+    /// Removes an attachment's rules from nf_tables; where the programs must look for others.
+    pub(super) fn remove(&mut self, family: Family, chain: &str, which: Which<'_>) -> Places {
         let is_refused = self.remove_from_nftables(family, chain, which).is_err();
-        is_refused || has_old_table(family)
+        Places { nftables: is_refused, legacy: has_legacy_table(family) }
     }
 
     fn remove_from_nftables(
@@ -46,9 +45,18 @@ impl KernelTables {
     }
 }
 
+/// Where the kernel has a nat table with the hook chain; where it may not be asked, it may have.
+pub(super) fn places(family: Family) -> Places {
+    let table = Table { is_ipv4: family.is_ipv4, name: "nat" };
+    let has_hook = Client::open().and_then(|client| {
+        client.map_or(Ok(false), |mut client| client.has_chain(table, HOOK_CHAIN))
+    });
+    Places { nftables: has_hook.unwrap_or(true), legacy: has_legacy_table(family) }
+}
+
 /// Whether the kernel has the nat table that iptables used before nf_tables; what is not readable
 /// may be there.
-fn has_old_table(family: Family) -> bool {
+fn has_legacy_table(family: Family) -> bool {
     let names =
         if family.is_ipv4 { "/proc/net/ip_tables_names" } else { "/proc/net/ip6_tables_names" };
     match fs::read_to_string(names) {

@@ -25,10 +25,10 @@ const COMPARE_OPERATOR: u16 = 2;
 const COMPARE_DATA: u16 = 3;
 const NETWORK_HEADER: u32 = 1;
 const EQUAL: u32 = 0;
-/// `NFT_JUMP`.
-const JUMP: u32 = (-3_i32).cast_unsigned();
+/// `NFT_JUMP` and `NFT_GOTO`: with either the chain is in use.
+const JUMPS: [u32; 2] = [(-3_i32).cast_unsigned(), (-4_i32).cast_unsigned()];
 
-/// A rule that jumps to a chain.
+/// A rule that jumps, or goes, to a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Jump {
     /// Names the rule within its chain.
@@ -65,7 +65,7 @@ pub(super) fn read_jump(rule: &[u8], table: Table<'_>, chain: &str, target: &str
 fn is_jump(immediate: &[u8], target: &str) -> bool {
     let verdict = find(immediate, IMMEDIATE_DATA).and_then(|data| find(data, DATA_VERDICT));
     verdict.is_some_and(|verdict| {
-        find_number(verdict, VERDICT_CODE) == Some(JUMP)
+        find_number(verdict, VERDICT_CODE).is_some_and(|code| JUMPS.contains(&code))
             && find(verdict, VERDICT_CHAIN).is_some_and(|name| is_text(name, target))
     })
 }

@@ -136,7 +136,7 @@ impl Runner for Script {
 }
 
 fn tool(script: &mut Script) -> Tool<'_> {
-    Tool { runner: script, family: FAMILIES[0], lock: None }
+    Tool { runner: script, programs: FAMILIES[0].programs, lock: None }
 }
 
 fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {
@@ -175,6 +175,36 @@ fn a_busy_lock_is_worth_another_try() {
     assert_eq!(cni::ErrorObject::from(error).code, 11);
 }
 
+const NFTABLES: Places = Places { nftables: true, legacy: false };
+
+#[test]
+fn a_chain_that_nothing_leads_to_is_garbage() {
+    let saved = saved(&["10.1.0.2/24"]);
+    let lines = saved.lines().filter(|line| !line.contains("POSTROUTING -s 10.1.0.2"));
+    assert_eq!(chains(&lines.collect::<Vec<_>>().join("\n"), "n1"), [identity().chain]);
+}
+
+#[test]
+fn a_foreign_goto_keeps_the_chain_but_not_our_jump() {
+    let chain = identity().chain;
+    let foreign = format!("-A POSTROUTING -s 10.9.9.9/32 -g {chain}\nCOMMIT\n");
+    let text = saved(&["10.1.0.2/24"]).replace("COMMIT\n", &foreign);
+    let own = ["10.1.0.2/24".parse().unwrap()];
+    let lines = removal_lines(&text, &chain, Which::Only(&own));
+    assert_eq!(lines, [format!("-D {}", rules(&["10.1.0.2/24"]).jumps[0])]);
+}
+
+#[test]
+fn old_tables_have_programs_of_their_own_where_the_node_has_two_kinds() {
+    let table = saved(&["10.1.0.2/24"]);
+    let answers = vec![answer(0, &table, ""), answer(0, "", "")];
+    let mut script = Script { answers, calls: vec![] };
+    let mut look_in = |family: Family| Places { nftables: false, legacy: family.is_ipv4 };
+    tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut look_in).unwrap();
+    let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
+    assert_eq!(programs, ["iptables-legacy-save", "iptables-legacy-restore"]);
+}
+
 #[test]
 fn removal_reads_once_and_writes_only_where_there_is_something() {
     let answers = vec![
@@ -183,7 +213,7 @@ fn removal_reads_once_and_writes_only_where_there_is_something() {
         answer(0, "*nat\nCOMMIT\n", ""),
     ];
     let mut script = Script { answers, calls: vec![] };
-    tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut |_| true).unwrap();
+    tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut |_| NFTABLES).unwrap();
     let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
     assert_eq!(programs, ["iptables-save", "iptables-restore", "ip6tables-save"]);
 }
@@ -192,8 +222,8 @@ fn removal_reads_once_and_writes_only_where_there_is_something() {
 fn where_nothing_is_left_no_program_is_started() {
     let answers = vec![answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
     let mut script = Script { answers, calls: vec![] };
-    let mut must_look = |family: Family| family.is_ipv4;
-    tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut must_look).unwrap();
+    let mut look_in = |family: Family| Places { nftables: family.is_ipv4, legacy: false };
+    tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut look_in).unwrap();
     let programs: Vec<&str> = script.calls.iter().map(|(program, _)| program.as_str()).collect();
     assert_eq!(programs, ["iptables-save", "iptables-restore"]);
 }
@@ -203,7 +233,7 @@ fn one_family_failing_does_not_keep_the_other_from_being_removed() {
     let answers =
         vec![answer(1, "", "boom"), answer(0, &saved(&["10.1.0.2/24"]), ""), answer(0, "", "")];
     let mut script = Script { answers, calls: vec![] };
-    let result = tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut |_| true);
+    let result = tear_down(&mut script, &identity().chain, Which::AllBut(&[]), &mut |_| NFTABLES);
     assert!(result.is_err());
     assert_eq!(script.calls.len(), 3);
 }
