@@ -37,7 +37,7 @@ pub(crate) enum Error {
     Changed(String),
     #[error("{what} failed")]
     Program { what: String, source: runner::Error },
-    #[error("{what} failed ({status}): {stderr}")]
+    #[error("{what} failed ({status}){}{stderr}", if stderr.is_empty() { "" } else { ": " })]
     ProgramFailed { what: String, status: String, stderr: String },
     #[error(transparent)]
     Lock(runner::Error),
@@ -79,7 +79,12 @@ impl Error {
     }
 
     /// One error for several; none for none.
-    pub(crate) fn of_teardown(mut errors: Vec<Self>) -> Result<(), Self> {
+    pub(crate) fn of_teardown(errors: Vec<Self>) -> Result<(), Self> {
+        let each = |error| match error {
+            Self::Teardown(errors) => errors,
+            error => vec![error],
+        };
+        let mut errors: Vec<Self> = errors.into_iter().flat_map(each).collect();
         match errors.len() {
             0 => Ok(()),
             1 => errors.pop().map_or(Ok(()), Err),

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What a program printed may take this much memory at most; more is cut off.
+/// What a program prints may take this much memory at most.
 const OUTPUT_LIMIT: usize = 16 << 20;
 
 /// Writes `input`, as far as the program reads it, and reads both outputs until both are closed.
@@ -114,8 +114,10 @@ impl Stream {
         };
         let mut buffer = [0; 8192];
         let count = file.read(&mut buffer)?;
-        let room = OUTPUT_LIMIT.saturating_sub(self.bytes.len());
-        self.bytes.extend(buffer.iter().take(count.min(room)));
+        if self.bytes.len() + count > OUTPUT_LIMIT {
+            return Err(io::Error::other("it printed more than 16 MiB"));
+        }
+        self.bytes.extend(buffer.iter().take(count));
         if count == 0 {
             self.file = None;
         }

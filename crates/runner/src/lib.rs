@@ -19,6 +19,8 @@ pub use lock::Lock;
 const BUSY_RETRIES: u32 = 50;
 /// And after this pause each time.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause between two looks whether a program has ended.
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// A program to run.
 #[derive(Debug, Clone, Default)]
@@ -119,17 +121,36 @@ impl Runner for OsRunner {
             lock.acquire()?;
         }
         let mut child = start(program).map_err(failed)?;
-        let deadline = || program.timeout.map(|timeout| Instant::now() + timeout);
-        let printed = program.lock.map_or(Ok(()), Lock::acquire).and_then(|()| {
-            conversation::hold(&mut child, program.stdin, deadline()).map_err(failed)
-        });
-        if printed.is_err() {
+        let locked = program.lock.map_or(Ok(()), Lock::acquire);
+        let deadline = program.timeout.map(|timeout| Instant::now() + timeout);
+        let mut converse = || {
+            let printed = conversation::hold(&mut child, program.stdin, deadline)?;
+            Ok((wait(&mut child, deadline)?, printed))
+        };
+        let ended = locked.and_then(|()| converse().map_err(failed));
+        if ended.is_err() {
             // Ends it in every case; a child that is already gone is not an error.
             let _ = child.kill();
+            child.wait().map_err(failed)?;
         }
-        let status = child.wait().map_err(failed)?;
-        let (stdout, stderr) = printed?;
+        let (status, (stdout, stderr)) = ended?;
         Ok(Output { status, stdout, stderr })
+    }
+}
+
+/// Waits for the end of a program that has closed its outputs: mostly that is now.
+fn wait(child: &mut Child, deadline: Option<Instant>) -> io::Result<ExitStatus> {
+    let Some(deadline) = deadline else { return child.wait() };
+    let mut pause = Duration::from_micros(20);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -213,6 +234,21 @@ mod tests {
         let program =
             Program { timeout: Some(Duration::from_millis(50)), ..shell(&["-c", "sleep 60"], b"") };
         assert!(matches!(OsRunner.run(&program), Err(Error::TimedOut { .. })));
+    }
+
+    #[test]
+    fn a_program_that_closes_its_outputs_and_stays_is_killed() {
+        let args = ["-c", "exec >&- 2>&-; exec sleep 60"];
+        let program =
+            Program { timeout: Some(Duration::from_millis(50)), ..shell(&args, b"input") };
+        assert!(matches!(OsRunner.run(&program), Err(Error::TimedOut { .. })));
+    }
+
+    #[test]
+    fn what_printed_more_than_anybody_reads_has_failed() {
+        let error = OsRunner.run(&shell(&["-c", "head -c 17000000 /dev/zero"], b"")).unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        assert!(source.unwrap().contains("more than 16 MiB"));
     }
 
     /// Set for the process that the next test starts and kills.
