@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::output::say;
 use crate::error::{Error, warn};
@@ -23,6 +24,8 @@ pub(super) enum Method {
 const PROGRAM: &str = "podwire";
 /// The program that runs.
 const OWN: &str = "/proc/self/exe";
+/// How long another installation may take.
+const LOCK_WAIT: Duration = Duration::from_secs(30);
 /// What was replaced waits here for `uninstall`.
 const SAVED: &str = ".podwire-saved";
 /// Its bytes are in every podwire binary of every version and in nobody else's.
@@ -35,9 +38,26 @@ fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     move |source| Error::File { what, path, source }
 }
 
+/// Has only one installation at a time work on a folder, for as long as the result lives.
+fn lock(bin_dir: &Path) -> Result<Option<File>, Error> {
+    let folder = File::open(bin_dir).map_err(failed("open", bin_dir))?;
+    match flock::acquire(folder, flock::Mode::Exclusive, LOCK_WAIT) {
+        Ok(held) => Ok(Some(held)),
+        Err(flock::Error::Io(error)) => {
+            warn(&format!("cannot lock {}, going on: {error}", bin_dir.display()));
+            Ok(None)
+        }
+        Err(flock::Error::Timeout(waited)) => {
+            let lock = bin_dir.to_owned();
+            Err(Error::Lock(runner::Error::LockTimeout { lock, waited }))
+        }
+    }
+}
+
 /// Puts the plugins into `bin_dir`: all of them, or none.
 pub(super) fn install(bin_dir: &Path, method: Method) -> Result<(), Error> {
     fs::create_dir_all(bin_dir).map_err(failed("create", bin_dir))?;
+    let _lock = lock(bin_dir)?;
     let is_there = is_same_file(Path::new(OWN), &bin_dir.join(PROGRAM));
     let program = (!is_there).then(|| Change::plan(bin_dir, PROGRAM, Method::Copy));
     let plugins = plugin::ALL.iter().map(|plugin| Change::plan(bin_dir, plugin.name(), method));
@@ -49,7 +69,7 @@ pub(super) fn install(bin_dir: &Path, method: Method) -> Result<(), Error> {
     })?;
     let mut lines = String::new();
     for change in changes {
-        change.keep_old()?;
+        change.forget();
         let is_replaced = change.before == Before::Others;
         let note = if is_replaced { &format!(" (the old one is in {SAVED})") } else { "" };
         lines.push_str(&format!("{}{note}\n", change.path.display()));
@@ -66,7 +86,10 @@ fn make(changes: &[Change]) -> Result<(), Error> {
         .and_then(|()| changes.iter().try_for_each(|change| change.make().inspect(|()| made += 1)));
     if outcome.is_err() {
         changes.iter().take(made).rev().for_each(Change::undo);
-        changes.iter().for_each(Change::forget);
+        changes.iter().for_each(|change| {
+            change.forget();
+            change.discard_saved();
+        });
     }
     outcome
 }
@@ -82,21 +105,23 @@ enum Before {
 /// One name of the folder and what it becomes.
 struct Change {
     bin_dir: PathBuf,
-    name: &'static str,
     method: Method,
     path: PathBuf,
     before: Before,
     /// The new file until it gets its name.
     new: PathBuf,
-    /// The old one until all names are changed.
+    /// A second name of the old one until all names are changed.
     old: PathBuf,
+    /// Where others' program waits for `uninstall`.
+    saved: PathBuf,
 }
 
 impl Change {
     /// Looks at what is there, and refuses what no program is. Changes nothing.
     fn plan(bin_dir: &Path, name: &'static str, method: Method) -> Result<Self, Error> {
         let path = bin_dir.join(name);
-        for path in [&path, &bin_dir.join(SAVED).join(name)] {
+        let saved = bin_dir.join(SAVED).join(name);
+        for path in [&path, &saved] {
             let kind = fs::symlink_metadata(path).map(|metadata| metadata.file_type());
             if kind.is_ok_and(|kind| !kind.is_file() && !kind.is_symlink()) {
                 let text = "is in the way: it is neither a file nor a link (nothing was changed)";
@@ -108,15 +133,14 @@ impl Change {
             Ok(_) if is_podwire(&path).map_err(failed("read", &path))? => Before::Podwire,
             Ok(_) => Before::Others,
         };
-        let temporary =
-            |what| bin_dir.join(format!(".{name}.podwire-{what}-{}", std::process::id()));
-        let (new, old) = (temporary("new"), temporary("old"));
-        Ok(Self { bin_dir: bin_dir.to_owned(), name, method, path, before, new, old })
+        let [new, old] = temporary_names(bin_dir, name);
+        Ok(Self { bin_dir: bin_dir.to_owned(), method, path, before, new, old, saved })
     }
 
-    /// Makes the new file and a second name for the old one, and the folder that it will go to.
+    /// Makes the new file and a second name for the old one. What others made is saved before
+    /// anything is changed: an installer that is killed has lost nothing.
     fn prepare(&self) -> Result<(), Error> {
-        // A process of the same id (it is always 1 in a container) may have died here.
+        // An earlier installation may have died here.
         self.forget();
         match self.method {
             Method::Link => symlink(PROGRAM, &self.new),
@@ -127,17 +151,13 @@ impl Change {
         if self.before == Before::Nothing {
             return Ok(());
         }
+        second_name(&self.path, &self.old).map_err(failed("save", &self.path))?;
         if self.before == Before::Others {
             let folder = self.bin_dir.join(SAVED);
             fs::create_dir_all(&folder).map_err(failed("create", &folder))?;
+            fs::rename(&self.old, &self.saved).map_err(failed("save", &self.saved))?;
         }
-        // A second link to the same file (or symbolic link): the name itself is never without one.
-        fs::hard_link(&self.path, &self.old)
-            .or_else(|_| match fs::read_link(&self.path) {
-                Ok(target) => symlink(target, &self.old),
-                Err(_) => fs::copy(&self.path, &self.old).map(|_| ()),
-            })
-            .map_err(failed("save", &self.path))
+        Ok(())
     }
 
     /// The new file gets the SELinux label of the one that it replaces, else the folder's: the
@@ -160,7 +180,8 @@ impl Change {
     fn undo(&self) {
         let undone = match self.before {
             Before::Nothing => fs::remove_file(&self.path),
-            Before::Podwire | Before::Others => fs::rename(&self.old, &self.path),
+            Before::Podwire => fs::rename(&self.old, &self.path),
+            Before::Others => fs::rename(&self.saved, &self.path),
         };
         if let Err(error) = undone {
             warn(&format!("could not put {} back: {error}", self.path.display()));
@@ -174,20 +195,40 @@ impl Change {
         let _ = fs::remove_file(&self.old);
     }
 
-    /// Keeps what was replaced, for `uninstall`.
-    fn keep_old(&self) -> Result<(), Error> {
+    /// Removes what was saved of a name that was not changed.
+    fn discard_saved(&self) {
         if self.before == Before::Others {
-            let saved = self.bin_dir.join(SAVED).join(self.name);
-            fs::rename(&self.old, &saved).map_err(failed("save", &saved))?;
+            // It is not there when it was put back, or was never saved.
+            let _ = fs::remove_file(&self.saved);
         }
-        // Also when it was a link to the very file that is saved: renaming leaves both then.
-        self.forget();
-        Ok(())
     }
 }
 
+/// The names of a new file, and of the old one, until all names are changed.
+fn temporary_names(bin_dir: &Path, name: &str) -> [PathBuf; 2] {
+    ["new", "old"].map(|what| bin_dir.join(format!(".{name}.podwire-{what}")))
+}
+
+/// A second link to the same file (or symbolic link): the first name is never without one.
+fn second_name(path: &Path, second: &Path) -> io::Result<()> {
+    fs::hard_link(path, second).or_else(|_| match fs::read_link(path) {
+        Ok(target) => symlink(target, second),
+        Err(_) => fs::copy(path, second).map(|_| ()),
+    })
+}
+
+/// Whether `other` is no link and the file that `one` leads to.
 fn is_same_file(one: &Path, other: &Path) -> bool {
-    match (fs::metadata(one), fs::symlink_metadata(other)) {
+    is_same(fs::metadata(one), fs::symlink_metadata(other))
+}
+
+/// Whether both are names of one file or one symbolic link.
+fn is_same_entry(one: &Path, other: &Path) -> bool {
+    is_same(fs::symlink_metadata(one), fs::symlink_metadata(other))
+}
+
+fn is_same(one: io::Result<fs::Metadata>, other: io::Result<fs::Metadata>) -> bool {
+    match (one, other) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,
     }
@@ -216,7 +257,7 @@ fn is_podwire(path: &Path) -> io::Result<bool> {
 /// Takes the plugins out of `bin_dir` and puts back what was there.
 pub(super) fn uninstall(bin_dir: &Path) -> Result<(), Error> {
     // A folder that is not there is a slip of the pen, not an empty one.
-    fs::read_dir(bin_dir).map_err(failed("list", bin_dir))?;
+    let _lock = lock(bin_dir)?;
     let mut lines = String::new();
     // The links first: without the program they would lead nowhere.
     for name in podwire_names(bin_dir)? {
@@ -232,6 +273,7 @@ pub(super) fn uninstall(bin_dir: &Path) -> Result<(), Error> {
         };
         lines.push_str(&format!("{word} {}\n", path.display()));
     }
+    remove_leftovers(bin_dir);
     let folder = bin_dir.join(SAVED);
     match fs::remove_dir(&folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -241,6 +283,19 @@ pub(super) fn uninstall(bin_dir: &Path) -> Result<(), Error> {
         _ => {}
     }
     say(&lines)
+}
+
+/// Removes what an installation that was killed left beside the names that it had not changed yet.
+fn remove_leftovers(bin_dir: &Path) {
+    for name in plugin::ALL.iter().map(|plugin| plugin.name()).chain([PROGRAM]) {
+        let saved = bin_dir.join(SAVED).join(name);
+        let is_second_name = is_same_entry(&saved, &bin_dir.join(name));
+        let [new, old] = temporary_names(bin_dir, name);
+        for path in [new, old].into_iter().chain(is_second_name.then_some(saved)) {
+            // Mostly there is nothing.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 /// The names in the folder that are podwire's, the program's own last. Others' copies of the program

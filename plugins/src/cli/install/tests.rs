@@ -205,19 +205,33 @@ fn a_name_that_cannot_be_replaced_takes_the_others_back() {
     std::thread::spawn(work).join().unwrap();
 }
 
-#[test]
-fn what_a_killed_installation_left_is_no_obstacle() {
+/// A folder in which an installation was killed after it had changed so many names.
+fn killed_after(count: usize) -> tempfile::TempDir {
     let folder = reference_folder();
-    for name in ["podwire", "bridge", "ptp"] {
-        for what in ["new", "old"] {
-            let file = format!(".{name}.podwire-{what}-{}", std::process::id());
-            fs::write(folder.path().join(file), "half").unwrap();
+    let plan = |name, method| Change::plan(folder.path(), name, method).unwrap();
+    let program = plan(PROGRAM, Method::Copy);
+    let plugins = plugin::ALL.iter().map(|plugin| plan(plugin.name(), Method::Link));
+    let changes: Vec<Change> = [program].into_iter().chain(plugins).collect();
+    changes.iter().for_each(|change| change.prepare().unwrap());
+    changes.iter().take(count).for_each(|change| change.make().unwrap());
+    folder
+}
+
+#[test]
+fn a_killed_installation_has_lost_nothing() {
+    let before = contents(reference_folder().path());
+    for count in 0..=plugin::ALL.len() {
+        for goes_on in [true, false] {
+            let folder = killed_after(count);
+            if goes_on {
+                install(folder.path(), Method::Link).unwrap();
+                let hidden = contents(folder.path()).into_iter().filter(|l| l.starts_with('.'));
+                assert_eq!(hidden.collect::<Vec<_>>(), [".podwire-saved/"]);
+            }
+            uninstall(folder.path()).unwrap();
+            assert_eq!(contents(folder.path()), before, "{count} {goes_on}");
         }
     }
-    let before = contents(reference_folder().path());
-    install(folder.path(), Method::Link).unwrap();
-    uninstall(folder.path()).unwrap();
-    assert_eq!(contents(folder.path()), before);
 }
 
 #[test]
