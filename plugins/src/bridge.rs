@@ -10,7 +10,7 @@ mod host;
 use cni::serve::Plugin;
 use cni::{AddResult, Call, ErrorObject};
 
-pub(crate) use conf::{read as read_conf, read_backend};
+pub(crate) use conf::{read as read_conf, read_backend, read_mtu};
 
 /// The bridge plugin.
 pub(crate) struct Bridge;

@@ -78,6 +78,14 @@ impl Error {
         }
     }
 
+    /// An error if a plugin's configuration has a key that asks for what cannot be done yet.
+    pub(crate) fn unless_supported(plugin: &str, key: Option<&str>) -> Result<(), Self> {
+        match key {
+            Some(key) => Err(Self::Unsupported { what: format!("{plugin} option {key}") }),
+            None => Ok(()),
+        }
+    }
+
     /// One error for several; none for none.
     pub(crate) fn of_teardown(errors: Vec<Self>) -> Result<(), Self> {
         let each = |error| match error {

@@ -22,8 +22,6 @@ use crate::veth::{self, Veth};
 pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     let conf = Conf::parse(call)?;
     conf.ensure_supported()?;
-    // Not used, but a chain that passes on what is no result is broken.
-    call.conf.prev_result()?;
     let ipam = DelegatedIpam::find(call)?;
     ipam.as_ref().map_or(Ok(()), |ipam| container_interface::refuse_small_mtu(conf.mtu, ipam))?;
     let netns = veth::open_netns(call)?;

@@ -73,21 +73,20 @@ impl Conf {
         conf
     }
 
-    /// Refuses what ADD and CHECK cannot do yet, before anything is touched.
-    pub(crate) fn ensure_supported(&self) -> Result<(), Error> {
+    /// The key that asks for what ADD and CHECK cannot do yet.
+    pub(crate) fn unsupported(&self) -> Option<&'static str> {
         let unsupported = [
             (self.vlan != 0, "vlan"),
             (self.trunk.is_some(), "vlanTrunk"),
             (self.mac_spoof_check, "macspoofchk"),
-            (
-                self.ip_masq && self.ip_masq_backend == Some(Backend::Nftables),
-                "ipMasqBackend: nftables",
-            ),
+            (self.ip_masq && self.ip_masq_backend == Some(Backend::Nftables), "ipMasqBackend"),
         ];
-        match unsupported.into_iter().find(|(is_asked, _)| *is_asked) {
-            Some((_, key)) => Err(Error::Unsupported { what: format!("bridge option {key}") }),
-            None => Ok(()),
-        }
+        unsupported.into_iter().find(|(is_asked, _)| *is_asked).map(|(_, key)| key)
+    }
+
+    /// Refuses what ADD and CHECK cannot do yet, before anything is touched.
+    pub(crate) fn ensure_supported(&self) -> Result<(), Error> {
+        Error::unless_supported("bridge", self.unsupported())
     }
 }
 
@@ -103,7 +102,7 @@ pub(crate) fn read(fields: &Fields<'_>, mac_arg: Option<&str>) -> Conf {
         force_address: flag("forceAddress"),
         ip_masq: flag("ipMasq"),
         ip_masq_backend: read_backend(fields),
-        mtu: fields.unsigned("mtu").filter(|mtu| *mtu > 0),
+        mtu: read_mtu(fields),
         port: PortOptions { hairpin: flag("hairpinMode"), isolated: flag("portIsolation") },
         promiscuous: flag("promiscMode"),
         vlan: read_vlan(fields),
@@ -130,11 +129,21 @@ pub(crate) fn read(fields: &Fields<'_>, mac_arg: Option<&str>) -> Conf {
 }
 
 fn read_bridge(fields: &Fields<'_>) -> String {
-    let name = fields.string("bridge").filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
+    let name = fields.string("bridge").unwrap_or(DEFAULT_BRIDGE);
     if let Some(problem) = cni::ifname_problem(name) {
         fields.invalid("bridge", format!("{name:?}: {problem}"));
     }
     name.to_owned()
+}
+
+/// Reads `mtu`. What is not positive leaves it to the kernel, as in the reference plugins.
+pub(crate) fn read_mtu(fields: &Fields<'_>) -> Option<u32> {
+    let mtu = fields.integer("mtu").filter(|mtu| *mtu > 0)?;
+    let number = u32::try_from(mtu).ok();
+    if number.is_none() {
+        fields.invalid("mtu", format!("{mtu} is larger than any MTU"));
+    }
+    number
 }
 
 /// Reads `ipMasqBackend`.

@@ -111,14 +111,14 @@ fn check_plugin(fields: &Fields<'_>) {
         None | Some("") => return fields.invalid("type", "missing plugin type"),
         Some(kind) => kind,
     };
-    let supported = match kind {
-        "bridge" => bridge::read_conf(fields, None).ensure_supported(),
-        "ptp" => ptp::read_conf(fields).ensure_supported(),
+    let unsupported = match kind {
+        "bridge" => bridge::read_conf(fields, None).unsupported(),
+        "ptp" => ptp::read_conf(fields).unsupported(),
         "loopback" => {
             let _ = NetConf::dns(fields);
-            Ok(())
+            None
         }
-        "host-local" | "static" => Ok(()),
+        "host-local" | "static" => None,
         other => {
             // Its keys are not known here, so that none is called unknown.
             fields.know_all();
@@ -126,8 +126,8 @@ fn check_plugin(fields: &Fields<'_>) {
             return fields.problems().add(Severity::Unknown, fields.path_of("type"), text);
         }
     };
-    if let Err(error) = supported {
-        fields.invalid("type", error.to_string());
+    if let Some(key) = unsupported {
+        fields.invalid(key, "podwire cannot do this yet");
     }
     check_ipam(fields, kind);
 }
@@ -177,6 +177,7 @@ mod tests {
             {"type":"ptp"},
             {"type":"bridge","ipam":{"type":"host-local",
              "ranges":[[{"subnet":"10.1.0.0/24","gateway":"fd00::1"}]]}},
+            {"type":"bridge","ipMasq":true,"ipMasqBackend":"nftables"},
             {"type":"ptp","ipam":{"type":"static",
              "addresses":[{"address":"fd00::5/64","gateway":"10.1.0.1"}]}}]}"#;
         let told = told(text);
@@ -189,7 +190,8 @@ mod tests {
             "warning: plugins[1].type: podwire has no plugin \"portmap\"",
             "plugins[2].ipam: missing",
             "plugins[3].ipam.ranges[0][0].gateway: fd00::1 is of another family",
-            "plugins[4].ipam.addresses[0].gateway: 10.1.0.1 is of another family",
+            "plugins[4].ipMasqBackend: podwire cannot do this yet",
+            "plugins[5].ipam.addresses[0].gateway: 10.1.0.1 is of another family",
         ] {
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");
         }

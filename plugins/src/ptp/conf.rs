@@ -3,7 +3,7 @@
 use cni::decode::{Fields, Problems};
 use cni::{Call, Dns, NetConf};
 
-use crate::bridge::read_backend;
+use crate::bridge::{read_backend, read_mtu};
 use crate::error::{Error, warn_of};
 use crate::masquerade::Backend;
 
@@ -37,12 +37,15 @@ impl Conf {
         conf
     }
 
+    /// The key that asks for what ADD and CHECK cannot do yet.
+    pub(crate) fn unsupported(&self) -> Option<&'static str> {
+        let is_nftables = self.ip_masq && self.ip_masq_backend == Some(Backend::Nftables);
+        is_nftables.then_some("ipMasqBackend")
+    }
+
     /// Refuses what ADD and CHECK cannot do yet, before anything is touched.
     pub(crate) fn ensure_supported(&self) -> Result<(), Error> {
-        if self.ip_masq && self.ip_masq_backend == Some(Backend::Nftables) {
-            return Err(Error::Unsupported { what: "ptp option ipMasqBackend: nftables".into() });
-        }
-        Ok(())
+        Error::unless_supported("ptp", self.unsupported())
     }
 }
 
@@ -51,7 +54,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Conf {
     Conf {
         ip_masq: fields.bool("ipMasq").unwrap_or_default(),
         ip_masq_backend: read_backend(fields),
-        mtu: fields.unsigned("mtu").filter(|mtu| *mtu > 0),
+        mtu: read_mtu(fields),
         dns: NetConf::dns(fields),
     }
 }

@@ -38,6 +38,12 @@ fn links() -> Vec<Case> {
         bridge("mtu-zero", json!({"mtu": 0})),
         bridge("mtu-below-ipv6", json!({"mtu": 1000})),
         bridge("mtu-too-small", json!({"mtu": 20})).fails(100),
+        bridge("mtu-negative", json!({"mtu": -1})),
+        bridge("name-empty", json!({"bridge": ""})).fails(7),
+        bridge(
+            "add-after-another-version",
+            json!({"prevResult": {"cniVersion": "0.4.0", "ips": []}}),
+        ),
         bridge("hairpin", json!({"hairpinMode": true})),
         bridge("promisc", json!({"promiscMode": true})),
         bridge("hairpin-and-promisc", json!({"hairpinMode": true, "promiscMode": true})).fails(7),
