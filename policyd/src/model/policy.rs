@@ -1,0 +1,228 @@
+//! NetworkPolicies, compiled.
+
+use k8s_openapi::api::networking::v1::{
+    NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
+};
+
+use super::error::{Defect, Problem};
+use super::{Error, IpBlock, NamespacedName, Pod, Port, Selector};
+
+/// A direction of traffic, as seen from the pod whose policies are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// To the pod.
+    Ingress,
+    /// From the pod.
+    Egress,
+}
+
+/// A NetworkPolicy with all defaults filled in.
+///
+/// One that is wrong somewhere is still one: it isolates, and what is wrong allows nothing. So it
+/// cannot be lost by handling an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Namespace and name.
+    pub name: NamespacedName,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Which pods of its namespace it isolates. Where a part of `podSelector` is wrong, all those
+    /// that the rest selects, and all rules are [`Rule::Unusable`]: they may not be theirs.
+    pub pod_selector: Selector,
+    /// Whether it isolates them for traffic to them, and what it then allows.
+    pub ingress: Option<Vec<Rule>>,
+    /// Whether it isolates them for traffic from them, and what it then allows.
+    pub egress: Option<Vec<Rule>>,
+    /// What is wrong with the object; of each rule, the first thing.
+    pub problems: Vec<Error>,
+}
+
+/// An entry of `ingress` or `egress`, at the same index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rule {
+    /// It allows traffic with one of the peers on one of the ports.
+    Allow {
+        /// `from` or `to`.
+        peers: Peers,
+        /// `ports`.
+        ports: Ports,
+    },
+    /// Something in it is wrong (see [`Policy::problems`]): it allows nothing.
+    Unusable,
+}
+
+/// The other ends that a rule allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peers {
+    /// Absent or empty: everybody, outside of the cluster too.
+    Any,
+    /// Any of these.
+    AnyOf(Vec<Peer>),
+}
+
+/// The ports that a rule allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ports {
+    /// Absent or empty: every port, and every protocol, those without ports too.
+    Any,
+    /// Any of these.
+    AnyOf(Vec<Port>),
+}
+
+/// An entry of `from` or `to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// The pods of these namespaces that are selected.
+    Pods {
+        /// Which namespaces; `None`: the policy's own.
+        namespaces: Option<Selector>,
+        /// Which of their pods.
+        pods: Selector,
+    },
+    /// A block of addresses.
+    IpBlock(IpBlock),
+}
+
+impl Policy {
+    /// What the policy allows the pods that it selects; `None`: it does not isolate them in this
+    /// direction.
+    #[must_use]
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
+        }
+    }
+
+    /// Whether the policy is one of its namespace and selects it.
+    #[must_use]
+    pub fn selects(&self, pod: &Pod) -> bool {
+        self.name.namespace == pod.name.namespace && self.pod_selector.matches(&pod.labels)
+    }
+}
+
+impl From<&NetworkPolicy> for Policy {
+    fn from(object: &NetworkPolicy) -> Self {
+        let name = NamespacedName::from(&object.metadata);
+        let spec = object.spec.clone().unwrap_or_default();
+        let selector = spec.pod_selector.clone().unwrap_or_default();
+        let (pod_selector, defects) = Selector::widest(&selector);
+        let selector_is_whole = defects.is_empty();
+        let mut defects: Vec<_> =
+            defects.into_iter().map(|defect| defect.within("spec.podSelector")).collect();
+
+        let (isolates_ingress, isolates_egress) = directions(&spec, &mut defects);
+        let mut ingress = ingress_rules(&spec, &mut defects);
+        let mut egress = egress_rules(&spec, &mut defects);
+        if !selector_is_whole {
+            ingress.fill(Rule::Unusable);
+            egress.fill(Rule::Unusable);
+        }
+        Self {
+            uid: object.metadata.uid.clone().unwrap_or_default(),
+            pod_selector,
+            ingress: isolates_ingress.then_some(ingress),
+            egress: isolates_egress.then_some(egress),
+            problems: defects.into_iter().map(|it| it.of("NetworkPolicy", &name)).collect(),
+            name,
+        }
+    }
+}
+
+/// Whether ingress and egress are isolated. The default, when `policyTypes` names neither: always
+/// ingress, and egress when there are rules for it.
+fn directions(spec: &NetworkPolicySpec, defects: &mut Vec<Defect>) -> (bool, bool) {
+    let (mut ingress, mut egress) = (false, false);
+    for (index, text) in spec.policy_types.iter().flatten().enumerate() {
+        match text.as_str() {
+            "Ingress" => ingress = true,
+            "Egress" => egress = true,
+            _ => {
+                let problem = Problem::PolicyType(text.clone());
+                defects.push(Defect::new(format!("spec.policyTypes[{index}]"), problem));
+            }
+        }
+    }
+    if ingress || egress {
+        return (ingress, egress);
+    }
+    (true, spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()))
+}
+
+fn ingress_rules(spec: &NetworkPolicySpec, defects: &mut Vec<Defect>) -> Vec<Rule> {
+    let rules = spec.ingress.iter().flatten().enumerate();
+    rules
+        .map(|(index, rule)| {
+            let peers = peers(rule.from.as_deref(), "from");
+            usable(peers, rule.ports.as_deref(), &format!("spec.ingress[{index}]"), defects)
+        })
+        .collect()
+}
+
+fn egress_rules(spec: &NetworkPolicySpec, defects: &mut Vec<Defect>) -> Vec<Rule> {
+    let rules = spec.egress.iter().flatten().enumerate();
+    rules
+        .map(|(index, rule)| {
+            let peers = peers(rule.to.as_deref(), "to");
+            usable(peers, rule.ports.as_deref(), &format!("spec.egress[{index}]"), defects)
+        })
+        .collect()
+}
+
+fn usable(
+    peers: Result<Peers, Defect>,
+    raw_ports: Option<&[NetworkPolicyPort]>,
+    path: &str,
+    defects: &mut Vec<Defect>,
+) -> Rule {
+    match peers.and_then(|peers| Ok(Rule::Allow { peers, ports: ports(raw_ports)? })) {
+        Ok(rule) => rule,
+        Err(defect) => {
+            defects.push(defect.within(path));
+            Rule::Unusable
+        }
+    }
+}
+
+fn peers(raw: Option<&[NetworkPolicyPeer]>, field: &str) -> Result<Peers, Defect> {
+    let raw = raw.unwrap_or_default();
+    if raw.is_empty() {
+        return Ok(Peers::Any);
+    }
+    let peers = raw.iter().enumerate().map(|(index, raw)| {
+        Peer::compile(raw).map_err(|defect| defect.within(&format!("{field}[{index}]")))
+    });
+    peers.collect::<Result<_, _>>().map(Peers::AnyOf)
+}
+
+fn ports(raw: Option<&[NetworkPolicyPort]>) -> Result<Ports, Defect> {
+    let raw = raw.unwrap_or_default();
+    if raw.is_empty() {
+        return Ok(Ports::Any);
+    }
+    let ports = raw.iter().enumerate().map(|(index, raw)| {
+        Port::compile(raw).map_err(|defect| defect.within(&format!("ports[{index}]")))
+    });
+    ports.collect::<Result<_, _>>().map(Ports::AnyOf)
+}
+
+impl Peer {
+    pub(super) fn compile(peer: &NetworkPolicyPeer) -> Result<Self, Defect> {
+        let NetworkPolicyPeer { ip_block, namespace_selector, pod_selector } = peer;
+        match (ip_block, namespace_selector, pod_selector) {
+            (None, None, None) => Err(Defect::new("", Problem::PeerEmpty)),
+            (Some(block), None, None) => IpBlock::compile(block)
+                .map(Self::IpBlock)
+                .map_err(|defect| defect.within("ipBlock")),
+            (Some(_), ..) => Err(Defect::new("", Problem::PeerMixed)),
+            (None, namespaces, pods) => {
+                let namespaces = namespaces.as_ref().map(Selector::compile).transpose();
+                let pods = pods.as_ref().map(Selector::compile).transpose();
+                Ok(Self::Pods {
+                    namespaces: namespaces.map_err(|defect| defect.within("namespaceSelector"))?,
+                    pods: pods.map_err(|defect| defect.within("podSelector"))?.unwrap_or_default(),
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The semantics of NetworkPolicy, one behaviour a test, on objects as Kubernetes has them.
+
+mod defaults;
+mod lifecycle;
+mod peers;
+mod ports;
+mod problems;
+mod properties;
+mod reasons;
+mod scene;
+mod traffic;
