@@ -86,7 +86,7 @@ impl NetConf {
     }
 
     /// Reads the keys that every configuration may have and no plugin reads itself, so that they
-    /// are known, and typed, for `validate`.
+    /// are known, and typed.
     pub fn read_common(fields: &Fields<'_>) {
         for key in ["cniVersion", "name", "type"] {
             let _ = fields.string(key);

@@ -60,6 +60,7 @@ impl Conf {
         let problems = Problems::default();
         let fields = Fields::root(&call.conf.raw, &problems);
         let args = Args::parse(&call.args, &["MAC"])?;
+        NetConf::read_common(&fields);
         let conf = read(&fields, args.get("MAC"));
         problems.into_result()?;
         Ok(conf)

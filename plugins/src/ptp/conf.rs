@@ -24,7 +24,9 @@ impl Conf {
     /// Reads the call's configuration.
     pub(crate) fn parse(call: &Call) -> Result<Self, Error> {
         let problems = Problems::default();
-        let conf = read(&Fields::root(&call.conf.raw, &problems));
+        let fields = Fields::root(&call.conf.raw, &problems);
+        NetConf::read_common(&fields);
+        let conf = read(&fields);
         problems.into_result()?;
         Ok(conf)
     }

@@ -18,6 +18,7 @@ fn defaults_are_the_references() {
     assert_eq!(conf.bridge, "cni0");
     assert!(!conf.is_gateway && !conf.ip_masq && !conf.has_ipam);
     assert_eq!((conf.mtu, conf.vlan, conf.trunk, conf.mac), (None, 0, None, None));
+    assert_eq!(parse(r#"{"mtu":-1}"#).unwrap().mtu, None);
 }
 
 #[test]
@@ -71,7 +72,8 @@ fn wrong_values_are_told_with_their_place() {
         (r#"{"ipMasqBackend":"foo"}"#, "unknown ipmasq backend \"foo\""),
         (r#"{"hairpinMode":true,"promiscMode":true}"#, "hairpin mode and promiscuous mode"),
         (r#"{"disableContainerInterface":true,"ipam":{"type":"static"}}"#, "cannot use IPAM"),
-        (r#"{"mtu":-1}"#, "mtu: expected an integer between"),
+        (r#"{"mtu":4294967296}"#, "mtu: 4294967296 is larger than any MTU"),
+        (r#"{"bridge":""}"#, "bridge: \"\": "),
         (r#"{"isGateway":"yes"}"#, "isGateway: expected a boolean, found a string"),
     ] {
         let error = parse(text).unwrap_err();
