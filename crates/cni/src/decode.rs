@@ -159,14 +159,6 @@ impl<'a> Fields<'a> {
         self.typed(key, "an integer", Value::as_i64)
     }
 
-    /// An integer within `0..=u32::MAX`.
-    #[must_use]
-    pub fn unsigned(&self, key: &'static str) -> Option<u32> {
-        self.typed(key, "an integer between 0 and 4294967295", |value| {
-            u32::try_from(value.as_i64()?).ok()
-        })
-    }
-
     /// An IP address; an empty string is absent, as in the reference.
     #[must_use]
     pub fn address(&self, key: &'static str) -> Option<IpAddr> {
