@@ -60,6 +60,17 @@ fn rules_in_nf_tables_are_removed_though_the_programs_are_those_of_old() {
 }
 
 #[test]
+fn rules_in_the_tables_of_old_are_removed_though_the_programs_are_those_of_nf_tables() {
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    let _ = site.run(&with_path(site.call("ADD", &pod), &path_with("legacy"))).ok();
+    assert!(site.node.sh("iptables-legacy-save -t nat").contains("MASQUERADE"));
+    // Where the system's programs are, those of both kinds are.
+    let _ = site.del(&pod).ok();
+    assert_eq!(rules(&site), Vec::<String>::new());
+}
+
+#[test]
 fn rules_in_nf_tables_are_removed_without_any_program() {
     for conf in [bridge_with_all(), ptp_with_all()] {
         let site = Site::new(conf);
