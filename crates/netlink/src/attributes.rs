@@ -1,5 +1,4 @@
-//! Attributes of netlink messages, read in place: what a plugin's allocator gives out it does not
-//! take back, and most of what the kernel tells is not needed.
+//! Attributes of netlink messages, read in place: most of what the kernel tells is not needed.
 
 use netlink_packet_core::NlasIterator;
 

@@ -9,6 +9,7 @@
 mod address;
 mod answer;
 mod attributes;
+mod datagram;
 mod error;
 mod hardware_address;
 mod link;

@@ -4,27 +4,18 @@
 mod message;
 mod rule;
 
-use std::io;
+use std::ops::RangeInclusive;
 
-use netlink_packet_core::NetlinkBuffer;
+use netlink_packet_core::NLM_F_DUMP_INTR;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::MsgFlags;
 
 use crate::Error;
-use crate::socket::explanation;
+use crate::datagram::{DUMP_ATTEMPTS, RECEIVE_BUFFER, Received, messages};
 use message::{Message, batch};
 pub use rule::Jump;
-
-/// The kernel fills a dump's datagrams up to what the reader offers, 32 KiB at most.
-const RECEIVE_BUFFER: usize = 32 << 10;
-/// How often an interrupted dump is repeated.
-const DUMP_ATTEMPTS: usize = 10;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLMSG_HEADER: usize = 16;
-const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// A table of IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,24 +36,6 @@ pub struct Client {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
-}
-
-/// One message of the kernel.
-struct Answer<'a> {
-    kind: u16,
-    flags: u16,
-    bytes: &'a [u8],
-}
-
-impl Answer<'_> {
-    /// The error number, if it is an error, an acknowledgement (0) or the end of a dump (0).
-    fn code(&self) -> Option<i32> {
-        if self.kind != NLMSG_ERROR && self.kind != NLMSG_DONE {
-            return None;
-        }
-        let code = self.bytes.get(NLMSG_HEADER..NLMSG_HEADER + 4)?.try_into().ok()?;
-        Some(i32::from_ne_bytes(code).saturating_abs())
-    }
 }
 
 impl Client {
@@ -91,17 +64,12 @@ impl Client {
         let what = format!("look for chain {chain:?} in nf_tables");
         let sequence = self.next();
         self.send(&Message::get_chain(table, chain, sequence).into_bytes(), &what)?;
-        let mut verdict = None;
-        self.receive(&what, sequence, |answer| {
-            verdict = Some(answer.code().map(Errno::from_raw));
-            Ok(true)
-        })?;
-        match verdict {
-            Some(None) => Ok(true),
+        let code = self.receive(&what, sequence..=sequence, |answer| Ok(Some(answer.code())))?;
+        match code.map(Errno::from_raw) {
+            None => Ok(true),
             // Neither the table nor the chain, or (EINVAL, EOPNOTSUPP) not even nf_tables.
-            Some(Some(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP)) => Ok(false),
-            Some(Some(errno)) => Err(Error::Refused { what, explanation: String::new(), errno }),
-            None => Err(Error::Answer { what, problem: "there is none".into() }),
+            Some(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(false),
+            Some(errno) => Err(Error::Refused { what, explanation: String::new(), errno }),
         }
     }
 
@@ -121,17 +89,14 @@ impl Client {
             self.send(&Message::list_rules(table, chain, sequence).into_bytes(), &what)?;
             let mut jumps = Vec::new();
             let mut is_interrupted = false;
-            self.receive(&what, sequence, |answer| {
+            self.receive(&what, sequence..=sequence, |answer| {
                 is_interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
-                match answer.code() {
-                    Some(0) => Ok(true),
-                    Some(code) => Err(refusal(&what, answer.bytes, code)),
-                    None => {
-                        let attributes = answer.bytes.get(message::HEADERS..).unwrap_or_default();
-                        jumps.extend(rule::read_jump(attributes, table, chain, target));
-                        Ok(false)
-                    }
+                if let Some(code) = answer.code() {
+                    return end(&what, answer, code);
                 }
+                let attributes = answer.bytes.get(message::HEADERS..).unwrap_or_default();
+                jumps.extend(rule::read_jump(attributes, table, chain, target));
+                Ok(None)
             })?;
             if !is_interrupted {
                 return Ok(jumps);
@@ -168,10 +133,9 @@ impl Client {
         self.sequence = last;
         self.send(&bytes, &what)?;
         // The last change is acknowledged, and refusals are always answered.
-        self.receive_range(&what, first..=last, |answer| match answer.code() {
-            Some(0) => Ok(true),
-            Some(code) => Err(refusal(&what, answer.bytes, code)),
-            None => Ok(false),
+        self.receive(&what, first..=last, |answer| match answer.code() {
+            Some(code) => end(&what, answer, code),
+            None => Ok(None),
         })
     }
 
@@ -186,75 +150,41 @@ impl Client {
         Ok(())
     }
 
-    fn receive(
+    /// Reads answers until `take` has found what it looks for.
+    fn receive<T>(
         &mut self,
         what: &str,
-        sequence: u32,
-        take: impl FnMut(&Answer<'_>) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
-        self.receive_range(what, sequence..=sequence, take)
-    }
-
-    /// Reads answers until `take` says that it was the last one.
-    fn receive_range(
-        &mut self,
-        what: &str,
-        sequences: std::ops::RangeInclusive<u32>,
-        mut take: impl FnMut(&Answer<'_>) -> Result<bool, Error>,
-    ) -> Result<(), Error> {
+        sequences: RangeInclusive<u32>,
+        mut take: impl FnMut(&Received<'_>) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
         // The kernel has queued its answer when the question is sent: there is nothing to wait for.
         let flags = MsgFlags::MSG_DONTWAIT.bits();
-        let failed = |source: io::Error| Error::Socket { what: what.into(), source };
         loop {
             self.buffer.clear();
-            self.socket.recv(&mut self.buffer, flags).map_err(failed)?;
-            let mut rest = self.buffer.as_slice();
-            while !rest.is_empty() {
-                let problem = |problem: String| Error::Answer { what: what.into(), problem };
-                let header = NetlinkBuffer::new_checked(&rest)
-                    .map_err(|error| problem(error.to_string()))?;
-                let size = header.length() as usize;
-                let bytes = rest.get(..size).unwrap_or_default();
-                let (kind, flags) = (header.message_type(), header.flags());
-                let is_ours = sequences.contains(&header.sequence_number());
-                if is_ours && take(&Answer { kind, flags, bytes })? {
-                    return Ok(());
+            self.socket
+                .recv(&mut self.buffer, flags)
+                .map_err(|source| Error::Socket { what: what.into(), source })?;
+            for answer in messages(&self.buffer) {
+                let answer = answer.map_err(|error| Error::Answer {
+                    what: what.into(),
+                    problem: error.to_string(),
+                })?;
+                if !sequences.contains(&answer.sequence) {
+                    continue;
                 }
-                rest = rest.get(size.next_multiple_of(4).max(NLMSG_HEADER)..).unwrap_or_default();
+                if let Some(found) = take(&answer)? {
+                    return Ok(found);
+                }
             }
         }
     }
 }
 
-fn refusal(what: &str, answer: &[u8], code: i32) -> Error {
-    let errno = Errno::from_raw(code);
-    Error::Refused { what: what.into(), explanation: explanation(answer), errno }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(kind: u16, errno: i32) -> Vec<u8> {
-        let mut bytes = vec![36, 0, 0, 0];
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend([0; 10]);
-        bytes.extend((-errno).to_ne_bytes());
-        bytes
+/// The end of an exchange, good or bad.
+fn end(what: &str, answer: &Received<'_>, code: i32) -> Result<Option<()>, Error> {
+    if code == 0 {
+        return Ok(Some(()));
     }
-
-    #[test]
-    fn only_errors_and_ends_have_an_error_number() {
-        let code = |kind, errno| {
-            let bytes = answer(kind, errno);
-            Answer { kind, flags: 0, bytes: &bytes }.code()
-        };
-        assert_eq!(code(NLMSG_ERROR, Errno::EPERM as i32), Some(1));
-        // ENOTSUPP, which is the kernel's own.
-        assert_eq!(code(NLMSG_ERROR, 524), Some(524));
-        assert_eq!(code(NLMSG_ERROR, 0), Some(0));
-        assert_eq!(code(NLMSG_DONE, 0), Some(0));
-        assert_eq!(code(10 << 8 | 3, 0), None);
-        assert_eq!(Answer { kind: NLMSG_ERROR, flags: 0, bytes: &[0; 5] }.code(), None);
-    }
+    let (explanation, errno) = (answer.explanation(), Errno::from_raw(code));
+    Err(Error::Refused { what: what.into(), explanation, errno })
 }

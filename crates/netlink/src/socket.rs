@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_MULTIPART};
-use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket as SystemSocket, SocketAddr};
@@ -12,19 +12,15 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::answer::Answer;
+use crate::datagram::{DUMP_ATTEMPTS, RECEIVE_BUFFER, Received, messages};
 use crate::request::Message;
 use crate::{Error, Request};
 
-/// The kernel fills a dump's datagrams up to what the reader offers, 32 KiB at most.
-const RECEIVE_BUFFER: usize = 32 << 10;
 /// Everything that the kernel answers is queued when the request returns; this only bounds what
 /// should never happen.
 const ANSWER_TIMEOUT_MS: u16 = 10_000;
 /// So many requests are sent at once: more refusals than about 250 would not fit the queue.
 const BATCH: usize = 64;
-const NLMSG_HEADER: usize = 16;
-/// How often an interrupted dump is repeated (plugins#1121: busy nodes interrupt some of them).
-const DUMP_ATTEMPTS: usize = 10;
 
 /// An rtnetlink socket of the namespace in which it was opened.
 #[derive(Debug)]
@@ -173,41 +169,30 @@ impl Socket {
         if length > self.buffer.len() {
             return Err(answer_error(last, format!("{length} bytes in one message")));
         }
-        let mut rest = self.buffer.as_slice();
-        while !rest.is_empty() {
-            let header = NetlinkBuffer::new_checked(&rest)
-                .map_err(|error| answer_error(last, error.to_string()))?;
-            let size = header.length() as usize;
-            let index = header.sequence_number().wrapping_sub(first_sequence) as usize;
+        for received in messages(&self.buffer) {
+            let received = received.map_err(|error| answer_error(last, error.to_string()))?;
+            let index = received.sequence.wrapping_sub(first_sequence) as usize;
             // An answer to an earlier call that was given up is not ours.
-            if let (Some(request), Some(bytes)) = (requests.get(index), rest.get(..size)) {
-                let is_last = index + 1 == requests.len();
-                if take(&header, bytes, request, answers)? && is_last {
-                    return Ok(true);
-                }
+            let Some(request) = requests.get(index) else { continue };
+            let is_last = index + 1 == requests.len();
+            if take(&received, request, answers)? && is_last {
+                return Ok(true);
             }
-            rest = rest.get(size.next_multiple_of(4).max(16)..).unwrap_or_default();
         }
         Ok(false)
     }
 }
 
 /// Takes in one message that answers `request`; whether it ended the answer.
-fn take(
-    header: &NetlinkBuffer<&&[u8]>,
-    bytes: &[u8],
-    request: &Request,
-    answers: &mut Answers,
-) -> Result<bool, Error> {
-    answers.interrupted |= header.flags() & NLM_F_DUMP_INTR != 0;
-    let is_whole = header.flags() & NLM_F_MULTIPART == 0;
-    let body = bytes.get(NLMSG_HEADER..).unwrap_or_default();
-    let read = Answer::read(header.message_type(), body);
+fn take(received: &Received<'_>, request: &Request, answers: &mut Answers) -> Result<bool, Error> {
+    answers.interrupted |= received.flags & NLM_F_DUMP_INTR != 0;
+    let is_whole = received.flags & NLM_F_MULTIPART == 0;
+    let read = Answer::read(received.kind, received.body());
     if let Some(object) = read.map_err(|problem| answer_error(request, problem.into()))? {
         answers.objects.push(object);
         return Ok(is_whole);
     }
-    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(received.bytes)
         .map_err(|error| answer_error(request, error.to_string()))?;
     let mut refuse = |code: i32, explanation: String| {
         let errno = Errno::from_raw(code.saturating_abs());
@@ -223,7 +208,7 @@ fn take(
         }
         NetlinkPayload::Error(error) => {
             let code = error.code.map_or(0, std::num::NonZeroI32::get);
-            refuse(code, explanation(bytes));
+            refuse(code, received.explanation());
         }
         NetlinkPayload::Done(done) => refuse(done.code, String::new()),
         NetlinkPayload::Overrun(_) => {
@@ -232,27 +217,6 @@ fn take(
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-/// The kernel's explanation in an error message: attribute `NLMSGERR_ATTR_MSG`, after the error
-/// number (4 bytes) and the refused message's header (16; the rest is cut by `NETLINK_CAP_ACK`).
-pub(crate) fn explanation(message: &[u8]) -> String {
-    const ATTRIBUTE_MESSAGE: u16 = 1;
-    const NLM_F_ACK_TLVS: u8 = 2;
-    // The flag is the second byte's: 0x200.
-    if message.get(7).is_none_or(|flags| flags & NLM_F_ACK_TLVS == 0) {
-        return String::new();
-    }
-    let mut attributes = message.get(NLMSG_HEADER + 4 + NLMSG_HEADER..).unwrap_or_default();
-    while let [l0, l1, t0, t1, ..] = *attributes {
-        let size = usize::from(u16::from_ne_bytes([l0, l1]));
-        if u16::from_ne_bytes([t0, t1]) == ATTRIBUTE_MESSAGE {
-            let text = attributes.get(4..size).unwrap_or_default();
-            return String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
-        }
-        attributes = attributes.get(size.next_multiple_of(4).max(4)..).unwrap_or_default();
-    }
-    String::new()
 }
 
 fn is_question(request: &Request) -> bool {

@@ -1,13 +1,12 @@
 //! Messages to nf_tables (`include/uapi/linux/netfilter/nf_tables.h`, `nfnetlink.h`).
 
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
+
 use super::Table;
 
 /// Netlink's header and netfilter's (`nfgenmsg`: family, version, resource).
 pub(super) const HEADERS: usize = 16 + 4;
 
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
 /// `NFNL_SUBSYS_NFTABLES`, which is also the resource that a batch is for.
 const SUBSYSTEM: u8 = 10;
 const BATCH_BEGIN: u16 = 0x10;
