@@ -158,7 +158,9 @@ pub(crate) fn collect_garbage<'a>(
 ) -> Result<(), Error> {
     let network = &call.conf.name;
     let valid: Vec<String> = valid.map(|id| Identity::new(network, id).chain).collect();
-    iptables::collect_garbage(&mut OsRunner, network, &valid, &mut nftables::places)
+    let mut kernel = KernelTables::default();
+    let mut look_in = |family| kernel.places(family);
+    iptables::collect_garbage(&mut OsRunner, network, &valid, &mut look_in)
 }
 
 /// The addresses that ADD gave to the call's interface; `None` when that is not known.
@@ -216,8 +218,6 @@ const FAMILIES: [Family; 2] = [
 /// so that they can be compared with what it prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rules {
-    /// The attachment's chain.
-    chain: String,
     /// Traffic within the network stays as it is.
     accept: Vec<String>,
     /// All other is masqueraded, but for multicast.
@@ -242,7 +242,6 @@ impl Rules {
             format!("{HOOK_CHAIN} -s {address}/{full} -m comment --comment {comment} -j {chain}")
         };
         Self {
-            chain: chain.clone(),
             accept,
             masquerade: format!(
                 "{chain} ! -d {} -m comment --comment {comment} -j MASQUERADE",

@@ -116,12 +116,13 @@ impl Runner for OsRunner {
             },
             _ => Error::Run { file: program.file.clone(), source },
         };
+        let lock = || program.lock.map_or(Ok(()), Lock::acquire);
         let is_fed = !program.stdin.is_empty();
-        if let Some(lock) = program.lock.filter(|_| !is_fed) {
-            lock.acquire()?;
+        if !is_fed {
+            lock()?;
         }
         let mut child = start(program).map_err(failed)?;
-        let locked = program.lock.map_or(Ok(()), Lock::acquire);
+        let locked = if is_fed { lock() } else { Ok(()) };
         let deadline = program.timeout.map(|timeout| Instant::now() + timeout);
         let mut converse = || {
             let printed = conversation::hold(&mut child, program.stdin, deadline)?;

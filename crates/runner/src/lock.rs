@@ -1,4 +1,4 @@
-//! The lock under which programs act.
+//! A lock under which programs act, or we do alone.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -7,6 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use runner::Lock;
+
 use super::output::say;
 use crate::error::{Error, warn};
 use crate::plugin;
@@ -39,19 +41,17 @@ fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
 }
 
 /// Has only one installation at a time work on a folder, for as long as the result lives.
-fn lock(bin_dir: &Path) -> Result<Option<File>, Error> {
+fn lock(bin_dir: &Path) -> Result<Lock, Error> {
     let folder = File::open(bin_dir).map_err(failed("open", bin_dir))?;
-    match flock::acquire(folder, flock::Mode::Exclusive, LOCK_WAIT) {
-        Ok(held) => Ok(Some(held)),
-        Err(flock::Error::Io(error)) => {
-            warn(&format!("cannot lock {}, going on: {error}", bin_dir.display()));
-            Ok(None)
+    let lock = Lock::new(folder, bin_dir, LOCK_WAIT);
+    match lock.acquire() {
+        // Not every file system has locks.
+        Err(runner::Error::Lock { source, .. }) => {
+            warn(&format!("cannot lock {}, going on: {source}", bin_dir.display()));
         }
-        Err(flock::Error::Timeout(waited)) => {
-            let lock = bin_dir.to_owned();
-            Err(Error::Lock(runner::Error::LockTimeout { lock, waited }))
-        }
+        result => result.map_err(Error::Lock)?,
     }
+    Ok(lock)
 }
 
 /// Puts the plugins into `bin_dir`: all of them, or none.

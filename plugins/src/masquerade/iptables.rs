@@ -82,8 +82,7 @@ pub(super) fn tear_down(
     which: Which<'_>,
     look_in: &mut dyn FnMut(Family) -> Places,
 ) -> Result<(), Error> {
-    let lock = lock::open();
-    lock.as_ref().map_or(Ok(()), Lock::acquire).map_err(Error::Lock)?;
+    let lock = lock::take()?;
     let lines_for = |saved: &str| removal_lines(saved, chain, which);
     let mut errors = Vec::new();
     for family in FAMILIES {
@@ -112,8 +111,7 @@ pub(super) fn collect_garbage(
         let stale = chains.into_iter().filter(|chain| !valid.iter().any(|name| name == chain));
         stale.flat_map(|chain| removal_lines(saved, chain, Which::AllBut(&[]))).collect()
     };
-    let lock = lock::open();
-    lock.as_ref().map_or(Ok(()), Lock::acquire).map_err(Error::Lock)?;
+    let lock = lock::take()?;
     let mut errors = Vec::new();
     for family in FAMILIES {
         let removed = remove(runner, lock.as_ref(), family, look_in(family), &lines_for);

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use runner::Lock;
 
-use crate::error::warn;
+use crate::error::{Error, warn};
 
 /// The programs keep it until the last of them has ended, even when the plugin that started it was
 /// killed: what DEL reads is final.
 const LOCK: &str = "/run/podwire/iptables.lock";
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Opens the lock. Where it cannot even be opened (no `/run`, no right to it) rules are made
-/// without: it only orders calls that follow a killed one.
+/// Opens the lock, which the programs then take. Where it cannot even be opened (no `/run`, no right
+/// to it) rules are made without: it only orders calls that follow a killed one.
 pub(super) fn open() -> Option<Lock> {
     let path = Path::new(LOCK);
     // The open after it tells why, should there be no folder.
@@ -29,4 +29,11 @@ pub(super) fn open() -> Option<Lock> {
             None
         }
     }
+}
+
+/// Opens the lock and takes it.
+pub(super) fn take() -> Result<Option<Lock>, Error> {
+    let lock = open();
+    lock.as_ref().map_or(Ok(()), Lock::acquire).map_err(Error::Lock)?;
+    Ok(lock)
 }

@@ -23,17 +23,30 @@ impl KernelTables {
         Places { nftables: is_refused, legacy: has_legacy_table(family) }
     }
 
+    /// Where the kernel has a nat table with the hook chain; where it may not be asked, it may have.
+    pub(super) fn places(&mut self, family: Family) -> Places {
+        let has_hook = self.client().and_then(|client| {
+            client.map_or(Ok(false), |client| client.has_chain(nat(family), HOOK_CHAIN))
+        });
+        Places { nftables: has_hook.unwrap_or(true), legacy: has_legacy_table(family) }
+    }
+
+    /// `None` when the kernel has no nf_tables.
+    fn client(&mut self) -> Result<Option<&mut Client>, netlink::Error> {
+        if self.nftables.is_none() {
+            self.nftables = Client::open()?;
+        }
+        Ok(self.nftables.as_mut())
+    }
+
     fn remove_from_nftables(
         &mut self,
         family: Family,
         chain: &str,
         which: Which<'_>,
     ) -> Result<(), netlink::Error> {
-        let table = Table { is_ipv4: family.is_ipv4, name: "nat" };
-        if self.nftables.is_none() {
-            self.nftables = Client::open()?;
-        }
-        let Some(client) = &mut self.nftables else { return Ok(()) };
+        let table = nat(family);
+        let Some(client) = self.client()? else { return Ok(()) };
         if !client.has_chain(table, chain)? {
             return Ok(());
         }
@@ -45,13 +58,8 @@ impl KernelTables {
     }
 }
 
-/// Where the kernel has a nat table with the hook chain; where it may not be asked, it may have.
-pub(super) fn places(family: Family) -> Places {
-    let table = Table { is_ipv4: family.is_ipv4, name: "nat" };
-    let has_hook = Client::open().and_then(|client| {
-        client.map_or(Ok(false), |mut client| client.has_chain(table, HOOK_CHAIN))
-    });
-    Places { nftables: has_hook.unwrap_or(true), legacy: has_legacy_table(family) }
+fn nat(family: Family) -> Table<'static> {
+    Table { is_ipv4: family.is_ipv4, name: "nat" }
 }
 
 /// Whether the kernel has the nat table that iptables used before nf_tables; what is not readable

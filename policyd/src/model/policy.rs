@@ -112,8 +112,12 @@ impl From<&NetworkPolicy> for Policy {
             defects.into_iter().map(|defect| defect.within("spec.podSelector")).collect();
 
         let (isolates_ingress, isolates_egress) = directions(&spec, &mut defects);
-        let mut ingress = ingress_rules(&spec, &mut defects);
-        let mut egress = egress_rules(&spec, &mut defects);
+        let ingress = spec.ingress.iter().flatten();
+        let ingress = ingress.map(|rule| (rule.from.as_deref(), rule.ports.as_deref()));
+        let mut ingress = rules(("ingress", "from"), ingress, &mut defects);
+        let egress = spec.egress.iter().flatten();
+        let egress = egress.map(|rule| (rule.to.as_deref(), rule.ports.as_deref()));
+        let mut egress = rules(("egress", "to"), egress, &mut defects);
         if !selector_is_whole {
             ingress.fill(Rule::Unusable);
             egress.fill(Rule::Unusable);
@@ -149,22 +153,16 @@ fn directions(spec: &NetworkPolicySpec, defects: &mut Vec<Defect>) -> (bool, boo
     (true, spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()))
 }
 
-fn ingress_rules(spec: &NetworkPolicySpec, defects: &mut Vec<Defect>) -> Vec<Rule> {
-    let rules = spec.ingress.iter().flatten().enumerate();
-    rules
-        .map(|(index, rule)| {
-            let peers = peers(rule.from.as_deref(), "from");
-            usable(peers, rule.ports.as_deref(), &format!("spec.ingress[{index}]"), defects)
-        })
-        .collect()
-}
-
-fn egress_rules(spec: &NetworkPolicySpec, defects: &mut Vec<Defect>) -> Vec<Rule> {
-    let rules = spec.egress.iter().flatten().enumerate();
-    rules
-        .map(|(index, rule)| {
-            let peers = peers(rule.to.as_deref(), "to");
-            usable(peers, rule.ports.as_deref(), &format!("spec.egress[{index}]"), defects)
+/// The rules of one direction: of each its peers, which are in field `peer_field`, and its ports.
+fn rules<'a>(
+    (field, peer_field): (&str, &str),
+    raw: impl Iterator<Item = (Option<&'a [NetworkPolicyPeer]>, Option<&'a [NetworkPolicyPort]>)>,
+    defects: &mut Vec<Defect>,
+) -> Vec<Rule> {
+    raw.enumerate()
+        .map(|(index, (raw_peers, raw_ports))| {
+            let peers = peers(raw_peers, peer_field);
+            usable(peers, raw_ports, &format!("spec.{field}[{index}]"), defects)
         })
         .collect()
 }
