@@ -6,6 +6,7 @@
 
 pub mod evaluate;
 pub mod model;
+pub mod source;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,42 @@
+//! What a source of objects tells: the API server's watches, or a folder of manifests.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::model::{Namespace, Pod, Policy};
+
+/// Something about the objects changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Pods.
+    Pods(Change<Pod>),
+    /// Namespaces.
+    Namespaces(Change<Namespace>),
+    /// NetworkPolicies.
+    Policies(Change<Policy>),
+    /// This node, as it is now.
+    Node(Node),
+}
+
+/// A change of the objects of one kind. They are told apart by their uids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change<T> {
+    /// One was created, or is otherwise than before.
+    Applied(T),
+    /// One is gone.
+    Removed(T),
+    /// These are all there are: a list was made, for the first time or anew. What it lacks is gone.
+    Listed(Vec<T>),
+}
+
+/// What policy needs of the node that policyd runs on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name, as in `spec.nodeName` of its pods.
+    pub name: String,
+    /// The ranges that its pods' addresses are from: `spec.podCIDRs`.
+    pub pod_ranges: Vec<IpNetwork>,
+    /// Its own addresses: those of `status.addresses` that are addresses.
+    pub addresses: Vec<IpAddr>,
+}
