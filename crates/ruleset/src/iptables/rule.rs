@@ -1,0 +1,243 @@
+//! A rule, in the words of iptables.
+
+use std::fmt;
+
+use ipnetwork::IpNetwork;
+
+use crate::Label;
+
+/// Which end of a packet a match looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Where it comes from.
+    Source,
+    /// Where it goes to.
+    Destination,
+}
+
+/// Ports from the first to the last, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+/// What the connection that a packet belongs to is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Packets {
+    /// Of known connections, and what belongs to them.
+    Established,
+    /// Of none that makes sense.
+    Invalid,
+}
+
+/// What must be so for a rule to apply.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Match {
+    /// The address is in the network.
+    Address(Side, IpNetwork),
+    /// The address is not in the network.
+    NotAddress(Side, IpNetwork),
+    /// The address is of one of these kinds to the node: `LOCAL`.
+    NotLocalAddress(Side),
+    /// The address is in the set.
+    InSet(Side, String),
+    /// The address is not in the set.
+    NotInSet(Side, String),
+    /// Address, protocol and port are in the set; of the port, that of the same side.
+    PortInSet(Side, String),
+    /// It came through this interface; with a `+` at its end, one whose name begins so.
+    InInterface(String),
+    /// It came through this port of a bridge; as above.
+    InBridgePort(String),
+    /// It came through some port of a bridge.
+    ByBridge,
+    /// Its protocol: `tcp`, `udp`, `sctp`.
+    Protocol(&'static str),
+    /// Its destination port; at most 15, a range counting as two. Needs a [`Match::Protocol`].
+    DestinationPorts(Vec<PortRange>),
+    /// Its type of ICMPv6 message.
+    Icmp6Type(u8),
+    /// Its connection.
+    Connection(Packets),
+    /// These bits of its mark are set.
+    Mark(u32),
+    /// These bits of its connection's mark are set.
+    ConnectionMark(u32),
+    /// No more than so many a minute, in bursts of as many.
+    AtMostEachMinute(u32),
+}
+
+/// What a rule does with a packet.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// Goes on in the chain, and comes back.
+    Jump(String),
+    /// Goes on in the chain, which ends where this one would have.
+    Goto(String),
+    /// Leaves the chain.
+    Return,
+    /// Drops it.
+    Drop,
+    /// Tells the sender that it was refused.
+    Reject,
+    /// Sets these bits of its mark.
+    SetMark(u32),
+    /// Clears these bits of its mark.
+    ClearMark(u32),
+    /// Copies it to a group of netfilter's log, with a prefix of at most 64 bytes.
+    Log {
+        /// The group.
+        group: u16,
+        /// The prefix.
+        prefix: String,
+    },
+    /// Gives it the node's address, and another source port.
+    Masquerade {
+        /// Whether the port is chosen at random.
+        random_fully: bool,
+        /// Which ports are chosen from; needs a [`Match::Protocol`].
+        to_ports: Option<PortRange>,
+    },
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rule {
+    /// What all must be so.
+    pub matches: Vec<Match>,
+    /// What happens then.
+    pub target: Target,
+    /// A word for those who read the tables.
+    pub label: Option<Label>,
+}
+
+impl Rule {
+    /// A rule without a label.
+    pub fn new(matches: impl Into<Vec<Match>>, target: Target) -> Self {
+        Self { matches: matches.into(), target, label: None }
+    }
+
+    /// The same, with a word for those who read the tables.
+    #[must_use]
+    pub fn labelled(mut self, label: &str) -> Self {
+        self.label = Some(Label::new(label));
+        self
+    }
+}
+
+/// As `iptables-restore` reads it after `-A CHAIN`, but for the comment.
+impl fmt::Display for Rule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for it in &self.matches {
+            write!(formatter, "{it} ")?;
+        }
+        write!(formatter, "{}", self.target)
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(side, network) => write!(formatter, "{} {network}", side.flag()),
+            Self::NotAddress(side, network) => write!(formatter, "! {} {network}", side.flag()),
+            Self::NotLocalAddress(side) => {
+                write!(formatter, "-m addrtype ! --{}-type LOCAL", side.word())
+            }
+            Self::InSet(side, set) => write!(formatter, "-m set --match-set {set} {}", side.word()),
+            Self::NotInSet(side, set) => {
+                write!(formatter, "-m set ! --match-set {set} {}", side.word())
+            }
+            Self::PortInSet(side, set) => {
+                write!(formatter, "-m set --match-set {set} {0},{0}", side.word())
+            }
+            Self::InInterface(name) => write!(formatter, "-i {name}"),
+            Self::InBridgePort(name) => write!(formatter, "-m physdev --physdev-in {name}"),
+            Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
+            Self::Protocol(protocol) => write!(formatter, "-p {protocol}"),
+            Self::DestinationPorts(ranges) => {
+                formatter.write_str("-m multiport --dports ")?;
+                list(formatter, ranges)
+            }
+            Self::Icmp6Type(kind) => {
+                write!(formatter, "-p ipv6-icmp -m icmp6 --icmpv6-type {kind}")
+            }
+            Self::Connection(packets) => write!(formatter, "-m conntrack --ctstate {packets}"),
+            Self::Mark(bits) => write!(formatter, "-m mark --mark {bits:#x}/{bits:#x}"),
+            Self::ConnectionMark(bits) => {
+                write!(formatter, "-m connmark --mark {bits:#x}/{bits:#x}")
+            }
+            Self::AtMostEachMinute(count) => {
+                write!(formatter, "-m limit --limit {count}/min --limit-burst {count}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Jump(chain) => write!(formatter, "-j {chain}"),
+            Self::Goto(chain) => write!(formatter, "-g {chain}"),
+            Self::Return => formatter.write_str("-j RETURN"),
+            Self::Drop => formatter.write_str("-j DROP"),
+            Self::Reject => formatter.write_str("-j REJECT"),
+            Self::SetMark(bits) => write!(formatter, "-j MARK --set-xmark {bits:#x}/{bits:#x}"),
+            Self::ClearMark(bits) => write!(formatter, "-j MARK --set-xmark 0x0/{bits:#x}"),
+            Self::Log { group, prefix } => {
+                write!(formatter, "-j NFLOG --nflog-group {group} --nflog-prefix \"{prefix}\"")
+            }
+            Self::Masquerade { random_fully, to_ports } => {
+                formatter.write_str("-j MASQUERADE")?;
+                if let Some(PortRange { first, last }) = to_ports {
+                    write!(formatter, " --to-ports {first}-{last}")?;
+                }
+                if *random_fully { formatter.write_str(" --random-fully") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.first, self.last) {
+            (first, last) if first == last => write!(formatter, "{first}"),
+            (first, last) => write!(formatter, "{first}:{last}"),
+        }
+    }
+}
+
+impl fmt::Display for Packets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Established => "RELATED,ESTABLISHED",
+            Self::Invalid => "INVALID",
+        })
+    }
+}
+
+impl Side {
+    const fn flag(self) -> &'static str {
+        match self {
+            Self::Source => "-s",
+            Self::Destination => "-d",
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Source => "src",
+            Self::Destination => "dst",
+        }
+    }
+}
+
+fn list(formatter: &mut fmt::Formatter<'_>, ranges: &[PortRange]) -> fmt::Result {
+    for (index, range) in ranges.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        write!(formatter, "{comma}{range}")?;
+    }
+    Ok(())
+}

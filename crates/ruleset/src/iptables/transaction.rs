@@ -1,0 +1,265 @@
+//! The change from what a table holds to what it shall hold.
+
+use std::fmt::Write;
+
+use super::chain::Commented;
+use super::{Chain, Rule, RuleHash};
+
+/// Above this many pairs of rules a chain's changed part is written anew instead of compared.
+const MOST_PAIRS: usize = 1 << 20;
+
+/// Changes of one table that the kernel makes at once, as `iptables-restore --noflush` reads them.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    created: String,
+    changes: String,
+    emptied: String,
+    removed: String,
+}
+
+impl Transaction {
+    /// Makes a chain that is not there, or of which it is not known what it holds.
+    pub fn create(&mut self, chain: &Chain) {
+        // Under --noflush this line also empties a chain that is there.
+        line(&mut self.created, format_args!(":{} - [0:0]", chain.name));
+        for rule in &chain.rules {
+            let hash = RuleHash::of(rule);
+            line(&mut self.changes, format_args!("-A {} {}", chain.name, Commented(rule, &hash)));
+        }
+    }
+
+    /// Changes a chain that holds the rules with the hashes `known`. Rules that stay are not
+    /// touched, and keep their counters.
+    pub fn change(&mut self, known: &[RuleHash], chain: &Chain) {
+        let desired = chain.hashes();
+        let name = &chain.name;
+        // Counted from 1, in the chain as it is by then.
+        let mut place = 1;
+        let mut rules = chain.rules.iter().zip(&desired);
+        for step in steps(known, &desired) {
+            match step {
+                Step::Keep => {
+                    rules.next();
+                    place += 1;
+                }
+                Step::Delete => line(&mut self.changes, format_args!("-D {name} {place}")),
+                Step::Insert => {
+                    let Some((rule, hash)) = rules.next() else { break };
+                    let rule = Commented(rule, hash);
+                    line(&mut self.changes, format_args!("-I {name} {place} {rule}"));
+                    place += 1;
+                }
+            }
+        }
+    }
+
+    /// Removes a chain.
+    pub fn remove(&mut self, name: &str) {
+        // Chains that are removed may lead to each other: all are emptied first.
+        line(&mut self.emptied, format_args!("-F {name}"));
+        line(&mut self.removed, format_args!("-X {name}"));
+    }
+
+    /// Puts a rule at the head of a chain that is not ours.
+    pub fn hook(&mut self, chain: &str, rule: &Rule) {
+        let hash = RuleHash::of(rule);
+        line(&mut self.changes, format_args!("-I {chain} 1 {}", Commented(rule, &hash)));
+    }
+
+    /// Deletes our rule at this place (counted from 1) of a chain that is not ours. Of several in
+    /// one chain, the last must be deleted first.
+    pub fn unhook(&mut self, chain: &str, place: usize) {
+        line(&mut self.changes, format_args!("-D {chain} {place}"));
+    }
+
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        [&self.created, &self.changes, &self.removed].iter().all(|lines| lines.is_empty())
+    }
+
+    /// The change of `table`.
+    #[must_use]
+    pub fn text(&self, table: &str) -> String {
+        let Self { created, changes, emptied, removed } = self;
+        format!("*{table}\n{created}{changes}{emptied}{removed}COMMIT\n")
+    }
+}
+
+fn line(lines: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    _ = writeln!(lines, "{text}");
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Keep,
+    Delete,
+    Insert,
+}
+
+/// The steps from `known` to `desired`: as few as there can be, but where that is too much to find
+/// out.
+fn steps(known: &[RuleHash], desired: &[RuleHash]) -> Vec<Step> {
+    let same = |(one, two): &(&RuleHash, &RuleHash)| one == two;
+    let head = known.iter().zip(desired).take_while(same).count();
+    let (known, desired) =
+        (known.get(head..).unwrap_or_default(), desired.get(head..).unwrap_or_default());
+    let tail = known.iter().rev().zip(desired.iter().rev()).take_while(same).count();
+    let middle = |hashes: &'_ [RuleHash]| hashes.len() - tail;
+    let (known, desired) = (
+        known.get(..middle(known)).unwrap_or_default(),
+        desired.get(..middle(desired)).unwrap_or_default(),
+    );
+    let mut steps = vec![Step::Keep; head];
+    if known.len().saturating_mul(desired.len()) > MOST_PAIRS {
+        steps.extend(known.iter().map(|_| Step::Delete));
+        steps.extend(desired.iter().map(|_| Step::Insert));
+    } else {
+        steps.extend(shortest(known, desired));
+    }
+    steps.extend(vec![Step::Keep; tail]);
+    steps
+}
+
+/// By the longest common subsequence.
+fn shortest(known: &[RuleHash], desired: &[RuleHash]) -> Vec<Step> {
+    // common[i][j]: how many rules known[i..] and desired[j..] can keep.
+    let width = desired.len() + 1;
+    let mut common = vec![0_u32; (known.len() + 1) * width];
+    let at = |common: &[u32], i: usize, j: usize| common.get(i * width + j).copied().unwrap_or(0);
+    for (i, one) in known.iter().enumerate().rev() {
+        for (j, two) in desired.iter().enumerate().rev() {
+            let best = if one == two {
+                at(&common, i + 1, j + 1) + 1
+            } else {
+                at(&common, i + 1, j).max(at(&common, i, j + 1))
+            };
+            if let Some(cell) = common.get_mut(i * width + j) {
+                *cell = best;
+            }
+        }
+    }
+    let (mut i, mut j) = (0, 0);
+    let mut steps = Vec::with_capacity(known.len() + desired.len());
+    loop {
+        steps.push(match (known.get(i), desired.get(j)) {
+            (None, None) => return steps,
+            (Some(one), Some(two)) if one == two => {
+                (i, j) = (i + 1, j + 1);
+                Step::Keep
+            }
+            (Some(_), Some(_)) if at(&common, i, j + 1) > at(&common, i + 1, j) => {
+                j += 1;
+                Step::Insert
+            }
+            (Some(_), _) => {
+                i += 1;
+                Step::Delete
+            }
+            (None, Some(_)) => {
+                j += 1;
+                Step::Insert
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::iptables::{Match, Side, Target};
+
+    fn rule(number: u8) -> Rule {
+        let network = format!("10.0.0.{number}").parse().unwrap();
+        Rule::new([Match::Address(Side::Source, network)], Target::Return)
+    }
+
+    fn chain(numbers: &[u8]) -> Chain {
+        Chain { name: "C".to_owned(), rules: numbers.iter().copied().map(rule).collect() }
+    }
+
+    /// Does what `iptables-restore` would do.
+    fn apply(text: &str, mut rules: Vec<String>) -> Vec<String> {
+        for line in text.lines().filter(|line| line.starts_with('-')) {
+            let words: Vec<_> = line.split(' ').collect();
+            let place: usize = words[2].parse().unwrap();
+            match words[0] {
+                "-I" => rules.insert(place - 1, words[3..].join(" ")),
+                "-D" => _ = rules.remove(place - 1),
+                other => panic!("{other}"),
+            }
+        }
+        rules
+    }
+
+    fn texts(chain: &Chain) -> Vec<String> {
+        let text = |rule| Commented(rule, &RuleHash::of(rule)).to_string();
+        chain.rules.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_rule_in_the_middle_is_one_line() {
+        let mut change = Transaction::default();
+        change.change(&chain(&[1, 3, 4]).hashes(), &chain(&[1, 2, 3, 4]));
+        let text = change.text("mangle");
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.contains("-I C 2 -s 10.0.0.2/32 -m comment --comment \"podwire:"), "{text}");
+    }
+
+    #[test]
+    fn the_same_rules_are_no_change() {
+        let mut change = Transaction::default();
+        change.change(&chain(&[1, 2]).hashes(), &chain(&[1, 2]));
+        assert!(change.is_empty());
+    }
+
+    #[test]
+    fn new_chains_come_first_and_old_ones_go_last() {
+        let mut change = Transaction::default();
+        change.remove("OLD");
+        change.change(&chain(&[1]).hashes(), &chain(&[2]));
+        change.remove("OLDER");
+        change.create(&Chain { name: "NEW".to_owned(), rules: vec![rule(1)] });
+        let text = change.text("mangle");
+        let starts: Vec<_> = text
+            .lines()
+            .map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "))
+            .collect();
+        assert_eq!(
+            starts,
+            [
+                "*mangle", ":NEW -", "-D C", "-I C", "-A NEW", "-F OLD", "-F OLDER", "-X OLD",
+                "-X OLDER", "COMMIT"
+            ]
+        );
+    }
+
+    #[test]
+    fn more_rules_than_can_be_compared_are_written_anew() {
+        let many: Vec<_> = (0..1500).map(|it| (it % 200) as u8).collect();
+        let fewer: Vec<_> = (1..1500).rev().map(|it| (it % 190) as u8).collect();
+        let mut change = Transaction::default();
+        change.change(&chain(&many).hashes(), &chain(&fewer));
+        assert_eq!(apply(&change.text("t"), texts(&chain(&many))), texts(&chain(&fewer)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_chain_becomes_any_other_in_the_fewest_lines(
+            known in proptest::collection::vec(0..6_u8, 0..12),
+            desired in proptest::collection::vec(0..6_u8, 0..12),
+        ) {
+            let (known, desired) = (chain(&known), chain(&desired));
+            let mut change = Transaction::default();
+            change.change(&known.hashes(), &desired);
+            let text = change.text("t");
+            prop_assert_eq!(apply(&text, texts(&known)), texts(&desired));
+            // At most all of the old out and all of the new in, without what both begin with.
+            let same = known.rules.iter().zip(&desired.rules).take_while(|(a, b)| a == b).count();
+            prop_assert!(text.lines().count() - 2 <= known.rules.len() + desired.rules.len() - 2 * same);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! iptables rules and ipsets as values.
+//!
+//! What the kernel shall hold is made of [`iptables::Chain`]s and [`ipset::Set`]s; what it does
+//! hold is known by hashes, which every rule carries in its comment, so that no rule is ever read
+//! back. From the two comes the smallest change, as text for `iptables-restore --noflush` and
+//! `ipset restore`. All of it is pure.
+
+pub mod ipset;
+pub mod iptables;
+mod name;
+
+pub use name::{Label, short_hash};
