@@ -1,11 +1,15 @@
 //! NetworkPolicy: who may talk to whom, decided from Kubernetes objects.
 //!
 //! [`model`] is the world as policy needs it, with all defaulting and validation done;
-//! [`evaluate()`] says of one packet whether it is allowed, and why. Everything here is pure: no
-//! I/O, no clock.
+//! [`evaluate()`] says of one packet whether it is allowed, and why: the oracle. [`index`] keeps
+//! track of what the objects mean for this node, change by change, and makes the [`plan`] of what it
+//! enforces. All of these are pure: no I/O, no clock.
 
+pub mod attachment;
 pub mod evaluate;
+pub mod index;
 pub mod model;
+pub mod plan;
 pub mod source;
 #[cfg(test)]
 mod tests;

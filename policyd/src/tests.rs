@@ -1,6 +1,7 @@
 //! The semantics of NetworkPolicy, one behaviour a test, on objects as Kubernetes has them.
 
 mod defaults;
+mod index;
 mod lifecycle;
 mod peers;
 mod ports;

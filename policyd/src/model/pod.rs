@@ -38,6 +38,9 @@ pub struct Pod {
     pub finished: bool,
     /// Whether it is being deleted. Until it is finished it still has its network.
     pub terminating: bool,
+    /// Whether it only shows a static pod, which the node knows by another uid: it has the annotation
+    /// `kubernetes.io/config.mirror`.
+    pub is_mirror: bool,
     /// When it was created, in seconds since the Unix epoch.
     pub created: i64,
     /// Its addresses of both families, from the status; none until it has a network.
@@ -69,6 +72,7 @@ impl From<&v1::Pod> for Pod {
     fn from(object: &v1::Pod) -> Self {
         let metadata = &object.metadata;
         let name = NamespacedName::from(metadata);
+        let annotations = metadata.annotations.as_ref();
         let spec = object.spec.as_ref();
         let status = object.status.as_ref();
         let phase = status.and_then(|status| status.phase.as_deref());
@@ -82,6 +86,7 @@ impl From<&v1::Pod> for Pod {
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
             finished: matches!(phase, Some("Succeeded" | "Failed")),
             terminating: metadata.deletion_timestamp.is_some(),
+            is_mirror: annotations.is_some_and(|it| it.contains_key("kubernetes.io/config.mirror")),
             created: created(metadata),
             addresses,
             ports,

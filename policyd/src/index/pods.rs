@@ -1,0 +1,165 @@
+//! The pods, their namespaces, and what containers of this node were attached for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use crate::attachment::{Attachment, PodReference};
+use crate::model::{Labels, Namespace, Pod};
+
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    pods: HashMap<String, Pod>,
+    by_namespace: HashMap<String, BTreeSet<String>>,
+    namespaces: HashMap<String, Vec<Namespace>>,
+    attachments: BTreeMap<String, Attachment>,
+    /// The uids of the pods that attachments are for.
+    bindings: BTreeMap<String, String>,
+}
+
+/// A pod as rules see it.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    pub(super) pod: &'a Pod,
+    /// Those of its status, and those that it was just attached with.
+    pub(super) addresses: BTreeSet<IpAddr>,
+    /// `None` while the namespace is not known: no selector of namespaces matches it.
+    pub(super) namespace_labels: Option<&'a Labels>,
+    pub(super) is_of_this_node: bool,
+}
+
+impl Pods {
+    pub(super) fn get(&self, uid: &str) -> Option<&Pod> {
+        self.pods.get(uid)
+    }
+
+    pub(super) fn uids(&self) -> impl Iterator<Item = String> + use<> {
+        self.pods.keys().cloned().collect::<Vec<_>>().into_iter()
+    }
+
+    pub(super) fn put(&mut self, pod: Pod) {
+        self.remove(&pod.uid);
+        let of_namespace = self.by_namespace.entry(pod.name.namespace.clone()).or_default();
+        of_namespace.insert(pod.uid.clone());
+        self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    pub(super) fn remove(&mut self, uid: &str) {
+        let Some(pod) = self.pods.remove(uid) else { return };
+        if let Some(of_namespace) = self.by_namespace.get_mut(&pod.name.namespace) {
+            of_namespace.remove(uid);
+            if of_namespace.is_empty() {
+                self.by_namespace.remove(&pod.name.namespace);
+            }
+        }
+    }
+
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values().flatten()
+    }
+
+    pub(super) fn put_namespace(&mut self, namespace: Namespace) {
+        let versions = self.namespaces.entry(namespace.name.clone()).or_default();
+        versions.retain(|it| it.uid != namespace.uid);
+        versions.push(namespace);
+        // The newest counts.
+        versions.sort_by(|one, two| (one.created, &one.uid).cmp(&(two.created, &two.uid)));
+    }
+
+    pub(super) fn remove_namespace(&mut self, namespace: &Namespace) {
+        let Some(versions) = self.namespaces.get_mut(&namespace.name) else { return };
+        versions.retain(|it| it.uid != namespace.uid);
+        if versions.is_empty() {
+            self.namespaces.remove(&namespace.name);
+        }
+    }
+
+    pub(super) fn of_namespace(&self, name: &str) -> Vec<String> {
+        self.by_namespace.get(name).into_iter().flatten().cloned().collect()
+    }
+
+    /// The names of namespaces that have pods.
+    pub(super) fn populated(&self) -> impl Iterator<Item = &String> {
+        self.by_namespace.keys()
+    }
+
+    pub(super) fn labels_of_namespace(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name)?.last().map(|namespace| &namespace.labels)
+    }
+
+    /// Notes an attachment that is not there; [`Self::changed_bindings`] tells what pod it is for.
+    pub(super) fn attach(&mut self, attachment: Attachment) {
+        self.attachments.insert(attachment.container_id.clone(), attachment);
+    }
+
+    pub(super) fn detach(&mut self, container_id: &str) {
+        self.attachments.remove(container_id);
+        self.bindings.remove(container_id);
+    }
+
+    /// The pod that the attachment is for, as it was last bound.
+    pub(super) fn binding(&self, container_id: &str) -> Option<&String> {
+        self.bindings.get(container_id)
+    }
+
+    pub(super) fn bind(&mut self, container_id: &str, pod: Option<String>) {
+        match pod {
+            Some(uid) => _ = self.bindings.insert(container_id.to_owned(), uid),
+            None => _ = self.bindings.remove(container_id),
+        }
+    }
+
+    /// The attachments that are for another pod than they are bound to.
+    pub(super) fn changed_bindings(&self) -> Vec<(String, Option<String>)> {
+        let wanted = self.attachments.values().map(|it| (&it.container_id, self.bound_to(it)));
+        let changed = wanted.filter(|(id, pod)| self.bindings.get(*id) != pod.as_ref());
+        changed.map(|(id, pod)| (id.clone(), pod)).collect()
+    }
+
+    /// The uid of the pod that the attachment is for, when the pod is known.
+    fn bound_to(&self, attachment: &Attachment) -> Option<String> {
+        let Some(reference) = &attachment.pod else { return self.having(attachment) };
+        if let Some(uid) = reference.uid.as_ref().filter(|uid| self.pods.contains_key(*uid)) {
+            return Some(uid.clone());
+        }
+        let named = self.by_namespace.get(&reference.name.namespace).into_iter().flatten();
+        let named = named.filter_map(|uid| self.pods.get(uid));
+        // The mirror of a static pod, or any where the runtime gave no uid.
+        let named = named
+            .filter(|pod| pod.name == reference.name && (reference.uid.is_none() || pod.is_mirror));
+        let newest = named.max_by_key(|pod| (pod.created, &pod.uid)).map(|pod| pod.uid.clone());
+        newest.or_else(|| reference.uid.is_none().then(|| self.having(attachment))?)
+    }
+
+    /// The pod whose manifest gives it one of the attachment's addresses.
+    fn having(&self, attachment: &Attachment) -> Option<String> {
+        let pods = self.pods.values().filter(|pod| pod.is_endpoint());
+        let having = pods.filter(|pod| !pod.addresses.is_disjoint(&attachment.addresses));
+        having.max_by_key(|pod| (!pod.terminating, pod.created, &pod.uid)).map(|it| it.uid.clone())
+    }
+
+    /// The attachments of a pod.
+    pub(super) fn attachments_of(&self, uid: &str) -> impl Iterator<Item = &Attachment> {
+        let bound = self.bindings.iter().filter(move |(_, pod)| *pod == uid);
+        bound.filter_map(|(id, _)| self.attachments.get(id))
+    }
+
+    /// Attachments of containers that are no pods.
+    pub(super) fn plain_containers(&self) -> impl Iterator<Item = &Attachment> {
+        let is_plain = |pod: &PodReference| pod.uid.is_none();
+        let unbound =
+            self.attachments.values().filter(|it| self.binding(&it.container_id).is_none());
+        unbound.filter(move |it| it.pod.as_ref().is_none_or(is_plain))
+    }
+
+    /// The pod as rules see it; `None` when they do not, see [`Pod::is_endpoint`].
+    pub(super) fn view(&self, uid: &str, node: &str) -> Option<View<'_>> {
+        let pod = self.pods.get(uid).filter(|pod| pod.is_endpoint())?;
+        let is_of_this_node = pod.node.as_deref() == Some(node);
+        let mut addresses = pod.addresses.clone();
+        if is_of_this_node {
+            addresses.extend(self.attachments_of(uid).flat_map(|it| &it.addresses));
+        }
+        let namespace_labels = self.labels_of_namespace(&pod.name.namespace);
+        Some(View { pod, addresses, namespace_labels, is_of_this_node })
+    }
+}
