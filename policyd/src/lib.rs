@@ -6,8 +6,10 @@
 //! enforces. All of these are pure: no I/O, no clock.
 
 pub mod attachment;
+pub mod dataplane;
 pub mod evaluate;
 pub mod index;
+pub mod iptables;
 pub mod model;
 pub mod plan;
 pub mod source;

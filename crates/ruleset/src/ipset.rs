@@ -75,9 +75,20 @@ impl Changes {
         write(&mut self.lines, format_args!("add {set} {member} -exist"));
     }
 
-    /// Removes a member, which may be gone.
-    pub fn delete(&mut self, set: &str, member: &Member) {
+    /// Removes a member, which may be gone, and is written as `ipset save` prints it.
+    pub fn delete(&mut self, set: &str, member: &str) {
         write(&mut self.lines, format_args!("del {set} {member} -exist"));
+    }
+
+    /// Removes all members of a set that is there.
+    pub fn flush(&mut self, set: &str) {
+        write(&mut self.lines, format_args!("flush {set}"));
+    }
+
+    /// Makes these changes too, after those so far.
+    pub fn append(&mut self, after: Self) {
+        self.lines.push_str(&after.lines);
+        self.destroyed.push_str(&after.destroyed);
     }
 
     /// Removes a set, to which no rule leads any more.

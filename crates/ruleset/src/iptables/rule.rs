@@ -54,6 +54,8 @@ pub enum Match {
     InBridgePort(String),
     /// It came through some port of a bridge.
     ByBridge,
+    /// It came through no port of a bridge.
+    NotByBridge,
     /// Its protocol: `tcp`, `udp`, `sctp`.
     Protocol(&'static str),
     /// Its destination port; at most 15, a range counting as two. Needs a [`Match::Protocol`].
@@ -156,6 +158,7 @@ impl fmt::Display for Match {
             Self::InInterface(name) => write!(formatter, "-i {name}"),
             Self::InBridgePort(name) => write!(formatter, "-m physdev --physdev-in {name}"),
             Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
+            Self::NotByBridge => formatter.write_str("-m physdev ! --physdev-is-in"),
             Self::Protocol(protocol) => write!(formatter, "-p {protocol}"),
             Self::DestinationPorts(ranges) => {
                 formatter.write_str("-m multiport --dports ")?;

@@ -1,0 +1,32 @@
+use runner::Error as RunError;
+
+/// Why the kernel's rules could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program could not be run.
+    #[error("cannot run a program that policyd needs")]
+    Run(#[from] RunError),
+    /// A program refused.
+    #[error("{program} failed: {complaint}{}", place(line))]
+    Refused {
+        /// The program.
+        program: String,
+        /// What it said.
+        complaint: String,
+        /// The line of its input that it complained of.
+        line: Option<String>,
+    },
+    /// A table cannot be used.
+    #[error("cannot use the tables of {program}")]
+    Table {
+        /// The program that showed it.
+        program: String,
+        /// Why.
+        #[source]
+        source: ruleset::iptables::Error,
+    },
+}
+
+fn place(line: &Option<String>) -> String {
+    line.as_ref().map(|line| format!(" (at {line:?})")).unwrap_or_default()
+}

@@ -1,0 +1,246 @@
+//! The tables of one family: what they are known to hold of ours, and how they are changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ruleset::iptables::{Chain, RuleHash, Saved, Transaction};
+use runner::Runner;
+
+use super::Error;
+use super::programs::Programs;
+use crate::iptables::{
+    CHAIN_PREFIX, Family, Settings, dispatch, endpoint_chains, hooks, policy_chain,
+};
+use crate::plan::{Changes, Endpoint, Plan};
+
+/// Tables that rules of ours may be in.
+const TABLES: [&str; 2] = ["mangle", "filter"];
+/// The one that our chains are in.
+const OURS: &str = "mangle";
+
+/// By table and chain, the places of our rules (counted from 1), and their hashes.
+type Hooks = BTreeMap<&'static str, BTreeMap<String, Vec<(usize, RuleHash)>>>;
+
+#[derive(Debug)]
+pub(super) struct Tables {
+    family: Family,
+    /// Our chains, with the hashes of their rules; `None`: something in them is not ours.
+    chains: BTreeMap<String, Option<Vec<RuleHash>>>,
+    /// Rules of ours in the kernel's own chains, by table.
+    hooks: Hooks,
+    /// Chains that belong to no single endpoint or policy.
+    dispatch: BTreeSet<String>,
+    /// Chains of each endpoint.
+    of_endpoints: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Tables {
+    pub(super) const fn new(family: Family) -> Self {
+        Self {
+            family,
+            chains: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            dispatch: BTreeSet::new(),
+            of_endpoints: BTreeMap::new(),
+        }
+    }
+
+    pub(super) const fn family(&self) -> Family {
+        self.family
+    }
+
+    /// Reads what the tables hold of ours. Tables that nothing of ours shall be in are not looked
+    /// at: asking for one makes the kernel make it.
+    pub(super) fn read<R: Runner>(
+        &mut self,
+        programs: &mut Programs<R>,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        self.hooks.clear();
+        let used: BTreeSet<_> = hooks(settings).iter().map(|hook| hook.table).collect();
+        for table in TABLES.into_iter().filter(|table| used.contains(table)) {
+            let saved = self.read_table(programs, table)?;
+            if table == OURS {
+                let chains = saved.chains.into_iter();
+                self.chains = chains.map(|(name, it)| (name, it.into_iter().collect())).collect();
+            }
+            self.hooks.insert(table, saved.hooks);
+        }
+        Ok(())
+    }
+
+    fn read_table<R: Runner>(
+        &self,
+        programs: &mut Programs<R>,
+        table: &str,
+    ) -> Result<Saved, Error> {
+        let text = programs.saved_table(self.family, table)?;
+        Saved::read(&text, CHAIN_PREFIX).map_err(|source| {
+            let program = programs.iptables(self.family, "save");
+            Error::Table { program, source }
+        })
+    }
+
+    /// Makes the tables, as they were read, what the plan says.
+    pub(super) fn adopt<R: Runner>(
+        &mut self,
+        programs: &mut Programs<R>,
+        plan: &Plan,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        self.of_endpoints.clear();
+        let mut wanted = dispatch(self.family, plan.endpoints.iter(), settings);
+        self.dispatch = names(&wanted);
+        for (key, endpoint) in &plan.endpoints {
+            let chains = endpoint_chains(self.family, key, endpoint, settings);
+            self.of_endpoints.insert(key.clone(), names(&chains));
+            wanted.extend(chains);
+        }
+        let policies = plan.chains.iter();
+        wanted.extend(policies.map(|(key, chain)| policy_chain(self.family, key, chain)));
+        let kept = names(&wanted);
+        let stale: Vec<_> = self.chains.keys().filter(|it| !kept.contains(*it)).cloned().collect();
+        let mut changes = Transaction::default();
+        let mut known = self.chains.clone();
+        wanted.iter().for_each(|chain| put(&mut known, &mut changes, chain));
+        for name in stale {
+            changes.remove(&name);
+            known.remove(&name);
+        }
+        let text = self.with_hooks(changes, settings);
+        self.commit(programs, &text, known)?;
+        self.hooks = hooks_in_place(settings);
+        Ok(())
+    }
+
+    /// Makes the changes.
+    pub(super) fn apply<R: Runner>(
+        &mut self,
+        programs: &mut Programs<R>,
+        endpoints: &BTreeMap<String, Endpoint>,
+        changes: &Changes,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        let family = self.family;
+        let mut transaction = Transaction::default();
+        let mut known = std::mem::take(&mut self.chains);
+        let mut stale = BTreeSet::new();
+        for (key, chain) in &changes.chains {
+            match chain {
+                Some(chain) => put(&mut known, &mut transaction, &policy_chain(family, key, chain)),
+                None => _ = stale.insert(policy_chain(family, key, &Default::default()).name),
+            }
+        }
+        for (key, endpoint) in &changes.endpoints {
+            let chains = endpoint.iter();
+            let chains: Vec<_> =
+                chains.flat_map(|it| endpoint_chains(family, key, it, settings)).collect();
+            chains.iter().for_each(|chain| put(&mut known, &mut transaction, chain));
+            let before = self.of_endpoints.insert(key.clone(), names(&chains)).unwrap_or_default();
+            stale.extend(before.difference(&names(&chains)).cloned());
+            if endpoint.is_none() {
+                self.of_endpoints.remove(key);
+            }
+        }
+        if !changes.endpoints.is_empty() {
+            let chains = dispatch(family, endpoints.iter(), settings);
+            chains.iter().for_each(|chain| put(&mut known, &mut transaction, chain));
+            let before = std::mem::replace(&mut self.dispatch, names(&chains));
+            stale.extend(before.difference(&self.dispatch).cloned());
+        }
+        for name in stale.into_iter().filter(|name| known.contains_key(name)).collect::<Vec<_>>() {
+            transaction.remove(&name);
+            known.remove(&name);
+        }
+        let text = if transaction.is_empty() { String::new() } else { transaction.text(OURS) };
+        self.commit(programs, &text, known)
+    }
+
+    fn commit<R: Runner>(
+        &mut self,
+        programs: &mut Programs<R>,
+        text: &str,
+        known: BTreeMap<String, Option<Vec<RuleHash>>>,
+    ) -> Result<(), Error> {
+        if !text.is_empty() {
+            programs.restore_tables(self.family, text)?;
+        }
+        self.chains = known;
+        Ok(())
+    }
+
+    /// The text of a change of our chains, and of what it takes to have the hooks in place.
+    fn with_hooks(&self, mut changes: Transaction, settings: &Settings) -> String {
+        let mut others = BTreeMap::<&str, Transaction>::new();
+        let wanted = hooks(settings);
+        for (table, held) in &self.hooks {
+            let transaction =
+                if *table == OURS { &mut changes } else { others.entry(table).or_default() };
+            for (chain, held) in held {
+                let hook = wanted.iter().find(|it| it.table == *table && it.chain == chain);
+                let hash = hook.map(|hook| RuleHash::of(&hook.rule));
+                if hash.is_some_and(|hash| *held == [(1, hash)]) {
+                    continue;
+                }
+                held.iter().rev().for_each(|(place, _)| transaction.unhook(chain, *place));
+            }
+        }
+        for hook in &wanted {
+            let held = self.hooks.get(hook.table).and_then(|chains| chains.get(hook.chain));
+            if held.is_some_and(|held| *held == [(1, RuleHash::of(&hook.rule))]) {
+                continue;
+            }
+            let transaction = if hook.table == OURS {
+                &mut changes
+            } else {
+                others.entry(hook.table).or_default()
+            };
+            transaction.hook(hook.chain, &hook.rule);
+        }
+        let others = others.iter().filter(|(_, it)| !it.is_empty());
+        let others: String = others.map(|(table, it)| it.text(table)).collect();
+        // What is marked to be rejected must find who rejects it.
+        if changes.is_empty() { others } else { others + &changes.text(OURS) }
+    }
+
+    /// Removes everything of ours.
+    pub(super) fn clean_up<R: Runner>(&mut self, programs: &mut Programs<R>) -> Result<(), Error> {
+        for table in TABLES.into_iter().rev() {
+            let saved = self.read_table(programs, table)?;
+            let mut changes = Transaction::default();
+            for (chain, held) in &saved.hooks {
+                held.iter().rev().for_each(|(place, _)| changes.unhook(chain, *place));
+            }
+            saved.chains.keys().for_each(|chain| changes.remove(chain));
+            if !changes.is_empty() {
+                programs.restore_tables(self.family, &changes.text(table))?;
+            }
+        }
+        *self = Self::new(self.family);
+        Ok(())
+    }
+}
+
+fn names(chains: &[Chain]) -> BTreeSet<String> {
+    chains.iter().map(|chain| chain.name.clone()).collect()
+}
+
+fn put(
+    known: &mut BTreeMap<String, Option<Vec<RuleHash>>>,
+    changes: &mut Transaction,
+    chain: &Chain,
+) {
+    match known.get(&chain.name) {
+        Some(Some(held)) => changes.change(held, chain),
+        Some(None) | None => changes.create(chain),
+    }
+    known.insert(chain.name.clone(), Some(chain.hashes()));
+}
+
+fn hooks_in_place(settings: &Settings) -> Hooks {
+    let mut tables = BTreeMap::<_, BTreeMap<_, _>>::new();
+    for hook in hooks(settings) {
+        let place = vec![(1, RuleHash::of(&hook.rule))];
+        tables.entry(hook.table).or_default().insert(hook.chain.to_owned(), place);
+    }
+    tables
+}

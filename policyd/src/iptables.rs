@@ -1,0 +1,109 @@
+//! The plan as iptables chains and ipsets: what stands where, and why, is told in
+//! `docs/policyd.md`. All of it is pure.
+//!
+//! ```text
+//! mangle FORWARD, INPUT -> PODWIRE-FORWARD, PODWIRE-INPUT
+//!   a flow that was cut              drop
+//!   an address of the node's pods that has no rules yet    drop (the gate)
+//!   by interface -> PODWIRE-LINK, PODWIRE-PORT             not the pod's address: drop
+//!     -> PODWIRE-FROM-pod -> PODWIRE-EGRESS-policy ...     none allows it: drop
+//!   established                      pass
+//!   by destination -> PODWIRE-DESTINATION (only in FORWARD)
+//!     -> PODWIRE-TO-pod -> PODWIRE-INGRESS-policy ...      none allows it: drop
+//! ```
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+mod address_dispatch;
+mod endpoint;
+mod hooks;
+mod interface_dispatch;
+mod policy;
+mod sets;
+
+pub use endpoint::endpoint_chains;
+pub use hooks::{Hook, dispatch, hooks};
+pub use policy::policy_chain;
+pub use sets::{bound_set, members, programmed_set, set};
+
+/// What all chains of ours begin with.
+pub const CHAIN_PREFIX: &str = "PODWIRE-";
+/// What all sets of ours begin with.
+pub const SET_PREFIX: &str = "podwire-";
+
+/// Chains that stand alone.
+const ALLOW: &str = "PODWIRE-ALLOW";
+const FORGED: &str = "PODWIRE-FORGED";
+const GATE: &str = "PODWIRE-GATE";
+const UNBOUND: &str = "PODWIRE-UNBOUND";
+
+/// A family of addresses: each has tables and sets of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Whether it is IPv4.
+    #[must_use]
+    pub const fn is_ipv4(self) -> bool {
+        matches!(self, Self::V4)
+    }
+
+    /// Whether the address is of this family.
+    #[must_use]
+    pub const fn has(self, address: &IpAddr) -> bool {
+        self.is_ipv4() == address.is_ipv4()
+    }
+
+    /// Whether the network is of this family.
+    #[must_use]
+    pub fn has_network(self, network: &IpNetwork) -> bool {
+        self.is_ipv4() == network.is_ipv4()
+    }
+}
+
+/// Bits of marks. They are podwire's alone; every other bit is left as it is. Change them where
+/// another agent of the node uses the same: kube-proxy has 0x4000 and 0x8000 of packets, Calico by
+/// default 0xffff0000, kube-router 0x10000 and 0x20000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// Of packets, only within our chains: a rule allows it.
+    pub allowed: u32,
+    /// Of packets, on the way to the filter table: to be rejected there.
+    pub rejected: u32,
+    /// Of connections: the flow was allowed once, and is no longer.
+    pub cut: u32,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self { allowed: 0x0400, rejected: 0x0800, cut: 0x0400 }
+    }
+}
+
+/// What the rules depend on besides the plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The bits of marks that are used.
+    pub marks: Marks,
+    /// Whether who sends what is denied is told so, instead of left waiting.
+    pub rejects: bool,
+    /// The group of netfilter's log that what is denied is copied to.
+    pub log_group: Option<u16>,
+    /// The ranges of the node's pods: an address of theirs passes only once it has its rules.
+    pub gated: Vec<IpNetwork>,
+}
+
+/// The network of one address.
+fn host(address: IpAddr) -> IpNetwork {
+    IpNetwork::from(address)
+}

@@ -1,0 +1,81 @@
+//! The chains of an endpoint.
+
+use ruleset::iptables::{Chain, Match, Packets, Rule, Side, Target};
+use ruleset::short_hash;
+
+use super::{CHAIN_PREFIX, Family, Settings, host, policy};
+use crate::model::Direction;
+use crate::plan::{ChainKey, Endpoint};
+
+/// How many denied packets of an endpoint and direction are copied to the log in a minute.
+const LOGGED_EACH_MINUTE: u32 = 30;
+
+/// The chains of the directions in which the endpoint is isolated.
+#[must_use]
+pub fn endpoint_chains(
+    family: Family,
+    key: &str,
+    endpoint: &Endpoint,
+    settings: &Settings,
+) -> Vec<Chain> {
+    [Direction::Egress, Direction::Ingress]
+        .into_iter()
+        .filter_map(|direction| {
+            let policies = endpoint.isolation(direction)?;
+            let mut rules = match direction {
+                // In front of the other, in PODWIRE-FORWARD, stands the same.
+                Direction::Egress => vec![established()],
+                Direction::Ingress => Vec::new(),
+            };
+            rules.push(Rule::new([Match::Connection(Packets::Invalid)], Target::Drop));
+            rules.extend(itself(family, endpoint));
+            rules.push(Rule::new([], Target::ClearMark(settings.marks.allowed)));
+            rules.extend(policies.iter().flat_map(|policy| ask(policy, settings)));
+            rules.extend(deny(key, direction, settings));
+            for rule in &mut rules {
+                rule.label = Some(ruleset::Label::new(&endpoint.label));
+            }
+            Some(Chain { name: name(key, direction), rules })
+        })
+        .collect()
+}
+
+/// The name of an endpoint's chain.
+pub(super) fn name(key: &str, direction: Direction) -> String {
+    let word = match direction {
+        Direction::Ingress => "TO",
+        Direction::Egress => "FROM",
+    };
+    format!("{CHAIN_PREFIX}{word}-{}", short_hash(key))
+}
+
+pub(super) fn established() -> Rule {
+    Rule::new([Match::Connection(Packets::Established)], Target::Return)
+}
+
+/// A Service may lead a pod to itself.
+fn itself(family: Family, endpoint: &Endpoint) -> Vec<Rule> {
+    let addresses = endpoint.addresses.iter().filter(|address| family.has(address));
+    let both = |address: &std::net::IpAddr| {
+        [Side::Source, Side::Destination].map(|side| Match::Address(side, host(*address)))
+    };
+    addresses.map(|address| Rule::new(both(address), Target::Return)).collect()
+}
+
+fn ask(policy: &ChainKey, settings: &Settings) -> [Rule; 2] {
+    [
+        Rule::new([], Target::Jump(policy::name(policy))),
+        Rule::new([Match::Mark(settings.marks.allowed)], Target::Return),
+    ]
+}
+
+/// What no policy has allowed. The prefix of the log names the chain.
+fn deny(key: &str, direction: Direction, settings: &Settings) -> Vec<Rule> {
+    let log = settings.log_group.map(|group| {
+        let target = Target::Log { group, prefix: name(key, direction) };
+        Rule::new([Match::AtMostEachMinute(LOGGED_EACH_MINUTE)], target)
+    });
+    let verdict =
+        if settings.rejects { Target::SetMark(settings.marks.rejected) } else { Target::Drop };
+    log.into_iter().chain([Rule::new([], verdict)]).collect()
+}

@@ -1,0 +1,191 @@
+//! The chains that every packet goes through, up to those of its pods.
+
+use ruleset::iptables::{Chain, Match, Rule, Side, Target};
+
+use super::address_dispatch::by_address;
+use super::endpoint::{self, established};
+use super::interface_dispatch::{Ends, by_interface};
+use super::sets::{bound_set, programmed_set};
+use super::{ALLOW, FORGED, Family, GATE, Settings, UNBOUND, host};
+use crate::model::Direction;
+use crate::plan::Endpoint;
+
+/// Roots of the dispatch.
+const LINK: &str = "PODWIRE-LINK";
+const PORT: &str = "PODWIRE-PORT";
+const SOURCE: &str = "PODWIRE-SOURCE";
+const DESTINATION: &str = "PODWIRE-DESTINATION";
+
+/// Messages without which IPv6 is not there: listener discovery (RFC 2710, RFC 3810) and neighbour
+/// discovery (RFC 4861).
+const DISCOVERY: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
+
+/// A rule of ours at the head of a chain that the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// The table.
+    pub table: &'static str,
+    /// The chain.
+    pub chain: &'static str,
+    /// The rule.
+    pub rule: Rule,
+}
+
+/// What leads to our chains. In mangle, so that an ACCEPT of another agent in the filter table opens
+/// nothing; not in OUTPUT, as the node may reach its own pods. REJECT is only possible in the filter
+/// table: what another agent accepts there before it, the last rule drops.
+#[must_use]
+pub fn hooks(settings: &Settings) -> Vec<Hook> {
+    let hook = |table, chain, rule| Hook { table, chain, rule };
+    let mut hooks = vec![
+        hook("mangle", "FORWARD", jump("PODWIRE-FORWARD")),
+        hook("mangle", "INPUT", jump("PODWIRE-INPUT")),
+    ];
+    if settings.rejects {
+        let rejected = || [Match::Mark(settings.marks.rejected)];
+        hooks.push(hook("filter", "FORWARD", Rule::new(rejected(), Target::Reject)));
+        hooks.push(hook("mangle", "POSTROUTING", Rule::new(rejected(), Target::Drop)));
+    }
+    hooks
+}
+
+/// The chains of table mangle that do not belong to one endpoint or policy.
+#[must_use]
+pub fn dispatch<'a>(
+    family: Family,
+    endpoints: impl Iterator<Item = (&'a String, &'a Endpoint)> + Clone,
+    settings: &Settings,
+) -> Vec<Chain> {
+    let mut chains = vec![
+        chain(ALLOW, [Rule::new([], Target::SetMark(settings.marks.allowed))]),
+        chain(FORGED, [Rule::new([], Target::Drop)]),
+        chain(GATE, [Rule::new([], Target::Drop)]),
+        chain(UNBOUND, [unbound(family)]),
+    ];
+    let ends = |is_port| ends(family, endpoints.clone(), is_port);
+    let (links, ports) = (ends(false), ends(true));
+    chains.extend(by_interface(LINK, Match::InInterface, &links, UNBOUND));
+    if !ports.is_empty() {
+        chains.extend(by_interface(PORT, Match::InBridgePort, &ports, UNBOUND));
+    }
+    for hook in ["FORWARD", "INPUT"] {
+        chains.extend(hooked(family, hook, &policed(family, hook, !ports.is_empty(), settings)));
+    }
+    let isolated = |direction: Direction, only_unknown: bool| {
+        let isolated = endpoints
+            .clone()
+            .filter(move |(_, it)| it.isolation(direction).is_some())
+            .filter(move |(_, it)| !only_unknown || it.interface.is_none());
+        let targets = isolated.flat_map(move |(key, it)| {
+            let addresses = it.addresses.iter().filter(move |address| family.has(address));
+            addresses.map(move |address| (*address, endpoint::name(key, direction)))
+        });
+        targets.collect()
+    };
+    chains.extend(by_address(SOURCE, Side::Source, &isolated(Direction::Egress, true)));
+    let destinations = isolated(Direction::Ingress, false);
+    chains.extend(by_address(DESTINATION, Side::Destination, &destinations));
+    chains
+}
+
+fn chain(name: &str, rules: impl Into<Vec<Rule>>) -> Chain {
+    Chain { name: name.to_owned(), rules: rules.into() }
+}
+
+fn goto(matches: impl Into<Vec<Match>>, chain: &str) -> Rule {
+    Rule::new(matches, Target::Goto(chain.to_owned()))
+}
+
+fn jump(chain: &str) -> Rule {
+    Rule::new([], Target::Jump(chain.to_owned()))
+}
+
+/// An address of a pod whose interface is known, from another one.
+fn unbound(family: Family) -> Rule {
+    goto([Match::InSet(Side::Source, bound_set(family).name)], FORGED)
+}
+
+/// The chain of a hook, and for IPv6 those that keep discovery out of it.
+fn hooked(family: Family, hook: &str, policed: &[Rule]) -> Vec<Chain> {
+    let name = format!("PODWIRE-{hook}");
+    let (discovery, rest) = (format!("{name}-ICMPV6"), format!("{name}-REST"));
+    match family {
+        Family::V4 => vec![chain(&name, policed)],
+        Family::V6 => {
+            let mut types: Vec<_> =
+                DISCOVERY.map(|kind| Rule::new([Match::Icmp6Type(kind)], Target::Return)).into();
+            types.push(goto([], &rest));
+            let icmp = goto([Match::Protocol("ipv6-icmp")], &discovery);
+            vec![
+                chain(&name, [icmp, goto([], &rest)]),
+                chain(&discovery, types),
+                chain(&rest, policed),
+            ]
+        }
+    }
+}
+
+fn policed(family: Family, hook: &str, has_ports: bool, settings: &Settings) -> Vec<Rule> {
+    let is_forward = hook == "FORWARD";
+    let marks = settings.marks;
+    // Nothing stands behind filter INPUT should another agent accept there: no REJECT is tried.
+    let verdict = if is_forward { Target::Return } else { Target::Drop };
+    let rejected = || Rule::new([Match::Mark(marks.rejected)], verdict.clone());
+    let mut rules = vec![Rule::new([Match::ConnectionMark(marks.cut)], Target::Drop)];
+    for range in settings.gated.iter().filter(|range| family.has_network(range)) {
+        let sides = [Some(Side::Source), is_forward.then_some(Side::Destination)];
+        rules.extend(sides.into_iter().flatten().map(|side| {
+            let unknown = Match::NotInSet(side, programmed_set(family).name);
+            goto([Match::Address(side, *range), unknown], GATE)
+        }));
+    }
+    rules.push(Rule::new([], Target::ClearMark(marks.allowed | marks.rejected)));
+    if has_ports {
+        rules.push(Rule::new([Match::ByBridge], Target::Jump(PORT.to_owned())));
+        rules.push(Rule::new([Match::NotByBridge], Target::Jump(LINK.to_owned())));
+    } else {
+        // Loading the match makes the kernel show it the frames of every bridge of the node
+        // (`br_netfilter_enable`): not where there is no need.
+        rules.push(jump(LINK));
+    }
+    rules.extend(settings.rejects.then(rejected));
+    rules.push(established());
+    rules.push(jump(SOURCE));
+    rules.extend(settings.rejects.then(rejected));
+    if is_forward {
+        rules.push(jump(DESTINATION));
+    }
+    rules.push(Rule::new([], Target::ClearMark(marks.allowed)));
+    rules
+}
+
+/// What is done with what comes through the interfaces of endpoints: what has another address than
+/// the endpoint's own is dropped.
+fn ends<'a>(
+    family: Family,
+    endpoints: impl Iterator<Item = (&'a String, &'a Endpoint)>,
+    is_port: bool,
+) -> Ends {
+    let mut ends = Ends::new();
+    for (key, endpoint) in endpoints {
+        let Some(interface) = &endpoint.interface else { continue };
+        if interface.bridge.is_some() != is_port {
+            continue;
+        }
+        let addresses = endpoint.addresses.iter().filter(|address| family.has(address));
+        let target = match endpoint.egress {
+            Some(_) => Target::Goto(endpoint::name(key, Direction::Egress)),
+            None => Target::Return,
+        };
+        let own = addresses.map(|address| {
+            let from = [Match::Address(Side::Source, host(*address))];
+            Rule::new(from, target.clone()).labelled(&endpoint.label)
+        });
+        let rules = ends.entry(interface.name.clone()).or_default();
+        // Before what another endpoint at the same interface said of all others.
+        rules.retain(|rule| rule.target != Target::Goto(FORGED.to_owned()));
+        rules.extend(own);
+        rules.push(goto([], FORGED).labelled(&endpoint.label));
+    }
+    ends
+}
