@@ -8,6 +8,7 @@
 pub mod attachment;
 pub mod dataplane;
 pub mod evaluate;
+pub mod explain;
 pub mod index;
 pub mod iptables;
 pub mod masquerade;
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod source;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use evaluate::{Packet, Transport, Verdict, evaluate};
 pub use model::World;
