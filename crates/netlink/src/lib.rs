@@ -1,4 +1,4 @@
-//! A small synchronous rtnetlink client.
+//! A small synchronous rtnetlink client, and what is needed of netfilter.
 //!
 //! A [`Socket`] belongs to the network namespace in which it was opened, whichever one its thread
 //! is in later. What to do is a value ([`Request`]); [`Socket::execute`] sends any number of them
@@ -12,9 +12,11 @@ mod attributes;
 mod datagram;
 mod error;
 mod hardware_address;
+pub mod ipset;
 mod link;
 mod monitor;
 mod netconf;
+mod netfilter;
 pub mod nftables;
 mod request;
 mod route;
