@@ -1,27 +1,19 @@
-//! The ipset client against sets that the program made, in namespaces that end with each test.
-//! Needs root and ipset.
-
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail by panicking")]
+//! The ipset client against sets that the program made.
 
 use std::net::IpAddr;
 
 use netlink::ipset::{Client, Outcome, Set};
-use nix::sched::{CloneFlags, unshare};
-use runner::{OsRunner, Program, Runner as _};
 
-/// Moves this test's thread into a namespace of its own, which ends with it.
+use crate::space::{move_away, run};
+
+/// In a namespace of its own.
 fn client() -> Client {
-    unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
+    move_away();
     Client::open().unwrap().expect("the kernel has netfilter")
 }
 
-/// Runs ipset, which must succeed; its output.
 fn ipset(args: &[&str], input: &str) -> String {
-    let program =
-        Program { file: "ipset".into(), args, stdin: input.as_bytes(), ..Program::default() };
-    let output = OsRunner.run(&program).expect("ipset is installed");
-    assert!(output.status.success(), "ipset {args:?} < {input}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    run("ipset", args, input)
 }
 
 fn address(text: &str) -> IpAddr {
