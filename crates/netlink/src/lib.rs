@@ -9,6 +9,7 @@
 mod address;
 mod answer;
 mod attributes;
+pub mod conntrack;
 mod datagram;
 mod error;
 mod hardware_address;
@@ -23,6 +24,7 @@ pub mod nftables;
 mod request;
 mod route;
 mod socket;
+mod tuple;
 
 pub use address::{Address, AddressOptions};
 pub use error::Error;
@@ -35,3 +37,4 @@ pub use netlink_packet_route::link::State as OperState;
 pub use request::Request;
 pub use route::Route;
 pub use socket::Socket;
+pub use tuple::{Layer4, Tuple};

@@ -122,3 +122,8 @@ pub(crate) fn end(what: &str, answer: &Received<'_>, code: i32) -> Result<Option
     let (explanation, errno) = (answer.explanation(), Errno::from_raw(code));
     Err(Error::Refused { what: what.into(), explanation, errno })
 }
+
+/// A refusal without words of the kernel: netfilter's old parts have none.
+pub(crate) fn refused(what: String, code: i32) -> Error {
+    Error::Refused { what, explanation: String::new(), errno: Errno::from_raw(code) }
+}

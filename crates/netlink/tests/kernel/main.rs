@@ -4,7 +4,9 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod bridges;
+mod conntrack;
 mod ipset;
 mod links;
 mod nftables;
+mod routed;
 mod space;
