@@ -1,5 +1,6 @@
 //! Links: interfaces of every kind.
 
+mod changes;
 mod read;
 mod request;
 
@@ -11,6 +12,7 @@ use nix::errno::Errno;
 use crate::answer::Answer;
 use crate::{Error, HardwareAddress, Request, Socket};
 
+pub use changes::{LinkChange, LinkChanges};
 pub(crate) use read::read;
 pub use request::{BridgeFiltering, BridgeSpec, PortOptions, VethSpec};
 

@@ -38,6 +38,11 @@ impl Socket {
         Ok(Some(Self { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) }))
     }
 
+    /// Only to be read from now on.
+    pub(crate) fn into_inner(self) -> SystemSocket {
+        self.socket
+    }
+
     /// The number of the next message.
     pub(crate) fn next(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);

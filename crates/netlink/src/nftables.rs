@@ -1,6 +1,7 @@
-//! The little of nf_tables that the plugins need: to find and delete the rules that lead to a
-//! chain, and the chain, in one transaction and without starting a program.
+//! The little of nf_tables that is needed: to find and delete the rules that lead to a chain, and
+//! the chain, in one transaction and without starting a program; and to hear of changes.
 
+mod changes;
 mod message;
 mod rule;
 
@@ -8,8 +9,9 @@ use nix::errno::Errno;
 
 use crate::Error;
 use crate::datagram::DUMP_ATTEMPTS;
-use crate::netfilter::message::Message;
-use crate::netfilter::{Socket, end};
+use crate::netfilter::message::{HEADERS, Message};
+use crate::netfilter::{Socket, end, refused};
+pub use changes::{Changes, Generation};
 use message::batch;
 pub use rule::Jump;
 
@@ -37,6 +39,24 @@ impl Client {
     /// [`Error::Socket`].
     pub fn open() -> Result<Option<Self>, Error> {
         Ok(Socket::open("an nf_tables")?.map(Self))
+    }
+
+    /// The number of the generation of the namespace's rules: another one after each change.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn generation(&mut self) -> Result<u32, Error> {
+        let what = "ask for the generation of nf_tables";
+        let sequence = self.0.next();
+        self.0.send(&Message::get_generation().numbered(sequence).into_bytes(), what)?;
+        self.0.receive(what, sequence..=sequence, |answer| {
+            if let Some(code) = answer.code() {
+                return Err(refused(what.into(), code));
+            }
+            let id = changes::read_id(answer.bytes.get(HEADERS..).unwrap_or_default());
+            let missing = || Error::Answer { what: what.into(), problem: "no number".into() };
+            Ok(Some(id.ok_or_else(missing)?))
+        })
     }
 
     /// Whether a table has a chain.

@@ -1,5 +1,7 @@
 //! Between whom packets go.
 
+mod packet;
+
 use std::net::IpAddr;
 
 /// Protocol number of ICMP.

@@ -13,6 +13,8 @@ const GET_CHAIN: [u8; 2] = [SUBSYSTEM, 4];
 const DELETE_CHAIN: [u8; 2] = [SUBSYSTEM, 5];
 const GET_RULE: [u8; 2] = [SUBSYSTEM, 7];
 const DELETE_RULE: [u8; 2] = [SUBSYSTEM, 8];
+pub(super) const NEW_GENERATION: [u8; 2] = [SUBSYSTEM, 15];
+const GET_GENERATION: [u8; 2] = [SUBSYSTEM, 16];
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const RULE_TABLE: u16 = 1;
@@ -22,6 +24,11 @@ const RULE_HANDLE: u16 = 3;
 impl Message {
     fn of(table: Table<'_>, kind: [u8; 2], flags: u16) -> Self {
         Self::new(kind, flags, if table.is_ipv4 { IPV4 } else { IPV6 }, 0)
+    }
+
+    /// Asks for the generation.
+    pub(super) fn get_generation() -> Self {
+        Self::new(GET_GENERATION, 0, 0, 0)
     }
 
     /// Asks for one chain.

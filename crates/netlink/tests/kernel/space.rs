@@ -2,10 +2,14 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use netlink::{AddressOptions, BridgeSpec, HardwareAddress, Link, Request, Socket, VethSpec};
+use netlink::{
+    AddressOptions, BridgeSpec, Error, Event, HardwareAddress, Link, Request, Socket, VethSpec,
+};
 use netns::Netns;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, unshare};
 use runner::{OsRunner, Program, Runner as _};
 
@@ -74,4 +78,34 @@ pub(crate) fn run(file: &str, args: &[&str], input: &str) -> String {
     let output = OsRunner.run(&program).expect("the program is installed");
     assert!(output.status.success(), "{file} {args:?} < {input}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// What a subscription tells until `enough` has been told.
+pub(crate) fn heard<S: AsFd, T>(
+    subscription: &mut S,
+    receive: impl Fn(&mut S) -> Result<Option<Vec<Event<T>>>, Error>,
+    mut enough: impl FnMut(&[Event<T>]) -> bool,
+) -> Vec<Event<T>> {
+    let (deadline, mut events) = (Instant::now() + Duration::from_secs(10), Vec::new());
+    while !enough(&events) {
+        assert!(Instant::now() < deadline, "{} events, but not the one", events.len());
+        match receive(subscription).unwrap() {
+            Some(more) => events.extend(more),
+            None => {
+                let mut waiting = [PollFd::new(subscription.as_fd(), PollFlags::POLLIN)];
+                poll(&mut waiting, 1000_u16).unwrap();
+            }
+        }
+    }
+    events
+}
+
+/// What events tell, of which none may be missed.
+pub(crate) fn told<T>(events: Vec<Event<T>>) -> Vec<T> {
+    assert!(!events.iter().any(|event| matches!(event, Event::Missed)));
+    let told = |event| match event {
+        Event::Heard(told) => Some(told),
+        Event::Missed => None,
+    };
+    events.into_iter().filter_map(told).collect()
 }
