@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod evaluate;
 pub mod index;
 pub mod iptables;
+pub mod masquerade;
 pub mod model;
 pub mod plan;
 pub mod source;

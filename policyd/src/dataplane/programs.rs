@@ -28,11 +28,11 @@ impl<R: Runner> Programs<R> {
         Self { runner, variant }
     }
 
-    pub(super) fn saved_table(&mut self, family: Family, table: &str) -> Result<String, Error> {
+    pub(crate) fn saved_table(&mut self, family: Family, table: &str) -> Result<String, Error> {
         self.run(&self.iptables(family, "save"), &["-t", table], "")
     }
 
-    pub(super) fn restore_tables(&mut self, family: Family, text: &str) -> Result<(), Error> {
+    pub(crate) fn restore_tables(&mut self, family: Family, text: &str) -> Result<(), Error> {
         let program = self.iptables(family, "restore");
         self.run(&program, &["--noflush", "-w", LOCK_WAIT], text).map(drop)
     }
@@ -49,7 +49,7 @@ impl<R: Runner> Programs<R> {
     }
 
     /// The name of iptables' program for this family.
-    pub(super) fn iptables(&self, family: Family, verb: &str) -> String {
+    pub(crate) fn iptables(&self, family: Family, verb: &str) -> String {
         let number = if family.is_ipv4() { "" } else { "6" };
         format!("ip{number}tables{}-{verb}", self.variant)
     }
