@@ -6,6 +6,8 @@ use ipnetwork::IpNetwork;
 
 use crate::model::{Namespace, Pod, Policy};
 
+pub mod folder;
+
 /// Something about the objects changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {

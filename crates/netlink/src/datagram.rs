@@ -19,6 +19,8 @@ pub(crate) struct Received<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Whose message it is, or from which the change came.
+    pub(crate) port: u32,
     /// All of it, header included.
     pub(crate) bytes: &'a [u8],
 }
@@ -41,6 +43,7 @@ pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Result<Received<
             kind: header.message_type(),
             flags: header.flags(),
             sequence: header.sequence_number(),
+            port: header.port_number(),
             bytes: rest.get(..size).unwrap_or_default(),
         };
         rest = rest.get(size.next_multiple_of(4).max(HEADER)..).unwrap_or_default();
@@ -101,7 +104,8 @@ mod tests {
         assert_eq!(code(NLMSG_ERROR, 0), Some(0));
         assert_eq!(code(NLMSG_DONE, 0), Some(0));
         assert_eq!(code(10 << 8 | 3, 0), None);
-        let cut_off = Received { kind: NLMSG_ERROR, flags: 0, sequence: 0, bytes: &[0; 5] };
+        let cut_off =
+            Received { kind: NLMSG_ERROR, flags: 0, sequence: 0, port: 0, bytes: &[0; 5] };
         assert_eq!(cut_off.code(), None);
     }
 

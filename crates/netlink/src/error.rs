@@ -41,6 +41,12 @@ pub enum Error {
         /// What was tried.
         what: String,
     },
+    /// The kernel does not pass what is bridged to iptables.
+    #[error("bridge {bridge:?} cannot pass packets to iptables: is module br_netfilter loaded?")]
+    NoBridgeNetfilter {
+        /// The bridge's name.
+        bridge: String,
+    },
 }
 
 impl Error {

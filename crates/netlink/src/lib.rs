@@ -1,4 +1,4 @@
-//! A small synchronous rtnetlink client.
+//! A small synchronous rtnetlink client, and what is needed of netfilter.
 //!
 //! A [`Socket`] belongs to the network namespace in which it was opened, whichever one its thread
 //! is in later. What to do is a value ([`Request`]); [`Socket::execute`] sends any number of them
@@ -9,23 +9,35 @@
 mod address;
 mod answer;
 mod attributes;
+pub mod conntrack;
 mod datagram;
 mod error;
 mod hardware_address;
+mod host_interface;
+pub mod ipset;
 mod link;
 mod monitor;
+mod neighbour;
 mod netconf;
+mod netfilter;
+pub mod nflog;
 pub mod nftables;
 mod request;
 mod route;
 mod socket;
+mod subscription;
+mod tuple;
 
 pub use address::{Address, AddressOptions};
 pub use error::Error;
 pub use hardware_address::HardwareAddress;
-pub use link::{BridgeSpec, Link, PortOptions, VethSpec};
+pub use host_interface::{HostInterface, HostInterfaces};
+pub use link::{BridgeFiltering, BridgeSpec, Link, LinkChange, LinkChanges, PortOptions, VethSpec};
 pub use monitor::Monitor;
+pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink_packet_route::link::State as OperState;
 pub use request::Request;
 pub use route::Route;
 pub use socket::Socket;
+pub use subscription::Event;
+pub use tuple::{Layer4, Tuple};

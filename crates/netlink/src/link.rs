@@ -1,7 +1,10 @@
 //! Links: interfaces of every kind.
 
+mod changes;
 mod read;
 mod request;
+
+use std::path::Path;
 
 use netlink_packet_route::link::State;
 use nix::errno::Errno;
@@ -9,8 +12,12 @@ use nix::errno::Errno;
 use crate::answer::Answer;
 use crate::{Error, HardwareAddress, Request, Socket};
 
+pub use changes::{LinkChange, LinkChanges};
 pub(crate) use read::read;
-pub use request::{BridgeSpec, PortOptions, VethSpec};
+pub use request::{BridgeFiltering, BridgeSpec, PortOptions, VethSpec};
+
+/// The parameters of module br_netfilter, which are there while it is loaded.
+const BRIDGE_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// What is known of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +44,9 @@ pub struct Link {
     pub controller: Option<u32>,
     /// A veth's peer: its index, in its own namespace.
     pub peer: Option<u32>,
+    /// A bridge's: whose packets it passes to iptables; `None` for other links, and where the kernel
+    /// was built without bridge netfilter.
+    pub filtering: Option<BridgeFiltering>,
     /// Whether it configures itself by IPv6 router advertisements; `None` without IPv6.
     pub accepts_advertisements: Option<bool>,
 }
@@ -105,6 +115,32 @@ impl Socket {
         let messages = self.execute_and_get(&requests)?;
         let problem = "the link is not there".into();
         links(messages).next().ok_or(Error::Answer { what, problem })
+    }
+
+    /// All links.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn links(&mut self) -> Result<Vec<Link>, Error> {
+        Ok(links(self.dump(&Request::list_links())?).collect())
+    }
+
+    /// Has a bridge of the calling thread's namespace pass what goes from port to port to iptables,
+    /// or no longer.
+    ///
+    /// # Errors
+    /// [`Error::NoBridgeNetfilter`] where nothing would come of it; [`Error`].
+    pub fn set_bridge_filtering(
+        &mut self,
+        index: u32,
+        name: &str,
+        filtering: BridgeFiltering,
+    ) -> Result<(), Error> {
+        // The bridge takes the option also while the module that would act on it is not loaded.
+        if !Path::new(BRIDGE_NETFILTER).exists() {
+            return Err(Error::NoBridgeNetfilter { bridge: name.into() });
+        }
+        self.execute(&[Request::set_bridge_filtering(index, name, filtering)])
     }
 
     /// Both links by index, in one exchange.

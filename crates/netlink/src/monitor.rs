@@ -2,16 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Error, Socket};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use crate::Error;
+use crate::subscription::Subscription;
 
 /// RTNLGRP_LINK.
-const LINK_GROUP: u32 = 1;
+pub(crate) const LINK_GROUP: u32 = 1;
 /// RTNLGRP_IPV6_IFADDR.
 const IPV6_ADDRESS_GROUP: u32 = 9;
 
 /// Hears of the changes in the namespace in which it was opened.
 #[derive(Debug)]
-pub struct Monitor(Socket);
+pub struct Monitor(Subscription);
 
 impl Monitor {
     /// Hears of links.
@@ -31,9 +34,7 @@ impl Monitor {
     }
 
     fn of(group: u32) -> Result<Self, Error> {
-        let mut socket = Socket::open()?;
-        socket.join(group)?;
-        Ok(Self(socket))
+        Subscription::open(NETLINK_ROUTE, group, "listen for changes").map(Self)
     }
 
     /// Calls `look` until it finds something, again after every change, for `timeout` at most.

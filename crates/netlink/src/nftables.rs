@@ -1,20 +1,18 @@
-//! The little of nf_tables that the plugins need: to find and delete the rules that lead to a
-//! chain, and the chain, in one transaction and without starting a program.
+//! The little of nf_tables that is needed: to find and delete the rules that lead to a chain, and
+//! the chain, in one transaction and without starting a program; and to hear of changes.
 
+mod changes;
 mod message;
 mod rule;
 
-use std::ops::RangeInclusive;
-
-use netlink_packet_core::NLM_F_DUMP_INTR;
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
-use nix::sys::socket::MsgFlags;
 
 use crate::Error;
-use crate::datagram::{DUMP_ATTEMPTS, RECEIVE_BUFFER, Received, messages};
-use message::{Message, batch};
+use crate::datagram::DUMP_ATTEMPTS;
+use crate::netfilter::message::{HEADERS, Message};
+use crate::netfilter::{Socket, end, refused};
+pub use changes::{Changes, Generation};
+use message::batch;
 pub use rule::Jump;
 
 /// A table of IPv4 or IPv6.
@@ -32,11 +30,7 @@ pub struct Table<'a> {
 /// and keeps everybody else from changing rules meanwhile (`nft_rcv_nl_event`): worth doing late,
 /// when that time has passed anyway.
 #[derive(Debug)]
-pub struct Client {
-    socket: Socket,
-    sequence: u32,
-    buffer: Vec<u8>,
-}
+pub struct Client(Socket);
 
 impl Client {
     /// Opens a socket in the calling thread's namespace; `None` when the kernel has no nf_tables.
@@ -44,16 +38,25 @@ impl Client {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Option<Self>, Error> {
-        let failed = |source| Error::Socket { what: "open an nf_tables socket".into(), source };
-        let socket = match Socket::new(NETLINK_NETFILTER) {
-            Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => {
-                return Ok(None);
+        Ok(Socket::open("an nf_tables")?.map(Self))
+    }
+
+    /// The number of the generation of the namespace's rules: another one after each change.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn generation(&mut self) -> Result<u32, Error> {
+        let what = "ask for the generation of nf_tables";
+        let sequence = self.0.next();
+        self.0.send(&Message::get_generation().numbered(sequence).into_bytes(), what)?;
+        self.0.receive(what, sequence..=sequence, |answer| {
+            if let Some(code) = answer.code() {
+                return Err(refused(what.into(), code));
             }
-            result => result.map_err(failed)?,
-        };
-        socket.set_ext_ack(true).map_err(failed)?;
-        socket.set_cap_ack(true).map_err(failed)?;
-        Ok(Some(Self { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) }))
+            let id = changes::read_id(answer.bytes.get(HEADERS..).unwrap_or_default());
+            let missing = || Error::Answer { what: what.into(), problem: "no number".into() };
+            Ok(Some(id.ok_or_else(missing)?))
+        })
     }
 
     /// Whether a table has a chain.
@@ -62,9 +65,9 @@ impl Client {
     /// [`Error`], also without `CAP_NET_ADMIN`, which nf_tables asks of every question.
     pub fn has_chain(&mut self, table: Table<'_>, chain: &str) -> Result<bool, Error> {
         let what = format!("look for chain {chain:?} in nf_tables");
-        let sequence = self.next();
-        self.send(&Message::get_chain(table, chain, sequence).into_bytes(), &what)?;
-        let code = self.receive(&what, sequence..=sequence, |answer| Ok(Some(answer.code())))?;
+        let sequence = self.0.next();
+        self.0.send(&Message::get_chain(table, chain).numbered(sequence).into_bytes(), &what)?;
+        let code = self.0.receive(&what, sequence..=sequence, |answer| Ok(Some(answer.code())))?;
         match code.map(Errno::from_raw) {
             None => Ok(true),
             // Neither the table nor the chain, or (EINVAL, EOPNOTSUPP) not even nf_tables.
@@ -85,18 +88,9 @@ impl Client {
     ) -> Result<Vec<Jump>, Error> {
         let what = format!("list the rules of chain {chain:?} in nf_tables");
         for _ in 0..DUMP_ATTEMPTS {
-            let sequence = self.next();
-            self.send(&Message::list_rules(table, chain, sequence).into_bytes(), &what)?;
             let mut jumps = Vec::new();
-            let mut is_interrupted = false;
-            self.receive(&what, sequence..=sequence, |answer| {
-                is_interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
-                if let Some(code) = answer.code() {
-                    return end(&what, answer, code);
-                }
-                let attributes = answer.bytes.get(message::HEADERS..).unwrap_or_default();
-                jumps.extend(rule::read_jump(attributes, table, chain, target));
-                Ok(None)
+            let is_interrupted = self.0.list(Message::list_rules(table, chain), &what, |rule| {
+                jumps.extend(rule::read_jump(rule, table, chain, target));
             })?;
             if !is_interrupted {
                 return Ok(jumps);
@@ -128,63 +122,14 @@ impl Client {
         if changes.is_empty() {
             return Ok(());
         }
-        let first = self.next();
+        let first = self.0.next();
         let (bytes, last) = batch(changes, first);
-        self.sequence = last;
-        self.send(&bytes, &what)?;
+        self.0.used(last);
+        self.0.send(&bytes, &what)?;
         // The last change is acknowledged, and refusals are always answered.
-        self.receive(&what, first..=last, |answer| match answer.code() {
+        self.0.receive(&what, first..=last, |answer| match answer.code() {
             Some(code) => end(&what, answer, code),
             None => Ok(None),
         })
     }
-
-    fn next(&mut self) -> u32 {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.sequence
-    }
-
-    fn send(&self, bytes: &[u8], what: &str) -> Result<(), Error> {
-        let failed = |source| Error::Socket { what: what.into(), source };
-        self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
-        Ok(())
-    }
-
-    /// Reads answers until `take` has found what it looks for.
-    fn receive<T>(
-        &mut self,
-        what: &str,
-        sequences: RangeInclusive<u32>,
-        mut take: impl FnMut(&Received<'_>) -> Result<Option<T>, Error>,
-    ) -> Result<T, Error> {
-        // The kernel has queued its answer when the question is sent: there is nothing to wait for.
-        let flags = MsgFlags::MSG_DONTWAIT.bits();
-        loop {
-            self.buffer.clear();
-            self.socket
-                .recv(&mut self.buffer, flags)
-                .map_err(|source| Error::Socket { what: what.into(), source })?;
-            for answer in messages(&self.buffer) {
-                let answer = answer.map_err(|error| Error::Answer {
-                    what: what.into(),
-                    problem: error.to_string(),
-                })?;
-                if !sequences.contains(&answer.sequence) {
-                    continue;
-                }
-                if let Some(found) = take(&answer)? {
-                    return Ok(found);
-                }
-            }
-        }
-    }
-}
-
-/// The end of an exchange, good or bad.
-fn end(what: &str, answer: &Received<'_>, code: i32) -> Result<Option<()>, Error> {
-    if code == 0 {
-        return Ok(Some(()));
-    }
-    let (explanation, errno) = (answer.explanation(), Errno::from_raw(code));
-    Err(Error::Refused { what: what.into(), explanation, errno })
 }

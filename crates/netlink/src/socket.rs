@@ -58,31 +58,6 @@ impl Socket {
         Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) })
     }
 
-    /// Joins a multicast group.
-    pub(crate) fn join(&mut self, group: u32) -> Result<(), Error> {
-        let failed = |source| Error::Socket { what: "listen for changes".into(), source };
-        self.socket.bind_auto().map_err(failed)?;
-        self.socket.add_membership(group).map_err(failed)
-    }
-
-    /// Waits until something can be read, for `milliseconds` at most, and throws it away.
-    pub(crate) fn wait_and_drain(&mut self, milliseconds: u16) -> Result<bool, Error> {
-        let failed = |source| Error::Socket { what: "listen for changes".into(), source };
-        if !wait_readable(self.socket_fd(), milliseconds).map_err(failed)? {
-            return Ok(false);
-        }
-        loop {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, libc_flags::DONT_WAIT) {
-                // More was sent than fits; what matters is that something changed.
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(error) => return Err(failed(error)),
-                Ok(_) => {}
-            }
-        }
-    }
-
     fn socket_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -231,7 +206,8 @@ fn answer_error(request: &Request, problem: String) -> Error {
     Error::Answer { what: request.what.clone(), problem }
 }
 
-fn wait_readable(socket: BorrowedFd<'_>, milliseconds: u16) -> io::Result<bool> {
+/// Waits until something can be read; whether there is something.
+pub(crate) fn wait_readable(socket: BorrowedFd<'_>, milliseconds: u16) -> io::Result<bool> {
     let mut waiting = [PollFd::new(socket, PollFlags::POLLIN)];
     match poll(&mut waiting, PollTimeout::from(milliseconds)) {
         Ok(count) => Ok(count > 0),

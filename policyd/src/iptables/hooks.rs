@@ -131,7 +131,12 @@ fn policed(family: Family, hook: &str, has_ports: bool, settings: &Settings) -> 
     // Nothing stands behind filter INPUT should another agent accept there: no REJECT is tried.
     let verdict = if is_forward { Target::Return } else { Target::Drop };
     let rejected = || Rule::new([Match::Mark(marks.rejected)], verdict.clone());
-    let mut rules = vec![Rule::new([Match::ConnectionMark(marks.cut)], Target::Drop)];
+    let mut rules = Vec::new();
+    if !is_forward {
+        // The node speaks to itself, perhaps by an address of the pods' range: their gateway's.
+        rules.push(Rule::new([Match::InInterface("lo".to_owned())], Target::Return));
+    }
+    rules.push(Rule::new([Match::ConnectionMark(marks.cut)], Target::Drop));
     for range in settings.gated.iter().filter(|range| family.has_network(range)) {
         let sides = [Some(Side::Source), is_forward.then_some(Side::Destination)];
         rules.extend(sides.into_iter().flatten().map(|side| {

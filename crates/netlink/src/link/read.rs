@@ -3,7 +3,7 @@
 
 use netlink_packet_route::link::State;
 
-use super::Link;
+use super::{BridgeFiltering, Link};
 use crate::HardwareAddress;
 use crate::attributes::{attributes, find, number, text};
 
@@ -19,6 +19,9 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
+const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
 const IFLA_AF_SPEC: u16 = 26;
 const AF_INET6: u16 = 10;
 const IFLA_INET6_CONF: u16 = 2;
@@ -41,6 +44,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
         oper_state: State::Unknown,
         controller: None,
         peer: None,
+        filtering: None,
         accepts_advertisements: None,
     };
     for (kind, payload) in attributes(message.get(LINK_HEADER..)?) {
@@ -53,13 +57,24 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
             IFLA_OPERSTATE => link.oper_state = State::from(*payload.first()?),
             // Hardware that is a port has only the kind of what it is a port of.
             IFLA_LINKINFO => {
-                link.kind = find(payload, IFLA_INFO_KIND).map(text).unwrap_or_default()
+                link.kind = find(payload, IFLA_INFO_KIND).map(text).unwrap_or_default();
+                if link.kind == "bridge" {
+                    link.filtering = find(payload, IFLA_INFO_DATA).and_then(filtering);
+                }
             }
             IFLA_AF_SPEC => link.accepts_advertisements = accepts_advertisements(payload),
             _ => {}
         }
     }
     Some(link)
+}
+
+fn filtering(bridge: &[u8]) -> Option<BridgeFiltering> {
+    let is_on = |kind| Some(*find(bridge, kind)?.first()? != 0);
+    Some(BridgeFiltering {
+        ipv4: is_on(IFLA_BR_NF_CALL_IPTABLES)?,
+        ipv6: is_on(IFLA_BR_NF_CALL_IP6TABLES)?,
+    })
 }
 
 fn accepts_advertisements(families: &[u8]) -> Option<bool> {

@@ -45,6 +45,16 @@ pub struct VethSpec<'a> {
     pub mtu: Option<u32>,
 }
 
+/// Whose packets, going from one port of a bridge to another, are passed to iptables. Either these
+/// or the parameters `net.bridge.bridge-nf-call-*` of the whole namespace suffice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BridgeFiltering {
+    /// Those of IPv4, to iptables.
+    pub ipv4: bool,
+    /// Those of IPv6, to ip6tables.
+    pub ipv6: bool,
+}
+
 /// Options of a bridge port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PortOptions {
@@ -174,12 +184,32 @@ impl Request {
         Self::new(what, RouteNetlinkMessage::NewLink(message), 0)
     }
 
+    /// Sets whose packets a bridge passes to iptables.
+    pub(super) fn set_bridge_filtering(index: u32, name: &str, filtering: BridgeFiltering) -> Self {
+        let options = vec![
+            InfoBridge::NfCallIpTables(filtering.ipv4),
+            InfoBridge::NfCallIp6Tables(filtering.ipv6),
+        ];
+        let info =
+            vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(InfoData::Bridge(options))];
+        let message = message(index, vec![LinkAttribute::LinkInfo(info)]);
+        let what = format!("have bridge {name:?} pass packets to iptables");
+        Self::new(what, RouteNetlinkMessage::NewLink(message), 0)
+    }
+
     /// Deletes a link.
     #[must_use]
     pub fn delete_link(name: &str) -> Self {
         let attributes = vec![LinkAttribute::IfName(name.to_owned())];
         let message = RouteNetlinkMessage::DelLink(message(0, attributes));
         Self::new(format!("delete link {name:?}"), message, 0)
+    }
+
+    /// Asks for all links, without statistics.
+    pub(super) fn list_links() -> Self {
+        let attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])];
+        let message = RouteNetlinkMessage::GetLink(message(0, attributes));
+        Self::dump("list the links".into(), message)
     }
 
     /// Asks for one link, leaving out its statistics (more than half of the answer).

@@ -1,30 +1,22 @@
-//! The nf_tables client against rules that the iptables programs made, in namespaces that end with
-//! each test. Needs root and iptables.
-
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail by panicking")]
+//! The nf_tables client against rules that the iptables programs made.
 
 use netlink::nftables::{Client, Jump, Table};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
-use runner::{OsRunner, Program, Runner as _};
+
+use crate::space::{self, move_away};
 
 const NAT: Table<'_> = Table { is_ipv4: true, name: "nat" };
 const NAT_V6: Table<'_> = Table { is_ipv4: false, name: "nat" };
 
-/// Moves this test's thread into a namespace of its own, which ends with it.
+/// In a namespace of its own.
 fn client() -> Client {
-    unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
+    move_away();
     Client::open().unwrap().expect("the kernel has nf_tables")
 }
 
-/// Runs a program that must succeed; its output.
 fn run(file: &str, input: &str) -> String {
     let args: &[&str] = if file.ends_with("-restore") { &["--noflush"] } else { &[] };
-    let program =
-        Program { file: file.into(), args, stdin: input.as_bytes(), ..Program::default() };
-    let output = OsRunner.run(&program).expect("iptables is installed");
-    assert!(output.status.success(), "{file} < {input}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
+    space::run(file, args, input)
 }
 
 fn handles(jumps: &[Jump]) -> Vec<u64> {

@@ -1,59 +1,14 @@
-//! The client against the kernel, in namespaces that end with each test. Needs root.
+//! Links, addresses and routes.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail by panicking")]
-
-use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::Duration;
 
-use ipnetwork::IpNetwork;
-use netlink::{
-    AddressOptions, BridgeSpec, HardwareAddress, Link, Monitor, OperState, PortOptions, Request,
-    Route, Socket, VethSpec,
-};
+use netlink::{Link, Monitor, OperState, PortOptions, Request, Route};
 use netns::Netns;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
+use std::path::Path;
 
-const PLAIN: AddressOptions = AddressOptions { detect_duplicates: false, network_route: true };
-
-/// A fresh namespace, kept alive by the returned descriptor.
-fn namespace() -> Netns {
-    let fresh = || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
-        Netns::open(Path::new("/proc/thread-self/ns/net")).unwrap()
-    };
-    std::thread::spawn(fresh).join().unwrap()
-}
-
-fn socket(netns: &Netns) -> Socket {
-    let _entered = netns.enter().unwrap();
-    Socket::open().unwrap()
-}
-
-fn cidr(text: &str) -> IpNetwork {
-    text.parse().unwrap()
-}
-
-fn bridge(host: &mut Socket) -> Link {
-    let spec = BridgeSpec { name: "br0", mtu: Some(1400), mac: None, vlan_filtering: false };
-    let link = host.create_link(Request::create_bridge(&spec), "br0").unwrap();
-    host.execute(&[Request::set_up(link.index, "br0")]).unwrap();
-    link
-}
-
-fn veth(host: &mut Socket, container: &Netns, bridge: Option<u32>) -> Link {
-    let request = Request::create_veth(&VethSpec {
-        name: "veth0",
-        mac: HardwareAddress([2, 0, 0, 0, 0, 1]),
-        bridge,
-        peer_name: "eth0",
-        peer_mac: HardwareAddress([2, 0, 0, 0, 0, 2]),
-        peer_netns: container.as_fd(),
-        mtu: Some(1300),
-    });
-    host.create_link(request, "veth0").unwrap()
-}
+use crate::space::{PLAIN, bridge, cidr, namespace, socket, veth};
 
 #[test]
 fn a_socket_stays_in_its_namespace() {

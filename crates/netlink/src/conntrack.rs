@@ -1,0 +1,145 @@
+//! Flows that the kernel tracks: listing them and marking them
+//! (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
+
+mod message;
+
+use std::net::IpAddr;
+
+use nix::errno::Errno;
+
+use crate::netfilter::{Socket, refused};
+use crate::{Error, Tuple};
+
+/// A flow as the kernel tracks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// As its first packet came in, before any translation.
+    pub original: Tuple,
+    /// As answers come in: their source is where the flow goes after translation.
+    pub reply: Tuple,
+    /// Its state, apart from that of its protocol.
+    pub status: Status,
+    /// Its mark (connmark).
+    pub mark: u32,
+    /// Its zone, 0 unless a rule gave it another; one of a single direction is not told.
+    pub zone: u16,
+}
+
+/// Bits of `enum ip_conntrack_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status(pub u32);
+
+impl Status {
+    /// An answer was seen.
+    #[must_use]
+    pub const fn has_reply(self) -> bool {
+        self.0 & 1 << 1 != 0
+    }
+
+    /// Its destination was translated (DNAT).
+    #[must_use]
+    pub const fn is_destination_translated(self) -> bool {
+        self.0 & 1 << 5 != 0
+    }
+}
+
+/// Which flows to list: those for which all that is said here is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filter {
+    /// Flows of IPv4, or those of IPv6.
+    pub is_ipv4: bool,
+    /// Their mark, in the bits of the mask.
+    pub mark: Option<Mark>,
+    /// One of their ends: source of the original direction, or, after translation, destination.
+    pub end: Option<End>,
+}
+
+impl Filter {
+    /// All flows of a family.
+    #[must_use]
+    pub const fn all(is_ipv4: bool) -> Self {
+        Self { is_ipv4, mark: None, end: None }
+    }
+
+    fn passes(&self, flow: &Flow) -> bool {
+        let has_mark = |mark: Mark| flow.mark & mark.mask == mark.value & mark.mask;
+        let has_end = |end| match end {
+            End::Source(address) => flow.original.source == address,
+            End::Destination(address) => flow.reply.source == address,
+        };
+        self.mark.is_none_or(has_mark) && self.end.is_none_or(has_end)
+    }
+}
+
+/// Some bits of a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// The bits' values; what is not in the mask is not looked at.
+    pub value: u32,
+    /// Which bits.
+    pub mask: u32,
+}
+
+/// One end of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Who began it, before any translation.
+    Source(IpAddr),
+    /// With whom it was begun, after translation.
+    Destination(IpAddr),
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The flow is as it should be.
+    Done,
+    /// The flow has ended meanwhile.
+    FlowGone,
+}
+
+/// A conntrack socket of the namespace in which it was opened.
+#[derive(Debug)]
+pub struct Client(Socket);
+
+impl Client {
+    /// Opens a socket in the calling thread's namespace; `None` when the kernel has no netfilter.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn open() -> Result<Option<Self>, Error> {
+        Ok(Socket::open("a conntrack")?.map(Self))
+    }
+
+    /// Gives the flows that pass `filter` to `take`, one by one as they are read: nothing is kept.
+    /// Flows that begin or end meanwhile may be told or not.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn flows(&mut self, filter: &Filter, mut take: impl FnMut(&Flow)) -> Result<(), Error> {
+        let message = message::list(filter);
+        self.0.list(message, "list tracked flows", |flow| {
+            if let Some(flow) = message::read(flow, filter.is_ipv4)
+                && filter.passes(&flow)
+            {
+                take(&flow);
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Sets some bits of a flow's mark. A rule that sets others of the same flow at the same
+    /// moment may undo it, or be undone: the kernel reads and writes the mark in two steps.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn set_mark(&mut self, flow: &Flow, mark: Mark) -> Result<Outcome, Error> {
+        let (source, destination) = (flow.original.source, flow.original.destination);
+        let what = format!("mark the flow from {source} to {destination}");
+        match self.0.change(message::set_mark(flow, mark), &what)? {
+            0 => Ok(Outcome::Done),
+            code if code == Errno::ENOENT as i32 => Ok(Outcome::FlowGone),
+            code => Err(refused(what, code)),
+        }
+    }
+}

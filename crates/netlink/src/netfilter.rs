@@ -1,0 +1,134 @@
+//! The socket that the clients of netfilter's parts share.
+
+pub(crate) mod message;
+
+use std::ops::RangeInclusive;
+
+use netlink_packet_core::NLM_F_DUMP_INTR;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket as SystemSocket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::socket::MsgFlags;
+
+use crate::Error;
+use crate::datagram::{RECEIVE_BUFFER, Received, messages};
+use message::Message;
+
+/// A netfilter socket of the namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    socket: SystemSocket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's namespace, of which errors speak as `name`; `None`
+    /// when the kernel has no netfilter.
+    pub(crate) fn open(name: &str) -> Result<Option<Self>, Error> {
+        let failed = |source| Error::Socket { what: format!("open {name} socket"), source };
+        let socket = match SystemSocket::new(NETLINK_NETFILTER) {
+            Err(error) if error.raw_os_error() == Some(Errno::EPROTONOSUPPORT as i32) => {
+                return Ok(None);
+            }
+            result => result.map_err(failed)?,
+        };
+        socket.set_ext_ack(true).map_err(failed)?;
+        socket.set_cap_ack(true).map_err(failed)?;
+        Ok(Some(Self { socket, sequence: 0, buffer: Vec::with_capacity(RECEIVE_BUFFER) }))
+    }
+
+    /// Only to be read from now on.
+    pub(crate) fn into_inner(self) -> SystemSocket {
+        self.socket
+    }
+
+    /// The number of the next message.
+    pub(crate) fn next(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+
+    /// Numbers up to `last` have been used.
+    pub(crate) fn used(&mut self, last: u32) {
+        self.sequence = last;
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8], what: &str) -> Result<(), Error> {
+        let failed = |source| Error::Socket { what: what.into(), source };
+        self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Sends `message` and returns the error number of the answer: 0 when it was done.
+    pub(crate) fn change(&mut self, message: Message, what: &str) -> Result<i32, Error> {
+        let sequence = self.next();
+        self.send(&message.acknowledged().numbered(sequence).into_bytes(), what)?;
+        self.receive(what, sequence..=sequence, |answer| Ok(answer.code()))
+    }
+
+    /// Sends `message`, which asks for a list, and gives what follows the headers of each entry to
+    /// `take`; whether it was interrupted by a change.
+    pub(crate) fn list(
+        &mut self,
+        message: Message,
+        what: &str,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<bool, Error> {
+        let sequence = self.next();
+        self.send(&message.numbered(sequence).into_bytes(), what)?;
+        let mut is_interrupted = false;
+        self.receive(what, sequence..=sequence, |answer| {
+            is_interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
+            if let Some(code) = answer.code() {
+                return end(what, answer, code);
+            }
+            take(answer.bytes.get(message::HEADERS..).unwrap_or_default());
+            Ok(None)
+        })?;
+        Ok(is_interrupted)
+    }
+
+    /// Reads answers until `take` has found what it looks for.
+    pub(crate) fn receive<T>(
+        &mut self,
+        what: &str,
+        sequences: RangeInclusive<u32>,
+        mut take: impl FnMut(&Received<'_>) -> Result<Option<T>, Error>,
+    ) -> Result<T, Error> {
+        // The kernel has queued its answer when the question is sent: there is nothing to wait for.
+        let flags = MsgFlags::MSG_DONTWAIT.bits();
+        loop {
+            self.buffer.clear();
+            self.socket
+                .recv(&mut self.buffer, flags)
+                .map_err(|source| Error::Socket { what: what.into(), source })?;
+            for answer in messages(&self.buffer) {
+                let answer = answer.map_err(|error| Error::Answer {
+                    what: what.into(),
+                    problem: error.to_string(),
+                })?;
+                if !sequences.contains(&answer.sequence) {
+                    continue;
+                }
+                if let Some(found) = take(&answer)? {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+}
+
+/// The end of an exchange, good or bad.
+pub(crate) fn end(what: &str, answer: &Received<'_>, code: i32) -> Result<Option<()>, Error> {
+    if code == 0 {
+        return Ok(Some(()));
+    }
+    let (explanation, errno) = (answer.explanation(), Errno::from_raw(code));
+    Err(Error::Refused { what: what.into(), explanation, errno })
+}
+
+/// A refusal without words of the kernel: netfilter's old parts have none.
+pub(crate) fn refused(what: String, code: i32) -> Error {
+    Error::Refused { what, explanation: String::new(), errno: Errno::from_raw(code) }
+}

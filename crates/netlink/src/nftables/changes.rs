@@ -1,0 +1,77 @@
+//! Hearing of changes to the rules, and of who made them.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::message::NEW_GENERATION;
+use crate::attributes::{find, network_number, text};
+use crate::netfilter::message::HEADERS;
+use crate::subscription::Subscription;
+use crate::{Error, Event};
+
+/// `NFNLGRP_NFTABLES`.
+const GROUP: u32 = 7;
+const GENERATION_ID: u16 = 1;
+const PROCESS_ID: u16 = 2;
+const PROCESS_NAME: u16 = 3;
+
+/// A transaction that changed the rules, sets or tables of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// Number that the rules have had since; the next has the next.
+    pub id: u32,
+    /// Who made it, as process ids are outside of all containers; 0 when the kernel does not tell.
+    pub process_id: u32,
+    /// Name of that process, 15 bytes at most: a program's file, or what it calls itself.
+    pub process_name: String,
+    /// The netlink port through which it came: most programs' is their process id as they know it
+    /// themselves, in a container too.
+    pub port: u32,
+}
+
+/// Hears of the changes in the namespace in which it was opened.
+#[derive(Debug)]
+pub struct Changes(Subscription);
+
+impl Changes {
+    /// Hears of what changes from now on.
+    ///
+    /// # Errors
+    /// [`Error::Socket`], also without `CAP_NET_ADMIN`.
+    pub fn open() -> Result<Self, Error> {
+        Subscription::open(NETLINK_NETFILTER, GROUP, "hear of changes in nf_tables").map(Self)
+    }
+
+    /// The transactions that were made, as far as they are told at once; `None` when there is
+    /// nothing yet. Never waits: the descriptor becomes readable. All that a transaction changes
+    /// is queued ahead of it, so that a large one leaves [`Event::Missed`].
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn receive(&mut self) -> Result<Option<Vec<Event<Generation>>>, Error> {
+        self.0.receive(|received| {
+            if received.kind != u16::from_be_bytes(NEW_GENERATION) {
+                return None;
+            }
+            let attributes = received.bytes.get(HEADERS..)?;
+            Some(Generation {
+                id: read_id(attributes)?,
+                process_id: find(attributes, PROCESS_ID).and_then(network_number).unwrap_or(0),
+                process_name: find(attributes, PROCESS_NAME).map(text).unwrap_or_default(),
+                port: received.port,
+            })
+        })
+    }
+}
+
+impl AsFd for Changes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// The number of a generation.
+pub(super) fn read_id(attributes: &[u8]) -> Option<u32> {
+    find(attributes, GENERATION_ID).and_then(network_number)
+}

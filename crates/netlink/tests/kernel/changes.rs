@@ -1,0 +1,127 @@
+//! Hearing of links and of changes in nf_tables.
+
+use netlink::nftables::{Changes, Client, Generation};
+use netlink::{BridgeFiltering, Event, Link, LinkChange, LinkChanges, Request, Socket};
+use runner::{OsRunner, Program, Runner as _};
+
+use crate::space::{bridge, heard, move_away, namespace, numbered_veth, run, told, veth};
+
+fn links(changes: &mut LinkChanges, mut enough: impl FnMut(&LinkChange) -> bool) {
+    let is_it = |event: &Event<LinkChange>| matches!(event, Event::Heard(it) if enough(it));
+    let mut is_it = is_it;
+    heard(changes, LinkChanges::receive, |events| events.last().is_some_and(&mut is_it));
+}
+
+#[test]
+fn links_are_told_as_they_come_change_and_go() {
+    move_away();
+    let (mut changes, mut host) = (LinkChanges::open().unwrap(), Socket::open().unwrap());
+    assert!(changes.receive().unwrap().is_none());
+    let bridge = bridge(&mut host);
+    let is = |change: &LinkChange, index, wanted: &dyn Fn(&Link) -> bool| matches!(change, LinkChange::Is(link) if link.index == index && wanted(link));
+    links(&mut changes, |it| is(it, bridge.index, &|link| link.name == "br0" && link.is_up));
+
+    let container = namespace();
+    let port = veth(&mut host, &container, Some(bridge.index));
+    links(&mut changes, |it| is(it, port.index, &|link| link.controller == Some(bridge.index)));
+
+    // A port that leaves its bridge stays a link.
+    run("ip", &["link", "set", "veth0", "nomaster"], "");
+    let mut gone = Vec::new();
+    links(&mut changes, |it| {
+        gone.extend(matches!(it, LinkChange::Gone { .. }).then(|| it.clone()));
+        is(it, port.index, &|link| link.controller.is_none())
+    });
+    assert_eq!(gone, []);
+
+    let filtering = BridgeFiltering { ipv4: true, ipv6: true };
+    host.set_bridge_filtering(bridge.index, "br0", filtering).unwrap();
+    links(&mut changes, |it| is(it, bridge.index, &|link| link.filtering == Some(filtering)));
+
+    host.execute(&[Request::delete_link("veth0")]).unwrap();
+    let wanted = LinkChange::Gone { index: port.index, name: "veth0".into() };
+    links(&mut changes, |it| *it == wanted);
+}
+
+#[test]
+fn links_that_were_missed_are_told_as_missed() {
+    move_away();
+    let (mut changes, mut host) = (LinkChanges::open().unwrap(), Socket::open().unwrap());
+    let bridge = bridge(&mut host);
+    for _ in 0..2000 {
+        host.execute(&[
+            Request::set_down(bridge.index, "br0"),
+            Request::set_up(bridge.index, "br0"),
+        ])
+        .unwrap();
+    }
+    // Nothing of what came before is told after it.
+    assert_eq!(changes.receive().unwrap(), Some(vec![Event::Missed]));
+    assert_eq!(changes.receive().unwrap(), None);
+    let container = namespace();
+    let port = numbered_veth(&mut host, 1, &container, None);
+    links(&mut changes, |it| matches!(it, LinkChange::Is(link) if link.index == port.index));
+}
+
+fn generations(changes: &mut Changes) -> Vec<Generation> {
+    told(heard(changes, Changes::receive, |events| !events.is_empty()))
+}
+
+#[test]
+fn changes_in_nf_tables_are_told_with_who_made_them() {
+    move_away();
+    let mut client = Client::open().unwrap().unwrap();
+    let mut changes = Changes::open().unwrap();
+    let before = client.generation().unwrap();
+    assert_eq!(client.generation().unwrap(), before);
+    assert_eq!(changes.receive().unwrap(), None);
+
+    let rules = "echo $$; exec iptables-nft-restore --noflush";
+    let program = Program {
+        file: "sh".into(),
+        args: &["-c", rules],
+        stdin: b"*filter\n-N POD\n-A POD -j DROP\nCOMMIT\n",
+        ..Program::default()
+    };
+    let output = OsRunner.run(&program).unwrap();
+    let process_id: u32 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+
+    let told = generations(&mut changes);
+    let wanted = Generation {
+        id: before + 1,
+        process_id,
+        process_name: "iptables-nft-re".into(),
+        port: process_id,
+    };
+    assert_eq!(told, [wanted]);
+    assert_eq!(client.generation().unwrap(), before + 1);
+
+    run("nft", &["-f", "-"], "flush chain ip filter POD\n");
+    let [told] = generations(&mut changes).try_into().unwrap();
+    assert_eq!((told.id, told.process_name.as_str()), (before + 2, "nft"));
+    assert_eq!(changes.receive().unwrap(), None);
+}
+
+#[test]
+fn changes_of_other_namespaces_are_not_told() {
+    move_away();
+    let mut changes = Changes::open().unwrap();
+    let other = namespace();
+    let _entered = other.enter().unwrap();
+    run("nft", &["-f", "-"], "add table ip elsewhere\n");
+    assert_eq!(changes.receive().unwrap(), None);
+}
+
+#[test]
+fn a_large_change_is_told_as_missed() {
+    move_away();
+    let mut client = Client::open().unwrap().unwrap();
+    let mut changes = Changes::open().unwrap();
+    let rules = "-A POD -s 10.1.0.1 -p tcp --dport 80 -j DROP\n".repeat(10_000);
+    run("iptables-nft-restore", &["--noflush"], &format!("*filter\n-N POD\n{rules}COMMIT\n"));
+    assert_eq!(changes.receive().unwrap(), Some(vec![Event::Missed]));
+    assert_eq!(changes.receive().unwrap(), None);
+    run("nft", &["-f", "-"], "add table ip small\n");
+    let [told] = generations(&mut changes).try_into().unwrap();
+    assert_eq!(told.id, client.generation().unwrap());
+}

@@ -1,0 +1,14 @@
+//! The clients against the kernel, in namespaces that end with each test. Needs root,
+//! iptables, nft, ipset, conntrack, ip and ping.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod bridges;
+mod changes;
+mod conntrack;
+mod ipset;
+mod links;
+mod nflog;
+mod nftables;
+mod routed;
+mod space;
