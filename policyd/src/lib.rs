@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod index;
 pub mod iptables;
+pub mod lint;
 pub mod masquerade;
 pub mod model;
 pub mod plan;
