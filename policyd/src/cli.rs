@@ -8,6 +8,8 @@ use ipnetwork::IpNetwork;
 use policyd::health::parse_listen;
 use policyd::iptables::{Marks, Settings};
 
+use crate::ask::{Explain, Lint};
+
 /// NetworkPolicy as per-pod chains of iptables, and the node's masquerading.
 #[derive(Debug, Parser)]
 #[command(name = "policyd", version, args_conflicts_with_subcommands = false)]
@@ -22,6 +24,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Remove everything of policyd's from the kernel; it must not be running.
     Cleanup,
+    /// Tell whether traffic is allowed, and the path to that verdict.
+    Explain(Explain),
+    /// Tell what in manifests is wrong, or valid and probably not meant.
+    Lint(Lint),
 }
 
 /// What a running policyd is told.
