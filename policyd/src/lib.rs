@@ -9,6 +9,7 @@ pub mod agent;
 pub mod attachment;
 pub mod dataplane;
 pub mod evaluate;
+pub mod explain;
 pub mod health;
 pub mod index;
 pub mod iptables;
@@ -19,6 +20,7 @@ pub mod plan;
 pub mod source;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use evaluate::{Packet, Transport, Verdict, evaluate};
 pub use model::World;
