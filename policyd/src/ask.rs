@@ -35,8 +35,8 @@ pub(crate) struct Explain {
     /// Folder of manifests [default: the cluster's API server].
     #[arg(long, value_name = "DIR")]
     manifests: Option<PathBuf>,
-    /// How the API server is reached [default: as a pod, or as KUBECONFIG says].
-    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    /// How to reach the API server [default: the pod's own service account].
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
     /// How the answer is written.
     #[arg(long, value_enum, default_value_t = Output::Text)]

@@ -37,7 +37,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     pub(crate) manifests: Option<PathBuf>,
     /// How to reach the API server [default: the pod's own service account].
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG", conflicts_with = "manifests")]
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Name of this node, as in spec.nodeName of its pods [default: its host name].
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
