@@ -49,6 +49,9 @@ pub(crate) struct Run {
     /// Whether an address of a pod range passes only once its rules are in place.
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub(crate) gate: Switch,
+    /// Whether flows that began when they were allowed are cut when they are no longer.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub(crate) cut_flows: Switch,
     /// What happens to what no policy allows.
     #[arg(long, value_enum, default_value_t = Deny::Drop)]
     pub(crate) deny: Deny,

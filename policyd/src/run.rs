@@ -77,6 +77,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
         node: node.clone(),
         settings: options.settings(),
         gate: options.gate == Switch::On,
+        cut_flows: options.cut_flows == Switch::On,
     };
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (stop, stopped) = watch::channel(false);
