@@ -28,12 +28,39 @@ pub struct Dataplane<R> {
     programs: Programs<R>,
     settings: Settings,
     tables: Vec<Tables>,
-    /// Sets that the kernel has.
-    sets: BTreeSet<String>,
+    /// Sets that the kernel has, with the number of their members.
+    sets: BTreeMap<String, usize>,
     /// Of those, the ones that no rule of ours looks into any more.
     unused: BTreeSet<String>,
     /// Members of the sets that come last and go first.
     ready: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+/// Something of ours in the kernel that is otherwise than it was left.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum Difference {
+    /// A chain: rules are missing, changed, or somebody else's, or it is not there at all.
+    #[error("chain {1} ({0})")]
+    Chain(String, String),
+    /// The rule that leads from the kernel's own chain to ours is missing, or not the first.
+    #[error("our rule in {1} ({0})")]
+    Hook(String, String),
+    /// A set has more or fewer members, or is not there.
+    #[error("set {0}")]
+    Set(String),
+}
+
+/// What the kernel has of ours, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Chains of both families.
+    pub chains: usize,
+    /// Rules of both families.
+    pub rules: usize,
+    /// Sets of both families.
+    pub sets: usize,
+    /// Their members.
+    pub members: usize,
 }
 
 /// How often the kernel is asked to let go of a set that was just in use: it frees rules later.
@@ -48,7 +75,7 @@ impl<R: Runner> Dataplane<R> {
             programs,
             settings,
             tables,
-            sets: BTreeSet::new(),
+            sets: BTreeMap::new(),
             unused: BTreeSet::new(),
             ready: BTreeMap::new(),
         }
@@ -62,8 +89,8 @@ impl<R: Runner> Dataplane<R> {
         let mut growing = ipset::Changes::default();
         let mut shrinking = ipset::Changes::default();
         let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
-        self.sets = saved.iter().map(|set| set.name.clone()).collect();
-        self.unused.clone_from(&self.sets);
+        self.sets = saved.iter().map(|set| (set.name.clone(), set.members.len())).collect();
+        self.unused = self.sets.keys().cloned().collect();
         self.ready.clear();
         for tables in &mut self.tables {
             let family = tables.family();
@@ -73,7 +100,6 @@ impl<R: Runner> Dataplane<R> {
                 let held = saved.iter().find(|it| it.name == set.name && it.is_like(&set));
                 let held = held.map(|it| it.members.clone()).unwrap_or_default();
                 growing.create(&set);
-                self.sets.insert(set.name.clone());
                 let wanted: BTreeMap<_, _> = members
                     .iter()
                     .flat_map(|it| crate::iptables::members(family, it))
@@ -83,6 +109,7 @@ impl<R: Runner> Dataplane<R> {
                 missing.for_each(|(_, member)| growing.add(&set.name, member));
                 let stale = held.iter().filter(|text| !wanted.contains_key(*text));
                 stale.for_each(|text| shrinking.delete(&set.name, text));
+                self.sets.insert(set.name, wanted.len());
             }
             for set in [programmed_set(family), bound_set(family)] {
                 self.unused.remove(&set.name);
@@ -90,7 +117,6 @@ impl<R: Runner> Dataplane<R> {
                 let held = held.into_iter().flat_map(|it| &it.members);
                 let held = held.filter_map(|member| member.parse().ok()).collect();
                 growing.create(&set);
-                self.sets.insert(set.name.clone());
                 self.ready.insert(set.name, held);
             }
             tables.read(&mut self.programs, &self.settings)?;
@@ -135,6 +161,43 @@ impl<R: Runner> Dataplane<R> {
         self.destroy_unused()
     }
 
+    /// Has the rules depend on other settings; [`Self::adopt`] must be next.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// The process ids of the programs that ran since this was last asked: changes of the tables
+    /// that come from them are our own.
+    pub fn take_process_ids(&mut self) -> BTreeSet<u32> {
+        self.programs.take_process_ids()
+    }
+
+    /// Where the kernel is otherwise than it was left. Of sets only the numbers of members are
+    /// compared.
+    ///
+    /// # Errors
+    /// [`Error`] when a program fails.
+    pub fn differences(&mut self) -> Result<Vec<Difference>, Error> {
+        let mut differences = Vec::new();
+        for tables in &self.tables {
+            differences.extend(tables.differences(&mut self.programs, &self.settings)?);
+        }
+        let listed = self.programs.listed_sets()?;
+        let listed = ipset::sizes(&listed, SET_PREFIX);
+        let names: BTreeSet<_> = self.sets.keys().chain(listed.keys()).collect();
+        let changed = names.into_iter().filter(|name| self.sets.get(*name) != listed.get(*name));
+        differences.extend(changed.cloned().map(Difference::Set));
+        Ok(differences)
+    }
+
+    /// What the kernel has of ours, in numbers.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let tables = self.tables.iter().map(Tables::counts);
+        let (chains, rules) = tables.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+        Counts { chains, rules, sets: self.sets.len(), members: self.sets.values().sum() }
+    }
+
     /// Removes everything of ours from the kernel.
     ///
     /// # Errors
@@ -145,7 +208,7 @@ impl<R: Runner> Dataplane<R> {
         }
         let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
         self.unused = saved.into_iter().map(|set| set.name).collect();
-        self.sets.clone_from(&self.unused);
+        self.sets.clear();
         self.destroy_unused()
     }
 
@@ -165,17 +228,20 @@ impl<R: Runner> Dataplane<R> {
                     growing.flush(&set.name);
                 }
                 growing.create(&set);
-                self.sets.insert(set.name.clone());
-                for member in created.iter().flat_map(|it| members(family, it)) {
-                    growing.add(&set.name, &member);
-                }
+                let members: BTreeSet<_> =
+                    created.iter().flat_map(|it| members(family, it)).collect();
+                members.iter().for_each(|member| growing.add(&set.name, member));
+                self.sets.insert(set.name, members.len());
             }
             SetChange::Members(changes) => {
                 for (member, came) in changes {
                     for member in members(family, member) {
+                        let count = self.sets.entry(set.name.clone()).or_default();
                         if *came {
+                            *count += 1;
                             growing.add(&set.name, &member);
                         } else {
+                            *count = count.saturating_sub(1);
                             shrinking.delete(&set.name, &member.to_string());
                         }
                     }
@@ -211,6 +277,7 @@ impl<R: Runner> Dataplane<R> {
                 for come in wanted.difference(held) {
                     shrinking.add(&set.name, &ipset::Member::Address(*come));
                 }
+                self.sets.insert(set.name, wanted.len());
                 *held = wanted;
             }
         }
@@ -225,7 +292,7 @@ impl<R: Runner> Dataplane<R> {
             self.unused.iter().for_each(|set| changes.destroy(set));
             match self.programs.restore_sets(&changes) {
                 Ok(()) => {
-                    self.sets.retain(|set| !self.unused.contains(set));
+                    self.sets.retain(|set, _| !self.unused.contains(set));
                     self.unused.clear();
                 }
                 // They stay for the next time: an unused set does no harm.

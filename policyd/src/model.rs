@@ -19,6 +19,7 @@ mod selector;
 
 pub use error::{Error, Problem};
 pub use ip_block::IpBlock;
+pub(crate) use ip_block::parse_cidr;
 pub use namespace::Namespace;
 pub use pod::{NamedPort, Pod};
 pub use policy::{Direction, Peer, Peers, Policy, Ports, Rule};

@@ -34,7 +34,6 @@ pub(crate) struct Cluster {
 pub(crate) struct Member {
     pub(crate) space: Pod,
     pub(crate) attachment: Attachment,
-    pub(crate) object: Value,
 }
 
 impl Cluster {
@@ -95,7 +94,7 @@ impl Cluster {
         };
         self.tell(&object);
         self.index.attach(attachment.clone());
-        self.pods.insert(name.to_owned(), Member { space, attachment, object });
+        self.pods.insert(name.to_owned(), Member { space, attachment });
     }
 
     /// Takes in an object.

@@ -2,5 +2,6 @@
 
 mod bridge;
 mod hairpin;
+mod masquerade_agent;
 mod network;
 mod routed;

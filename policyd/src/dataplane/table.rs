@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ruleset::iptables::{Chain, RuleHash, Saved, Transaction};
 use runner::Runner;
 
-use super::Error;
 use super::programs::Programs;
+use super::{Difference, Error};
 use crate::iptables::{
     CHAIN_PREFIX, Family, Settings, dispatch, endpoint_chains, hooks, policy_chain,
 };
@@ -66,6 +66,37 @@ impl Tables {
             self.hooks.insert(table, saved.hooks);
         }
         Ok(())
+    }
+
+    /// How many chains and rules of ours there are.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.chains.len(), self.chains.values().flatten().map(Vec::len).sum())
+    }
+
+    /// Where the tables are otherwise than they were left.
+    pub(super) fn differences<R: Runner>(
+        &self,
+        programs: &mut Programs<R>,
+        settings: &Settings,
+    ) -> Result<Vec<Difference>, Error> {
+        let mut now = Self::new(self.family);
+        now.read(programs, settings)?;
+        let program = programs.iptables(self.family, "save");
+        let in_chain = |chain: &String| Difference::Chain(program.clone(), chain.clone());
+        let chains: BTreeSet<_> = self.chains.keys().chain(now.chains.keys()).collect();
+        let changed = chains.into_iter().filter(|it| self.chains.get(*it) != now.chains.get(*it));
+        let mut differences: Vec<_> = changed.map(in_chain).collect();
+        let tables =
+            self.hooks.iter().chain(&now.hooks).flat_map(|(table, chains)| {
+                chains.keys().map(move |chain| (*table, chain.clone()))
+            });
+        for (table, chain) in tables.collect::<BTreeSet<_>>() {
+            let held = |it: &Self| it.hooks.get(table).and_then(|it| it.get(&chain)).cloned();
+            if held(self).unwrap_or_default() != held(&now).unwrap_or_default() {
+                differences.push(Difference::Hook(program.clone(), format!("{table} {chain}")));
+            }
+        }
+        Ok(differences)
     }
 
     fn read_table<R: Runner>(

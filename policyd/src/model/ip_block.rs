@@ -43,7 +43,7 @@ impl IpBlock {
 
 /// `address/prefix length` without host bits. An IPv4 block wrapped in IPv6 (`::ffff:10.0.0.0/104`)
 /// is one of IPv4, as it is to Go.
-fn parse_cidr(text: &str) -> Option<IpNetwork> {
+pub(crate) fn parse_cidr(text: &str) -> Option<IpNetwork> {
     let (address, prefix) = text.split_once('/')?;
     if !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

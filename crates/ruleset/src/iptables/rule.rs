@@ -70,6 +70,11 @@ pub enum Match {
     ConnectionMark(u32),
     /// No more than so many a minute, in bursts of as many.
     AtMostEachMinute(u32),
+    /// By chance: so many of a million packets.
+    ByChance {
+        /// How many, at most all.
+        of_million: u32,
+    },
 }
 
 /// What a rule does with a packet.
@@ -174,6 +179,10 @@ impl fmt::Display for Match {
             }
             Self::AtMostEachMinute(count) => {
                 write!(formatter, "-m limit --limit {count}/min --limit-burst {count}")
+            }
+            Self::ByChance { of_million } => {
+                let (whole, part) = (of_million / 1_000_000, of_million % 1_000_000);
+                write!(formatter, "-m statistic --mode random --probability {whole}.{part:06}")
             }
         }
     }

@@ -66,6 +66,12 @@ impl Transaction {
         line(&mut self.changes, format_args!("-I {chain} 1 {}", Commented(rule, &hash)));
     }
 
+    /// Puts a rule at the end of a chain that is not ours.
+    pub fn hook_last(&mut self, chain: &str, rule: &Rule) {
+        let hash = RuleHash::of(rule);
+        line(&mut self.changes, format_args!("-A {chain} {}", Commented(rule, &hash)));
+    }
+
     /// Deletes our rule at this place (counted from 1) of a chain that is not ours. Of several in
     /// one chain, the last must be deleted first.
     pub fn unhook(&mut self, chain: &str, place: usize) {

@@ -1,0 +1,110 @@
+//! Masquerading what leaves the cluster by this node: what ip-masq-agent does, with its
+//! configuration file (reference: kubernetes-sigs/ip-masq-agent, `cmd/ip-masq-agent`).
+//!
+//! A packet is masqueraded once at most: the kernel asks its NAT chains only for the first packet of a
+//! connection, and the first rule that decides ends that. So where a plugin's `ipMasq` or the
+//! service proxy masqueraded a connection, no rule here sees it, and the other way round.
+
+mod agent;
+mod config;
+mod duration;
+mod ports;
+mod rules;
+mod table;
+
+use std::path::PathBuf;
+
+use crate::dataplane;
+
+pub use agent::{Agent, Report};
+pub use config::{Config, Options, ReadConfig};
+pub use ports::PortRanges;
+pub use rules::{CHAIN, chain, hook};
+
+/// Why masquerading cannot be as it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is larger than any configuration.
+    #[error("{}: more than {limit} bytes: this cannot be a configuration of masquerading", file.display())]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// The file is neither YAML nor JSON.
+    #[error("{}: neither YAML nor JSON", file.display())]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// Where, and why.
+        #[source]
+        source: Box<serde_saphyr::Error>,
+    },
+    /// A field of the file.
+    #[error("{}: {field}: {problem}", file.display())]
+    Field {
+        /// The file.
+        file: PathBuf,
+        /// The field's path, such as `nonMasqueradeCIDRs[1]`.
+        field: String,
+        /// What is wrong with it.
+        problem: Problem,
+    },
+    /// A list of port ranges.
+    #[error("{text:?} is no list of ports (such as 1024-29999,32768-65535)")]
+    Ports {
+        /// What was given.
+        text: String,
+    },
+    /// The rules cannot be read or changed.
+    #[error("cannot masquerade: table nat cannot be read or changed")]
+    Kernel(#[from] dataplane::Error),
+}
+
+/// What can be wrong with a field of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Another type of value is needed.
+    #[error("{found} is not {wanted}")]
+    Type {
+        /// What is there, as JSON.
+        found: String,
+        /// What should be.
+        wanted: &'static str,
+    },
+    /// An address block.
+    #[error("{0:?} is not a CIDR (address/prefix length)")]
+    Cidr(String),
+    /// An address block with host bits.
+    #[error("{given:?} has bits set after its prefix (did you mean {aligned}?)")]
+    Unaligned {
+        /// What was given.
+        given: String,
+        /// The block that the address is in.
+        aligned: String,
+    },
+    /// An IPv6 block where IPv6 is off.
+    #[error("{0} is of IPv6, which is not masqueraded here (it is by --enable-ipv6)")]
+    Ipv6Disabled(String),
+    /// Too many blocks.
+    #[error("{count} CIDRs are more than cidrLimit ({limit}): is this really meant?")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many may be.
+        limit: usize,
+    },
+    /// A span of time.
+    #[error("{0:?} is no span of time (such as 60s or 1m30s), or is not more than nothing")]
+    Duration(String),
+}

@@ -1,0 +1,135 @@
+//! Keeps the kernel as the configuration says.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use runner::Runner;
+
+use super::{Config, Error, Options, ReadConfig, chain, table};
+use crate::dataplane::Programs;
+use crate::iptables::Family;
+
+/// No ConfigMap is larger (`MaxSecretSize` of the API server).
+const LARGEST_FILE: u64 = 1 << 20;
+/// So long after a failure it is tried again, unless the configuration says sooner.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Keeps table nat of both families as a configuration file says.
+#[derive(Debug)]
+pub struct Agent<R> {
+    file: PathBuf,
+    options: Options,
+    programs: Programs<R>,
+    /// The last good one; none until there was one.
+    config: Option<Config>,
+    /// The text that was read last; `None` inside: there was no file.
+    seen: Option<Option<Vec<u8>>>,
+    /// Why the file could not be read last time, as it was told.
+    unreadable: Option<io::ErrorKind>,
+    /// When the kernel is compared again.
+    next: Option<Instant>,
+}
+
+/// What one [`Agent::reconcile`] did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The configuration was read anew, because it is new or changed, or could not be. In that case
+    /// the last good one holds; where there was none, the kernel stays as it is.
+    pub reload: Option<Result<ReadConfig, Error>>,
+    /// The kernel was compared with the configuration; whether rules had to be written.
+    pub kernel: Option<Result<bool, Error>>,
+}
+
+impl<R: Runner> Agent<R> {
+    /// An agent for a file, which need not be there: then defaults hold.
+    pub fn new(file: &Path, options: Options, programs: Programs<R>) -> Self {
+        let file = file.to_owned();
+        Self { file, options, programs, config: None, seen: None, unreadable: None, next: None }
+    }
+
+    /// Reads the file, and compares the kernel with it when it changed, or at the latest after each
+    /// `resyncInterval`. Blocks for as long as the programs take, at most a minute each.
+    pub fn reconcile(&mut self, now: Instant) -> Report {
+        let reload = self.reload();
+        if matches!(reload, Some(Ok(_))) {
+            self.next = None;
+        }
+        if self.next.is_some_and(|next| now < next) {
+            return Report { reload, kernel: None };
+        }
+        let Some(config) = self.config.clone() else { return Report { reload, kernel: None } };
+        let kernel = self.apply(&config);
+        let wait = match kernel {
+            Ok(_) => config.resync_interval,
+            Err(_) => config.resync_interval.min(RETRY),
+        };
+        self.next = now.checked_add(wait);
+        Report { reload, kernel: Some(kernel) }
+    }
+
+    /// Removes all rules that it made.
+    ///
+    /// # Errors
+    /// The first of the two families' errors; both are tried.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        self.next = None;
+        let [four, six] = Family::ALL.map(|family| table::remove(&mut self.programs, family));
+        four.and(six).map(drop)
+    }
+
+    fn apply(&mut self, config: &Config) -> Result<bool, Error> {
+        let Self { options, programs, .. } = self;
+        let [four, six] = Family::ALL.map(|family| {
+            if !family.is_ipv4() && !options.ipv6 {
+                return table::remove(programs, family);
+            }
+            table::install(programs, family, &chain(config, options, family))
+        });
+        Ok(four? | six?)
+    }
+
+    fn reload(&mut self) -> Option<Result<ReadConfig, Error>> {
+        let content = match read(&self.file) {
+            Ok(content) => content,
+            Err(source) => {
+                // Told once, not at each look.
+                let is_news = self.unreadable.replace(source.kind()) != Some(source.kind());
+                self.seen = None;
+                return is_news.then(|| Err(Error::Read { file: self.file.clone(), source }));
+            }
+        };
+        self.unreadable = None;
+        if self.seen.as_ref() == Some(&content) {
+            return None;
+        }
+        let result = self.compile(content.as_deref().unwrap_or_default());
+        self.seen = Some(content);
+        if let Ok(read) = &result {
+            self.config = Some(read.config.clone());
+        }
+        Some(result)
+    }
+
+    fn compile(&self, content: &[u8]) -> Result<ReadConfig, Error> {
+        if u64::try_from(content.len()).is_ok_and(|length| length > LARGEST_FILE) {
+            return Err(Error::TooLarge { file: self.file.clone(), limit: LARGEST_FILE });
+        }
+        Config::read(&self.file, &String::from_utf8_lossy(content), &self.options)
+    }
+}
+
+/// The file's content, one byte more than the largest at most; `None` when there is no file.
+fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut content = Vec::new();
+    file.take(LARGEST_FILE + 1).read_to_end(&mut content)?;
+    Ok(Some(content))
+}
+
+#[cfg(test)]
+mod tests;
