@@ -1,8 +1,6 @@
 //! The program masquerades, stops when it is no longer told to, and cleans up. Needs root,
 //! iptables, ipset and unshare.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report of a failure")]
-
 use std::fs;
 use std::time::Duration;
 
