@@ -1,5 +1,7 @@
 //! The command line.
 
+mod masquerade;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -70,6 +72,8 @@ pub(crate) struct Run {
     /// How log lines are written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) masquerade: masquerade::Masquerade,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

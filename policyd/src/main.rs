@@ -2,6 +2,7 @@
 
 mod ask;
 mod cli;
+mod masquerading;
 mod run;
 
 use std::process::ExitCode;
