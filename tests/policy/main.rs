@@ -14,6 +14,8 @@ macro_rules! on_both_wirings {
 }
 
 mod cluster;
+mod forging;
+mod identity;
 mod objects;
 mod paths;
 mod prober;
