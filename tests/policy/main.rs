@@ -13,10 +13,13 @@ macro_rules! on_both_wirings {
     };
 }
 
+mod bypass;
 mod cluster;
 mod forging;
 mod identity;
+mod node;
 mod objects;
+mod order;
 mod paths;
 mod prober;
 mod saved;
