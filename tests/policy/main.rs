@@ -14,6 +14,7 @@ macro_rules! on_both_wirings {
 }
 
 mod bypass;
+mod changes;
 mod cluster;
 mod forging;
 mod identity;
