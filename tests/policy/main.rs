@@ -13,8 +13,14 @@ macro_rules! on_both_wirings {
     };
 }
 
+mod bypass;
+mod changes;
 mod cluster;
+mod forging;
+mod identity;
+mod node;
 mod objects;
+mod order;
 mod paths;
 mod prober;
 mod saved;
