@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Wiring, gated};
+use crate::node::dataplane;
 use crate::objects::{namespace, pod, policy, with_addresses};
 
 const CHANGES: usize = 200;
@@ -88,10 +89,16 @@ fn no_moment(wiring: Wiring) {
     let (sent, asked) = thread::scope(|scope| {
         let sender = scope.spawn(|| send_without_end(&sockets, targets, &stop));
         let asker = scope.spawn(|| ask_without_end(&allowed_space, allowed, targets, &stop));
-        for (come, gone) in all.iter().cycle().take(CHANGES) {
+        for (number, (come, gone)) in all.iter().cycle().take(CHANGES).enumerate() {
             come.iter().for_each(|it| cluster.tell(it));
             gone.iter().for_each(|it| cluster.forget(it));
-            cluster.enforce();
+            if number % 10 == 9 {
+                // As after a start.
+                cluster.dataplane = dataplane(&gated());
+                cluster.adopt();
+            } else {
+                cluster.enforce();
+            }
         }
         stop.store(true, Ordering::Relaxed);
         (sender.join().unwrap(), asker.join().unwrap())
