@@ -23,6 +23,8 @@ mod objects;
 mod order;
 mod paths;
 mod prober;
+mod random;
 mod saved;
 mod semantics;
+mod snapshots;
 mod table;

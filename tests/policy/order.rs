@@ -131,7 +131,7 @@ fn nor_does_the_opposite_order_nor_hearing_twice() {
 }
 
 /// What each damage does, as a line for the node's shell.
-const DAMAGES: [(&str, &str); 14] = [
+const DAMAGES: [(&str, &str); 15] = [
     (
         "a chain with our prefix",
         "iptables -t mangle -N PODWIRE-GARBAGE; iptables -t mangle -A PODWIRE-GARBAGE -j ACCEPT",
@@ -165,6 +165,10 @@ const DAMAGES: [(&str, &str); 14] = [
     (
         "sets that nobody uses",
         "ipset create podwire-4-garbage hash:ip; ipset add podwire-4-garbage 10.9.9.9; ipset create podwire-6-x hash:net family inet6",
+    ),
+    (
+        "sets of another kind",
+        "iptables -t mangle -F; iptables -t mangle -X; ipset destroy podwire-4-programmed; ipset create podwire-4-programmed hash:net",
     ),
     (
         "all sets missing",
