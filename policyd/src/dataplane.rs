@@ -161,6 +161,17 @@ impl<R: Runner> Dataplane<R> {
         self.destroy_unused()
     }
 
+    /// Has the rules depend on other settings; [`Self::adopt`] must be next.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// The process ids of the programs that ran since this was last asked: changes of the tables
+    /// that come from them are our own.
+    pub fn take_process_ids(&mut self) -> BTreeSet<u32> {
+        self.programs.take_process_ids()
+    }
+
     /// Where the kernel is otherwise than it was left. Of sets only the numbers of members are
     /// compared.
     ///

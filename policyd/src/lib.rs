@@ -5,12 +5,15 @@
 //! track of what the objects mean for this node, change by change, and makes the [`plan`] of what it
 //! enforces. All of these are pure: no I/O, no clock.
 
+pub mod agent;
 pub mod attachment;
 pub mod dataplane;
 pub mod evaluate;
+pub mod health;
 pub mod index;
 pub mod iptables;
 pub mod masquerade;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod source;

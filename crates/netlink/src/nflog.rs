@@ -1,7 +1,7 @@
 //! Packets that rules log to a program (target NFLOG;
 //! `include/uapi/linux/netfilter/nfnetlink_log.h`).
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -98,6 +98,12 @@ impl Log {
 impl AsFd for Log {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Log {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

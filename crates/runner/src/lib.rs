@@ -43,6 +43,8 @@ pub struct Program<'a> {
 /// How a program ended.
 #[derive(Debug, Clone)]
 pub struct Output {
+    /// What its process id was.
+    pub process_id: u32,
     /// Exit status.
     pub status: ExitStatus,
     /// What it printed.
@@ -135,7 +137,7 @@ impl Runner for OsRunner {
             child.wait().map_err(failed)?;
         }
         let (status, (stdout, stderr)) = ended?;
-        Ok(Output { status, stdout, stderr })
+        Ok(Output { process_id: child.id(), status, stdout, stderr })
     }
 }
 

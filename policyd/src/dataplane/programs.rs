@@ -1,5 +1,6 @@
 //! The programs that change the kernel's rules and sets.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,12 +21,19 @@ const LOCK_WAIT: &str = "60";
 pub struct Programs<R> {
     runner: R,
     variant: &'static str,
+    process_ids: BTreeSet<u32>,
 }
 
 impl<R: Runner> Programs<R> {
     /// The programs of `variant`: `""` for those that the node calls iptables, `-nft` or `-legacy`.
     pub const fn new(runner: R, variant: &'static str) -> Self {
-        Self { runner, variant }
+        Self { runner, variant, process_ids: BTreeSet::new() }
+    }
+
+    /// The process ids of the programs that ran since this was last asked: changes of the tables
+    /// that come from them are our own.
+    pub(super) fn take_process_ids(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.process_ids)
     }
 
     pub(crate) fn saved_table(&mut self, family: Family, table: &str) -> Result<String, Error> {
@@ -61,13 +69,14 @@ impl<R: Runner> Programs<R> {
 
     fn run(&mut self, program: &str, args: &[&str], stdin: &str) -> Result<String, Error> {
         let stdin_bytes = stdin.as_bytes();
-        let Output { status, stdout, stderr } = self.runner.run(&Program {
+        let Output { process_id, status, stdout, stderr } = self.runner.run(&Program {
             file: PathBuf::from(program),
             args,
             stdin: stdin_bytes,
             timeout: Some(TIMEOUT),
             ..Program::default()
         })?;
+        self.process_ids.insert(process_id);
         if status.success() {
             return Ok(String::from_utf8_lossy(&stdout).into_owned());
         }

@@ -1,6 +1,6 @@
 //! Hearing of links as they come, change and go.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -70,5 +70,11 @@ impl LinkChanges {
 impl AsFd for LinkChanges {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl AsRawFd for LinkChanges {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }

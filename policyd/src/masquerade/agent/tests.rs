@@ -32,7 +32,7 @@ impl Runner for Fake {
 
 fn output(code: i32, stdout: &str, stderr: &str) -> Output {
     let (stdout, stderr) = (stdout.into(), stderr.into());
-    Output { status: ExitStatus::from_raw(code << 8), stdout, stderr }
+    Output { process_id: 1, status: ExitStatus::from_raw(code << 8), stdout, stderr }
 }
 
 struct Scene {

@@ -1,0 +1,240 @@
+//! The agent of a node: events only mark what changed, and one loop writes. While it writes, it
+//! takes in what happens next; so a burst is one write, and a single change waits for nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use runner::Runner;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{self, MissedTickBehavior};
+
+use crate::dataplane::Dataplane;
+use crate::index::Index;
+use crate::iptables::Settings;
+use crate::source::{Change, Event, Node};
+
+mod drift;
+mod status;
+mod work;
+
+use drift::Drift;
+pub use status::{Readiness, Status};
+use work::{Done, Job, Work};
+
+/// How often the loop shows that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// As many events are taken in before the loop looks at anything else.
+const MOST_EVENTS_AT_ONCE: usize = 4096;
+/// The pauses after failed writes: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// What the agent is told to do.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name of the node.
+    pub node: String,
+    /// What the rules depend on. Its gated ranges are added to those of the node.
+    pub settings: Settings,
+    /// Whether the ranges of the node's pods are gated.
+    pub gate: bool,
+}
+
+/// Keeps the kernel at what `events` tell until `shutdown` changes. The kernel stays as it is then:
+/// what is enforced goes on being enforced.
+pub async fn run<R: Runner + Send + 'static>(
+    config: Config,
+    dataplane: Dataplane<R>,
+    mut events: mpsc::Receiver<Event>,
+    status: Arc<Status>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    let mut agent = Agent::new(config, dataplane, status);
+    let mut heartbeat = time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        agent.start_work();
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => agent.take_in(event, &mut events),
+                // A source ends only with us.
+                None => break,
+            },
+            done = agent.work.finished() => agent.finish(done),
+            changes = agent.drift.changed() => agent.drift.hear(changes),
+            _ = heartbeat.tick() => agent.status.beat(),
+            _ = shutdown.changed() => break,
+        }
+    }
+    // Whatever is being written is written to its end.
+    agent.work.wait().await;
+}
+
+struct Agent<R> {
+    config: Config,
+    index: Index,
+    synced: Synced,
+    node: Option<Node>,
+    work: Work<R>,
+    drift: Drift,
+    status: Arc<Status>,
+    /// What the kernel holds is not what it was left as, or not known.
+    is_astray: bool,
+    failures: u32,
+    /// Not before this time.
+    next_try: Option<Instant>,
+    /// When the first event came that is not in the kernel yet.
+    waiting_since: Option<Instant>,
+}
+
+/// Of which kinds all objects are known.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Synced {
+    pods: bool,
+    namespaces: bool,
+    policies: bool,
+    node: bool,
+}
+
+impl Synced {
+    const fn is_whole(self) -> bool {
+        self.pods && self.namespaces && self.policies && self.node
+    }
+
+    const fn note(&mut self, event: &Event) {
+        match event {
+            Event::Pods(Change::Listed(_)) => self.pods = true,
+            Event::Namespaces(Change::Listed(_)) => self.namespaces = true,
+            Event::Policies(Change::Listed(_)) => self.policies = true,
+            Event::Node(_) => self.node = true,
+            _ => {}
+        }
+    }
+}
+
+impl<R: Runner + Send + 'static> Agent<R> {
+    fn new(config: Config, dataplane: Dataplane<R>, status: Arc<Status>) -> Self {
+        Self {
+            index: Index::new(&config.node),
+            config,
+            synced: Synced::default(),
+            node: None,
+            work: Work::new(dataplane),
+            drift: Drift::new(),
+            status,
+            is_astray: true,
+            failures: 0,
+            next_try: None,
+            waiting_since: None,
+        }
+    }
+
+    /// Takes in an event, and those that have come with it.
+    fn take_in(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
+        self.waiting_since.get_or_insert_with(Instant::now);
+        let mut next = Some(first);
+        for _ in 0..MOST_EVENTS_AT_ONCE {
+            let Some(event) = next else { break };
+            self.synced.note(&event);
+            if let Event::Node(node) = &event {
+                self.see_node(node.clone());
+            }
+            self.index.apply(event);
+            next = events.try_recv().ok();
+        }
+        if let Some(event) = next {
+            self.index.apply(event);
+        }
+    }
+
+    fn see_node(&mut self, node: Node) {
+        if self.node.as_ref() == Some(&node) {
+            return;
+        }
+        // Its ranges are in the rules of the gate.
+        self.is_astray = true;
+        self.node = Some(node);
+    }
+
+    /// The ranges that are gated; an error tells why none can be.
+    fn gated(&self) -> Result<Vec<IpNetwork>, String> {
+        if !self.config.gate {
+            return Ok(Vec::new());
+        }
+        let own = self.config.settings.gated.iter();
+        let node = self.node.iter().flat_map(|node| &node.pod_ranges);
+        let ranges: BTreeSet<IpNetwork> = own.chain(node).copied().collect();
+        if ranges.is_empty() {
+            return Err("the node has no spec.podCIDRs: give --pod-cidr, or --gate=off".to_owned());
+        }
+        let addresses = self.node.iter().flat_map(|node| &node.addresses);
+        let held: Vec<&IpAddr> =
+            addresses.filter(|address| ranges.iter().any(|it| it.contains(**address))).collect();
+        match held.first() {
+            Some(address) => Err(format!("the ranges of pods hold the node's address {address}")),
+            None => Ok(ranges.into_iter().collect()),
+        }
+    }
+
+    /// Starts to write, when there is something to write and nothing is being written.
+    fn start_work(&mut self) {
+        let is_early = self.next_try.is_some_and(|time| Instant::now() < time);
+        if self.work.is_running() || !self.synced.is_whole() || is_early {
+            return;
+        }
+        let changes = self.index.take_changes();
+        if self.is_astray {
+            let settings = match self.gated() {
+                Ok(gated) => Settings { gated, ..self.config.settings.clone() },
+                Err(reason) => return self.status.set_unready(Readiness::NoGate(reason)),
+            };
+            self.is_astray = false;
+            let started = self.waiting_since.take();
+            return self.work.start(Job::Adopt(settings, Box::new(self.index.plan())), started);
+        }
+        if !changes.is_empty() {
+            let endpoints: BTreeMap<_, _> =
+                self.index.endpoints().map(|(key, it)| (key.clone(), it.clone())).collect();
+            let started = self.waiting_since.take();
+            return self.work.start(Job::Apply(endpoints, changes), started);
+        }
+        // What came changed nothing here.
+        self.waiting_since = None;
+        if self.drift.is_due() {
+            self.work.start(Job::Compare, None);
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        self.drift.forgive(&done.process_ids);
+        match done.result {
+            Ok(outcome) => {
+                self.failures = 0;
+                self.next_try = None;
+                if !outcome.differences.is_empty() {
+                    let list: Vec<_> =
+                        outcome.differences.iter().map(ToString::to_string).collect();
+                    tracing::warn!(differences = %list.join(", "), "somebody changed rules of ours; they are repaired");
+                    self.is_astray = true;
+                    self.status.metrics.drift_repairs.inc();
+                }
+                self.status.committed(&outcome, done.took, done.waited);
+            }
+            Err(error) => {
+                self.is_astray = true;
+                self.failures = self.failures.saturating_add(1);
+                let pause = PAUSES.0.saturating_mul(1 << self.failures.min(10)).min(PAUSES.1);
+                self.next_try = Some(Instant::now() + pause);
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(
+                    error,
+                    pause_ms = pause.as_millis(),
+                    "the kernel's rules could not be changed; what it held is in force"
+                );
+                self.status.failed(error);
+            }
+        }
+    }
+}

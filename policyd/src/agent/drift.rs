@@ -1,0 +1,87 @@
+//! Noticing that somebody else changed what is ours.
+
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::io;
+use std::time::{Duration, Instant};
+
+use netlink::Event;
+use netlink::nftables::{Changes, Generation};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Comparing costs tens of milliseconds: not more often than this, however often others write.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
+/// Nobody tells of changes to sets, nor to the tables that iptables had before nf_tables.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// The kernel's word that rules were changed.
+#[derive(Debug)]
+pub(super) struct Drift {
+    changes: Option<AsyncFd<Changes>>,
+    /// The netlink ports that unexplained changes came from: those of programs are their process
+    /// ids.
+    heard: BTreeSet<u32>,
+    missed: bool,
+    compared: Instant,
+}
+
+impl Drift {
+    pub(super) fn new() -> Self {
+        #[expect(
+            deprecated,
+            reason = "the new way is unsafe: this type keeps its descriptor open for as long as it lives"
+        )]
+        let register = |changes| AsyncFd::with_interest(changes, Interest::READABLE);
+        let changes = Changes::open().map_err(io::Error::other).and_then(register);
+        let changes = changes
+            .inspect_err(|error| {
+                tracing::warn!(%error, "changes of the rules are not told by the kernel; they are looked for once a minute");
+            })
+            .ok();
+        Self { changes, heard: BTreeSet::new(), missed: false, compared: Instant::now() }
+    }
+
+    /// Waits until somebody, perhaps ourselves, changed rules.
+    pub(super) async fn changed(&mut self) -> Vec<Event<Generation>> {
+        let Some(changes) = &mut self.changes else { return pending().await };
+        loop {
+            let Ok(mut ready) = changes.readable_mut().await else { return pending().await };
+            match ready.get_inner_mut().receive() {
+                Ok(Some(events)) => return events,
+                Ok(None) => ready.clear_ready(),
+                Err(error) => {
+                    tracing::warn!(%error, "changes of the rules cannot be heard of");
+                    ready.clear_ready();
+                    return vec![Event::Missed];
+                }
+            }
+        }
+    }
+
+    pub(super) fn hear(&mut self, events: Vec<Event<Generation>>) {
+        for event in events {
+            match event {
+                Event::Heard(generation) => _ = self.heard.insert(generation.port),
+                Event::Missed => self.missed = true,
+            }
+        }
+    }
+
+    /// These changes were ours.
+    pub(super) fn forgive(&mut self, process_ids: &BTreeSet<u32>) {
+        self.heard.retain(|port| !process_ids.contains(port));
+    }
+
+    /// Whether it is time to compare; then it is no more.
+    pub(super) fn is_due(&mut self) -> bool {
+        let since = self.compared.elapsed();
+        let is_suspected = self.missed || !self.heard.is_empty();
+        if since < if is_suspected { LEAST_PAUSE } else { LONGEST_PAUSE } {
+            return false;
+        }
+        (self.missed, self.compared) = (false, Instant::now());
+        self.heard.clear();
+        true
+    }
+}

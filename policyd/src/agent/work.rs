@@ -1,0 +1,106 @@
+//! What is done to the kernel, on a thread of its own while the loop goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
+use std::time::{Duration, Instant};
+
+use runner::Runner;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::dataplane::{Counts, Dataplane, Difference, Error};
+use crate::iptables::Settings;
+use crate::plan::{Changes, Endpoint, Plan};
+
+/// One piece of work.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Make the kernel, whatever it holds, what the plan says.
+    Adopt(Settings, Box<Plan>),
+    /// Make these changes.
+    Apply(BTreeMap<String, Endpoint>, Changes),
+    /// Look whether it is still what it was left as.
+    Compare,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) differences: Vec<Difference>,
+    pub(super) counts: Counts,
+    /// Whether what is enforced may have changed.
+    pub(super) is_commit: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) result: Result<Outcome, Error>,
+    pub(super) process_ids: BTreeSet<u32>,
+    /// How long it took.
+    pub(super) took: Duration,
+    /// How long after the first event that led to it it was done.
+    pub(super) waited: Option<Duration>,
+}
+
+/// The one thread that writes. The dataplane is with it while it does.
+#[derive(Debug)]
+pub(super) struct Work<R> {
+    idle: Option<Dataplane<R>>,
+    running: Option<JoinHandle<(Dataplane<R>, Done)>>,
+}
+
+impl<R: Runner + Send + 'static> Work<R> {
+    pub(super) const fn new(dataplane: Dataplane<R>) -> Self {
+        Self { idle: Some(dataplane), running: None }
+    }
+
+    pub(super) const fn is_running(&self) -> bool {
+        self.idle.is_none()
+    }
+
+    pub(super) fn start(&mut self, job: Job, waiting_since: Option<Instant>) {
+        let Some(mut dataplane) = self.idle.take() else { return };
+        self.running = Some(spawn_blocking(move || {
+            let started = Instant::now();
+            let result = carry_out(&mut dataplane, &job);
+            let process_ids = dataplane.take_process_ids();
+            let took = started.elapsed();
+            let waited = waiting_since.map(|since| since.elapsed());
+            (dataplane, Done { result, process_ids, took, waited })
+        }));
+    }
+
+    /// Waits for the end of what is being done; for ever when nothing is.
+    pub(super) async fn finished(&mut self) -> Done {
+        let Some(running) = &mut self.running else { return pending().await };
+        match running.await {
+            Ok((dataplane, done)) => {
+                self.running = None;
+                self.idle = Some(dataplane);
+                done
+            }
+            // It panicked: the state of the dataplane is lost, and only a fresh start is safe. The
+            // kernel goes on enforcing.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    pub(super) async fn wait(&mut self) {
+        if self.running.is_some() {
+            self.finished().await;
+        }
+    }
+}
+
+fn carry_out<R: Runner>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outcome, Error> {
+    let mut differences = Vec::new();
+    match job {
+        Job::Adopt(settings, plan) => {
+            dataplane.set_settings(settings.clone());
+            dataplane.adopt(plan)?;
+        }
+        Job::Apply(endpoints, changes) => dataplane.apply(endpoints, changes)?,
+        Job::Compare => differences = dataplane.differences()?,
+    }
+    let is_commit = !matches!(job, Job::Compare);
+    Ok(Outcome { differences, counts: dataplane.counts(), is_commit })
+}

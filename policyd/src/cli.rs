@@ -1,0 +1,127 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
+use policyd::health::parse_listen;
+use policyd::iptables::{Marks, Settings};
+
+/// NetworkPolicy as per-pod chains of iptables, and the node's masquerading.
+#[derive(Debug, Parser)]
+#[command(name = "policyd", version, args_conflicts_with_subcommands = false)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Remove everything of policyd's from the kernel; it must not be running.
+    Cleanup,
+}
+
+/// What a running policyd is told.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Read Pods, Namespaces and NetworkPolicies from this folder, and need no cluster.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) manifests: Option<PathBuf>,
+    /// Name of this node, as in spec.nodeName of its pods [default: its host name].
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Range of this node's pods; repeat it for the other family. With a cluster, spec.podCIDRs of
+    /// the node are added.
+    #[arg(long, value_name = "CIDR", value_parser = parse_range)]
+    pub(crate) pod_cidr: Vec<IpNetwork>,
+    /// Whether an address of a pod range passes only once its rules are in place.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub(crate) gate: Switch,
+    /// What happens to what no policy allows.
+    #[arg(long, value_enum, default_value_t = Deny::Drop)]
+    pub(crate) deny: Deny,
+    /// Bit of packet marks for what a policy allows.
+    #[arg(long, value_name = "BIT", value_parser = parse_bit, default_value = "0x400")]
+    pub(crate) mark_allowed: u32,
+    /// Bit of packet marks for what is rejected.
+    #[arg(long, value_name = "BIT", value_parser = parse_bit, default_value = "0x800")]
+    pub(crate) mark_rejected: u32,
+    /// Bit of connection marks for flows that are no longer allowed.
+    #[arg(long, value_name = "BIT", value_parser = parse_bit, default_value = "0x400")]
+    pub(crate) mark_cut: u32,
+    /// Where /healthz, /readyz and /metrics are served: ADDRESS:PORT, PORT, or "off".
+    #[arg(long, value_name = "WHERE", default_value = "9099", value_parser = parse_listen_or_off)]
+    pub(crate) listen: Listen,
+    /// How log lines are written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Deny {
+    /// It is lost.
+    Drop,
+    /// The sender is told so.
+    Reject,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Where something is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listen {
+    Off,
+    At(SocketAddr),
+}
+
+impl Run {
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            marks: Marks {
+                allowed: self.mark_allowed,
+                rejected: self.mark_rejected,
+                cut: self.mark_cut,
+            },
+            rejects: self.deny == Deny::Reject,
+            log_group: None,
+            gated: self.pod_cidr.clone(),
+        }
+    }
+}
+
+fn parse_listen_or_off(text: &str) -> Result<Listen, String> {
+    if text == "off" { Ok(Listen::Off) } else { parse_listen(text).map(Listen::At) }
+}
+
+fn parse_range(text: &str) -> Result<IpNetwork, String> {
+    let range: IpNetwork =
+        text.parse().map_err(|_| "no range of addresses (10.244.1.0/24)".to_owned())?;
+    if range.prefix() == 0 {
+        return Err("a range of all addresses".to_owned());
+    }
+    IpNetwork::new(range.network(), range.prefix()).map_err(|error| error.to_string())
+}
+
+fn parse_bit(text: &str) -> Result<u32, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    match number {
+        Ok(bit) if bit.is_power_of_two() => Ok(bit),
+        _ => Err("not a number with one bit set (0x400)".to_owned()),
+    }
+}

@@ -1,0 +1,25 @@
+//! The program `policyd`: see `docs/policyd.md`.
+
+mod cli;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let Cli { command, run } = Cli::parse();
+    let result = match command {
+        None => run::run(run),
+        Some(Command::Cleanup) => run::clean_up(&run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", run::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}

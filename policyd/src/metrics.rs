@@ -1,0 +1,108 @@
+//! What `/metrics` shows.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::dataplane::Counts;
+
+/// Counters and gauges of the agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    chains: Gauge,
+    rules: Gauge,
+    sets: Gauge,
+    members: Gauge,
+    apply_seconds: Histogram,
+    event_to_kernel_seconds: Histogram,
+    /// Writes that failed.
+    pub apply_failures: Counter,
+    /// Times that rules or sets were found changed by somebody else, and repaired.
+    pub drift_repairs: Counter,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("policyd");
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let chains = gauge("chains", "Chains in the kernel, of both families");
+        let rules = gauge("rules", "Rules in the kernel, of both families");
+        let sets = gauge("sets", "Sets in the kernel, of both families");
+        let members = gauge("set_members", "Members of all sets in the kernel");
+        // From a millisecond to half a minute.
+        let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        let (apply_seconds, event_to_kernel_seconds) = (seconds(), seconds());
+        registry.register(
+            "apply_seconds",
+            "How long a write to the kernel took",
+            apply_seconds.clone(),
+        );
+        registry.register(
+            "event_to_kernel_seconds",
+            "From the arrival of the first event of a write to its end",
+            event_to_kernel_seconds.clone(),
+        );
+        let (apply_failures, drift_repairs) = (Counter::default(), Counter::default());
+        registry.register(
+            "apply_failures",
+            "Writes to the kernel that failed",
+            apply_failures.clone(),
+        );
+        registry.register(
+            "drift_repairs",
+            "Times that somebody else had changed rules or sets, and they were repaired",
+            drift_repairs.clone(),
+        );
+        Self {
+            registry,
+            chains,
+            rules,
+            sets,
+            members,
+            apply_seconds,
+            event_to_kernel_seconds,
+            apply_failures,
+            drift_repairs,
+        }
+    }
+
+    /// All of them in the OpenMetrics text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    pub(crate) fn committed(&self, counts: &Counts, took: Duration, waited: Option<Duration>) {
+        let set = |gauge: &Gauge, count: usize| {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        };
+        set(&self.chains, counts.chains);
+        set(&self.rules, counts.rules);
+        set(&self.sets, counts.sets);
+        set(&self.members, counts.members);
+        self.apply_seconds.observe(took.as_secs_f64());
+        if let Some(waited) = waited {
+            self.event_to_kernel_seconds.observe(waited.as_secs_f64());
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,126 @@
+//! Putting the parts of policyd together.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use policyd::agent::{self, Config, Status};
+use policyd::dataplane::{Dataplane, Programs};
+use policyd::health;
+use policyd::iptables::Family;
+use policyd::metrics::Metrics;
+use policyd::source::folder::Folder;
+use policyd::source::{Event, Node};
+use runner::OsRunner;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::cli::{Listen, LogFormat, Run, Switch};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// As many events wait while the loop is at others: a source that is faster waits too.
+const MOST_WAITING_EVENTS: usize = 1024;
+
+/// An error and what led to it, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Enforces until it is told to end.
+pub(crate) fn run(options: Run) -> Result<(), Failure> {
+    start_log(options.log_format);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(options));
+    // Nothing that still blocks may hold up the end: what it does is bounded, and can be repeated.
+    runtime.shutdown_background();
+    result
+}
+
+/// Removes everything of ours from the kernel.
+pub(crate) fn clean_up(options: &Run) -> Result<(), Failure> {
+    start_log(options.log_format);
+    dataplane(options).clean_up()?;
+    Ok(())
+}
+
+fn dataplane(options: &Run) -> Dataplane<OsRunner> {
+    Dataplane::new(Programs::new(OsRunner, ""), &families(), options.settings())
+}
+
+/// Those that the kernel has: without IPv6 it has no tables for it either.
+fn families() -> Vec<Family> {
+    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    Family::ALL.into_iter().filter(|family| family.is_ipv4() || has_ipv6).collect()
+}
+
+async fn serve(options: Run) -> Result<(), Failure> {
+    let status = Arc::new(Status::new(Metrics::new()));
+    if let Listen::At(address) = options.listen {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            format!("cannot listen on {address} for health checks: {error} (see --listen)")
+        })?;
+        tokio::spawn(health::serve(listener, Arc::clone(&status)));
+    }
+    let node = node_name(&options)?;
+    let config = Config {
+        node: node.clone(),
+        settings: options.settings(),
+        gate: options.gate == Switch::On,
+    };
+    let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
+    let source = tokio::spawn(source(&options, node, events)?);
+    let (stop, stopped) = watch::channel(false);
+    let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+    let [terminate, interrupt] = &mut signals;
+    let agent = agent::run(config, dataplane(&options), received, status, stopped);
+    tokio::pin!(agent);
+    tokio::select! {
+        () = &mut agent => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending; what is enforced stays enforced");
+    _ = stop.send(true);
+    source.abort();
+    agent.await;
+    Ok(())
+}
+
+fn source(
+    options: &Run,
+    node: String,
+    events: mpsc::Sender<Event>,
+) -> Result<impl Future<Output = ()> + use<>, Failure> {
+    let Some(dir) = options.manifests.clone() else {
+        return Err("--manifests DIR is needed: the API server is not a source yet".into());
+    };
+    let node = Node { name: node, ..Node::default() };
+    let folder = Folder { dir, node };
+    Ok(folder.run(events, |report| tracing::warn!("{report}")))
+}
+
+fn node_name(options: &Run) -> Result<String, Failure> {
+    if let Some(name) = &options.node_name {
+        return Ok(name.clone());
+    }
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_err(|error| format!("cannot read the host name: {error} (give --node-name)"))?;
+    Ok(name.trim().to_owned())
+}
+
+fn start_log(format: LogFormat) {
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => log.with_ansi(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
