@@ -6,11 +6,13 @@
 //! attached is also in files ([`Files`]), one for each container: policyd reads them when it starts,
 //! and the plugin writes them while policyd is away.
 
+mod alive;
 mod client;
 mod error;
 mod files;
 mod message;
 
+pub use alive::{last_alive, show_alive};
 pub use client::ask;
 pub use error::Error;
 pub use files::Files;
