@@ -29,7 +29,7 @@ demo: ## two pods as namespaces, with traffic between them; needs root, leaves n
 	@scripts/demo $(RELEASE)/podwire
 
 .PHONY: test-setup
-test-setup: ## what the tests run against: podwire, installed, and the reference plugins, built with Go
+test-setup: ## what the tests run against: podwire, installed, and its peers (the reference plugins, an API server, kube-router), built with Go
 	@scripts/setup test
 	@$(MAKE) --no-print-directory build
 	@mkdir -p $(LAB)

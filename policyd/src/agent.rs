@@ -17,10 +17,12 @@ use crate::iptables::Settings;
 use crate::source::{Change, Event, Node};
 
 mod drift;
+mod flows;
 mod status;
 mod work;
 
 use drift::Drift;
+use flows::Flows;
 pub use status::{Readiness, Status};
 use work::{Done, Job, Work};
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub settings: Settings,
     /// Whether the ranges of the node's pods are gated.
     pub gate: bool,
+    /// Whether flows are cut that are no longer allowed.
+    pub cut_flows: bool,
 }
 
 /// Keeps the kernel at what `events` tell until `shutdown` changes. The kernel stays as it is then:
@@ -56,6 +60,7 @@ pub async fn run<R: Runner + Send + 'static>(
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         agent.start_work();
+        agent.start_look_at_flows();
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => agent.take_in(event, &mut events),
@@ -63,6 +68,7 @@ pub async fn run<R: Runner + Send + 'static>(
                 None => break,
             },
             done = agent.work.finished() => agent.finish(done),
+            step = agent.flows.finished() => agent.see_flows(step),
             changes = agent.drift.changed() => agent.drift.hear(changes),
             _ = heartbeat.tick() => agent.status.beat(),
             _ = shutdown.changed() => break,
@@ -79,6 +85,7 @@ struct Agent<R> {
     node: Option<Node>,
     work: Work<R>,
     drift: Drift,
+    flows: Flows,
     status: Arc<Status>,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
@@ -116,6 +123,7 @@ impl Synced {
 
 impl<R: Runner + Send + 'static> Agent<R> {
     fn new(config: Config, dataplane: Dataplane<R>, status: Arc<Status>) -> Self {
+        let flows = Flows::new(config.settings.marks.cut);
         Self {
             index: Index::new(&config.node),
             config,
@@ -123,6 +131,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             node: None,
             work: Work::new(dataplane),
             drift: Drift::new(),
+            flows,
             status,
             is_astray: true,
             failures: 0,
@@ -220,6 +229,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
                     self.is_astray = true;
                     self.status.metrics.drift_repairs.inc();
                 }
+                if outcome.is_commit && self.config.cut_flows {
+                    self.flows.look_again();
+                }
                 self.status.committed(&outcome, done.took, done.waited);
             }
             Err(error) => {
@@ -234,6 +246,31 @@ impl<R: Runner + Send + 'static> Agent<R> {
                     "the kernel's rules could not be changed; what it held is in force"
                 );
                 self.status.failed(error);
+            }
+        }
+    }
+
+    fn start_look_at_flows(&mut self) {
+        let endpoints = self.index.endpoints();
+        let isolated = endpoints.filter(|(_, it)| it.ingress.is_some() || it.egress.is_some());
+        let addresses = isolated.flat_map(|(_, it)| it.addresses.iter().copied());
+        self.flows.start(|| addresses.collect());
+    }
+
+    fn see_flows(&mut self, step: flows::Done) {
+        let result = match step {
+            flows::Done::Listed(Ok(flows)) => return self.flows.mark(flows, &self.index),
+            flows::Done::Listed(Err(error)) => Err(error),
+            flows::Done::Marked(result) => result,
+        };
+        match result {
+            Ok((cut, healed)) => {
+                tracing::info!(cut, healed, "flows that policies no longer allow are cut");
+                self.status.metrics.flows_cut.inc_by(u64::try_from(cut).unwrap_or(u64::MAX));
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "flows cannot be cut; those that began before go on");
             }
         }
     }

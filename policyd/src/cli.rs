@@ -30,6 +30,9 @@ pub(crate) struct Run {
     /// Read Pods, Namespaces and NetworkPolicies from this folder, and need no cluster.
     #[arg(long, value_name = "DIR")]
     pub(crate) manifests: Option<PathBuf>,
+    /// How to reach the API server [default: the pod's own service account].
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG", conflicts_with = "manifests")]
+    pub(crate) kubeconfig: Option<PathBuf>,
     /// Name of this node, as in spec.nodeName of its pods [default: its host name].
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub(crate) node_name: Option<String>,
@@ -40,6 +43,9 @@ pub(crate) struct Run {
     /// Whether an address of a pod range passes only once its rules are in place.
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub(crate) gate: Switch,
+    /// Whether flows that began when they were allowed are cut when they are no longer.
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub(crate) cut_flows: Switch,
     /// What happens to what no policy allows.
     #[arg(long, value_enum, default_value_t = Deny::Drop)]
     pub(crate) deny: Deny,

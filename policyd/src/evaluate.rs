@@ -85,7 +85,7 @@ fn subject<'a>(world: &'a World, packet: &Packet, direction: Direction) -> Optio
 }
 
 /// The policies that isolate `subject` in this direction, by name, with their rules for it.
-fn isolating<'a>(
+pub(crate) fn isolating<'a>(
     world: &'a World,
     subject: &Pod,
     direction: Direction,
@@ -116,30 +116,43 @@ fn apply(
     };
     let mut outcome = RuleOutcome::NoPeer;
     for other in iter::once(None).chain(world.endpoints_at(other_address).map(Some)) {
-        if !allows_peer(world, policy, peers, other_address, other) {
+        let Entry::Of(peer) = find_peer(world, policy, peers, other_address, other) else {
             continue;
-        }
+        };
         let destination = match direction {
             Direction::Ingress => Some(subject),
             Direction::Egress => other,
         };
-        if allows_port(ports, packet.transport, destination) {
-            return RuleOutcome::Matched;
+        if let Entry::Of(port) = find_port(ports, packet.transport, destination) {
+            return RuleOutcome::Matched { peer, port };
         }
-        outcome = RuleOutcome::NoPort;
+        outcome = RuleOutcome::NoPort { peer };
     }
     outcome
 }
 
-fn allows_peer(
+/// Which entry of a list matches.
+enum Entry {
+    /// The one at this index; `None`: there is no list, and everything matches.
+    Of(Option<usize>),
+    Missing,
+}
+
+impl From<Option<usize>> for Entry {
+    fn from(found: Option<usize>) -> Self {
+        found.map_or(Self::Missing, |index| Self::Of(Some(index)))
+    }
+}
+
+fn find_peer(
     world: &World,
     policy: &Policy,
     peers: &Peers,
     address: IpAddr,
     pod: Option<&Pod>,
-) -> bool {
-    let Peers::AnyOf(peers) = peers else { return true };
-    peers.iter().any(|peer| match (peer, pod) {
+) -> Entry {
+    let Peers::AnyOf(peers) = peers else { return Entry::Of(None) };
+    let matches = |peer: &Peer| match (peer, pod) {
         (Peer::IpBlock(block), _) => block.contains(address),
         (Peer::Pods { namespaces, pods }, Some(pod)) => {
             let namespace = &pod.name.namespace;
@@ -152,17 +165,19 @@ fn allows_peer(
             namespace_selected && pods.matches(&pod.labels)
         }
         (Peer::Pods { .. }, None) => false,
-    })
+    };
+    peers.iter().position(matches).into()
 }
 
-fn allows_port(ports: &Ports, transport: Transport, destination: Option<&Pod>) -> bool {
-    let Ports::AnyOf(ports) = ports else { return true };
-    let Transport::Port { protocol, destination_port } = transport else { return false };
-    ports.iter().filter(|port| port.protocol == protocol).any(|Port { number, .. }| match number {
+fn find_port(ports: &Ports, transport: Transport, destination: Option<&Pod>) -> Entry {
+    let Ports::AnyOf(ports) = ports else { return Entry::Of(None) };
+    let Transport::Port { protocol, destination_port } = transport else { return Entry::Missing };
+    let matches = |port: &Port| match &port.number {
         PortNumber::Any => true,
         PortNumber::Range { first, last } => (*first..=*last).contains(&destination_port),
         PortNumber::Named(name) => {
             destination.is_some_and(|pod| pod.names_port(name, protocol, destination_port))
         }
-    })
+    };
+    ports.iter().position(|port| port.protocol == protocol && matches(port)).into()
 }

@@ -6,10 +6,11 @@
 //! [`Index::plan`] tells the whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use crate::attachment::Attachment;
 use crate::model::{Direction, Namespace, Pod, Policy};
-use crate::plan::{self, ChainKey, Changes, Endpoint, Plan, PolicyChain};
+use crate::plan::{self, ChainKey, Changes, Endpoint, Lookup, Member, Plan, PolicyChain, SetKey};
 use crate::source::{Change, Event};
 
 mod endpoints;
@@ -301,6 +302,20 @@ impl Index {
             chain.is_told = true;
             changes.chains.insert(key, Some(content));
         }
+    }
+}
+
+impl Lookup for Index {
+    fn endpoint_at(&self, address: IpAddr) -> Option<&Endpoint> {
+        self.endpoints.planned_at(address)
+    }
+
+    fn chain(&self, key: &ChainKey) -> Option<&PolicyChain> {
+        self.chains.get(key).map(|chain| &chain.content)
+    }
+
+    fn has_member(&self, set: &SetKey, member: &Member) -> bool {
+        self.sets.has_member(set, member)
     }
 }
 

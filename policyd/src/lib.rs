@@ -10,6 +10,7 @@ pub mod attachment;
 pub mod attachments;
 pub mod dataplane;
 pub mod evaluate;
+pub mod explain;
 pub mod health;
 pub mod index;
 pub mod iptables;
@@ -20,6 +21,7 @@ pub mod plan;
 pub mod source;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use evaluate::{Packet, Transport, Verdict, evaluate};
 pub use model::World;

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub apply_failures: Counter,
     /// Times that rules or sets were found changed by somebody else, and repaired.
     pub drift_repairs: Counter,
+    /// Flows that were cut as policies no longer allow them.
+    pub flows_cut: Counter,
 }
 
 impl Metrics {
@@ -53,7 +55,7 @@ impl Metrics {
             "From the arrival of the first event of a write to its end",
             event_to_kernel_seconds.clone(),
         );
-        let (apply_failures, drift_repairs) = (Counter::default(), Counter::default());
+        let [apply_failures, drift_repairs, flows_cut]: [Counter; 3] = Default::default();
         registry.register(
             "apply_failures",
             "Writes to the kernel that failed",
@@ -63,6 +65,11 @@ impl Metrics {
             "drift_repairs",
             "Times that somebody else had changed rules or sets, and they were repaired",
             drift_repairs.clone(),
+        );
+        registry.register(
+            "flows_cut",
+            "Established flows that were cut as policies no longer allow them",
+            flows_cut.clone(),
         );
         Self {
             registry,
@@ -74,6 +81,7 @@ impl Metrics {
             event_to_kernel_seconds,
             apply_failures,
             drift_repairs,
+            flows_cut,
         }
     }
 

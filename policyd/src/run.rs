@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fs;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use policyd::agent::{self, Config, Status};
@@ -10,6 +11,7 @@ use policyd::dataplane::{Dataplane, Programs};
 use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
+use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Event, Node};
 use runner::OsRunner;
@@ -64,37 +66,41 @@ async fn serve(options: Run) -> Result<(), Failure> {
         node: node.clone(),
         settings: options.settings(),
         gate: options.gate == Switch::On,
+        cut_flows: options.cut_flows == Switch::On,
     };
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
-    let source = tokio::spawn(source(&options, node, events)?);
     let (stop, stopped) = watch::channel(false);
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let [terminate, interrupt] = &mut signals;
-    let agent = agent::run(config, dataplane(&options), received, status, stopped);
-    tokio::pin!(agent);
+    let mut agent = pin!(agent::run(config, dataplane(&options), received, status, stopped));
+    let mut source = pin!(source(options, node, events));
     tokio::select! {
-        () = &mut agent => {}
+        () = &mut agent => return Ok(()),
+        ended = &mut source => ended?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("ending; what is enforced stays enforced");
     _ = stop.send(true);
-    source.abort();
     agent.await;
     Ok(())
 }
 
-fn source(
-    options: &Run,
+/// Sends what the folder or the API server has. Without end: what fails is tried again.
+async fn source(
+    options: Run,
     node: String,
     events: mpsc::Sender<Event>,
-) -> Result<impl Future<Output = ()> + use<>, Failure> {
-    let Some(dir) = options.manifests.clone() else {
-        return Err("--manifests DIR is needed: the API server is not a source yet".into());
-    };
-    let node = Node { name: node, ..Node::default() };
-    let folder = Folder { dir, node };
-    Ok(folder.run(events, |report| tracing::warn!("{report}")))
+) -> Result<(), cluster::Error> {
+    if let Some(dir) = options.manifests {
+        let folder = Folder { dir, node: Node { name: node, ..Node::default() } };
+        folder.run(events, |report| tracing::warn!("{report}")).await;
+        return Ok(());
+    }
+    let client = cluster::connect(options.kubeconfig.as_deref()).await?;
+    let report = |report: &api_server::Report| tracing::warn!("{}", chain(report));
+    ApiServer::new(client, node).run(events, report).await;
+    Ok(())
 }
 
 fn node_name(options: &Run) -> Result<String, Failure> {

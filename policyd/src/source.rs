@@ -2,13 +2,15 @@
 
 use std::net::IpAddr;
 
+pub use cluster::Change;
 use ipnetwork::IpNetwork;
 
 use crate::model::{Namespace, Pod, Policy};
 
+pub mod api_server;
 pub mod folder;
 
-/// Something about the objects changed.
+/// Something about the objects changed. They are told apart by their uids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// Pods.
@@ -19,17 +21,6 @@ pub enum Event {
     Policies(Change<Policy>),
     /// This node, as it is now.
     Node(Node),
-}
-
-/// A change of the objects of one kind. They are told apart by their uids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change<T> {
-    /// One was created, or is otherwise than before.
-    Applied(T),
-    /// One is gone.
-    Removed(T),
-    /// These are all there are: a list was made, for the first time or anew. What it lacks is gone.
-    Listed(Vec<T>),
 }
 
 /// What policy needs of the node that policyd runs on.

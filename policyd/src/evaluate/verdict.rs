@@ -85,19 +85,27 @@ impl PolicyOutcome {
     /// Whether one of its rules matched.
     #[must_use]
     pub fn is_allowed(&self) -> bool {
-        self.rules.contains(&RuleOutcome::Matched)
+        self.rules.iter().any(|rule| matches!(rule, RuleOutcome::Matched { .. }))
     }
 }
 
 /// What one rule says of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleOutcome {
-    /// It allows it.
-    Matched,
+    /// It allows it. Where several entries match, the first is told.
+    Matched {
+        /// The entry of `from` or `to`; `None`: the rule has none, so that all are its peers.
+        peer: Option<usize>,
+        /// The entry of `ports`; `None`: the rule has none, so that all are its ports.
+        port: Option<usize>,
+    },
     /// The other end is none of its peers.
     NoPeer,
     /// The other end is one of its peers, but the port is none of its ports.
-    NoPort,
+    NoPort {
+        /// The entry of `from` or `to`, as above.
+        peer: Option<usize>,
+    },
     /// Something in the rule is wrong: it allows nothing.
     Unusable,
 }

@@ -12,6 +12,7 @@ pub(super) struct Endpoints {
     facts: BTreeMap<String, Facts>,
     claims: HashMap<IpAddr, BTreeSet<String>>,
     planned: BTreeMap<String, Endpoint>,
+    planned_addresses: HashMap<IpAddr, String>,
     dirty: BTreeSet<String>,
 }
 
@@ -108,10 +109,23 @@ impl Endpoints {
         &self.planned
     }
 
+    pub(super) fn planned_at(&self, address: IpAddr) -> Option<&Endpoint> {
+        self.planned.get(self.planned_addresses.get(&address)?)
+    }
+
     pub(super) fn set_planned(&mut self, key: &str, endpoint: Option<Endpoint>) {
-        match endpoint {
-            Some(endpoint) => _ = self.planned.insert(key.to_owned(), endpoint),
-            None => _ = self.planned.remove(key),
+        let before = match endpoint.clone() {
+            Some(endpoint) => self.planned.insert(key.to_owned(), endpoint),
+            None => self.planned.remove(key),
+        };
+        for address in before.iter().flat_map(|it| &it.addresses) {
+            // It may be another's by now.
+            if self.planned_addresses.get(address).is_some_and(|owner| owner == key) {
+                self.planned_addresses.remove(address);
+            }
+        }
+        for address in endpoint.iter().flat_map(|it| &it.addresses) {
+            self.planned_addresses.insert(*address, key.to_owned());
         }
     }
 }

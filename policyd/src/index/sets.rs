@@ -119,6 +119,10 @@ impl Sets {
         }
     }
 
+    pub(super) fn has_member(&self, key: &SetKey, member: &Member) -> bool {
+        self.sets.get(key).is_some_and(|set| set.members.contains_key(member))
+    }
+
     /// All sets with their members.
     pub(super) fn all(&self) -> BTreeMap<SetKey, BTreeSet<Member>> {
         let members = |set: &Set| set.members.keys().cloned().collect();

@@ -42,7 +42,7 @@ pub enum Requirement {
 }
 
 impl Requirement {
-    fn holds(&self, labels: &Labels) -> bool {
+    pub(crate) fn holds(&self, labels: &Labels) -> bool {
         match self {
             Self::In { key, values } => labels.get(key).is_some_and(|value| values.contains(value)),
             Self::NotIn { key, values } => {

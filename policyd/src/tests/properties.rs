@@ -63,7 +63,7 @@ fn rules(peers: &'static str) -> impl Strategy<Value = Vec<Value>> {
     vec(rule.prop_map(move |(list, ports)| json!({peers: list, "ports": ports})), 0..3)
 }
 
-pub(super) fn policy_object() -> impl Strategy<Value = Value> {
+pub(crate) fn policy_object() -> impl Strategy<Value = Value> {
     let types = select(vec![
         json!(["Ingress"]),
         json!(["Egress"]),
@@ -84,7 +84,7 @@ pub(super) fn policy_object() -> impl Strategy<Value = Value> {
     )
 }
 
-pub(super) fn any_packet() -> impl Strategy<Value = Packet> {
+pub(crate) fn any_packet() -> impl Strategy<Value = Packet> {
     let pod = || (select(&NAMESPACES), select(&PODS)).prop_map(|(ns, pod)| format!("{ns}/{pod}"));
     let transport = select(vec!["80/TCP", "79/TCP", "53/UDP", "80/SCTP", "8/ICMP", "47/GRE"]);
     let inside =

@@ -21,7 +21,10 @@ fn a_verdict_names_the_policies_that_isolate_and_what_each_rule_says() {
                 {"from": pods("c")},
                 {"from": pods("b"), "ports": [{"port": 80}]},
                 {"from": [{}]},
-                {"from": pods("b"), "ports": [{"port": 443}]},
+                {
+                    "from": [pods("a")[0], pods("b")[0], pods("b")[0]],
+                    "ports": [{"port": 80}, {"port": 443, "protocol": "UDP"}, {"port": 443}],
+                },
             ]}),
         ),
         policy(
@@ -33,14 +36,17 @@ fn a_verdict_names_the_policies_that_isolate_and_what_each_rule_says() {
     let verdict = verdict(&world, "x/b > x/a 443/TCP");
     assert!(verdict.is_allowed());
     use RuleOutcome::{Matched, NoPeer, NoPort, Unusable};
+    let matched = Matched { peer: Some(1), port: Some(2) };
+    let no_port = NoPort { peer: Some(0) };
+    let anything = Matched { peer: None, port: None };
     assert_eq!(
         outcomes(&verdict.ingress),
         [
-            ("x/first".to_owned(), vec![NoPeer, NoPort, Unusable, Matched]),
+            ("x/first".to_owned(), vec![NoPeer, no_port, Unusable, matched]),
             ("x/second".to_owned(), vec![]),
         ]
     );
-    assert_eq!(outcomes(&verdict.egress), [("x/egress-only".to_owned(), vec![Matched])]);
+    assert_eq!(outcomes(&verdict.egress), [("x/egress-only".to_owned(), vec![anything])]);
 }
 
 #[test]

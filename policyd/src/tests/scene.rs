@@ -11,7 +11,7 @@ use crate::model::{Namespace, Pod, Policy, Protocol};
 use crate::{Packet, Transport, Verdict, World, evaluate};
 
 /// A pod as the API server shows it, to be changed by the test.
-pub(super) fn pod(name: &str, addresses: &[&str]) -> Value {
+pub(crate) fn pod(name: &str, addresses: &[&str]) -> Value {
     let (namespace, name) = name.split_once('/').unwrap();
     let addresses: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
     json!({
@@ -34,7 +34,7 @@ pub(super) fn pod(name: &str, addresses: &[&str]) -> Value {
     })
 }
 
-pub(super) fn namespace(name: &str) -> Value {
+pub(crate) fn namespace(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -45,7 +45,7 @@ pub(super) fn namespace(name: &str) -> Value {
     })
 }
 
-pub(super) fn policy(name: &str, spec: Value) -> Value {
+pub(crate) fn policy(name: &str, spec: Value) -> Value {
     let (namespace, name) = name.split_once('/').unwrap();
     json!({
         "apiVersion": "networking.k8s.io/v1",
@@ -55,7 +55,7 @@ pub(super) fn policy(name: &str, spec: Value) -> Value {
     })
 }
 
-pub(super) fn nine_pods() -> Vec<Value> {
+pub(crate) fn nine_pods() -> Vec<Value> {
     let mut objects: Vec<_> = ["x", "y", "z"].map(namespace).into();
     for namespace in ["x", "y", "z"] {
         for name in ["a", "b", "c"] {
@@ -68,18 +68,18 @@ pub(super) fn nine_pods() -> Vec<Value> {
 }
 
 /// The nine pods and one policy of `x`.
-pub(super) fn with_policy(spec: Value) -> World {
+pub(crate) fn with_policy(spec: Value) -> World {
     with([policy("x/p", spec)])
 }
 
 /// The nine pods and other objects.
-pub(super) fn with(objects: impl IntoIterator<Item = Value>) -> World {
+pub(crate) fn with(objects: impl IntoIterator<Item = Value>) -> World {
     let mut all = nine_pods();
     all.extend(objects);
     world(&all)
 }
 
-pub(super) fn world(objects: &[Value]) -> World {
+pub(crate) fn world(objects: &[Value]) -> World {
     let mut world = World::default();
     for object in objects {
         match object["kind"].as_str().unwrap() {
@@ -94,11 +94,11 @@ pub(super) fn world(objects: &[Value]) -> World {
     world
 }
 
-pub(super) fn compile_pod(object: &Value) -> Pod {
+pub(crate) fn compile_pod(object: &Value) -> Pod {
     Pod::from(&serde_json::from_value(object.clone()).unwrap())
 }
 
-pub(super) fn compile_policy(object: &Value) -> Policy {
+pub(crate) fn compile_policy(object: &Value) -> Policy {
     Policy::from(&serde_json::from_value(object.clone()).unwrap())
 }
 
@@ -139,23 +139,23 @@ fn parse(text: &str, form: &str) -> Packet {
 
 /// `x/a > y/b 80/TCP`: pods or addresses, and port/protocol, type/ICMP or number/IP. Pods by their
 /// IPv4 addresses.
-pub(super) fn packet(text: &str) -> Packet {
+pub(crate) fn packet(text: &str) -> Packet {
     parse(text, "10.0.{}.{}")
 }
 
 /// As [`packet`], with the pods' IPv6 addresses.
-pub(super) fn packet6(text: &str) -> Packet {
+pub(crate) fn packet6(text: &str) -> Packet {
     parse(text, "fd00::{}:{}")
 }
 
-pub(super) fn verdict(world: &World, text: &str) -> Verdict {
+pub(crate) fn verdict(world: &World, text: &str) -> Verdict {
     evaluate(world, &packet(text))
 }
 
 /// Asserts that the packets are allowed, and those that begin with `!` denied. Between pods, in
 /// both families.
 #[track_caller]
-pub(super) fn assert_packets(world: &World, texts: &[&str]) {
+pub(crate) fn assert_packets(world: &World, texts: &[&str]) {
     for text in texts {
         let (wanted, line) = text.strip_prefix('!').map_or((true, *text), |line| (false, line));
         let verdict = verdict(world, line);

@@ -1,0 +1,19 @@
+//! What every daemon needs of the API server.
+//!
+//! [`connect`] makes a client, from the pod's service account or from a kubeconfig file. [`Watch`]
+//! tells all objects of a kind, and then how they change, without a gap. Full objects are not kept.
+
+use std::time::Duration;
+
+mod backoff;
+mod client;
+mod error;
+mod watch;
+
+pub use client::{connect, get};
+pub use error::{Attempt, Error};
+pub use kube::Client;
+pub use watch::{Change, Object, Watch};
+
+/// An answer may take this long, and so may the next object of a list.
+const ANSWER: Duration = Duration::from_secs(60);

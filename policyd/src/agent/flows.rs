@@ -1,0 +1,174 @@
+//! Cutting flows that were allowed when they began and are no longer.
+//!
+//! An established flow passes before any policy is asked. So after each commit the kernel's flows
+//! are asked about again; one bit of a flow's mark then says that it is cut, and a rule ahead of
+//! all others drops it, both ways. To delete the flow instead would not cut it: the kernel takes up
+//! a flow in its middle, in whichever direction it sees first (`nf_conntrack_tcp_loose`), and an
+//! answer is always allowed.
+
+use std::collections::HashSet;
+use std::future::pending;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use netlink::conntrack::{Client, Filter, Flow, Mark, Outcome};
+use netlink::{Error, Layer4};
+use nix::ifaddrs::getifaddrs;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::evaluate::{Packet, Transport};
+use crate::model::Protocol;
+use crate::plan::{self, Lookup};
+
+/// Flows that began while the rules changed are found by a second look.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// As many flows are marked, and then there is a pause: the kernel's table is locked for each.
+const MARKED_AT_ONCE: usize = 500;
+const PAUSE: Duration = Duration::from_millis(20);
+/// `IPS_EXPECTED`: begun by another flow (FTP's data), and judged with it.
+const EXPECTED: u32 = 1;
+
+/// What is being done to the flows, and what is to be done.
+#[derive(Debug)]
+pub(super) struct Flows {
+    /// The bit that says that a flow is cut.
+    bit: u32,
+    due: Option<Instant>,
+    /// Whether the next look is followed by another.
+    is_first: bool,
+    running: Option<JoinHandle<Done>>,
+}
+
+/// A step of a look at the flows.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// Flows that policy may have something to say of.
+    Listed(Result<Vec<Flow>, Error>),
+    /// How many flows were cut, and how many are no longer.
+    Marked(Result<(usize, usize), Error>),
+}
+
+impl Flows {
+    pub(super) const fn new(bit: u32) -> Self {
+        Self { bit, due: None, is_first: false, running: None }
+    }
+
+    /// Something may be denied now that was allowed, or the other way round.
+    pub(super) fn look_again(&mut self) {
+        (self.due, self.is_first) = (Some(Instant::now()), true);
+    }
+
+    /// Begins a look, when it is time. `isolated` are the addresses of endpoints that policies
+    /// isolate.
+    pub(super) fn start(&mut self, isolated: impl FnOnce() -> HashSet<IpAddr>) {
+        if self.running.is_some() || self.due.is_none_or(|due| Instant::now() < due) {
+            return;
+        }
+        self.due = self.is_first.then(|| Instant::now() + SECOND_LOOK);
+        self.is_first = false;
+        let (isolated, bit) = (isolated(), self.bit);
+        self.running = Some(spawn_blocking(move || Done::Listed(list(&isolated, bit))));
+    }
+
+    /// The next step's end; for ever when nothing is done.
+    pub(super) async fn finished(&mut self) -> Done {
+        let Some(running) = &mut self.running else { return pending().await };
+        match running.await {
+            Ok(done) => {
+                self.running = None;
+                done
+            }
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Marks those of the flows whose mark does not say what the plan says of them.
+    pub(super) fn mark(&mut self, flows: Vec<Flow>, plan: &impl Lookup) {
+        let bit = self.bit;
+        let changes: Vec<_> = flows
+            .into_iter()
+            .filter_map(|flow| {
+                let is_cut = flow.mark & bit != 0;
+                let is_denied = !plan::allows(plan, &packet(&flow));
+                (is_cut != is_denied).then_some((flow, is_denied))
+            })
+            .collect();
+        if !changes.is_empty() {
+            self.running = Some(spawn_blocking(move || Done::Marked(mark(&changes, bit))));
+        }
+    }
+}
+
+/// Lists the flows that have an isolated end, or are cut.
+fn list(isolated: &HashSet<IpAddr>, bit: u32) -> Result<Vec<Flow>, Error> {
+    let Some(mut client) = Client::open()? else { return Ok(Vec::new()) };
+    let own = own_addresses();
+    let mut flows = Vec::new();
+    for is_ipv4 in [true, false] {
+        client.flows(&Filter::all(is_ipv4), |flow| {
+            let ends = [flow.original.source, flow.reply.source];
+            let is_concerned = ends.iter().any(|end| isolated.contains(end));
+            // What the node itself sends is never denied.
+            let is_own = own.contains(&flow.original.source);
+            let is_expected = flow.status.0 & EXPECTED != 0;
+            if flow.mark & bit != 0 || (is_concerned && !is_own && !is_expected) {
+                flows.push(*flow);
+            }
+        })?;
+    }
+    Ok(flows)
+}
+
+/// The node's own addresses; none where they cannot be read.
+fn own_addresses() -> HashSet<IpAddr> {
+    let interfaces = getifaddrs().into_iter().flatten();
+    let addresses = interfaces.filter_map(|interface| interface.address);
+    addresses
+        .filter_map(|address| {
+            let four = address.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
+            four.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
+        })
+        .collect()
+}
+
+fn mark(changes: &[(Flow, bool)], bit: u32) -> Result<(usize, usize), Error> {
+    let Some(mut client) = Client::open()? else { return Ok((0, 0)) };
+    let mut counts = (0, 0);
+    for (index, chunk) in changes.chunks(MARKED_AT_ONCE).enumerate() {
+        if index > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        for (flow, is_denied) in chunk {
+            let value = if *is_denied { bit } else { 0 };
+            match client.set_mark(flow, Mark { value, mask: bit })? {
+                Outcome::Done if *is_denied => counts.0 += 1,
+                Outcome::Done => counts.1 += 1,
+                Outcome::FlowGone => {}
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// The flow's first packet, as a node that forwards it sees it.
+fn packet(flow: &Flow) -> Packet {
+    let transport = match (flow.original.protocol, flow.reply.layer4, flow.original.layer4) {
+        (6, Layer4::Ports { source: port, .. }, _) => {
+            Transport::Port { protocol: Protocol::Tcp, destination_port: port }
+        }
+        (17, Layer4::Ports { source: port, .. }, _) => {
+            Transport::Port { protocol: Protocol::Udp, destination_port: port }
+        }
+        (132, Layer4::Ports { source: port, .. }, _) => {
+            Transport::Port { protocol: Protocol::Sctp, destination_port: port }
+        }
+        (1 | 58, _, Layer4::Icmp { kind, .. }) => Transport::Icmp { message_type: kind },
+        (number, ..) => Transport::Other { number },
+    };
+    Packet {
+        source: flow.original.source,
+        destination: flow.reply.source,
+        transport,
+        from_node: None,
+    }
+}

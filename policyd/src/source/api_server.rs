@@ -1,0 +1,117 @@
+//! The API server as the source of objects.
+
+use std::net::IpAddr;
+use std::pin::pin;
+
+use cluster::{Client, Object, Watch};
+use futures_util::future::{join4, select};
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use tokio::sync::mpsc::Sender;
+
+use super::{Change, Event, Node};
+use crate::model::{Namespace, NamespacedName, Pod, Policy};
+
+/// The API server, asked for what the policies of one node depend on.
+#[derive(Clone)]
+pub struct ApiServer {
+    client: Client,
+    node: String,
+}
+
+/// What an administrator should know of a watch. It goes on by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Report {
+    /// Something failed.
+    #[error(transparent)]
+    Failed(#[from] cluster::Error),
+    /// This node is unknown.
+    #[error("node {0}: there is no such node (is its name the one that the cluster knows it by?)")]
+    NoNode(String),
+}
+
+impl ApiServer {
+    /// The API server behind `client`. `node` is the name of the node that policyd runs on.
+    #[must_use]
+    pub fn new(client: Client, node: impl Into<String>) -> Self {
+        Self { client, node: node.into() }
+    }
+
+    /// Sends all objects and how they change, until nobody receives them any more. Failures are
+    /// given to `report`; the pauses between those of one kind of objects grow to 30 s.
+    pub async fn run(&self, events: Sender<Event>, report: impl Fn(&Report)) {
+        let sink = Sink { events: &events, report: &report };
+        let client = || self.client.clone();
+        let node = Watch::new(client(), |node: &v1::Node| Node::from(node))
+            .fields(format!("metadata.name={}", self.node));
+        let node = sink.drain(node, |change| match change {
+            Change::Listed(nodes) => match nodes.into_iter().next() {
+                Some(node) => Some(Event::Node(node)),
+                None => {
+                    report(&Report::NoNode(self.node.clone()));
+                    None
+                }
+            },
+            Change::Applied(node) => Some(Event::Node(node)),
+            // Its pods, and the policies for them, are there all the same.
+            Change::Removed(_) => None,
+        });
+        let namespaces = Watch::new(client(), |it: &v1::Namespace| Namespace::from(it));
+        let namespaces = sink.drain(namespaces, |change| Some(Event::Namespaces(change)));
+        let policies = Watch::new(client(), |it: &NetworkPolicy| Policy::from(it));
+        let policies = sink.drain(policies, |change| Some(Event::Policies(change)));
+        let pods = Watch::new(client(), |it: &v1::Pod| Pod::from(it));
+        let pods = sink.drain(pods, |change| Some(Event::Pods(change)));
+        select(pin!(events.closed()), pin!(join4(node, namespaces, policies, pods))).await;
+    }
+
+    /// A pod as it is now; `None`: there is none of that name.
+    ///
+    /// # Errors
+    /// When the API server refuses, or does not answer within a minute.
+    pub async fn pod(&self, name: &NamespacedName) -> Result<Option<Pod>, cluster::Error> {
+        let pod = cluster::get::<v1::Pod>(&self.client, &name.namespace, &name.name).await?;
+        Ok(pod.as_ref().map(Pod::from))
+    }
+}
+
+struct Sink<'a, R> {
+    events: &'a Sender<Event>,
+    report: &'a R,
+}
+
+impl<R: Fn(&Report)> Sink<'_, R> {
+    /// Sends what a watch tells until nobody receives it.
+    async fn drain<K: Object, T>(
+        &self,
+        mut watch: Watch<K, T>,
+        event: impl Fn(Change<T>) -> Option<Event>,
+    ) {
+        loop {
+            match watch.next().await {
+                Err(error) => (self.report)(&Report::Failed(error)),
+                Ok(change) => {
+                    let Some(event) = event(change) else { continue };
+                    if self.events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl From<&v1::Node> for Node {
+    fn from(object: &v1::Node) -> Self {
+        let spec = object.spec.as_ref();
+        let ranges = spec.into_iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
+        let addresses = object.status.iter().flat_map(|status| status.addresses.iter().flatten());
+        // Host names are among them.
+        let addresses = addresses.filter_map(|it| it.address.parse::<IpAddr>().ok());
+        Self {
+            name: object.metadata.name.clone().unwrap_or_default(),
+            pod_ranges: ranges.filter_map(|range| range.parse().ok()).collect(),
+            addresses: addresses.map(|address| address.to_canonical()).collect(),
+        }
+    }
+}
