@@ -12,6 +12,8 @@ mod error;
 mod files;
 mod message;
 
+use std::net::IpAddr;
+
 pub use alive::{last_alive, show_alive};
 pub use client::ask;
 pub use error::Error;
@@ -28,3 +30,13 @@ pub const ALIVE: &str = "/run/podwire/policyd.alive";
 /// Bytes of the longest line that either side reads: 5,000 valid attachments, where a node has
 /// some hundred.
 pub const LINE_LIMIT: u64 = 1 << 20;
+/// The sets of the addresses, first IPv4, then IPv6, that the node's gate lets pass: policyd puts one
+/// in when its rules are in place, and both sides take it out when its container goes.
+pub const GATE_SETS: [&str; 2] = ["podwire-4-programmed", "podwire-6-programmed"];
+
+/// The set of an address's family.
+#[must_use]
+pub const fn gate_set(address: &IpAddr) -> &'static str {
+    let [ipv4, ipv6] = GATE_SETS;
+    if address.is_ipv4() { ipv4 } else { ipv6 }
+}

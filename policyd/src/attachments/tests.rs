@@ -254,3 +254,9 @@ async fn what_the_plugin_did_by_itself_is_found() {
     tokio::time::sleep(Duration::from_secs(25)).await;
     assert_eq!(scene.seen(), ["detach c1"]);
 }
+
+#[test]
+fn the_gates_sets_have_the_names_that_the_plugin_knows() {
+    use crate::iptables::{Family, programmed_set};
+    assert_eq!(Family::ALL.map(|family| programmed_set(family).name), attachment::GATE_SETS);
+}
