@@ -7,6 +7,7 @@ RELEASE = $(CARGO_TARGET_DIR)/$(TARGET)/release
 export CARGO_TARGET_DIR
 export PODWIRE_BIN_DIR = $(LAB)/podwire
 export PEERS_BIN_DIR = $(LAB)/peers
+export POLICYD_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/daemon/policyd
 export FLOOR_BIN = $(RELEASE)/floor
 
 .PHONY: help
@@ -14,9 +15,10 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: build
-build: ## the static program: target/x86_64-unknown-linux-musl/release/podwire (TARGET=aarch64-unknown-linux-musl for the other)
+build: ## the static programs: target/x86_64-unknown-linux-musl/release/podwire, .../daemon/policyd (TARGET=aarch64-unknown-linux-musl for the other)
 	@scripts/setup build
 	cargo build --release --locked --target $(TARGET) -p podwire
+	cargo build --profile daemon --locked --target $(TARGET) -p policyd
 
 .PHONY: install
 install: build ## put the plugins into /opt/cni/bin (or BIN_DIR=...)

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod masquerade;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -7,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use policyd::health::parse_listen;
 use policyd::iptables::{Marks, Settings};
+
+use crate::ask::{Explain, Lint};
 
 /// NetworkPolicy as per-pod chains of iptables, and the node's masquerading.
 #[derive(Debug, Parser)]
@@ -22,6 +26,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Remove everything of policyd's from the kernel; it must not be running.
     Cleanup,
+    /// Tell whether traffic is allowed, and the path to that verdict.
+    Explain(Explain),
+    /// Tell what in manifests is wrong, or valid and probably not meant.
+    Lint(Lint),
 }
 
 /// What a running policyd is told.
@@ -31,7 +39,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "DIR")]
     pub(crate) manifests: Option<PathBuf>,
     /// How to reach the API server [default: the pod's own service account].
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG", conflicts_with = "manifests")]
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Name of this node, as in spec.nodeName of its pods [default: its host name].
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
@@ -64,6 +72,8 @@ pub(crate) struct Run {
     /// How log lines are written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
+    #[command(flatten)]
+    pub(crate) masquerade: masquerade::Masquerade,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -14,6 +14,7 @@ pub mod explain;
 pub mod health;
 pub mod index;
 pub mod iptables;
+pub mod lint;
 pub mod masquerade;
 pub mod metrics;
 pub mod model;

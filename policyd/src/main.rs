@@ -1,6 +1,8 @@
 //! The program `policyd`: see `docs/policyd.md`.
 
+mod ask;
 mod cli;
+mod masquerading;
 mod run;
 
 use std::process::ExitCode;
@@ -14,6 +16,8 @@ fn main() -> ExitCode {
     let result = match command {
         None => run::run(run),
         Some(Command::Cleanup) => run::clean_up(&run),
+        Some(Command::Explain(explain)) => return ask::told(explain.run()),
+        Some(Command::Lint(lint)) => return ask::told(lint.run()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

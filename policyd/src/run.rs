@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::{Listen, LogFormat, Run, Switch};
+use crate::masquerading;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -39,12 +40,19 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
 /// Removes everything of ours from the kernel.
 pub(crate) fn clean_up(options: &Run) -> Result<(), Failure> {
     start_log(options.log_format);
+    // Both are tried, whatever becomes of the other.
+    let masquerading = options.masquerade.agent(programs()).remove();
     dataplane(options).clean_up()?;
+    masquerading?;
     Ok(())
 }
 
 fn dataplane(options: &Run) -> Dataplane<OsRunner> {
-    Dataplane::new(Programs::new(OsRunner, ""), &families(), options.settings())
+    Dataplane::new(programs(), &families(), options.settings())
+}
+
+const fn programs() -> Programs<OsRunner> {
+    Programs::new(OsRunner, "")
 }
 
 /// Those that the kernel has: without IPv6 it has no tables for it either.
@@ -60,6 +68,12 @@ async fn serve(options: Run) -> Result<(), Failure> {
             format!("cannot listen on {address} for health checks: {error} (see --listen)")
         })?;
         tokio::spawn(health::serve(listener, Arc::clone(&status)));
+    }
+    let masquerade = options.masquerade.agent(programs());
+    if options.masquerade.masquerade {
+        masquerading::start(masquerade)?;
+    } else {
+        masquerading::stop(masquerade)?;
     }
     let node = node_name(&options)?;
     let config = Config {

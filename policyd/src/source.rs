@@ -9,6 +9,9 @@ use crate::model::{Namespace, Pod, Policy};
 
 pub mod api_server;
 pub mod folder;
+mod snapshot;
+
+pub use snapshot::snapshot;
 
 /// Something about the objects changed. They are told apart by their uids.
 #[derive(Debug, Clone, PartialEq, Eq)]

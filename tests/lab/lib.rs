@@ -6,6 +6,8 @@
 //! A missing privilege or tool panics; nothing is ever skipped.
 
 mod call;
+pub mod cluster;
+mod daemon;
 mod diff;
 mod node;
 mod peak;
@@ -17,9 +19,10 @@ mod suite;
 pub mod world;
 
 pub use call::{Call, CniError, Reply, Started};
+pub use daemon::Daemon;
 pub use diff::{Difference, difference};
 pub use node::{Node, Options, Pod};
 pub use process::{Finished, Running, program};
 pub use space::Space;
-pub use suite::{Suite, workspace};
+pub use suite::{Suite, peer, workspace};
 pub use world::World;

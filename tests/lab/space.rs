@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::{fs, panic, thread};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -37,6 +38,18 @@ impl Space {
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         on_a_thread(|| {
             setns(&self.net, CloneFlags::CLONE_NEWNET).expect("setns needs root");
+            f()
+        })
+    }
+
+    /// Starts a thread inside, which may outlive this.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let net = self.net.try_clone().expect("out of descriptors");
+        thread::spawn(move || {
+            setns(&net, CloneFlags::CLONE_NEWNET).expect("setns needs root");
             f()
         })
     }

@@ -45,18 +45,34 @@ impl Suite {
     }
 
     fn find(name: &'static str, variable: &str, plugins: &[&str]) -> Self {
-        let dir = env::var_os(variable)
-            .map_or_else(|| workspace().join("target/lab").join(default_dir(name)), PathBuf::from);
+        let dir = directory(name, variable);
         for plugin in plugins {
-            let file = dir.join(plugin);
-            assert!(
-                file.is_file(),
-                "{} is missing: run `make test-setup`, or set {variable}",
-                file.display()
-            );
+            must_be_there(&dir.join(plugin), variable);
         }
         Self { name, dir }
     }
+}
+
+/// A peer that is no plugin, such as `etcd`: of `PEERS_BIN_DIR`, or `target/lab/peers` of the
+/// workspace.
+#[must_use]
+pub fn peer(name: &str) -> PathBuf {
+    let file = directory("peers", "PEERS_BIN_DIR").join(name);
+    must_be_there(&file, "PEERS_BIN_DIR");
+    file
+}
+
+fn directory(name: &str, variable: &str) -> PathBuf {
+    env::var_os(variable)
+        .map_or_else(|| workspace().join("target/lab").join(default_dir(name)), PathBuf::from)
+}
+
+fn must_be_there(file: &Path, variable: &str) {
+    assert!(
+        file.is_file(),
+        "{} is missing: run `make test-setup`, or set {variable}",
+        file.display()
+    );
 }
 
 fn default_dir(name: &str) -> &str {

@@ -8,6 +8,7 @@ use std::time::Duration;
 mod backoff;
 mod client;
 mod error;
+mod page;
 mod watch;
 
 pub use client::{connect, get};

@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::core::Status;
+use kube::core::{Request, Status};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
+use crate::page::{self, Page};
 use crate::{ANSWER, Attempt, Error};
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ impl<K> Object for K where
 /// A watch of all objects of a kind. Of each object `K` only what `trim` makes of it is kept,
 /// while a list is still being read as well.
 pub struct Watch<K, T> {
-    api: Api<K>,
+    client: Client,
     objects: String,
     fields: Option<String>,
     trim: fn(&K) -> T,
@@ -75,7 +76,7 @@ impl<K: Object, T> Watch<K, T> {
     #[must_use]
     pub fn new(client: Client, trim: fn(&K) -> T) -> Self {
         Self {
-            api: Api::all(client),
+            client,
             objects: K::plural(&()).into_owned(),
             fields: None,
             trim,
@@ -213,8 +214,8 @@ impl<K: Object, T> Watch<K, T> {
         params.field_selector = self.fields.clone();
         let mut objects = Vec::new();
         loop {
-            let page = self.bounded(self.api.list(&params)).await?.map_err(failed)?;
-            objects.extend(page.items.iter().map(self.trim));
+            let page = self.bounded(self.page(&params)).await?.map_err(failed)?;
+            objects.extend(page.items);
             let next = page.metadata.continue_.filter(|token| !token.is_empty());
             if next.is_none() {
                 let version = page.metadata.resource_version;
@@ -226,6 +227,13 @@ impl<K: Object, T> Watch<K, T> {
         }
     }
 
+    async fn page(&self, params: &ListParams) -> kube::Result<Page<T>> {
+        let request = Request::new(K::url_path(&(), None)).list(params);
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        let text = self.client.request_text(request).await?;
+        page::parse(&text, self.trim).map_err(kube::Error::SerdeError)
+    }
+
     async fn open(&self, list: bool, version: &str) -> Result<Stream<K>, Error> {
         let params = WatchParams {
             field_selector: self.fields.clone(),
@@ -234,7 +242,8 @@ impl<K: Object, T> Watch<K, T> {
             ..WatchParams::default()
         };
         let attempt = if list { Attempt::List } else { Attempt::Watch };
-        match self.bounded(self.api.watch(&params, version)).await? {
+        let api = Api::<K>::all(self.client.clone());
+        match self.bounded(api.watch(&params, version)).await? {
             Ok(events) => Ok(Stream { events: events.boxed(), begun: Instant::now() }),
             Err(error) => Err(Error::request(attempt, &self.objects, error)),
         }

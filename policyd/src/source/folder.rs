@@ -21,6 +21,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use self::contents::Contents;
 use self::disk::Disk;
+pub(crate) use self::disk::{LONGEST_FILE, content};
+pub(crate) use self::manifest::{Format, Written, parse_as};
 pub use self::report::{Defect, Place, Problem, Report, State};
 use self::watch::{Seen, Watch};
 use super::{Event, Node};

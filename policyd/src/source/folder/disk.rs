@@ -17,7 +17,7 @@ use super::watch::Seen;
 const MOST_FILES: usize = 10_000;
 
 /// Longest manifest, in bytes.
-const LONGEST_FILE: u64 = 32 << 20;
+pub(crate) const LONGEST_FILE: u64 = 32 << 20;
 
 /// The files of a folder, as they were read last.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ fn is_empty(path: &Path) -> bool {
 }
 
 /// The content of a file, up to one byte more than is allowed.
-fn content(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn content(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a named pipe would wait for its writer.
     let mut options = File::options();
     let file = options.read(true).custom_flags(O_NONBLOCK).open(path)?;

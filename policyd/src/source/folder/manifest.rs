@@ -26,7 +26,7 @@ const MOST_LISTS: usize = 4;
 
 /// How a manifest is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Yaml,
     Json,
 }
@@ -34,7 +34,7 @@ pub(super) enum Format {
 impl Format {
     /// Of a file that has a manifest's name. Hidden files do not: editors and ConfigMap volumes
     /// keep their own things in them.
-    pub(super) fn of(file: &Path) -> Option<Self> {
+    pub(crate) fn of(file: &Path) -> Option<Self> {
         if file.file_name()?.as_encoded_bytes().starts_with(b".") {
             return None;
         }
@@ -47,16 +47,30 @@ impl Format {
 }
 
 /// What a file says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Manifest {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest<T = Object> {
     /// The objects, each with the number of its document.
-    pub(super) objects: Vec<(usize, Object)>,
+    pub(crate) objects: Vec<(usize, T)>,
     /// The kinds that were passed over, each with the number of its first document.
     pub(super) others: Vec<(usize, String)>,
 }
 
+impl<T> Default for Manifest<T> {
+    fn default() -> Self {
+        Self { objects: Vec::new(), others: Vec::new() }
+    }
+}
+
+/// An object as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Written {
+    Pod(Box<v1::Pod>),
+    Namespace(Box<v1::Namespace>),
+    Policy(Box<NetworkPolicy>),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Object {
+pub(crate) enum Object {
     Pod(Pod),
     Namespace(Namespace),
     Policy(Policy),
@@ -64,22 +78,40 @@ pub(super) enum Object {
 
 /// Reads what a file says. Pods without a node are those of `node`.
 pub(super) fn parse(format: Format, text: &[u8], node: &str) -> Result<Manifest, Vec<Defect>> {
-    let mut reader = Reader { node, document: 0, manifest: Manifest::default(), defects: vec![] };
+    let (manifest, defects) = parse_as(format, text, node, |_, object| match object {
+        Written::Pod(pod) => Object::Pod(Pod::from(&*pod)),
+        Written::Namespace(namespace) => Object::Namespace(Namespace::from(&*namespace)),
+        Written::Policy(policy) => Object::Policy(Policy::from(&*policy)),
+    });
+    if defects.is_empty() { Ok(manifest) } else { Err(defects) }
+}
+
+/// Reads what a file says, and what is wrong with the rest. Each object is converted as soon as it
+/// is read; `convert` is also given its path in the document, which is empty but in lists.
+pub(crate) fn parse_as<T>(
+    format: Format,
+    text: &[u8],
+    node: &str,
+    convert: fn(&str, Written) -> T,
+) -> (Manifest<T>, Vec<Defect>) {
+    let manifest = Manifest::default();
+    let mut reader = Reader { node, convert, document: 0, manifest, defects: vec![] };
     match format {
         Format::Yaml => reader.yaml(text),
         Format::Json => reader.json(text),
     }
-    if reader.defects.is_empty() { Ok(reader.manifest) } else { Err(reader.defects) }
+    (reader.manifest, reader.defects)
 }
 
-struct Reader<'a> {
+struct Reader<'a, T> {
     node: &'a str,
+    convert: fn(&str, Written) -> T,
     document: usize,
-    manifest: Manifest,
+    manifest: Manifest<T>,
     defects: Vec<Defect>,
 }
 
-impl Reader<'_> {
+impl<T> Reader<'_, T> {
     fn yaml(&mut self, mut text: &[u8]) {
         let options = serde_saphyr::options! {
             with_snippet: false,
@@ -134,7 +166,10 @@ impl Reader<'_> {
             },
         };
         match object {
-            Ok(object) => self.manifest.objects.push((self.document, object)),
+            Ok(object) => {
+                let object = (self.convert)(path, object);
+                self.manifest.objects.push((self.document, object));
+            }
             Err((field, problem)) => self.defect(&join(path, &field), problem),
         }
     }
@@ -158,11 +193,11 @@ impl Reader<'_> {
         }
     }
 
-    fn pod(&self, mut pod: v1::Pod) -> Result<Object, (String, Problem)> {
+    fn pod(&self, mut pod: v1::Pod) -> Result<Written, (String, Problem)> {
         identify(&mut pod.metadata, "Pod", true)?;
         let spec = pod.spec.get_or_insert_default();
         spec.node_name.get_or_insert_with(|| self.node.to_owned());
-        Ok(Object::Pod(Pod::from(&pod)))
+        Ok(Written::Pod(Box::new(pod)))
     }
 
     fn other(&mut self, kind: String) {
@@ -179,14 +214,14 @@ impl Reader<'_> {
     }
 }
 
-fn namespace(mut namespace: v1::Namespace) -> Result<Object, (String, Problem)> {
+fn namespace(mut namespace: v1::Namespace) -> Result<Written, (String, Problem)> {
     identify(&mut namespace.metadata, "Namespace", false)?;
-    Ok(Object::Namespace(Namespace::from(&namespace)))
+    Ok(Written::Namespace(Box::new(namespace)))
 }
 
-fn policy(mut policy: NetworkPolicy) -> Result<Object, (String, Problem)> {
+fn policy(mut policy: NetworkPolicy) -> Result<Written, (String, Problem)> {
     identify(&mut policy.metadata, "NetworkPolicy", true)?;
-    Ok(Object::Policy(Policy::from(&policy)))
+    Ok(Written::Policy(Box::new(policy)))
 }
 
 /// The uid of an object of a folder: made of its name, by which manifests are told apart. One that

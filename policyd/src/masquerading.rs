@@ -1,0 +1,59 @@
+//! Masquerading beside the enforcement of policy: on a thread of its own, as what it asks of the
+//! kernel blocks.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use policyd::masquerade::{Agent, Report};
+use runner::OsRunner;
+
+use crate::run::chain;
+
+/// How often the file is looked at. Reading it takes microseconds.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Masquerades until the process ends; its rules stay.
+pub(crate) fn start(mut agent: Agent<OsRunner>) -> std::io::Result<()> {
+    let look = move || {
+        loop {
+            tell(&agent.reconcile(Instant::now()));
+            thread::sleep(LOOK);
+        }
+    };
+    thread::Builder::new().name("masquerade".to_owned()).spawn(look).map(drop)
+}
+
+/// Removes what was left from when it was on.
+pub(crate) fn stop(mut agent: Agent<OsRunner>) -> std::io::Result<()> {
+    let remove = move || {
+        if let Err(error) = agent.remove() {
+            tracing::warn!("rules of masquerading may be left: {}", chain(&error));
+        }
+    };
+    thread::Builder::new().name("masquerade".to_owned()).spawn(remove).map(drop)
+}
+
+fn tell(report: &Report) {
+    match &report.reload {
+        Some(Ok(read)) => {
+            tracing::info!("masquerading all but what goes to {}", list(&read.config));
+            for key in &read.unknown_keys {
+                tracing::warn!("the configuration of masquerading has {key}, which means nothing");
+            }
+        }
+        Some(Err(error)) => {
+            tracing::error!("{}; the last good configuration stays", chain(error));
+        }
+        None => {}
+    }
+    match &report.kernel {
+        Some(Ok(true)) => tracing::info!("rules of masquerading written"),
+        Some(Err(error)) => tracing::error!("{}", chain(error)),
+        Some(Ok(false)) | None => {}
+    }
+}
+
+fn list(config: &policyd::masquerade::Config) -> String {
+    let blocks: Vec<_> = config.non_masquerade.iter().map(ToString::to_string).collect();
+    if blocks.is_empty() { "nowhere".to_owned() } else { blocks.join(", ") }
+}

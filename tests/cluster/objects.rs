@@ -1,0 +1,51 @@
+//! Objects, and a cluster to have them in.
+
+use lab::Node;
+use lab::cluster::{Cluster, Version};
+use serde_json::{Value, json};
+
+/// The node that the agent is on.
+pub(crate) const NODE: &str = "node-1";
+
+/// What the agent reads.
+const READ: [&str; 4] = ["pods", "namespaces", "nodes", "networking.k8s.io/networkpolicies"];
+
+/// A cluster with namespace `shop` and the node, where the agent may read what it needs.
+pub(crate) fn cluster(node: &Node, version: Version) -> Cluster<'_> {
+    let cluster = Cluster::start(node, version);
+    cluster.allow("agent", &["get", "list", "watch"], &READ);
+    cluster.apply(&namespace("shop", &json!({})));
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+        "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64"]},
+    });
+    cluster.apply(&node);
+    let addresses = json!([
+        {"type": "InternalIP", "address": "192.0.2.1"},
+        {"type": "Hostname", "address": NODE},
+    ]);
+    cluster.set_status(&node, &json!({"addresses": addresses}));
+    cluster
+}
+
+pub(crate) fn namespace(name: &str, labels: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+}
+
+/// A pod of namespace `shop`.
+pub(crate) fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": name, "labels": {"app": name}},
+        "spec": {"nodeName": NODE, "containers": [{"name": "a", "image": "a"}]},
+    })
+}
+
+/// A policy of namespace `shop`.
+pub(crate) fn policy(name: &str) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": "shop", "name": name},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    })
+}

@@ -1,0 +1,242 @@
+//! A.3: the ways of packets, other than from one pod straight to another.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Wiring, gated};
+use crate::objects::{deny_all, policy, world};
+use crate::prober::Protocol::{Tcp, Udp};
+use crate::prober::deviations;
+use crate::table::{End, USUAL, is_allowed, packet, probe};
+
+/// Addresses of a Service, whose ports 80 lead to ports 8080 of `y/b`.
+const SERVICE: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
+
+/// As kube-proxy does it.
+fn serve(cluster: &Cluster) {
+    for (program, service) in [("iptables", SERVICE[0]), ("ip6tables", SERVICE[1])] {
+        let backend = cluster.pods["y/b"].address(program == "iptables");
+        let to = SocketAddr::new(backend, 8080);
+        for protocol in ["tcp", "udp", "sctp"] {
+            cluster.node.sh(&format!(
+                "{program} -t nat -A PREROUTING -d {service} -p {protocol} --dport 80 \
+                 -j DNAT --to-destination {to}"
+            ));
+        }
+    }
+}
+
+fn masquerade(cluster: &Cluster) {
+    for program in ["iptables", "ip6tables"] {
+        let backend = cluster.pods["y/b"].address(program == "iptables");
+        cluster.node.sh(&format!("{program} -t nat -A POSTROUTING -d {backend} -j MASQUERADE"));
+    }
+}
+
+fn cluster_with_hairpin(wiring: Wiring) -> Cluster {
+    let mut cluster = Cluster::new(wiring, gated());
+    if wiring == Wiring::Bridge {
+        cluster.conf["hairpinMode"] = json!(true);
+    }
+    cluster.populate();
+    cluster
+}
+
+/// Who reaches the Service, held against the oracle, for which only the backend is there.
+fn through_the_service(cluster: &Cluster) -> Vec<String> {
+    let world = world(cluster.objects.values());
+    let mut probes = Vec::new();
+    for (name, member) in cluster.pods.iter().filter(|(name, _)| *name != "y/b") {
+        for one in &member.attachment.addresses {
+            let end = |who: &str, address| End { who: who.to_owned(), address, node: None };
+            let service = SERVICE[usize::from(one.is_ipv6())].parse().unwrap();
+            let backend = cluster.pods["y/b"].address(one.is_ipv4());
+            let one = end(name, *one);
+            for (protocol, _) in USUAL.iter().filter(|(_, port)| *port == 80) {
+                let expected = packet(&one, &end("y/b", backend), (*protocol, 8080));
+                probes.push((
+                    probe(&one, &end("", service), (*protocol, 80)),
+                    is_allowed(&world, &expected),
+                ));
+            }
+        }
+    }
+    deviations(cluster, &probes)
+}
+
+fn to_service(wiring: Wiring) {
+    let mut cluster = cluster_with_hairpin(wiring);
+    serve(&cluster);
+    let blocks: Vec<_> =
+        ["10.96.0.0/16", "fd00:96::/64"].map(|it| json!({"ipBlock": {"cidr": it}})).into();
+    let rules = [
+        json!([]),
+        // What a rule says holds for the backend and its port, not for the Service's.
+        json!([{"ports": [{"port": 80}, {"port": 80, "protocol": "UDP"}]}]),
+        json!([{"to": blocks}]),
+        json!([{"ports": [{"port": 8080}, {"port": 8080, "protocol": "SCTP"}]}]),
+        json!([{"to": [{"namespaceSelector": {"matchLabels": {"ns": "y"}}}]}]),
+    ];
+    let mut wrong = Vec::new();
+    for is_masqueraded in [false, true] {
+        if is_masqueraded {
+            masquerade(&cluster);
+        }
+        for rules in &rules {
+            let spec = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": rules});
+            cluster.tell(&policy("x/p", spec));
+            let from = json!([{"podSelector": {"matchLabels": {"pod": "a"}},
+                               "namespaceSelector": {}}]);
+            let spec = json!({"podSelector": {"matchLabels": {"pod": "b"}},
+                              "ingress": [{"from": from, "ports": [{"port": 8080}, {"protocol": "SCTP"}]}]});
+            cluster.tell(&policy("y/p", spec));
+            cluster.enforce();
+            wrong.extend(through_the_service(&cluster));
+        }
+    }
+    assert!(wrong.is_empty(), "{wiring:?}: {}", wrong.join("\n"));
+}
+
+/// A pod reaches itself through a Service whatever the policies say.
+fn hairpin(wiring: Wiring) {
+    let mut cluster = cluster_with_hairpin(wiring);
+    serve(&cluster);
+    cluster.tell(&deny_all("y"));
+    cluster.enforce();
+    let pod = &cluster.pods["y/b"];
+    // Without, it refuses packets from itself.
+    pod.space.sh("for it in all eth0; do
+            sysctl -qw net.ipv4.conf.$it.accept_local=1 net.ipv4.conf.$it.rp_filter=0
+        done");
+    // Its answer would not go through the node: that the question comes is all that can be seen.
+    for (service, token) in SERVICE.iter().zip([1_u64 << 60, 1 << 61]) {
+        let service: IpAddr = service.parse().unwrap();
+        let socket = pod.space.enter(|| UdpSocket::bind((pod.address(service.is_ipv4()), 0)));
+        let socket = socket.unwrap();
+        wait_until("a packet of the pod to itself comes", || {
+            socket.send_to(&token.to_be_bytes(), (service, 80)).unwrap();
+            cluster.arrivals.lock().unwrap().contains(&token)
+        });
+    }
+    masquerade(&cluster);
+    let end = |address| End { who: "y/b".to_owned(), address, node: None };
+    let probes = [true, false].map(|is_ipv4| {
+        let service = SERVICE[usize::from(!is_ipv4)].parse().unwrap();
+        let kind = if is_ipv4 { (Tcp, 80) } else { (Udp, 80) };
+        (probe(&end(pod.address(is_ipv4)), &end(service), kind), true)
+    });
+    assert_eq!(deviations(&cluster, &probes), [""; 0], "{wiring:?}, masqueraded");
+    assert_eq!(cluster.compare(&[(Tcp, 8080), (Udp, 53)]), [""; 0], "{wiring:?}");
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited for 10 s until {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Flows go on while policies change that do not forbid them; replies need no rule.
+fn established(wiring: Wiring) {
+    let mut cluster = Cluster::nine(wiring, gated());
+    let allow = |port: u16| {
+        let rules = json!([{"ports": [{"port": port}]}]);
+        [("x/p", "egress", "Egress"), ("y/p", "ingress", "Ingress")].map(|(name, key, kind)| {
+            policy(name, json!({"podSelector": {}, "policyTypes": [kind], (key): rules}))
+        })
+    };
+    let deny = ["x", "y"].map(deny_all);
+    deny.iter().chain(&allow(7000)).for_each(|it| cluster.tell(it));
+    cluster.enforce();
+    let (client, server) = (&cluster.pods["x/a"], &cluster.pods["y/b"]);
+    let flows = [true, false].map(|is_ipv4| {
+        let at = SocketAddr::new(server.address(is_ipv4), 7000);
+        let listener = server.space.enter(|| TcpListener::bind(at)).unwrap();
+        let client = client.space.enter(|| TcpStream::connect(at)).unwrap();
+        (client, listener.accept().unwrap().0)
+    });
+    let talk = || {
+        for (one, two) in &flows {
+            for (mut from, mut to) in [(one, two), (two, one)] {
+                to.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                from.write_all(b"word").unwrap();
+                to.read_exact(&mut [0; 4]).expect("the flow goes on");
+            }
+        }
+    };
+    talk();
+    // Somebody else's, then the same rules anew, then with more ports.
+    let more = allow(7000).map(|mut it| {
+        it["metadata"]["uid"] = json!(format!("{}-again", it["metadata"]["uid"]));
+        it
+    });
+    let steps = [vec![deny_all("z")], more.to_vec(), allow(8000).to_vec()];
+    for step in steps {
+        step.iter().for_each(|it| cluster.tell(it));
+        cluster.enforce();
+        talk();
+    }
+    cluster.adopt();
+    talk();
+    cluster.clean_up();
+}
+
+/// ICMP errors come back through default deny for a flow that is allowed: from the other end, and
+/// from a router on the way.
+fn errors(wiring: Wiring) {
+    let mut cluster = Cluster::nine(wiring, gated());
+    cluster.other.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+         ip route add 203.0.113.77 dev eth0; ip route add 2001:db8:9::77 dev eth0
+         iptables -A FORWARD -j REJECT; ip6tables -A FORWARD -j REJECT");
+    let mut closed = |port: u16, egress: Value| {
+        cluster.tell(&deny_all("x"));
+        cluster.tell(&deny_all("y"));
+        let ports = json!([{"port": port, "protocol": "UDP"}]);
+        let ingress = json!([{"ports": ports}]);
+        let spec = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": egress});
+        cluster.tell(&policy("x/p", spec));
+        cluster.tell(&policy("y/p", json!({"podSelector": {}, "ingress": ingress})));
+        cluster.enforce();
+    };
+    closed(7100, json!([{}]));
+    let pod = &cluster.pods["x/a"];
+    let backend = &cluster.pods["y/b"];
+    for (is_ipv4, router) in [(true, "203.0.113.77"), (false, "2001:db8:9::77")] {
+        for to in [backend.address(is_ipv4), router.parse().unwrap()] {
+            let from = SocketAddr::new(pod.address(is_ipv4), 0);
+            let socket = pod.space.enter(|| UdpSocket::bind(from)).unwrap();
+            socket.connect((to, 7100)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            wait_until(&format!("an error from {to} comes"), || {
+                let told = [socket.send(b"?").err(), socket.recv(&mut [0; 1]).err()];
+                // Errors are limited in number: it may take a second question.
+                told.iter().flatten().any(|it| it.kind() == std::io::ErrorKind::ConnectionRefused)
+            });
+        }
+    }
+    cluster.clean_up();
+}
+
+/// Neighbours are found again while everything else is denied.
+fn discovery(wiring: Wiring) {
+    let mut cluster = Cluster::nine(wiring, gated());
+    let only = json!([{"ports": [{"port": 80}]}]);
+    for namespace in ["x", "y", "z"] {
+        cluster.tell(&deny_all(namespace));
+        let spec = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"],
+                          "ingress": only, "egress": only});
+        cluster.tell(&policy(&format!("{namespace}/p"), spec));
+    }
+    cluster.enforce();
+    let flush = "ip -4 neigh flush all; ip -6 neigh flush all";
+    cluster.pods.values().for_each(|member| _ = member.space.sh(flush));
+    cluster.node.sh(flush);
+    assert_eq!(cluster.compare(&[(Tcp, 80), (Udp, 53)]), [""; 0], "{wiring:?}");
+    cluster.clean_up();
+}
+
+on_both_wirings!(to_service, hairpin, established, errors, discovery);

@@ -1,0 +1,54 @@
+//! Sockets of the kinds that probes need.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect, setsockopt,
+    socket, sockopt,
+};
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn open(like: IpAddr, kind: SockType, protocol: SockProtocol) -> OwnedFd {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    socket(family(like), kind, flags, protocol)
+        .unwrap_or_else(|error| panic!("cannot open a socket for {protocol:?}: {error}"))
+}
+
+/// A datagram socket, at any address of this family where it is unspecified.
+pub(super) fn udp(at: SocketAddr) -> UdpSocket {
+    let fd = open(at.ip(), SockType::Datagram, SockProtocol::Udp);
+    at_address(&fd, at);
+    fd.into()
+}
+
+/// A raw socket of this protocol; std's datagrams fit it.
+pub(super) fn raw(at: IpAddr, protocol: SockProtocol) -> UdpSocket {
+    let fd = open(at, SockType::Raw, protocol);
+    at_address(&fd, SocketAddr::new(at, 0));
+    fd.into()
+}
+
+fn at_address(fd: &OwnedFd, at: SocketAddr) {
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(at))
+        .unwrap_or_else(|error| panic!("cannot use address {at}: {error}"));
+}
+
+/// Begins a connection. It ends with a reset: nothing is left of it that waits.
+pub(super) fn begin_tcp(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let fd = open(to.ip(), SockType::Stream, SockProtocol::Tcp);
+    let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(&fd, sockopt::Linger, &at_once)?;
+    if !from.is_unspecified() {
+        at_address(&fd, SocketAddr::new(from, 0));
+    }
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd.into()),
+        Err(error) => Err(error.into()),
+    }
+}

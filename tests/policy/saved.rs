@@ -1,0 +1,55 @@
+//! What the kernel holds, as text that is the same for the same state.
+
+use std::collections::BTreeMap;
+
+use lab::Space;
+use regex::Regex;
+
+/// Rules of both families and sets. Counters, sizes and the order of chains and members mean
+/// nothing; a table or a kernel's chain that is empty comes and goes with those who look.
+pub(crate) fn all(space: &Space) -> String {
+    let mut lines = Vec::new();
+    for program in ["iptables-save", "ip6tables-save"] {
+        lines.extend(rules(program, &space.sh(program)));
+    }
+    lines.extend(sets(&space.sh("ipset save")));
+    lines.join("\n")
+}
+
+fn rules(program: &str, text: &str) -> Vec<String> {
+    let mut chains = BTreeMap::<(String, String), Vec<String>>::new();
+    let mut table = String::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name.to_owned();
+        } else if let Some(chain) = line.strip_prefix(':') {
+            let (name, policy) = chain.split_once(' ').unwrap();
+            let held = chains.entry((table.clone(), name.to_owned())).or_default();
+            if !policy.starts_with("ACCEPT") {
+                let policy = policy.split(' ').next().unwrap();
+                held.push(format!(":{name} {policy}"));
+            }
+        } else if let Some(rule) = line.strip_prefix("-A ") {
+            let name = rule.split(' ').next().unwrap().to_owned();
+            chains.entry((table.clone(), name)).or_default().push(line.to_owned());
+        }
+    }
+    chains
+        .into_iter()
+        .flat_map(|((table, _), rules)| {
+            rules.into_iter().map(move |rule| format!("{program} {table} {rule}"))
+        })
+        .collect()
+}
+
+fn sets(text: &str) -> Vec<String> {
+    let chance = Regex::new(" (hashsize|initval|bucketsize) [0-9a-fx]+").unwrap();
+    let mut lines: Vec<_> =
+        text.lines().map(|line| format!("ipset {}", chance.replace_all(line, ""))).collect();
+    // By set, each `create` ahead of its members.
+    lines.sort_by_key(|line| {
+        let words: Vec<_> = line.split(' ').collect();
+        (words[2].to_owned(), words[1] != "create", line.clone())
+    });
+    lines
+}
