@@ -112,7 +112,7 @@ async fn source(
         return Ok(());
     }
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
-    let report = |report: &api_server::Report| tracing::warn!("{}", chain(report));
+    let report = |report: &api_server::Report| tracing::warn!("{}", policyd::chain(report));
     ApiServer::new(client, node).run(events, report).await;
     Ok(())
 }
