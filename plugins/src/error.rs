@@ -43,6 +43,10 @@ pub(crate) enum Error {
     Lock(runner::Error),
     #[error("{what} failed: another program holds the iptables lock: {stderr}")]
     IptablesBusy { what: String, stderr: String },
+    #[error(transparent)]
+    Attachment(#[from] attachment::Error),
+    #[error("the pod's policy is not in force: {0}")]
+    NoPolicy(String),
     #[error("cannot serve ADD: {0}")]
     NotAvailable(String),
     #[error("teardown left {} problem(s): {}", .0.len(), join(.0))]
@@ -69,10 +73,10 @@ impl Error {
             Self::Conflict(_) => code::CONFLICT,
             Self::Changed(_) => code::CHANGED,
             Self::Program { .. } | Self::ProgramFailed { .. } => code::PROGRAM_FAILED,
-            Self::Lock(runner::Error::LockTimeout { .. }) | Self::IptablesBusy { .. } => {
-                code::TRY_AGAIN_LATER
-            }
-            Self::Lock(_) => code::IO_FAILURE,
+            Self::Lock(runner::Error::LockTimeout { .. })
+            | Self::IptablesBusy { .. }
+            | Self::NoPolicy(_) => code::TRY_AGAIN_LATER,
+            Self::Lock(_) | Self::Attachment(_) => code::IO_FAILURE,
             Self::NotAvailable(_) => code::PLUGIN_NOT_AVAILABLE,
             Self::Teardown(errors) => errors.first().map_or(code::INTERNAL, Self::code),
         }

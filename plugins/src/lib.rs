@@ -1,7 +1,7 @@
 //! podwire: every CNI plugin in one program.
 //!
-//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`) it is that
-//! plugin; under its own it installs itself, checks configurations and lists leases.
+//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`,
+//! `podwire-policy`) it is that plugin; under its own it installs itself, checks configurations and lists leases.
 
 mod bridge;
 mod cli;
@@ -12,6 +12,7 @@ mod ipam_plugins;
 mod loopback;
 mod masquerade;
 mod plugin;
+mod policy;
 mod prev_result;
 mod ptp;
 mod rollback;

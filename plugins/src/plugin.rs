@@ -5,10 +5,12 @@ use cni::serve::Plugin;
 use crate::bridge::Bridge;
 use crate::ipam_plugins::{HostLocal, Static};
 use crate::loopback::Loopback;
+use crate::policy::Policy;
 use crate::ptp::Ptp;
 
 /// All of them.
-pub(crate) static ALL: [&(dyn Plugin + Sync); 5] = [&Bridge, &Ptp, &Loopback, &HostLocal, &Static];
+pub(crate) static ALL: [&(dyn Plugin + Sync); 6] =
+    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Policy];
 
 /// Their names, for people.
 pub(crate) fn names() -> String {

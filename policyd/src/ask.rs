@@ -127,7 +127,7 @@ async fn world(manifests: Option<PathBuf>, kubeconfig: Option<PathBuf>) -> Resul
 /// are for people at a terminal, and keep no log.
 pub(crate) fn told(answer: Result<ExitCode, Failure>) -> ExitCode {
     answer.unwrap_or_else(|error| {
-        complain(&crate::run::chain(&*error));
+        complain(&policyd::chain(&*error));
         ExitCode::FAILURE
     })
 }

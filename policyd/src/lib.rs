@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod attachment;
+pub mod attachments;
 pub mod dataplane;
 pub mod evaluate;
 pub mod explain;
@@ -25,3 +26,15 @@ mod words;
 
 pub use evaluate::{Packet, Transport, Verdict, evaluate};
 pub use model::World;
+
+/// An error and what led to it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

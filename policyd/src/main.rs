@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{}", run::chain(&*error));
+            tracing::error!("{}", policyd::chain(&*error));
             ExitCode::FAILURE
         }
     }

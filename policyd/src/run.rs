@@ -27,17 +27,6 @@ type Failure = Box<dyn Error + Send + Sync>;
 /// As many events wait while the loop is at others: a source that is faster waits too.
 const MOST_WAITING_EVENTS: usize = 1024;
 
-/// An error and what led to it, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 /// Enforces until it is told to end.
 pub(crate) fn run(options: Run) -> Result<(), Failure> {
     start_log(options.log_format);
@@ -123,7 +112,7 @@ async fn source(
         return Ok(());
     }
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
-    let report = |report: &api_server::Report| tracing::warn!("{}", chain(report));
+    let report = |report: &api_server::Report| tracing::warn!("{}", policyd::chain(report));
     ApiServer::new(client, node).run(events, report).await;
     Ok(())
 }

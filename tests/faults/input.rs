@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
 
-const PLUGINS: [&str; 5] = ["bridge", "ptp", "loopback", "host-local", "static"];
+const PLUGINS: [&str; 6] = ["bridge", "ptp", "loopback", "host-local", "static", "podwire-policy"];
 
 #[test]
 fn stdin_that_is_no_configuration_is_refused() {

@@ -15,7 +15,8 @@ impl Suite {
     /// The plugins under test: `PODWIRE_BIN_DIR`, or `target/lab/podwire` of the workspace.
     #[must_use]
     pub fn podwire() -> Self {
-        let plugins = ["podwire", "bridge", "ptp", "loopback", "host-local", "static"];
+        let plugins =
+            ["podwire", "bridge", "ptp", "loopback", "host-local", "static", "podwire-policy"];
         Self::find("podwire", "PODWIRE_BIN_DIR", &plugins)
     }
 

@@ -27,6 +27,7 @@ const DATA_ADDRESS: u16 = 1;
 const ADDRESS_IPV4: u16 = 1;
 const ADDRESS_IPV6: u16 = 2;
 const DATA_ELEMENTS: u16 = 24;
+const DATA_REFERENCES: u16 = 25;
 const LIST_HEADER: u32 = 1 << 2;
 const ERROR_PROTOCOL: i32 = 4097;
 const ERROR_EXIST: i32 = 4103;
@@ -93,6 +94,25 @@ impl Client {
             ERROR_EXIST => Ok(Some(false)),
             ENOENT => Ok(None),
             code => Err(refusal(what, code)),
+        }
+    }
+
+    /// Whether there is a set of that name which rules, or other sets, look into.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn is_referenced(&mut self, set: &str) -> Result<bool, Error> {
+        let message = message(LIST, NLM_F_DUMP)
+            .text(ATTRIBUTE_SET, set)
+            .network_ordered(ATTRIBUTE_FLAGS, &LIST_HEADER.to_be_bytes());
+        let mut references = None;
+        let listed = self.0.list(message, &format!("look up ipset {set:?}"), |set| {
+            references = find(set, ATTRIBUTE_DATA)
+                .and_then(|data| network_number(find(data, DATA_REFERENCES)?));
+        });
+        match listed {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(false),
+            result => result.map(|_| references.is_some_and(|count| count > 0)),
         }
     }
 

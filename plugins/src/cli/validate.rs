@@ -9,7 +9,7 @@ use cni::{NetConf, Version};
 use serde_json::{Map, Value};
 
 use super::output::{complain, say};
-use crate::{bridge, plugin, ptp};
+use crate::{bridge, plugin, policy, ptp};
 
 /// A file could not be read at all.
 const EXIT_UNREADABLE: u8 = 2;
@@ -118,6 +118,10 @@ fn check_plugin(fields: &Fields<'_>) {
             let _ = NetConf::dns(fields);
             None
         }
+        "podwire-policy" => {
+            let _ = policy::read_conf(fields);
+            None
+        }
         "host-local" | "static" => None,
         other => {
             // Its keys are not known here, so that none is called unknown.
@@ -164,7 +168,9 @@ mod tests {
         let text = r#"{"cniVersion":"1.1.0","name":"net","disableCheck":true,"plugins":[
             {"type":"bridge","bridge":"br0","isGateway":true,"capabilities":{"ips":true},
              "ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
-            {"type":"loopback"}]}"#;
+            {"type":"loopback"},
+            {"type":"podwire-policy","interface":"eth0","timeout":500,"onAgentDown":"retry",
+             "agentDownTimeout":60}]}"#;
         assert_eq!(told(text), [""; 0]);
     }
 
@@ -179,7 +185,8 @@ mod tests {
              "ranges":[[{"subnet":"10.1.0.0/24","gateway":"fd00::1"}]]}},
             {"type":"bridge","ipMasq":true,"ipMasqBackend":"nftables"},
             {"type":"ptp","ipam":{"type":"static",
-             "addresses":[{"address":"fd00::5/64","gateway":"10.1.0.1"}]}}]}"#;
+             "addresses":[{"address":"fd00::5/64","gateway":"10.1.0.1"}]}},
+            {"type":"podwire-policy","onAgentDown":"open","timeOut":0,"ipam":{}}]}"#;
         let told = told(text);
         for expected in [
             "name: invalid characters",
@@ -192,6 +199,8 @@ mod tests {
             "plugins[3].ipam.ranges[0][0].gateway: fd00::1 is of another family",
             "plugins[4].ipMasqBackend: podwire cannot do this yet",
             "plugins[5].ipam.addresses[0].gateway: 10.1.0.1 is of another family",
+            "plugins[6].onAgentDown: \"open\" is neither",
+            "plugins[6].timeout: 0 is not from 1 to 60000",
         ] {
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");
         }

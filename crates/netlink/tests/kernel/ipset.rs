@@ -97,3 +97,16 @@ fn sets_are_listed_with_their_sizes() {
     client.delete("set-999", address("10.1.0.1")).unwrap();
     assert!(client.sets().unwrap().contains(&set("set-999", "hash:ip", 0)));
 }
+
+#[test]
+fn sets_that_are_used_are_told_from_others() {
+    let mut client = client();
+    assert!(!client.is_referenced("used").unwrap());
+    ipset(&["restore"], "create used hash:ip\ncreate other hash:ip\ncreate all list:set\n");
+    assert!(!client.is_referenced("used").unwrap());
+    ipset(&["restore"], "add all used\nadd used 10.1.0.1\n");
+    assert!(client.is_referenced("used").unwrap());
+    assert!(!client.is_referenced("other").unwrap());
+    ipset(&["restore"], "del all used\n");
+    assert!(!client.is_referenced("used").unwrap());
+}

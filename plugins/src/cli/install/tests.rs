@@ -47,6 +47,7 @@ fn links_are_relative_and_others_plugins_stay() {
         "macvlan = reference macvlan",
         "multi-call = reference multi-call",
         "podwire = podwire",
+        "podwire-policy -> podwire",
         "ptp -> podwire",
         "static -> podwire",
     ];

@@ -1,0 +1,42 @@
+//! What the CNI plugin podwire-policy and policyd tell each other of containers' attachments.
+//!
+//! The plugin connects to policyd's unix socket, writes one [`Request`] and reads one [`Answer`]:
+//! each a JSON document on a line of its own. Fields that a reader does not know are ignored, so a
+//! newer side may add some; [`VERSION`] changes only when old readers would misunderstand. What is
+//! attached is also in files ([`Files`]), one for each container: policyd reads them when it starts,
+//! and the plugin writes them while policyd is away.
+
+mod alive;
+mod client;
+mod error;
+mod files;
+mod message;
+
+use std::net::IpAddr;
+
+pub use alive::{last_alive, show_alive};
+pub use client::ask;
+pub use error::Error;
+pub use files::Files;
+pub use message::{Answer, Attachment, HostInterface, Key, Pod, Request, VERSION};
+
+/// Where policyd listens.
+pub const SOCKET: &str = "/run/podwire/policyd.sock";
+/// Where the files are.
+pub const FOLDER: &str = "/run/podwire/attachments";
+/// A file that policyd touches every few seconds for as long as it works: its modification time is
+/// when policyd was last seen.
+pub const ALIVE: &str = "/run/podwire/policyd.alive";
+/// Bytes of the longest line that either side reads: 5,000 valid attachments, where a node has
+/// some hundred.
+pub const LINE_LIMIT: u64 = 1 << 20;
+/// The sets of the addresses, first IPv4, then IPv6, that the node's gate lets pass: policyd puts one
+/// in when its rules are in place, and both sides take it out when its container goes.
+pub const GATE_SETS: [&str; 2] = ["podwire-4-programmed", "podwire-6-programmed"];
+
+/// The set of an address's family.
+#[must_use]
+pub const fn gate_set(address: &IpAddr) -> &'static str {
+    let [ipv4, ipv6] = GATE_SETS;
+    if address.is_ipv4() { ipv4 } else { ipv6 }
+}

@@ -1,0 +1,75 @@
+//! ADD.
+
+use std::time::{Duration, Instant};
+
+use attachment::{Attachment, Request};
+use cni::{AddResult, Call};
+
+use super::agent::{self, Silence};
+use super::conf::{Conf, OnAgentDown};
+use super::{files, gate, told};
+use crate::error::{Error, warn};
+
+/// Even when the time is used up, one who has just come gets this long.
+const LEAST_WAIT: Duration = Duration::from_millis(100);
+
+/// Has policyd put the pod's rules in place; the result is that of the plugins before.
+pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
+    let conf = Conf::parse(call)?;
+    let result = told::prev_result(call)?;
+    // Policies are for a pod's default network.
+    if call.ifname == conf.interface {
+        protect(&conf, &told::attachment(call, &result)?)?;
+    }
+    Ok(result)
+}
+
+fn protect(conf: &Conf, attachment: &Attachment) -> Result<(), Error> {
+    let started = Instant::now();
+    let request = Request::Attach(attachment.clone());
+    let why = match agent::ask(&request, conf.timeout) {
+        Ok(()) => return Ok(()),
+        Err(Silence::Refused(problem)) => return Err(Error::Conflict(problem)),
+        Err(why) => why,
+    };
+    if conf.on_agent_down == OnAgentDown::Retry {
+        return Err(Error::NoPolicy(why.to_string()));
+    }
+    if !gate::stands_for(&attachment.addresses)? {
+        return Err(Error::NoPolicy(format!(
+            "{why}; and no gate of policyd's in the kernel would keep the pod's traffic back until it is"
+        )));
+    }
+    keep_back(attachment)?;
+    if let Silence::Away(_) = why {
+        // It reads the files once, when it starts: has it done so just before ours was there?
+        let left = conf.timeout.saturating_sub(started.elapsed()).max(LEAST_WAIT);
+        match agent::ask(&request, left) {
+            Ok(()) => return Ok(()),
+            Err(Silence::Refused(problem)) => return Err(Error::Conflict(problem)),
+            Err(_) => {}
+        }
+    }
+    warn(&format!("the gate keeps the pod's traffic back until its policy is in force: {why}"));
+    Ok(())
+}
+
+/// Does what policyd would do first. What is attached already stays as it is: its rules may be in
+/// force.
+fn keep_back(attachment: &Attachment) -> Result<(), Error> {
+    let files = files();
+    // A file that is damaged is replaced.
+    let held = files.get(&attachment.container_id).ok().flatten();
+    match held {
+        Some(held) if held == *attachment => Ok(()),
+        Some(held) if held.ifname != attachment.ifname => Err(Error::Conflict(format!(
+            "container {:?} is attached by {:?}, so {:?} is not on its default network (does another configuration say so?)",
+            held.container_id, held.ifname, attachment.ifname
+        ))),
+        _ => {
+            // A former owner of the address may have been let pass.
+            gate::close(&attachment.addresses)?;
+            Ok(files.put(attachment)?)
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The node's gate: a set of the addresses that may pass, which policyd keeps and the kernel holds.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use attachment::gate_set;
+use netlink::ipset::Client;
+use nix::errno::Errno;
+
+use crate::error::Error;
+
+/// Whether the gate keeps back, for each family of these addresses, what is not let pass.
+pub(super) fn stands_for(addresses: &BTreeSet<IpAddr>) -> Result<bool, Error> {
+    let sets: BTreeSet<_> = addresses.iter().map(gate_set).collect();
+    with_sets(false, |client| {
+        for set in &sets {
+            if !client.is_referenced(set)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
+/// Whether there is a gate for any family.
+pub(super) fn stands() -> Result<bool, Error> {
+    with_sets(false, |client| {
+        let [ipv4, ipv6] = attachment::GATE_SETS;
+        Ok(client.is_referenced(ipv4)? || client.is_referenced(ipv6)?)
+    })
+}
+
+/// Keeps these addresses back from now on.
+pub(super) fn close<'a>(addresses: impl IntoIterator<Item = &'a IpAddr>) -> Result<(), Error> {
+    with_sets((), |client| {
+        for address in addresses {
+            client.delete(gate_set(address), *address)?;
+        }
+        Ok(())
+    })
+}
+
+/// A kernel without sets has no gate.
+fn with_sets<T>(
+    without: T,
+    work: impl FnOnce(&mut Client) -> Result<T, netlink::Error>,
+) -> Result<T, Error> {
+    let Some(mut client) = Client::open()? else { return Ok(without) };
+    match work(&mut client) {
+        // What nfnetlink answers for a part that is not there (`nfnetlink_rcv_msg`).
+        Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(without),
+        result => Ok(result?),
+    }
+}

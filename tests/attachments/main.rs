@@ -1,0 +1,9 @@
+//! The CNI plugin podwire-policy behind ptp or bridge, with policyd's own server, index and
+//! dataplane behind the socket: present, away, slow and dying.
+
+mod agent;
+mod away;
+mod garbage;
+mod present;
+mod site;
+mod status;
