@@ -11,6 +11,8 @@ use runner::Runner;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{self, MissedTickBehavior};
 
+use crate::attachment::Attachment;
+use crate::attachments::Request;
 use crate::dataplane::Dataplane;
 use crate::index::Index;
 use crate::iptables::Settings;
@@ -19,11 +21,13 @@ use crate::source::{Change, Event, Node};
 mod drift;
 mod flows;
 mod status;
+mod waiting;
 mod work;
 
 use drift::Drift;
 use flows::Flows;
 pub use status::{Readiness, Status};
+use waiting::Waiting;
 use work::{Done, Job, Work};
 
 /// How often the loop shows that it is alive.
@@ -46,16 +50,30 @@ pub struct Config {
     pub cut_flows: bool,
 }
 
-/// Keeps the kernel at what `events` tell until `shutdown` changes. The kernel stays as it is then:
+/// What the agent is told.
+#[derive(Debug)]
+pub struct Inputs {
+    /// How the objects change.
+    pub events: mpsc::Receiver<Event>,
+    /// The attachments that are known from before.
+    pub attachments: Vec<Attachment>,
+    /// What the CNI plugin wants.
+    pub requests: mpsc::Receiver<Request>,
+    /// Changes when it shall end.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// Keeps the kernel at what the inputs tell until `shutdown` changes. The kernel stays as it is then:
 /// what is enforced goes on being enforced.
 pub async fn run<R: Runner + Send + 'static>(
     config: Config,
     dataplane: Dataplane<R>,
-    mut events: mpsc::Receiver<Event>,
+    inputs: Inputs,
     status: Arc<Status>,
-    mut shutdown: watch::Receiver<bool>,
 ) {
     let mut agent = Agent::new(config, dataplane, status);
+    let Inputs { mut events, attachments, mut requests, mut shutdown } = inputs;
+    attachments.into_iter().for_each(|attachment| agent.index.attach(attachment));
     let mut heartbeat = time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -67,6 +85,7 @@ pub async fn run<R: Runner + Send + 'static>(
                 // A source ends only with us.
                 None => break,
             },
+            Some(request) = requests.recv() => agent.take_request(request),
             done = agent.work.finished() => agent.finish(done),
             step = agent.flows.finished() => agent.see_flows(step),
             changes = agent.drift.changed() => agent.drift.hear(changes),
@@ -86,6 +105,7 @@ struct Agent<R> {
     work: Work<R>,
     drift: Drift,
     flows: Flows,
+    waiting: Waiting,
     status: Arc<Status>,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
@@ -132,6 +152,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             work: Work::new(dataplane),
             drift: Drift::new(),
             flows,
+            waiting: Waiting::default(),
             status,
             is_astray: true,
             failures: 0,
@@ -155,6 +176,31 @@ impl<R: Runner + Send + 'static> Agent<R> {
         }
         if let Some(event) = next {
             self.index.apply(event);
+        }
+    }
+
+    /// Takes in what the CNI plugin wants. Its answer comes with a commit, but that about the status.
+    fn take_request(&mut self, request: Request) {
+        match request {
+            Request::Attach { attachment, reply } => {
+                self.waiting_since.get_or_insert_with(Instant::now);
+                self.waiting.push(Some(attachment.container_id.clone()), reply);
+                self.index.attach(attachment);
+            }
+            Request::Detach { container_id, reply } => {
+                self.waiting_since.get_or_insert_with(Instant::now);
+                self.index.detach(&container_id);
+                self.waiting.push(None, reply);
+            }
+            Request::Status { reply } => {
+                let answer = match self.status.readiness() {
+                    Readiness::Ready => Ok(()),
+                    Readiness::Syncing => Err("not all objects are known yet".to_owned()),
+                    Readiness::NoGate(why) | Readiness::Failing(why) => Err(why),
+                };
+                // Who has gone meanwhile is not waited for.
+                _ = reply.send(answer);
+            }
         }
     }
 
@@ -194,6 +240,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
             return;
         }
         let changes = self.index.take_changes();
+        if !self.waiting.is_empty() {
+            self.waiting.begin(&self.index);
+        }
         if self.is_astray {
             let settings = match self.gated() {
                 Ok(gated) => Settings { gated, ..self.config.settings.clone() },
@@ -211,6 +260,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         }
         // What came changed nothing here.
         self.waiting_since = None;
+        self.waiting.end(true);
         if self.drift.is_due() {
             self.work.start(Job::Compare, None);
         }
@@ -218,6 +268,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
 
     fn finish(&mut self, done: Done) {
         self.drift.forgive(&done.process_ids);
+        self.waiting.end(done.result.is_ok());
         match done.result {
             Ok(outcome) => {
                 self.failures = 0;

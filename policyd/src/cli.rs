@@ -69,6 +69,9 @@ pub(crate) struct Run {
     /// Where /healthz, /readyz and /metrics are served: ADDRESS:PORT, PORT, or "off".
     #[arg(long, value_name = "WHERE", default_value = "9099", value_parser = parse_listen_or_off)]
     pub(crate) listen: Listen,
+    /// Folder of the socket that the CNI plugin podwire-policy calls, and of what it told.
+    #[arg(long, value_name = "DIR", default_value = "/run/podwire")]
+    pub(crate) run_dir: PathBuf,
     /// How log lines are written.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,

@@ -135,6 +135,16 @@ impl Index {
         self.endpoints.planned().iter()
     }
 
+    /// Whether a container is, or belongs to, an endpoint that is planned.
+    #[must_use]
+    pub fn has_endpoint(&self, container_id: &str) -> bool {
+        let planned = self.endpoints.planned();
+        match self.pods.binding(container_id) {
+            Some(pod) => planned.contains_key(pod),
+            None => planned.contains_key(&endpoints::container(container_id)),
+        }
+    }
+
     fn put_pod(&mut self, pod: Pod) {
         if self.pods.get(&pod.uid) == Some(&pod) {
             return;

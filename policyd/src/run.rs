@@ -2,11 +2,14 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use policyd::agent::{self, Config, Status};
+use policyd::agent::{self, Config, Inputs, Status};
+use policyd::attachments::{Places, Server};
+use policyd::chain;
 use policyd::dataplane::{Dataplane, Programs};
 use policyd::health;
 use policyd::iptables::Family;
@@ -18,6 +21,7 @@ use runner::OsRunner;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::time::interval;
 
 use crate::cli::{Listen, LogFormat, Run, Switch};
 use crate::masquerading;
@@ -26,6 +30,10 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 /// As many events wait while the loop is at others: a source that is faster waits too.
 const MOST_WAITING_EVENTS: usize = 1024;
+/// As many calls of the CNI plugin.
+const MOST_WAITING_CALLS: usize = 256;
+/// How often policyd shows that it is there.
+const ALIVE: Duration = Duration::from_secs(3);
 
 /// Enforces until it is told to end.
 pub(crate) fn run(options: Run) -> Result<(), Failure> {
@@ -83,10 +91,19 @@ async fn serve(options: Run) -> Result<(), Failure> {
         cut_flows: options.cut_flows == Switch::On,
     };
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
-    let (stop, stopped) = watch::channel(false);
+    let (stop, shutdown) = watch::channel(false);
+    let (calls, requests) = mpsc::channel(MOST_WAITING_CALLS);
+    let places = Places {
+        socket: options.run_dir.join("policyd.sock"),
+        files: options.run_dir.join("attachments"),
+    };
+    let (server, attachments) = Server::bind(&places, calls)?;
+    tokio::spawn(server.run());
+    tokio::spawn(show_alive(options.run_dir.join("policyd.alive"), Arc::clone(&status)));
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let [terminate, interrupt] = &mut signals;
-    let mut agent = pin!(agent::run(config, dataplane(&options), received, status, stopped));
+    let inputs = Inputs { events: received, attachments, requests, shutdown };
+    let mut agent = pin!(agent::run(config, dataplane(&options), inputs, status));
     let mut source = pin!(source(options, node, events));
     tokio::select! {
         () = &mut agent => return Ok(()),
@@ -98,6 +115,25 @@ async fn serve(options: Run) -> Result<(), Failure> {
     _ = stop.send(true);
     agent.await;
     Ok(())
+}
+
+/// Shows the CNI plugin that policyd is there, for as long as the agent's loop goes round.
+async fn show_alive(file: PathBuf, status: Arc<Status>) {
+    let mut interval = interval(ALIVE);
+    let mut was_shown = true;
+    loop {
+        interval.tick().await;
+        if !status.is_alive() {
+            continue;
+        }
+        let shown = attachment::show_alive(&file);
+        if let Err(error) = &shown
+            && was_shown
+        {
+            tracing::warn!("{}; the CNI plugin will hold policyd to be away", chain(error));
+        }
+        was_shown = shown.is_ok();
+    }
 }
 
 /// Sends what the folder or the API server has. Without end: what fails is tried again.

@@ -1,5 +1,6 @@
 //! policyd as it runs: over a folder of manifests, in a node whose pods podwire's plugins wired.
 
+mod attachments;
 mod flows;
 mod folder;
 mod node;

@@ -43,10 +43,7 @@ impl PolicedNode {
     fn add(&mut self, name: &'static str) {
         let pod = self.node.pod(name);
         pod.sh("ip link set lo up");
-        let conf = json!({"cniVersion": "1.0.0", "name": "net", "type": "ptp",
-            "ipam": {"type": "host-local", "dataDir": self.node.data(),
-                "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
-                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}});
+        let conf = self.conf();
         let call = Call::new("ptp", "ADD").container(name).netns(&pod.path()).conf(&conf);
         let result = call.run(&self.node, &Suite::podwire()).ok();
         let addresses: Vec<IpAddr> = result["ips"]
@@ -66,11 +63,21 @@ impl PolicedNode {
         self.pods.insert(name, (pod, addresses));
     }
 
+    /// The configuration of the pods' network.
+    pub(crate) fn conf(&self) -> Value {
+        json!({"cniVersion": "1.0.0", "name": "net", "type": "ptp",
+            "ipam": {"type": "host-local", "dataDir": self.node.data(),
+                "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
+                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}})
+    }
+
     /// Starts policyd, or starts it again, and waits until what the folder says is in force.
     pub(crate) fn start(&mut self) {
         let mut command = program(policyd());
         command
             .env_remove("KUBECONFIG")
+            .arg("--run-dir")
+            .arg(self.node.run_dir().join("podwire"))
             .args(["--node-name", "node-1", "--listen", "127.0.0.1:9099", "--manifests"])
             .arg(self.node.home().join("manifests"))
             .args(["--pod-cidr", "10.1.0.0/24", "--pod-cidr", "fd00:1::/64"]);

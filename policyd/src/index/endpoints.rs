@@ -42,7 +42,8 @@ impl Endpoints {
 
     /// Looks again at the containers that are no pods.
     pub(super) fn refresh_containers(&mut self, pods: &Pods) {
-        let plain: BTreeMap<_, _> = pods.plain_containers().map(|it| (container(it), it)).collect();
+        let plain: BTreeMap<_, _> =
+            pods.plain_containers().map(|it| (container(&it.container_id), it)).collect();
         let gone = self.facts.keys().filter(|key| key.starts_with(CONTAINER));
         for key in gone.filter(|key| !plain.contains_key(*key)).cloned().collect::<Vec<_>>() {
             self.put(&key, None);
@@ -133,13 +134,14 @@ impl Endpoints {
 /// What the keys of containers that are no pods begin with; no uid does.
 const CONTAINER: &str = "container/";
 
-fn container(attachment: &Attachment) -> String {
-    format!("{CONTAINER}{}", attachment.container_id)
+/// The key of a container that is no pod.
+pub(super) fn container(id: &str) -> String {
+    format!("{CONTAINER}{id}")
 }
 
 fn facts_of_container(attachment: &Attachment) -> Facts {
     Facts {
-        label: container(attachment),
+        label: container(&attachment.container_id),
         addresses: attachment.addresses.clone(),
         interface: attachment.interface.clone(),
         rank: Rank { is_attached: true, is_staying: true, created: 0 },

@@ -1,0 +1,79 @@
+//! A container is not started before its rules are in the kernel.
+
+use std::net::IpAddr;
+
+use lab::probe::{must_not_reach, must_reach};
+use lab::{Call, Pod, Suite};
+use serde_json::{Value, json};
+
+use crate::node::PolicedNode;
+
+fn call(node: &PolicedNode, command: &str, pod: &Pod, conf: &Value) -> Value {
+    let plugin = conf["type"].as_str().unwrap();
+    let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=late";
+    let call = Call::new(plugin, command).container("late").netns(&pod.path()).args(args);
+    let reply = call.conf(conf).run(&node.node, &Suite::podwire());
+    if command == "ADD" {
+        reply.ok()
+    } else {
+        assert!(reply.succeeded());
+        Value::Null
+    }
+}
+
+fn members(node: &PolicedNode, set: &str) -> Vec<IpAddr> {
+    let saved = node.node.sh(&format!("ipset save {set}"));
+    let members = saved.lines().filter_map(|line| line.strip_prefix(&format!("add {set} ")));
+    members.map(|it| it.trim().parse().unwrap()).collect()
+}
+
+#[test]
+fn an_attached_pod_has_its_rules_when_the_plugin_answers_and_none_when_it_is_gone() {
+    let node = PolicedNode::new(&["other"]);
+    node.write(
+        "pod-late",
+        &json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "late", "labels": {"app": "late"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+    );
+    node.write(
+        "deny",
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "deny"},
+        "spec": {"podSelector": {"matchLabels": {"app": "late"}}}}),
+    );
+    let pod = node.node.pod("late");
+    pod.sh("ip link set lo up");
+    let ptp = node.conf();
+    let result = call(&node, "ADD", &pod, &ptp);
+    let addresses: Vec<IpAddr> = result["ips"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap())
+        .collect();
+    // Nobody has told policyd of it: the gate is closed, in both directions.
+    let other = node.addresses("other");
+    for (late, other) in addresses.iter().zip(other) {
+        must_not_reach(node.space("other"), &pod, &late.to_string());
+        must_not_reach(&pod, node.space("other"), &other.to_string());
+    }
+    let policy = json!({"cniVersion": "1.0.0", "name": "net", "type": "podwire-policy",
+        "prevResult": result});
+    assert_eq!(call(&node, "ADD", &pod, &policy), result);
+    // Without any waiting: what the answer promised is in the kernel.
+    let rules = node.rules();
+    assert!(rules.contains("default/late"), "{rules}");
+    assert!(members(&node, "podwire-4-programmed").contains(&addresses[0]));
+    assert!(members(&node, "podwire-6-programmed").contains(&addresses[1]));
+    for (late, other) in addresses.iter().zip(other) {
+        must_not_reach(node.space("other"), &pod, &late.to_string());
+        must_reach(&pod, node.space("other"), &other.to_string());
+    }
+    call(&node, "CHECK", &pod, &policy);
+    call(&node, "DEL", &pod, &policy);
+    assert_eq!(members(&node, "podwire-4-bound"), []);
+    assert!(!members(&node, "podwire-4-programmed").contains(&addresses[0]));
+    call(&node, "DEL", &pod, &ptp);
+    node.clean_up();
+}
