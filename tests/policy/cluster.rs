@@ -81,6 +81,11 @@ pub(crate) fn gated() -> Settings {
 impl Cluster {
     /// The node without pods.
     pub(crate) fn new(wiring: Wiring, settings: Settings) -> Self {
+        Self::by(wiring, settings, "")
+    }
+
+    /// The node without pods, by this variant of iptables.
+    pub(crate) fn by(wiring: Wiring, settings: Settings, variant: &'static str) -> Self {
         // Servers and probes have some two thousand sockets, and other tests run beside.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
@@ -95,7 +100,7 @@ impl Cluster {
                  ip6tables -t mangle -A FORWARD -s 2001:db8:7::7 -j ACCEPT
                  ipset create foreign hash:ip; ipset add foreign 198.51.100.2");
         let before = saved::all(&node);
-        let dataplane = Dataplane::new(Programs::new(OsRunner, ""), &Family::ALL, settings);
+        let dataplane = Dataplane::new(Programs::new(OsRunner, variant), &Family::ALL, settings);
         let mut cluster = Self {
             node,
             other,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Wiring, gated};
+use crate::cluster::{Cluster, NODE, Wiring, gated};
 use crate::objects::{deny_all, policy, world};
 use crate::prober::Protocol::{Tcp, Udp};
 use crate::prober::deviations;
@@ -239,4 +239,24 @@ fn discovery(wiring: Wiring) {
     cluster.clean_up();
 }
 
-on_both_wirings!(to_service, hairpin, established, errors, discovery);
+/// The node reaches itself at all of its addresses, those of the pods' range included.
+fn node_itself(wiring: Wiring) {
+    let mut cluster = Cluster::nine(wiring, gated());
+    ["x", "y", "z"].iter().for_each(|it| cluster.tell(&deny_all(it)));
+    cluster.enforce();
+    let ends = NODE.map(|it| End {
+        who: "node".to_owned(),
+        address: it.parse().unwrap(),
+        node: Some("node-1"),
+    });
+    let mut probes = Vec::new();
+    for (one, two) in ends.iter().flat_map(|one| ends.iter().map(move |two| (one, two))) {
+        if one.address.is_ipv4() == two.address.is_ipv4() {
+            probes.extend(USUAL.iter().map(|kind| (probe(one, two, *kind), true)));
+        }
+    }
+    assert_eq!(deviations(&cluster, &probes), [""; 0], "{wiring:?}");
+    cluster.clean_up();
+}
+
+on_both_wirings!(node_itself, to_service, hairpin, established, errors, discovery);

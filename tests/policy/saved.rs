@@ -10,7 +10,15 @@ use regex::Regex;
 pub(crate) fn all(space: &Space) -> String {
     let mut lines = Vec::new();
     for program in ["iptables-save", "ip6tables-save"] {
+        // It warns of legacy tables by words on its error output, and shows its own only.
         lines.extend(rules(program, &space.sh(program)));
+    }
+    // To ask for the older tables makes them.
+    let legacy = space.sh("cat /proc/thread-self/net/ip_tables_names");
+    if !legacy.is_empty() {
+        for program in ["iptables-legacy-save", "ip6tables-legacy-save"] {
+            lines.extend(rules(program, &space.sh(program)));
+        }
     }
     lines.extend(sets(&space.sh("ipset save")));
     lines.join("\n")

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Wiring, gated};
 use crate::objects::{deny_all, policy};
-use crate::table::{Row, USUAL, play};
+use crate::table::{Row, USUAL, play, play_on};
 
 mod blocks;
 mod defaults;
@@ -33,11 +33,20 @@ fn from_x(egress: Value) -> [Value; 1] {
 macro_rules! played {
     ($($rows:ident),*) => {
         $(fn $rows(wiring: Wiring) { play(wiring, $rows::rows()); })*
-        on_both_wirings!($($rows),*);
+        on_both_wirings!($($rows,)* legacy);
     };
 }
 
 played!(blocks, defaults, lifecycle, peers, pitfalls, ports);
+
+/// On a node that uses the tables of before nf_tables.
+fn legacy(wiring: Wiring) {
+    let mut cluster = Cluster::by(wiring, gated(), "-legacy");
+    cluster.populate();
+    let tables = cluster.node.sh("cat /proc/thread-self/net/ip_tables_names");
+    assert!(tables.contains("mangle"), "the tables that are used: {tables}");
+    play_on(cluster, pitfalls::rows());
+}
 
 /// The table itself is able to fail, in both directions and for every protocol.
 #[test]

@@ -42,14 +42,18 @@ impl Row {
 
 /// Plays the rows one after the other on one node; then everything is open again.
 pub(crate) fn play(wiring: Wiring, rows: Vec<Row>) {
-    let mut cluster = Cluster::nine(wiring, gated());
+    let cluster = Cluster::nine(wiring, gated());
+    play_on(cluster, rows);
+}
+
+pub(crate) fn play_on(mut cluster: Cluster, rows: Vec<Row>) {
     let mut wrong = Vec::new();
     for row in &rows {
         wrong.extend(cluster.play(row));
     }
     cluster.enforce();
     wrong.extend(cluster.compare(&[(Tcp, 80)]));
-    assert!(wrong.is_empty(), "{wiring:?}:\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} on {}:\n{}", wrong.len(), cluster.conf["type"], wrong.join("\n"));
     cluster.clean_up();
 }
 

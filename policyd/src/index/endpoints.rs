@@ -35,9 +35,12 @@ struct Rank {
 }
 
 impl Endpoints {
-    /// Looks again at a pod.
+    /// Looks again at a pod. Its labels are none of the facts, but other policies may select it.
     pub(super) fn refresh_pod(&mut self, node: &str, pods: &Pods, uid: &str) {
         self.put(uid, facts_of_pod(node, pods, uid));
+        if self.facts.contains_key(uid) {
+            self.dirty.insert(uid.to_owned());
+        }
     }
 
     /// Looks again at the containers that are no pods.

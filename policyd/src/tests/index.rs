@@ -55,6 +55,11 @@ fn objects_after(steps: &[Step]) -> Vec<Value> {
     objects.into_values().collect()
 }
 
+/// The last two numbers of the addresses that the scene gives a pod.
+fn own_address(namespace: &str, name: &str) -> (u8, u8) {
+    (namespace.as_bytes()[0] - b'x' + 1, name.as_bytes()[0] - b'a' + 1)
+}
+
 /// A pod that is otherwise than the scene's: other labels, node, state, ports, or somebody else's
 /// addresses.
 fn changed_pod() -> impl Strategy<Value = Value> {
@@ -63,8 +68,10 @@ fn changed_pod() -> impl Strategy<Value = Value> {
     let label = select(vec!["a", "b", "q"]);
     let node = select(vec!["node-1", "node-1", "node-2"]);
     let phase = select(vec!["Running", "Running", "Pending", "Succeeded"]);
-    (name, address, label, node, phase, 70..90_u16, any::<[bool; 3]>()).prop_map(
-        |((ns, name), (one, two), label, node, phase, port, [host, leaving, newer])| {
+    (name, address, label, node, phase, 70..90_u16, any::<[bool; 4]>()).prop_map(
+        |((ns, name), (one, two), label, node, phase, port, [host, leaving, newer, stays])| {
+            // Else hardly ever would labels alone change.
+            let (one, two) = if stays { own_address(ns, name) } else { (one, two) };
             let addresses = [format!("10.0.{one}.{two}"), format!("fd00::{one}:{two}")];
             let mut pod = pod(&format!("{ns}/{name}"), &[&addresses[0], &addresses[1]]);
             pod["metadata"]["labels"]["pod"] = json!(label);
