@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use policyd::masquerade::{Agent, Report};
 use runner::OsRunner;
 
-use crate::run::chain;
+use policyd::chain;
 
 /// How often the file is looked at. Reading it takes microseconds.
 const LOOK: Duration = Duration::from_secs(1);
