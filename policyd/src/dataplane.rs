@@ -88,7 +88,8 @@ impl<R: Runner> Dataplane<R> {
     pub fn adopt(&mut self, plan: &Plan) -> Result<(), Error> {
         let mut growing = ipset::Changes::default();
         let mut shrinking = ipset::Changes::default();
-        let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
+        let mut saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
+        self.remove_misfits(plan, &mut saved)?;
         self.sets = saved.iter().map(|set| (set.name.clone(), set.members.len())).collect();
         self.unused = self.sets.keys().cloned().collect();
         self.ready.clear();
@@ -97,7 +98,7 @@ impl<R: Runner> Dataplane<R> {
             for (key, members) in &plan.sets {
                 let Some(set) = set(family, key) else { continue };
                 self.unused.remove(&set.name);
-                let held = saved.iter().find(|it| it.name == set.name && it.is_like(&set));
+                let held = saved.iter().find(|it| it.name == set.name);
                 let held = held.map(|it| it.members.clone()).unwrap_or_default();
                 growing.create(&set);
                 let wanted: BTreeMap<_, _> = members
@@ -210,6 +211,25 @@ impl<R: Runner> Dataplane<R> {
         self.unused = saved.into_iter().map(|set| set.name).collect();
         self.sets.clear();
         self.destroy_unused()
+    }
+
+    /// Removes sets of another kind than those of their names shall have: they cannot be changed
+    /// into it.
+    fn remove_misfits(&mut self, plan: &Plan, saved: &mut Vec<ipset::Saved>) -> Result<(), Error> {
+        let wanted = self.tables.iter().map(Tables::family).flat_map(|family| {
+            let sets = plan.sets.keys().filter_map(move |key| set(family, key));
+            sets.chain([programmed_set(family), bound_set(family)])
+        });
+        let wanted: BTreeMap<_, _> = wanted.map(|set| (set.name.clone(), set)).collect();
+        let mut changes = ipset::Changes::default();
+        saved.retain(|held| {
+            let fits = wanted.get(&held.name).is_none_or(|set| held.is_like(set));
+            if !fits {
+                changes.destroy(&held.name);
+            }
+            fits
+        });
+        self.programs.restore_sets(&changes)
     }
 
     fn sort(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lab::{Call, Node, Options, Pod, Space, Suite};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use policyd::attachment::{Attachment, PodReference};
 use policyd::dataplane::{Dataplane, Programs};
 use policyd::index::Index;
@@ -80,6 +81,9 @@ pub(crate) fn gated() -> Settings {
 impl Cluster {
     /// The node without pods.
     pub(crate) fn new(wiring: Wiring, settings: Settings) -> Self {
+        // Servers and probes have some two thousand sockets, and other tests run beside.
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
         let node = Node::with(Options { instant_dad: true });
         let conf = conf(wiring, &node);
         let other = other_node(&node);

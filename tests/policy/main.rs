@@ -13,10 +13,18 @@ macro_rules! on_both_wirings {
     };
 }
 
+mod bypass;
+mod changes;
 mod cluster;
+mod forging;
+mod identity;
+mod node;
 mod objects;
+mod order;
 mod paths;
 mod prober;
+mod random;
 mod saved;
 mod semantics;
+mod snapshots;
 mod table;

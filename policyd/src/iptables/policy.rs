@@ -36,7 +36,7 @@ const fn word(direction: Direction) -> &'static str {
 
 fn rules(family: Family, key: &ChainKey, rule: &AllowRule) -> Vec<Rule> {
     let Some(peer) = peer(family, key.direction, &rule.peer) else { return Vec::new() };
-    let label = format!("{} {}[{}]", key.policy, word(key.direction), rule.entry);
+    let label = format!("{} {} {}", key.policy, word(key.direction), rule.entry);
     let ports = ports(family, &rule.port).into_iter();
     ports
         .map(|port| {

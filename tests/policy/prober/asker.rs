@@ -75,16 +75,15 @@ impl Asker {
     fn send(&mut self, from: IpAddr, index: usize, question: &Question) -> io::Result<()> {
         let Question { to, token, .. } = *question;
         let address = SocketAddr::new(to.ip(), 0);
-        let number = u16::try_from(index).unwrap();
         match question.protocol {
             Protocol::Tcp => self.tcp.push((index, begin_tcp(from, to)?)),
             Protocol::Udp => _ = self.udp.send_to(&token.to_be_bytes(), to)?,
             Protocol::Sctp => {
-                let init = sctp_init(self.port, to.port(), u32::from(number) + 1);
+                let init = sctp_init(self.port, to.port(), u32::try_from(token).unwrap());
                 self.sctp.send_to(&init, address)?;
             }
             Protocol::Echo => {
-                let request = echo_request(self.is_ipv4, self.port, number);
+                let request = echo_request(self.is_ipv4, self.port, token);
                 self.icmp.send_to(&request, address)?;
             }
         }
@@ -111,26 +110,23 @@ impl Asker {
         self.read();
     }
 
+    /// Between opening a raw socket and binding it, it hears what others are answered: only what
+    /// carries a token of our own counts.
     fn read(&mut self) {
         let mut buffer = [0; LONGEST];
-        let mut indices = Vec::new();
+        let mut tokens = Vec::new();
         while let Ok(length) = self.udp.recv(&mut buffer) {
-            let token = buffer[..length].try_into().map(u64::from_be_bytes);
-            let index = token.ok().and_then(|it| it.checked_sub(self.first_token));
-            indices.extend(index.and_then(|it| usize::try_from(it).ok()));
+            tokens.extend(buffer[..length].try_into().map(u64::from_be_bytes));
         }
         while let Ok(length) = self.sctp.recv(&mut buffer) {
-            let answer = read_init_ack(self.is_ipv4, &buffer[..length]);
-            let mine = answer.filter(|(port, tag)| *port == self.port && *tag > 0);
-            indices.extend(mine.and_then(|(_, tag)| usize::try_from(tag - 1).ok()));
+            tokens.extend(read_init_ack(self.is_ipv4, &buffer[..length]).map(u64::from));
         }
         while let Ok(length) = self.icmp.recv(&mut buffer) {
-            let answer = read_echo_reply(self.is_ipv4, &buffer[..length]);
-            let mine = answer.filter(|(id, _)| *id == self.port);
-            indices.extend(mine.map(|(_, sequence)| usize::from(sequence)));
+            tokens.extend(read_echo_reply(self.is_ipv4, &buffer[..length]));
         }
-        for index in indices {
-            if let Some(answered) = self.answered.get_mut(index) {
+        for token in tokens {
+            let index = token.checked_sub(self.first_token).map(usize::try_from);
+            if let Some(answered) = index.and_then(|it| self.answered.get_mut(it.ok()?)) {
                 *answered = true;
             }
         }

@@ -7,23 +7,26 @@ pub(super) const LONGEST: usize = 256;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 
-/// An echo request. Over IPv6 the kernel fills in the checksum.
-pub(super) fn echo_request(is_ipv4: bool, id: u16, sequence: u16) -> Vec<u8> {
+/// An echo request that carries a token. Over IPv6 the kernel fills in the checksum.
+pub(super) fn echo_request(is_ipv4: bool, id: u16, token: u64) -> Vec<u8> {
     let mut packet = vec![if is_ipv4 { 8 } else { 128 }, 0, 0, 0];
     packet.extend(id.to_be_bytes());
-    packet.extend(sequence.to_be_bytes());
-    let sum: u32 =
-        packet.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    packet.extend([0, 1]);
+    packet.extend(token.to_be_bytes());
+    let words = packet.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let sum = !((folded & 0xffff) + (folded >> 16)) as u16;
     packet[2..4].copy_from_slice(&sum.to_be_bytes());
     packet
 }
 
-/// Id and sequence number of an echo reply, as a raw socket gives it.
-pub(super) fn read_echo_reply(is_ipv4: bool, bytes: &[u8]) -> Option<(u16, u16)> {
+/// The token of an echo reply, as a raw socket gives it.
+pub(super) fn read_echo_reply(is_ipv4: bool, bytes: &[u8]) -> Option<u64> {
     let packet = without_header(is_ipv4, bytes)?;
     let wanted = if is_ipv4 { 0 } else { 129 };
-    (*packet.first()? == wanted).then_some((word(packet, 4)?, word(packet, 6)?))
+    let token = packet.get(8..16)?.try_into().ok()?;
+    (*packet.first()? == wanted).then_some(u64::from_be_bytes(token))
 }
 
 /// The first packet of an SCTP association.
@@ -44,12 +47,12 @@ pub(super) fn sctp_init_ack(is_ipv4: bool, init: &[u8]) -> Option<Vec<u8>> {
     Some(sctp(word(packet, 2)?, word(packet, 0)?, tag, INIT_ACK, tag ^ u32::MAX, &cookie))
 }
 
-/// The port that a valid answer is for, and the tag of the first packet that it answers.
-pub(super) fn read_init_ack(is_ipv4: bool, bytes: &[u8]) -> Option<(u16, u32)> {
+/// The tag of the first packet that a valid answer is for.
+pub(super) fn read_init_ack(is_ipv4: bool, bytes: &[u8]) -> Option<u32> {
     let packet = without_header(is_ipv4, bytes)?;
     let is_answer = packet.get(12) == Some(&INIT_ACK) && has_valid_checksum(packet);
     let tag = u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?);
-    is_answer.then_some((word(packet, 2)?, tag))
+    is_answer.then_some(tag)
 }
 
 fn sctp(from: u16, to: u16, verification: u32, chunk: u8, tag: u32, more: &[u8]) -> Vec<u8> {

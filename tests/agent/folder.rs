@@ -1,0 +1,110 @@
+//! Manifests come into force, stay in force without policyd, and go.
+
+use lab::probe::{must_not_reach, must_reach};
+use serde_json::{Value, json};
+
+use crate::node::PolicedNode;
+
+fn deny_all(name: &str) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name}, "spec": {"podSelector": {}}})
+}
+
+fn allow(from: &str, to: &str) -> Value {
+    let selector = |app: &str| json!({"matchLabels": {"app": app}});
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": format!("{from}-to-{to}")},
+        "spec": {"podSelector": selector(to), "ingress": [{"from": [{"podSelector": selector(from)}]}]}})
+}
+
+fn reaches(node: &PolicedNode, from: &str, to: &str, allowed: bool) {
+    for address in node.addresses(to) {
+        let (from, to, address) = (node.space(from), node.space(to), address.to_string());
+        if allowed {
+            must_reach(from, to, &address);
+        } else {
+            must_not_reach(from, to, &address);
+        }
+    }
+}
+
+/// How many rules there are of ours in the kernel.
+fn has_chain(node: &PolicedNode, chain: &str) -> bool {
+    node.rules().contains(chain)
+}
+
+#[test]
+fn a_policy_is_in_force_when_its_manifest_is_there_and_goes_with_it() {
+    let node = PolicedNode::new(&["a", "b"]);
+    reaches(&node, "a", "b", true);
+    node.write("deny", &deny_all("deny"));
+    node.wait("isolation", |it| has_chain(it, "PODWIRE-TO-"));
+    reaches(&node, "a", "b", false);
+    node.write("allow", &allow("a", "b"));
+    node.wait("the rule", |it| has_chain(it, "PODWIRE-INGRESS-"));
+    reaches(&node, "a", "b", true);
+    reaches(&node, "b", "a", false);
+    // The node itself reaches its pods whatever the policies say.
+    must_reach(&node.node, node.space("a"), &node.addresses("a")[0].to_string());
+    node.remove("deny");
+    node.remove("allow");
+    node.wait("openness", |it| !has_chain(it, "PODWIRE-TO-"));
+    reaches(&node, "b", "a", true);
+    node.clean_up();
+}
+
+#[test]
+fn what_is_enforced_outlives_policyd_and_is_taken_up_again_untouched() {
+    let mut node = PolicedNode::new(&["a", "b"]);
+    node.write("deny", &deny_all("deny"));
+    node.wait("isolation", |it| has_chain(it, "PODWIRE-TO-"));
+    let before = node.rules();
+    node.kill();
+    assert_eq!(node.rules(), before);
+    reaches(&node, "a", "b", false);
+    node.start();
+    assert_eq!(node.rules(), before);
+    reaches(&node, "a", "b", false);
+    // What changed while it was away is seen at the start.
+    node.kill();
+    node.remove("deny");
+    node.start();
+    reaches(&node, "a", "b", true);
+    node.clean_up();
+}
+
+#[test]
+fn what_others_break_is_repaired_and_what_is_theirs_stays() {
+    let node = PolicedNode::new(&["a", "b"]);
+    node.write("deny", &deny_all("deny"));
+    node.wait("isolation", |it| has_chain(it, "PODWIRE-TO-"));
+    let before = node.rules();
+    node.node.sh("iptables -t mangle -A FORWARD -s 192.0.2.1 -j ACCEPT; iptables -t mangle -F PODWIRE-FORWARD; iptables -t mangle -D INPUT 1");
+    node.wait("the repair", |it| it.rules() == before);
+    node.node.sh("ipset flush podwire-4-programmed; ip6tables -t mangle -F");
+    node.wait("the second repair", |it| it.rules() == before);
+    assert!(node.metric("policyd_drift_repairs_total") >= 2);
+    assert!(node.node.sh("iptables-save").contains("-A FORWARD -s 192.0.2.1/32 -j ACCEPT"));
+    reaches(&node, "a", "b", false);
+    node.clean_up();
+}
+
+#[test]
+fn a_bad_manifest_leaves_everything_as_it_was() {
+    let node = PolicedNode::new(&["a", "b"]);
+    node.write("deny", &deny_all("deny"));
+    node.wait("isolation", |it| has_chain(it, "PODWIRE-TO-"));
+    let before = node.rules();
+    node.write(
+        "deny",
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "deny"}, "spec": {"podSelector": 7}}),
+    );
+    let log = node.node.home().join("policyd.log");
+    node.wait("the complaint", |_| {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.contains("deny.json") && text.contains("podSelector")
+    });
+    assert_eq!(node.rules(), before);
+    node.clean_up();
+}

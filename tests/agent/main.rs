@@ -1,0 +1,5 @@
+//! policyd as it runs: over a folder of manifests, in a node whose pods podwire's plugins wired.
+
+mod flows;
+mod folder;
+mod node;

@@ -1,0 +1,144 @@
+//! A node with routed pods and a running policyd.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lab::{Call, Daemon, Node, Options, Pod, Suite, program, workspace};
+use serde_json::{Value, json};
+
+/// What must happen happens within this time.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The node.
+pub(crate) struct PolicedNode {
+    pub(crate) node: Node,
+    pub(crate) pods: BTreeMap<&'static str, (Pod, Vec<IpAddr>)>,
+    policyd: Option<Daemon>,
+}
+
+fn policyd() -> PathBuf {
+    let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
+    let file =
+        std::env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from);
+    assert!(file.is_file(), "{} is missing: run `make build`, or set POLICYD_BIN", file.display());
+    file
+}
+
+impl PolicedNode {
+    /// A node with pods of the namespace `default`, and policyd running over their manifests.
+    pub(crate) fn new(names: &[&'static str]) -> Self {
+        let node = Node::with(Options { instant_dad: true });
+        fs::create_dir(node.home().join("manifests")).unwrap();
+        let mut policed = Self { node, pods: BTreeMap::new(), policyd: None };
+        for name in names {
+            policed.add(name);
+        }
+        policed.start();
+        policed
+    }
+
+    fn add(&mut self, name: &'static str) {
+        let pod = self.node.pod(name);
+        pod.sh("ip link set lo up");
+        let conf = json!({"cniVersion": "1.0.0", "name": "net", "type": "ptp",
+            "ipam": {"type": "host-local", "dataDir": self.node.data(),
+                "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
+                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}});
+        let call = Call::new("ptp", "ADD").container(name).netns(&pod.path()).conf(&conf);
+        let result = call.run(&self.node, &Suite::podwire()).ok();
+        let addresses: Vec<IpAddr> = result["ips"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap())
+            .collect();
+        let ips: Vec<_> = addresses.iter().map(|it| json!({"ip": it})).collect();
+        self.write(
+            &format!("pod-{name}"),
+            &json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": name}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+            "status": {"phase": "Running", "podIPs": ips}}),
+        );
+        self.pods.insert(name, (pod, addresses));
+    }
+
+    /// Starts policyd, or starts it again, and waits until what the folder says is in force.
+    pub(crate) fn start(&mut self) {
+        let mut command = program(policyd());
+        command
+            .env_remove("KUBECONFIG")
+            .args(["--node-name", "node-1", "--listen", "127.0.0.1:9099", "--manifests"])
+            .arg(self.node.home().join("manifests"))
+            .args(["--pod-cidr", "10.1.0.0/24", "--pod-cidr", "fd00:1::/64"]);
+        let log = self.node.home().join("policyd.log");
+        let mut daemon = Daemon::start("policyd", command, &self.node, log);
+        let node = &self.node;
+        daemon.wait_until(PATIENCE, || {
+            node.try_sh("curl -sf --max-time 2 http://127.0.0.1:9099/readyz").status.success()
+        });
+        self.policyd = Some(daemon);
+    }
+
+    /// Ends policyd as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        self.policyd.take().expect("it runs").kill();
+    }
+
+    /// Puts a manifest into the folder, at once whole.
+    pub(crate) fn write(&self, name: &str, object: &Value) {
+        let folder = self.node.home().join("manifests");
+        let draft = folder.join(format!(".{name}"));
+        fs::write(&draft, object.to_string()).unwrap();
+        fs::rename(draft, folder.join(format!("{name}.json"))).unwrap();
+    }
+
+    /// Takes a manifest out of the folder.
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_file(self.node.home().join(format!("manifests/{name}.json"))).unwrap();
+    }
+
+    pub(crate) fn space(&self, name: &str) -> &Pod {
+        &self.pods[name].0
+    }
+
+    pub(crate) fn addresses(&self, name: &str) -> &[IpAddr] {
+        &self.pods[name].1
+    }
+
+    /// Waits until `is_so`.
+    pub(crate) fn wait(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
+        let started = Instant::now();
+        while !is_so(self) {
+            assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The value of a metric.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = self.node.sh("curl -sf --max-time 5 http://127.0.0.1:9099/metrics");
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        line.and_then(|it| it.split(' ').nth(1)?.parse().ok())
+            .unwrap_or_else(|| panic!("{name} in {text}"))
+    }
+
+    /// Rules and sets of ours, without their counters.
+    pub(crate) fn rules(&self) -> String {
+        self.node.sh("for p in iptables ip6tables; do $p-save | grep -i podwire; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true")
+    }
+
+    /// Ends policyd and removes what it made: nothing may be left.
+    pub(crate) fn clean_up(mut self) {
+        drop(self.policyd.take());
+        let mut command = program(policyd());
+        command.env_remove("KUBECONFIG").arg("cleanup");
+        let ended = self.node.run(command);
+        assert!(ended.status.success(), "{}", ended.stderr);
+        let left = self.node.sh("iptables-save; ip6tables-save; ipset save");
+        assert!(!left.to_lowercase().contains("podwire"), "{left}");
+    }
+}
