@@ -83,7 +83,7 @@ pub enum Request {
         /// The network.
         network: String,
         /// The attachments of the network that are valid.
-        valid: BTreeSet<Key>,
+        valid: Vec<Key>,
     },
     /// Can rules be brought into the kernel?
     Status {},
@@ -217,13 +217,14 @@ fn texts(addresses: &BTreeSet<IpAddr>) -> Vec<String> {
 }
 
 fn read_addresses(fields: &Fields<'_>) -> Option<BTreeSet<IpAddr>> {
-    let addresses: Option<BTreeSet<_>> =
-        fields.strings("addresses")?.into_iter().map(|text| text.parse().ok()).collect();
-    let addresses = addresses.filter(|it| (1..=ADDRESS_LIMIT).contains(&it.len()));
-    if addresses.is_none() {
-        fields.invalid("addresses", "not from one to 64 addresses");
+    let texts = fields.strings("addresses")?;
+    // Collecting them would sort them first, and that code is more than all the rest of this file.
+    let mut addresses = BTreeSet::new();
+    addresses.extend(texts.iter().filter_map(|text| text.parse::<IpAddr>().ok()));
+    if addresses.len() != texts.len() || !(1..=ADDRESS_LIMIT).contains(&texts.len()) {
+        fields.invalid("addresses", "not from one to 64 addresses, all different");
     }
-    addresses
+    Some(addresses)
 }
 
 /// Names become those of files, chains and comments.

@@ -1,6 +1,5 @@
 //! DEL and GC: addresses pass the gate no more before anybody else can get them.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use attachment::{Attachment, Key, Request};
@@ -37,7 +36,7 @@ pub(super) fn del(call: &Call) -> Result<(), Error> {
 pub(super) fn gc(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse_leniently(call);
     let valid = call.conf.valid_attachments()?.into_iter();
-    let valid: BTreeSet<Key> =
+    let valid: Vec<Key> =
         valid.map(|it| Key { container_id: it.container_id, ifname: it.ifname }).collect();
     let network = call.conf.name.clone();
     let request = Request::Gc { network: network.clone(), valid: valid.clone() };
@@ -58,8 +57,10 @@ pub(super) fn gc(call: &Call) -> Result<(), Error> {
 /// Does what policyd would do. Addresses that another container has by now are that one's.
 fn forget(attachment: &Attachment) -> Result<(), Error> {
     let (held, _) = files().list()?;
-    let others = held.iter().filter(|it| it.container_id != attachment.container_id);
-    let kept: BTreeSet<IpAddr> = others.flat_map(|it| it.addresses.iter().copied()).collect();
-    gate::close(attachment.addresses.difference(&kept))?;
+    let is_kept = |address: &&IpAddr| {
+        let mut others = held.iter().filter(|it| it.container_id != attachment.container_id);
+        others.any(|it| it.addresses.contains(address))
+    };
+    gate::close(attachment.addresses.iter().filter(|address| !is_kept(address)))?;
     Ok(files().remove(&attachment.container_id)?)
 }

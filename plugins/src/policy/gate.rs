@@ -11,10 +11,9 @@ use crate::error::Error;
 
 /// Whether the gate keeps back, for each family of these addresses, what is not let pass.
 pub(super) fn stands_for(addresses: &BTreeSet<IpAddr>) -> Result<bool, Error> {
-    let sets: BTreeSet<_> = addresses.iter().map(gate_set).collect();
     with_sets(false, |client| {
-        for set in &sets {
-            if !client.is_referenced(set)? {
+        for address in addresses {
+            if !client.is_referenced(gate_set(address))? {
                 return Ok(false);
             }
         }

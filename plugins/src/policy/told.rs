@@ -60,7 +60,8 @@ pub(super) fn addresses(result: &AddResult, ifname: &str) -> Result<BTreeSet<IpA
         entry.is_some_and(|entry| entry.name == ifname && !entry.sandbox.is_empty())
     };
     let ours = result.ips.iter().filter(|ip| ip.interface.is_none_or(is_ours));
-    let addresses: BTreeSet<IpAddr> = ours.map(|ip| ip.address.ip()).collect();
+    let mut addresses = BTreeSet::new();
+    addresses.extend(ours.map(|ip| ip.address.ip()));
     if addresses.is_empty() {
         return Err(Error::Config(format!(
             "prevResult: it has no address of interface {ifname:?}"

@@ -78,7 +78,7 @@ impl Store {
     }
 
     /// The containers of a network that are not among those with a valid attachment.
-    pub(super) fn garbage(&self, network: &str, valid: &BTreeSet<Key>) -> Vec<String> {
+    pub(super) fn garbage(&self, network: &str, valid: &[Key]) -> Vec<String> {
         let of_network = self.held.values().filter(|it| it.network == network);
         let invalid = of_network.filter(|it| !valid.contains(&it.key()));
         invalid.map(|it| it.container_id.clone()).collect()

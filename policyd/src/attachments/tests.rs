@@ -175,7 +175,7 @@ async fn only_what_is_of_the_network_and_invalid_is_collected() {
     scene.seen();
     // What the plugin wrote by itself is collected, too.
     scene.files().put(&attachment("c4", "10.0.0.4")).unwrap();
-    let valid = [key("c1", "eth0"), key("c3", "eth0")].into();
+    let valid = vec![key("c1", "eth0"), key("c3", "eth0")];
     assert_eq!(scene.ask(Told::Gc { network: "net".into(), valid }).await, Answer::Done {});
     assert_eq!(scene.seen(), ["attach c4", "detach c2", "detach c4"]);
     assert_eq!(scene.ids(), ["c1", "c3"]);

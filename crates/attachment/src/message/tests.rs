@@ -20,7 +20,7 @@ fn a_request_is_one_line_and_reads_back() {
         Request::Attach(attachment()),
         Request::Detach(key.clone()),
         Request::Check { key: key.clone(), addresses: attachment().addresses },
-        Request::Gc { network: "net".into(), valid: [key].into() },
+        Request::Gc { network: "net".into(), valid: vec![key] },
         Request::Status {},
     ] {
         let line = request.encode();
