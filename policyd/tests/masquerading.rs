@@ -17,7 +17,7 @@ until_chains() {
     while [ "$(count)" != "$1" ] && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
 }
 run() {
-    "$policyd" --manifests "$folder/manifests" --node-name n --listen off --gate off \
+    "$policyd" --manifests "$folder/manifests" --node-name n --listen off --gate off --run-dir "$folder/run" \
         --masquerade-config "$folder/config" "$@" &
     pid=$!
 }
