@@ -99,7 +99,12 @@ impl<'a> Fields<'a> {
     /// The JSON path of member `key`.
     #[must_use]
     pub fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        match (self.path.is_empty(), key) {
+            // A path that ends in nothing would name the object that holds it.
+            (_, "") => format!("{}[\"\"]", self.path),
+            (true, _) => key.to_owned(),
+            (false, _) => format!("{}.{key}", self.path),
+        }
     }
 
     /// Records that the value at `key` is wrong.

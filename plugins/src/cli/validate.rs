@@ -207,6 +207,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_without_a_name_has_a_place() {
+        let text = r#"{"name":"n","type":"loopback","":1,"dns":{}}"#;
+        assert_eq!(told(text), [r#"warning: [""]: unknown key (ignored)"#]);
+    }
+
+    #[test]
     fn what_is_no_configuration_is_told() {
         assert_eq!(told("[]"), [".: expected an object"]);
         assert_eq!(
