@@ -16,17 +16,20 @@ use crate::attachments::Request;
 use crate::dataplane::Dataplane;
 use crate::index::Index;
 use crate::iptables::Settings;
+use crate::plan::HostInterface;
 use crate::source::{Change, Event, Node};
 
 mod drift;
 mod flows;
 mod status;
+mod survey;
 mod waiting;
 mod work;
 
 use drift::Drift;
 use flows::Flows;
 pub use status::{Readiness, Status};
+use survey::{Links, Wanted};
 use waiting::Waiting;
 use work::{Done, Job, Work};
 
@@ -79,6 +82,7 @@ pub async fn run<R: Runner + Send + 'static>(
     loop {
         agent.start_work();
         agent.start_look_at_flows();
+        let wake = agent.next_due().saturating_duration_since(Instant::now());
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => agent.take_in(event, &mut events),
@@ -89,6 +93,8 @@ pub async fn run<R: Runner + Send + 'static>(
             done = agent.work.finished() => agent.finish(done),
             step = agent.flows.finished() => agent.see_flows(step),
             changes = agent.drift.changed() => agent.drift.hear(changes),
+            changes = agent.links.changed() => agent.links.hear(&changes),
+            () = time::sleep(wake) => {}
             _ = heartbeat.tick() => agent.status.beat(),
             _ = shutdown.changed() => break,
         }
@@ -105,6 +111,7 @@ struct Agent<R> {
     work: Work<R>,
     drift: Drift,
     flows: Flows,
+    links: Links,
     waiting: Waiting,
     status: Arc<Status>,
     /// What the kernel holds is not what it was left as, or not known.
@@ -152,6 +159,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             work: Work::new(dataplane),
             drift: Drift::new(),
             flows,
+            links: Links::new(),
             waiting: Waiting::default(),
             status,
             is_astray: true,
@@ -240,6 +248,11 @@ impl<R: Runner + Send + 'static> Agent<R> {
             return;
         }
         let changes = self.index.take_changes();
+        if !self.links.is_surveyed() {
+            // What the kernel holds may name interfaces that only the links can tell.
+            self.links.begin();
+            return self.work.start(Job::Survey(self.survey()), None);
+        }
         if !self.waiting.is_empty() {
             self.waiting.begin(&self.index);
         }
@@ -255,15 +268,49 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if !changes.is_empty() {
             let endpoints: BTreeMap<_, _> =
                 self.index.endpoints().map(|(key, it)| (key.clone(), it.clone())).collect();
+            if changes.endpoints.values().flatten().any(|it| it.interface.is_none()) {
+                self.links.look_again();
+            }
             let started = self.waiting_since.take();
             return self.work.start(Job::Apply(endpoints, changes), started);
         }
         // What came changed nothing here.
         self.waiting_since = None;
         self.waiting.end(true);
-        if self.drift.is_due() {
+        if self.drift.due() <= Instant::now() {
+            self.drift.begin();
             self.work.start(Job::Compare, None);
+        } else if self.links.due() <= Instant::now() {
+            self.links.begin();
+            self.work.start(Job::Survey(self.survey()), None);
         }
+    }
+
+    /// What the node's links shall be asked.
+    fn survey(&self) -> Wanted {
+        let (sought, told) = self.index.interfaces();
+        Wanted {
+            bridges: survey::bridges(self.index.endpoints().map(|(_, it)| it)),
+            gated: self.gated().unwrap_or_default(),
+            sought: sought.into_iter().map(|it| (it, self.links.found.get(&it).cloned())).collect(),
+            told,
+        }
+    }
+
+    fn see_links(&mut self, found: BTreeMap<IpAddr, HostInterface>) {
+        let (sought, _) = self.index.interfaces();
+        self.links.is_searching = sought.iter().any(|address| !found.contains_key(address));
+        self.index.find(&found);
+        self.links.found = found;
+    }
+
+    /// When there is something to do even if nothing happens. What is late has to wait for
+    /// something else, that will wake us.
+    fn next_due(&self) -> Instant {
+        let (now, latest) = (Instant::now(), Instant::now() + HEARTBEAT);
+        let times =
+            [self.next_try, self.flows.due(), Some(self.drift.due()), Some(self.links.due())];
+        times.into_iter().flatten().filter(|time| *time > now).min().unwrap_or(latest)
     }
 
     fn finish(&mut self, done: Done) {
@@ -284,6 +331,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
                     self.flows.look_again();
                 }
                 self.status.committed(&outcome, done.took, done.waited);
+                if let Some(found) = outcome.found {
+                    self.see_links(found);
+                }
             }
             Err(error) => {
                 self.is_astray = true;

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 
 use crate::attachment::Attachment;
 use crate::model::{Direction, Namespace, Pod, Policy};
-use crate::plan::{self, ChainKey, Changes, Endpoint, Lookup, Member, Plan, PolicyChain, SetKey};
+use crate::plan::{
+    self, ChainKey, Changes, Endpoint, HostInterface, Lookup, Member, Plan, PolicyChain, SetKey,
+};
 use crate::source::{Change, Event};
 
 mod endpoints;
@@ -108,6 +110,27 @@ impl Index {
     pub fn detach(&mut self, container_id: &str) {
         let pod = self.pods.binding(container_id).cloned();
         self.around(pod.as_deref(), |pods| pods.detach(container_id));
+    }
+
+    /// The addresses of endpoints of whose interface no attachment tells, and the interfaces that
+    /// attachments do tell of.
+    #[must_use]
+    pub fn interfaces(&self) -> (BTreeSet<IpAddr>, BTreeSet<String>) {
+        let told = self.pods.told_interfaces();
+        let endpoints = self.endpoints.planned().values();
+        let is_told =
+            |it: &Endpoint| it.interface.as_ref().is_some_and(|it| told.contains(&it.name));
+        let sought =
+            endpoints.filter(|it| !is_told(it)).flat_map(|it| it.addresses.iter().copied());
+        (sought.collect(), told)
+    }
+
+    /// Takes in behind which interfaces these addresses are, and that of no other that is known.
+    /// What an attachment tells counts more.
+    pub fn find(&mut self, found: &BTreeMap<IpAddr, HostInterface>) {
+        for uid in self.endpoints.find(found) {
+            self.endpoints.refresh_pod(&self.node, &self.pods, &uid);
+        }
     }
 
     /// What became of the plan since this was last asked.

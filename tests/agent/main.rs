@@ -3,4 +3,5 @@
 mod attachments;
 mod flows;
 mod folder;
+mod interfaces;
 mod node;

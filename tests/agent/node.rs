@@ -17,6 +17,7 @@ pub(crate) struct PolicedNode {
     pub(crate) node: Node,
     pub(crate) pods: BTreeMap<&'static str, (Pod, Vec<IpAddr>)>,
     policyd: Option<Daemon>,
+    is_bridged: bool,
 }
 
 fn policyd() -> PathBuf {
@@ -30,9 +31,20 @@ fn policyd() -> PathBuf {
 impl PolicedNode {
     /// A node with pods of the namespace `default`, and policyd running over their manifests.
     pub(crate) fn new(names: &[&'static str]) -> Self {
+        Self::with(names, false)
+    }
+
+    /// The same with the pods on one bridge, of a node that does not pass bridged frames to
+    /// iptables.
+    pub(crate) fn bridged(names: &[&'static str]) -> Self {
+        Self::with(names, true)
+    }
+
+    fn with(names: &[&'static str], is_bridged: bool) -> Self {
         let node = Node::with(Options { instant_dad: true });
+        node.sh("for it in /proc/sys/net/bridge/bridge-nf-call-*; do echo 0 > $it; done");
         fs::create_dir(node.home().join("manifests")).unwrap();
-        let mut policed = Self { node, pods: BTreeMap::new(), policyd: None };
+        let mut policed = Self { node, pods: BTreeMap::new(), policyd: None, is_bridged };
         for name in names {
             policed.add(name);
         }
@@ -44,7 +56,10 @@ impl PolicedNode {
         let pod = self.node.pod(name);
         pod.sh("ip link set lo up");
         let conf = self.conf();
-        let call = Call::new("ptp", "ADD").container(name).netns(&pod.path()).conf(&conf);
+        let call = Call::new(if self.is_bridged { "bridge" } else { "ptp" }, "ADD")
+            .container(name)
+            .netns(&pod.path())
+            .conf(&conf);
         let result = call.run(&self.node, &Suite::podwire()).ok();
         let addresses: Vec<IpAddr> = result["ips"]
             .as_array()
@@ -65,7 +80,8 @@ impl PolicedNode {
 
     /// The configuration of the pods' network.
     pub(crate) fn conf(&self) -> Value {
-        json!({"cniVersion": "1.0.0", "name": "net", "type": "ptp",
+        let plugin = if self.is_bridged { "bridge" } else { "ptp" };
+        json!({"cniVersion": "1.0.0", "name": "net", "type": plugin, "isGateway": true,
             "ipam": {"type": "host-local", "dataDir": self.node.data(),
                 "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
                 "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}})

@@ -126,21 +126,23 @@ impl Socket {
     }
 
     /// Has a bridge of the calling thread's namespace pass what goes from port to port to iptables,
-    /// or no longer.
+    /// or no longer. Nothing is changed where it is so already.
     ///
     /// # Errors
     /// [`Error::NoBridgeNetfilter`] where nothing would come of it; [`Error`].
     pub fn set_bridge_filtering(
         &mut self,
-        index: u32,
-        name: &str,
+        bridge: &Link,
         filtering: BridgeFiltering,
     ) -> Result<(), Error> {
         // The bridge takes the option also while the module that would act on it is not loaded.
         if !Path::new(BRIDGE_NETFILTER).exists() {
-            return Err(Error::NoBridgeNetfilter { bridge: name.into() });
+            return Err(Error::NoBridgeNetfilter { bridge: bridge.name.clone() });
         }
-        self.execute(&[Request::set_bridge_filtering(index, name, filtering)])
+        if bridge.filtering == Some(filtering) {
+            return Ok(());
+        }
+        self.execute(&[Request::set_bridge_filtering(bridge.index, &bridge.name, filtering)])
     }
 
     /// Both links by index, in one exchange.

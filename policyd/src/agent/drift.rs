@@ -73,15 +73,15 @@ impl Drift {
         self.heard.retain(|port| !process_ids.contains(port));
     }
 
-    /// Whether it is time to compare; then it is no more.
-    pub(super) fn is_due(&mut self) -> bool {
-        let since = self.compared.elapsed();
+    /// When it is time to compare.
+    pub(super) fn due(&self) -> Instant {
         let is_suspected = self.missed || !self.heard.is_empty();
-        if since < if is_suspected { LEAST_PAUSE } else { LONGEST_PAUSE } {
-            return false;
-        }
+        self.compared + if is_suspected { LEAST_PAUSE } else { LONGEST_PAUSE }
+    }
+
+    /// A comparison begins.
+    pub(super) fn begin(&mut self) {
         (self.missed, self.compared) = (false, Instant::now());
         self.heard.clear();
-        true
     }
 }

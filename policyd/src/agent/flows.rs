@@ -58,6 +58,11 @@ impl Flows {
         (self.due, self.is_first) = (Some(Instant::now()), true);
     }
 
+    /// When the next look is due, if one is.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
     /// Begins a look, when it is time. `isolated` are the addresses of endpoints that policies
     /// isolate.
     pub(super) fn start(&mut self, isolated: impl FnOnce() -> HashSet<IpAddr>) {

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use runner::Runner;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::survey::{Wanted, bridges, filter_bridges, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error};
 use crate::iptables::Settings;
-use crate::plan::{Changes, Endpoint, Plan};
+use crate::plan::{Changes, Endpoint, HostInterface, Plan};
 
 /// One piece of work.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) enum Job {
     Apply(BTreeMap<String, Endpoint>, Changes),
     /// Look whether it is still what it was left as.
     Compare,
+    /// See to bridges, and find interfaces.
+    Survey(Wanted),
 }
 
 /// What came of it.
@@ -27,6 +31,8 @@ pub(super) enum Job {
 pub(super) struct Outcome {
     pub(super) differences: Vec<Difference>,
     pub(super) counts: Counts,
+    /// Where a survey found endpoints.
+    pub(super) found: Option<BTreeMap<IpAddr, HostInterface>>,
     /// Whether what is enforced may have changed.
     pub(super) is_commit: bool,
 }
@@ -93,14 +99,21 @@ impl<R: Runner + Send + 'static> Work<R> {
 
 fn carry_out<R: Runner>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outcome, Error> {
     let mut differences = Vec::new();
+    let mut found = None;
     match job {
         Job::Adopt(settings, plan) => {
             dataplane.set_settings(settings.clone());
             dataplane.adopt(plan)?;
+            filter_bridges(&bridges(plan.endpoints.values()))?;
         }
-        Job::Apply(endpoints, changes) => dataplane.apply(endpoints, changes)?,
+        Job::Apply(endpoints, changes) => {
+            dataplane.apply(endpoints, changes)?;
+            // Only after the rules: loading those for bridge ports loads what else may be missing.
+            filter_bridges(&bridges(changes.endpoints.values().flatten()))?;
+        }
         Job::Compare => differences = dataplane.differences()?,
+        Job::Survey(wanted) => found = Some(survey(wanted)?),
     }
-    let is_commit = !matches!(job, Job::Compare);
-    Ok(Outcome { differences, counts: dataplane.counts(), is_commit })
+    let is_commit = matches!(job, Job::Adopt(..) | Job::Apply(..));
+    Ok(Outcome { differences, counts: dataplane.counts(), found, is_commit })
 }

@@ -14,6 +14,8 @@ pub(super) struct Endpoints {
     planned: BTreeMap<String, Endpoint>,
     planned_addresses: HashMap<IpAddr, String>,
     dirty: BTreeSet<String>,
+    /// Interfaces that no attachment tells of.
+    found: BTreeMap<IpAddr, HostInterface>,
 }
 
 /// What is known of an endpoint, whatever the policies say.
@@ -37,7 +39,7 @@ struct Rank {
 impl Endpoints {
     /// Looks again at a pod. Its labels are none of the facts, but other policies may select it.
     pub(super) fn refresh_pod(&mut self, node: &str, pods: &Pods, uid: &str) {
-        self.put(uid, facts_of_pod(node, pods, uid));
+        self.put(uid, facts_of_pod(node, pods, uid, &self.found));
         if self.facts.contains_key(uid) {
             self.dirty.insert(uid.to_owned());
         }
@@ -78,6 +80,16 @@ impl Endpoints {
             self.mark_claimants(*address);
         }
         self.dirty.insert(key.to_owned());
+    }
+
+    /// Replaces what was found of interfaces, and tells whose may be another now.
+    pub(super) fn find(&mut self, found: &BTreeMap<IpAddr, HostInterface>) -> BTreeSet<String> {
+        let addresses = self.found.keys().chain(found.keys());
+        let changed = addresses.filter(|address| self.found.get(address) != found.get(address));
+        let claimants = changed.filter_map(|address| self.claims.get(address)).flatten();
+        let claimants = claimants.filter(|key| !key.starts_with(CONTAINER)).cloned().collect();
+        self.found.clone_from(found);
+        claimants
     }
 
     fn mark_claimants(&mut self, address: IpAddr) {
@@ -151,7 +163,12 @@ fn facts_of_container(attachment: &Attachment) -> Facts {
     }
 }
 
-fn facts_of_pod(node: &str, pods: &Pods, uid: &str) -> Option<Facts> {
+fn facts_of_pod(
+    node: &str,
+    pods: &Pods,
+    uid: &str,
+    found: &BTreeMap<IpAddr, HostInterface>,
+) -> Option<Facts> {
     let view = pods.view(uid, node).filter(|view| view.is_of_this_node)?;
     if view.addresses.is_empty() {
         return None;
@@ -162,10 +179,12 @@ fn facts_of_pod(node: &str, pods: &Pods, uid: &str) -> Option<Facts> {
         is_staying: !view.pod.terminating,
         created: view.pod.created,
     };
+    let told = attachments().find_map(|attachment| attachment.interface.clone());
+    let found = || view.addresses.iter().find_map(|address| found.get(address)).cloned();
     Some(Facts {
         label: view.pod.name.to_string(),
+        interface: told.or_else(found),
         addresses: view.addresses,
-        interface: attachments().find_map(|attachment| attachment.interface.clone()),
         rank,
     })
 }

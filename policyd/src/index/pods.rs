@@ -143,6 +143,12 @@ impl Pods {
         bound.filter_map(|(id, _)| self.attachments.get(id))
     }
 
+    /// The interfaces that attachments tell of.
+    pub(super) fn told_interfaces(&self) -> BTreeSet<String> {
+        let interfaces = self.attachments.values().filter_map(|it| it.interface.as_ref());
+        interfaces.map(|it| it.name.clone()).collect()
+    }
+
     /// Attachments of containers that are no pods.
     pub(super) fn plain_containers(&self) -> impl Iterator<Item = &Attachment> {
         let is_plain = |pod: &PodReference| pod.uid.is_none();

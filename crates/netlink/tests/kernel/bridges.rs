@@ -49,15 +49,17 @@ fn ping(address: &str) {
 #[test]
 fn what_a_bridge_passes_to_iptables_is_set_and_read() {
     let (netns, mut host, bridge) = host();
-    let filtering = |host: &mut Socket| host.link_by_name("br0").unwrap().unwrap().filtering;
+    let link = |host: &mut Socket, name| host.link_by_name(name).unwrap().unwrap();
     assert_eq!(bridge.filtering, Some(BridgeFiltering::default()));
     let _entered = netns.enter().unwrap();
     for wanted in [IPV6, ALL, BridgeFiltering::default()] {
-        host.set_bridge_filtering(bridge.index, "br0", wanted).unwrap();
-        assert_eq!(filtering(&mut host), Some(wanted));
+        let before = link(&mut host, "br0");
+        host.set_bridge_filtering(&before, wanted).unwrap();
+        assert_eq!(link(&mut host, "br0").filtering, Some(wanted));
     }
-    assert_eq!(host.link_by_name("lo").unwrap().unwrap().filtering, None);
-    let error = host.set_bridge_filtering(1, "lo", ALL).unwrap_err().to_string();
+    let lo = link(&mut host, "lo");
+    assert_eq!(lo.filtering, None);
+    let error = host.set_bridge_filtering(&lo, ALL).unwrap_err().to_string();
     assert!(error.starts_with("cannot have bridge \"lo\" pass packets to iptables"), "{error}");
 }
 
@@ -85,9 +87,9 @@ fn bridged_packets_pass_iptables_when_they_are_told_to() {
         })
     };
     assert_eq!(seen(), [false, false]);
-    host.set_bridge_filtering(bridge.index, "br0", IPV6).unwrap();
+    host.set_bridge_filtering(&bridge, IPV6).unwrap();
     assert_eq!(seen(), [false, true]);
-    host.set_bridge_filtering(bridge.index, "br0", ALL).unwrap();
+    host.set_bridge_filtering(&bridge, ALL).unwrap();
     assert_eq!(seen(), [true, true]);
 }
 
@@ -102,7 +104,7 @@ fn a_missing_module_is_told() {
         // Stands for a kernel without the module: it cannot be unloaded for one test.
         let (hidden, none) = ("/proc/sys/net/bridge", MsFlags::empty());
         mount(Some("none"), hidden, Some("tmpfs"), none, None::<&str>).unwrap();
-        let error = host.set_bridge_filtering(bridge.index, "br0", ALL).unwrap_err();
+        let error = host.set_bridge_filtering(&bridge, ALL).unwrap_err();
         assert!(matches!(&error, Error::NoBridgeNetfilter { bridge } if bridge == "br0"));
         assert!(error.to_string().contains("is module br_netfilter loaded?"), "{error}");
         host.link_by_name("br0").unwrap().unwrap().filtering

@@ -1,0 +1,195 @@
+//! What the node's links say of pods: which bridges have to show their frames to iptables, and
+//! where pods are that nobody told of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use netlink::{
+    BridgeFiltering, Error, Event, HostInterfaces, Link, LinkChange, LinkChanges, Socket,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::plan::{Endpoint, HostInterface};
+
+/// The links are not looked at more often, however often they change.
+const LEAST_PAUSE: Duration = Duration::from_millis(200);
+/// As long as some pod has not been found: the kernel learns where it is when it speaks.
+const SEARCH_PAUSE: Duration = Duration::from_secs(5);
+/// Addresses of bridges are not told of.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// The kinds of links that one pod alone is behind; by any other come packets of many.
+const KINDS_OF_PODS: [&str; 2] = ["veth", "tun"];
+
+/// What is looked for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    /// Bridges that endpoints are ports of.
+    pub(super) bridges: BTreeSet<String>,
+    /// A bridge with an address in one of these is one of pods too.
+    pub(super) gated: Vec<IpNetwork>,
+    /// Addresses of endpoints whose interface nobody told, with where they were found before.
+    pub(super) sought: BTreeMap<IpAddr, Option<HostInterface>>,
+    /// Interfaces of endpoints that were told: whoever claims by his packets to be behind one of
+    /// them is not believed.
+    pub(super) told: BTreeSet<String>,
+}
+
+/// The bridges that these endpoints are ports of.
+pub(super) fn bridges<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> BTreeSet<String> {
+    endpoints.filter_map(|it| it.interface.as_ref()?.bridge.clone()).collect()
+}
+
+/// Has these bridges, those that there are, pass what goes from port to port to iptables.
+///
+/// # Errors
+/// [`Error`], of which [`Error::NoBridgeNetfilter`] says that the kernel cannot.
+pub(super) fn filter_bridges(bridges: &BTreeSet<String>) -> Result<(), Error> {
+    if bridges.is_empty() {
+        return Ok(());
+    }
+    let mut socket = Socket::open()?;
+    for name in bridges {
+        if let Some(bridge) = socket.link_by_name(name)? {
+            filter_bridge(&mut socket, &bridge)?;
+        }
+    }
+    Ok(())
+}
+
+fn filter_bridge(socket: &mut Socket, bridge: &Link) -> Result<(), Error> {
+    let both = BridgeFiltering { ipv4: true, ipv6: true };
+    let done = socket.set_bridge_filtering(bridge, both);
+    // It may have gone meanwhile.
+    if done.is_err() && socket.link_by_index(bridge.index)?.is_none() { Ok(()) } else { done }
+}
+
+/// Sees to the bridges, and finds where the sought addresses are.
+///
+/// # Errors
+/// [`Error`].
+pub(super) fn survey(wanted: &Wanted) -> Result<BTreeMap<IpAddr, HostInterface>, Error> {
+    let mut socket = Socket::open()?;
+    let links = socket.links()?;
+    let in_gated = |address: IpAddr| wanted.gated.iter().any(|range| range.contains(address));
+    let addresses = socket.addresses(0, "all links")?.into_iter();
+    let gating: BTreeSet<u32> =
+        addresses.filter(|it| in_gated(it.cidr.ip())).map(|it| it.link).collect();
+    let is_bridge = |link: &&Link| link.kind == "bridge";
+    let is_wanted =
+        |link: &&Link| wanted.bridges.contains(&link.name) || gating.contains(&link.index);
+    for bridge in links.iter().filter(is_bridge).filter(is_wanted) {
+        filter_bridge(&mut socket, bridge)?;
+    }
+    if wanted.sought.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    Ok(find(wanted, &links, &socket.host_interfaces()?))
+}
+
+/// Where the sought addresses are. Once found, an address stays where it is for as long as its link
+/// does, since the kernel's neighbours and forwarding databases follow whatever is sent.
+fn find(
+    wanted: &Wanted,
+    links: &[Link],
+    heard: &HostInterfaces,
+) -> BTreeMap<IpAddr, HostInterface> {
+    let name = |index: u32| links.iter().find(|it| it.index == index).map(|it| it.name.clone());
+    let now: BTreeMap<&str, &Link> = links.iter().map(|it| (it.name.as_str(), it)).collect();
+    let is_there = |it: &HostInterface| {
+        let link = now.get(it.name.as_str());
+        link.is_some_and(|link| link.controller.and_then(name) == it.bridge)
+    };
+    let hear = |address: IpAddr| {
+        let found = heard.of(address)?;
+        let is_of_pod =
+            now.get(found.name.as_str()).is_some_and(|it| KINDS_OF_PODS.contains(&&*it.kind));
+        let bridge = found.bridge.and_then(name);
+        let is_told = wanted.told.contains(&found.name);
+        (is_of_pod && !is_told).then_some(HostInterface { name: found.name, bridge })
+    };
+    let found = wanted.sought.iter().filter_map(|(address, before)| {
+        let before = before.clone().filter(is_there);
+        Some((*address, before.or_else(|| hear(*address))?))
+    });
+    found.collect()
+}
+
+/// Says when it is time for a survey.
+#[derive(Debug)]
+pub(super) struct Links {
+    changes: Option<AsyncFd<LinkChanges>>,
+    has_changed: bool,
+    last: Option<Instant>,
+    /// Where the last survey found endpoints.
+    pub(super) found: BTreeMap<IpAddr, HostInterface>,
+    /// Whether there are endpoints that it did not find.
+    pub(super) is_searching: bool,
+}
+
+impl Links {
+    pub(super) fn new() -> Self {
+        #[expect(
+            deprecated,
+            reason = "the new way is unsafe: this type keeps its descriptor open for as long as it lives"
+        )]
+        let register = |changes| AsyncFd::with_interest(changes, Interest::READABLE);
+        let changes = LinkChanges::open().map_err(io::Error::other).and_then(register);
+        let changes = changes
+            .inspect_err(|error| {
+                tracing::warn!(%error, "changes of links are not told by the kernel; they are looked for once a minute");
+            })
+            .ok();
+        Self { changes, has_changed: true, last: None, found: BTreeMap::new(), is_searching: false }
+    }
+
+    /// Waits until a link came, changed or went.
+    pub(super) async fn changed(&mut self) -> Vec<Event<LinkChange>> {
+        let Some(changes) = &mut self.changes else { return pending().await };
+        loop {
+            let Ok(mut ready) = changes.readable_mut().await else { return pending().await };
+            match ready.get_inner_mut().receive() {
+                Ok(Some(events)) => return events,
+                Ok(None) => ready.clear_ready(),
+                Err(error) => {
+                    tracing::warn!(%error, "changes of links cannot be heard of");
+                    ready.clear_ready();
+                    return vec![Event::Missed];
+                }
+            }
+        }
+    }
+
+    /// Whether there was a survey.
+    pub(super) const fn is_surveyed(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// An endpoint came that nobody has looked for.
+    pub(super) const fn look_again(&mut self) {
+        self.has_changed = true;
+    }
+
+    pub(super) fn hear(&mut self, events: &[Event<LinkChange>]) {
+        self.has_changed |= !events.is_empty();
+    }
+
+    /// When the next survey is due.
+    pub(super) fn due(&self) -> Instant {
+        let Some(last) = self.last else { return Instant::now() };
+        last + match (self.has_changed, self.is_searching) {
+            (true, _) => LEAST_PAUSE,
+            (false, true) => SEARCH_PAUSE,
+            (false, false) => LONGEST_PAUSE,
+        }
+    }
+
+    /// A survey begins.
+    pub(super) fn begin(&mut self) {
+        (self.has_changed, self.last) = (false, Some(Instant::now()));
+    }
+}
