@@ -18,14 +18,19 @@ use crate::index::Index;
 use crate::iptables::Settings;
 use crate::source::{Change, Event, Node};
 
+mod bucket;
 mod drift;
 mod flows;
+mod problems;
 mod status;
+#[cfg(test)]
+mod tests;
 mod waiting;
 mod work;
 
 use drift::Drift;
 use flows::Flows;
+use problems::Problems;
 pub use status::{Readiness, Status};
 use waiting::Waiting;
 use work::{Done, Job, Work};
@@ -106,6 +111,7 @@ struct Agent<R> {
     drift: Drift,
     flows: Flows,
     waiting: Waiting,
+    problems: Problems,
     status: Arc<Status>,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
@@ -146,6 +152,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         let flows = Flows::new(config.settings.marks.cut);
         Self {
             index: Index::new(&config.node),
+            problems: Problems::new(&config.node),
             config,
             synced: Synced::default(),
             node: None,
@@ -164,19 +171,20 @@ impl<R: Runner + Send + 'static> Agent<R> {
     /// Takes in an event, and those that have come with it.
     fn take_in(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
         self.waiting_since.get_or_insert_with(Instant::now);
-        let mut next = Some(first);
-        for _ in 0..MOST_EVENTS_AT_ONCE {
-            let Some(event) = next else { break };
-            self.synced.note(&event);
-            if let Event::Node(node) = &event {
-                self.see_node(node.clone());
-            }
-            self.index.apply(event);
-            next = events.try_recv().ok();
+        self.take(first);
+        for _ in 1..MOST_EVENTS_AT_ONCE {
+            let Ok(event) = events.try_recv() else { return };
+            self.take(event);
         }
-        if let Some(event) = next {
-            self.index.apply(event);
+    }
+
+    fn take(&mut self, event: Event) {
+        self.synced.note(&event);
+        self.problems.see(&event, &self.status.metrics);
+        if let Event::Node(node) = &event {
+            self.see_node(node.clone());
         }
+        self.index.apply(event);
     }
 
     /// Takes in what the CNI plugin wants. Its answer comes with a commit, but that about the status.
