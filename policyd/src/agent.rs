@@ -257,10 +257,14 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 Err(reason) => return self.status.set_unready(Readiness::NoGate(reason)),
             };
             self.is_astray = false;
+            self.status.metrics.drops.know(self.index.endpoints());
             let started = self.waiting_since.take();
             return self.work.start(Job::Adopt(settings, Box::new(self.index.plan())), started);
         }
         if !changes.is_empty() {
+            if !changes.endpoints.is_empty() {
+                self.status.metrics.drops.know(self.index.endpoints());
+            }
             let endpoints: BTreeMap<_, _> =
                 self.index.endpoints().map(|(key, it)| (key.clone(), it.clone())).collect();
             let started = self.waiting_since.take();

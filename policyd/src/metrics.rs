@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::dataplane::Counts;
+use crate::drops::Drops;
 
 /// Counters and gauges of the agent.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Metrics {
     pub drift_repairs: Counter,
     /// Flows that were cut as policies no longer allow them.
     pub flows_cut: Counter,
+    /// Packets that the kernel dropped.
+    pub(crate) drops: Drops,
 }
 
 impl Metrics {
@@ -79,6 +82,8 @@ impl Metrics {
             "Established flows that were cut as policies no longer allow them",
             flows_cut.clone(),
         );
+        let drops = Drops::default();
+        drops.register(&mut registry);
         Self {
             registry,
             chains,
@@ -92,6 +97,7 @@ impl Metrics {
             apply_failures,
             drift_repairs,
             flows_cut,
+            drops,
         }
     }
 
