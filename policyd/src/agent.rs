@@ -19,15 +19,20 @@ use crate::iptables::Settings;
 use crate::plan::HostInterface;
 use crate::source::{Change, Event, Node};
 
+mod bucket;
 mod drift;
 mod flows;
+mod problems;
 mod status;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod waiting;
 mod work;
 
 use drift::Drift;
 use flows::Flows;
+use problems::Problems;
 pub use status::{Readiness, Status};
 use survey::{Links, Wanted};
 use waiting::Waiting;
@@ -113,6 +118,7 @@ struct Agent<R> {
     flows: Flows,
     links: Links,
     waiting: Waiting,
+    problems: Problems,
     status: Arc<Status>,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
@@ -153,6 +159,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         let flows = Flows::new(config.settings.marks.cut);
         Self {
             index: Index::new(&config.node),
+            problems: Problems::new(&config.node),
             config,
             synced: Synced::default(),
             node: None,
@@ -172,19 +179,20 @@ impl<R: Runner + Send + 'static> Agent<R> {
     /// Takes in an event, and those that have come with it.
     fn take_in(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
         self.waiting_since.get_or_insert_with(Instant::now);
-        let mut next = Some(first);
-        for _ in 0..MOST_EVENTS_AT_ONCE {
-            let Some(event) = next else { break };
-            self.synced.note(&event);
-            if let Event::Node(node) = &event {
-                self.see_node(node.clone());
-            }
-            self.index.apply(event);
-            next = events.try_recv().ok();
+        self.take(first);
+        for _ in 1..MOST_EVENTS_AT_ONCE {
+            let Ok(event) = events.try_recv() else { return };
+            self.take(event);
         }
-        if let Some(event) = next {
-            self.index.apply(event);
+    }
+
+    fn take(&mut self, event: Event) {
+        self.synced.note(&event);
+        self.problems.see(&event, &self.status.metrics);
+        if let Event::Node(node) = &event {
+            self.see_node(node.clone());
         }
+        self.index.apply(event);
     }
 
     /// Takes in what the CNI plugin wants. Its answer comes with a commit, but that about the status.
@@ -262,10 +270,14 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 Err(reason) => return self.status.set_unready(Readiness::NoGate(reason)),
             };
             self.is_astray = false;
+            self.status.metrics.drops.know(self.index.endpoints());
             let started = self.waiting_since.take();
             return self.work.start(Job::Adopt(settings, Box::new(self.index.plan())), started);
         }
         if !changes.is_empty() {
+            if !changes.endpoints.is_empty() {
+                self.status.metrics.drops.know(self.index.endpoints());
+            }
             let endpoints: BTreeMap<_, _> =
                 self.index.endpoints().map(|(key, it)| (key.clone(), it.clone())).collect();
             if changes.endpoints.values().flatten().any(|it| it.interface.is_none()) {

@@ -12,18 +12,26 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use runner::Runner;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::agent::{Readiness, Status};
+use crate::drops::Reader;
 
+const METRICS: &str = "/metrics";
 /// As many are answered at once; more wait.
 const MOST_CONNECTIONS: usize = 32;
 /// For so long a client may take to ask.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers until the listener fails for good.
-pub async fn serve(listener: TcpListener, status: Arc<Status>) {
+pub async fn serve<R: Runner + Send + 'static>(
+    listener: TcpListener,
+    status: Arc<Status>,
+    counters: Reader<R>,
+) {
+    let counters = Arc::new(counters);
     let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
@@ -36,11 +44,16 @@ pub async fn serve(listener: TcpListener, status: Arc<Status>) {
                 continue;
             }
         };
-        let status = Arc::clone(&status);
+        let (status, counters) = (Arc::clone(&status), Arc::clone(&counters));
         tokio::spawn(async move {
-            let answer = service_fn(|request| {
-                let answer = answer(&request, &status);
-                async move { Ok::<_, Infallible>(answer) }
+            let answer = service_fn(|request: Request<Incoming>| {
+                let (status, counters) = (Arc::clone(&status), Arc::clone(&counters));
+                async move {
+                    if request.uri().path() == METRICS {
+                        counters.refresh(Arc::clone(&status.metrics)).await;
+                    }
+                    Ok::<_, Infallible>(answer(&request, &status))
+                }
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -86,7 +99,7 @@ fn answer(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>>
             };
             (code, "text/plain", text)
         }
-        "/metrics" => {
+        METRICS => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             (StatusCode::OK, kind, status.metrics.text())
         }

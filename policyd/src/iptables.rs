@@ -24,6 +24,7 @@ mod policy;
 mod sets;
 
 pub use endpoint::endpoint_chains;
+pub(crate) use endpoint::name as endpoint_chain_name;
 pub use hooks::{Hook, dispatch, hooks};
 pub use policy::policy_chain;
 pub use sets::{bound_set, members, programmed_set, set};
@@ -35,8 +36,8 @@ pub const SET_PREFIX: &str = "podwire-";
 
 /// Chains that stand alone.
 const ALLOW: &str = "PODWIRE-ALLOW";
-const FORGED: &str = "PODWIRE-FORGED";
-const GATE: &str = "PODWIRE-GATE";
+pub(crate) const FORGED: &str = "PODWIRE-FORGED";
+pub(crate) const GATE: &str = "PODWIRE-GATE";
 const UNBOUND: &str = "PODWIRE-UNBOUND";
 
 /// A family of addresses: each has tables and sets of its own.

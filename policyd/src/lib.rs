@@ -9,6 +9,7 @@ pub mod agent;
 pub mod attachment;
 pub mod attachments;
 pub mod dataplane;
+pub mod drops;
 pub mod evaluate;
 pub mod explain;
 pub mod health;

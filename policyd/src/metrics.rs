@@ -9,6 +9,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::dataplane::Counts;
+use crate::drops::Drops;
 
 /// Counters and gauges of the agent.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Metrics {
     rules: Gauge,
     sets: Gauge,
     members: Gauge,
+    rejected_policies: Gauge,
+    defective_pods: Gauge,
     apply_seconds: Histogram,
     event_to_kernel_seconds: Histogram,
     /// Writes that failed.
@@ -26,6 +29,8 @@ pub struct Metrics {
     pub drift_repairs: Counter,
     /// Flows that were cut as policies no longer allow them.
     pub flows_cut: Counter,
+    /// Packets that the kernel dropped.
+    pub(crate) drops: Drops,
 }
 
 impl Metrics {
@@ -42,6 +47,12 @@ impl Metrics {
         let rules = gauge("rules", "Rules in the kernel, of both families");
         let sets = gauge("sets", "Sets in the kernel, of both families");
         let members = gauge("set_members", "Members of all sets in the kernel");
+        let rejected_policies = gauge(
+            "rejected_policies",
+            "NetworkPolicies with something wrong in them, which allows nothing",
+        );
+        let defective_pods =
+            gauge("defective_pods", "Pods of this node with an address or a port that is none");
         // From a millisecond to half a minute.
         let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
         let (apply_seconds, event_to_kernel_seconds) = (seconds(), seconds());
@@ -71,17 +82,22 @@ impl Metrics {
             "Established flows that were cut as policies no longer allow them",
             flows_cut.clone(),
         );
+        let drops = Drops::default();
+        drops.register(&mut registry);
         Self {
             registry,
             chains,
             rules,
             sets,
             members,
+            rejected_policies,
+            defective_pods,
             apply_seconds,
             event_to_kernel_seconds,
             apply_failures,
             drift_repairs,
             flows_cut,
+            drops,
         }
     }
 
@@ -94,10 +110,12 @@ impl Metrics {
         text
     }
 
+    pub(crate) fn found_problems(&self, policies: usize, pods: usize) {
+        set(&self.rejected_policies, policies);
+        set(&self.defective_pods, pods);
+    }
+
     pub(crate) fn committed(&self, counts: &Counts, took: Duration, waited: Option<Duration>) {
-        let set = |gauge: &Gauge, count: usize| {
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        };
         set(&self.chains, counts.chains);
         set(&self.rules, counts.rules);
         set(&self.sets, counts.sets);
@@ -107,6 +125,10 @@ impl Metrics {
             self.event_to_kernel_seconds.observe(waited.as_secs_f64());
         }
     }
+}
+
+fn set(gauge: &Gauge, count: usize) {
+    gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
 }
 
 impl Default for Metrics {

@@ -11,6 +11,7 @@ use policyd::agent::{self, Config, Inputs, Status};
 use policyd::attachments::{Places, Server};
 use policyd::chain;
 use policyd::dataplane::{Dataplane, Programs};
+use policyd::drops::Reader;
 use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
@@ -75,7 +76,8 @@ async fn serve(options: Run) -> Result<(), Failure> {
         let listener = TcpListener::bind(address).await.map_err(|error| {
             format!("cannot listen on {address} for health checks: {error} (see --listen)")
         })?;
-        tokio::spawn(health::serve(listener, Arc::clone(&status)));
+        let counters = Reader::new(programs(), families());
+        tokio::spawn(health::serve(listener, Arc::clone(&status), counters));
     }
     let masquerade = options.masquerade.agent(programs());
     if options.masquerade.masquerade {

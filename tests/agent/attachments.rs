@@ -71,6 +71,12 @@ fn an_attached_pod_has_its_rules_when_the_plugin_answers_and_none_when_it_is_gon
         must_reach(&pod, node.space("other"), &other.to_string());
     }
     call(&node, "CHECK", &pod, &policy);
+    // IPv4 has a reverse path filter, which may be on.
+    pod.sh(&format!(
+        "ip -6 address add 2001:db8::1/128 dev eth0 nodad; ping -c 3 -i 0.2 -W 1 -I 2001:db8::1 {} || true",
+        other[1]
+    ));
+    assert!(node.metric("policyd_forged_sources_total") >= 3);
     call(&node, "DEL", &pod, &policy);
     assert!(!members(&node, "podwire-4-bound").contains(&addresses[0]));
     assert!(!members(&node, "podwire-4-programmed").contains(&addresses[0]));

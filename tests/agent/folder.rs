@@ -108,3 +108,26 @@ fn a_bad_manifest_leaves_everything_as_it_was() {
     assert_eq!(node.rules(), before);
     node.clean_up();
 }
+
+#[test]
+fn what_is_wrong_with_a_policy_is_counted_and_told_once_and_isolates() {
+    let node = PolicedNode::new(&["a", "b"]);
+    assert_eq!(node.metric("policyd_rejected_policies"), 0);
+    let mut wrong = deny_all("wrong");
+    wrong["spec"]["ingress"] = json!([{"from": [{"ipBlock": {"cidr": "nowhere"}}]}]);
+    node.write("wrong", &wrong);
+    node.wait("the gauge", |it| it.metric("policyd_rejected_policies") == 1);
+    node.wait("isolation", |it| has_chain(it, "PODWIRE-TO-"));
+    reaches(&node, "a", "b", false);
+    // Another change of the same object says nothing new.
+    wrong["metadata"]["labels"] = json!({"a": "b"});
+    wrong["spec"]["podSelector"] = json!({"matchLabels": {"app": "b"}});
+    node.write("wrong", &wrong);
+    node.wait("less isolation", |it| it.rules().matches(":PODWIRE-TO-").count() == 2);
+    let log = std::fs::read_to_string(node.node.home().join("policyd.log")).unwrap();
+    let told = "NetworkPolicy default/wrong: spec.ingress[0].from[0].ipBlock.cidr: \"nowhere\" is not a CIDR";
+    assert_eq!(log.matches(told).count(), 1, "{log}");
+    node.remove("wrong");
+    node.wait("the gauge", |it| it.metric("policyd_rejected_policies") == 0);
+    node.clean_up();
+}

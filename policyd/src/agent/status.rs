@@ -1,7 +1,7 @@
 //! What the agent shows of itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::work::Outcome;
@@ -31,7 +31,7 @@ pub struct Status {
     last_beat: AtomicU64,
     readiness: Mutex<Readiness>,
     /// Counters and gauges.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Status {
@@ -42,7 +42,7 @@ impl Status {
             started: Instant::now(),
             last_beat: AtomicU64::new(0),
             readiness: Mutex::new(Readiness::Syncing),
-            metrics,
+            metrics: Arc::new(metrics),
         }
     }
 

@@ -32,12 +32,17 @@ impl<R: Runner> Programs<R> {
 
     /// The process ids of the programs that ran since this was last asked: changes of the tables
     /// that come from them are our own.
-    pub(super) fn take_process_ids(&mut self) -> BTreeSet<u32> {
+    pub(crate) fn take_process_ids(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.process_ids)
     }
 
     pub(crate) fn saved_table(&mut self, family: Family, table: &str) -> Result<String, Error> {
         self.run(&self.iptables(family, "save"), &["-t", table], "")
+    }
+
+    /// The same with how many packets each rule has seen.
+    pub(crate) fn counted_table(&mut self, family: Family, table: &str) -> Result<String, Error> {
+        self.run(&self.iptables(family, "save"), &["--counters", "-t", table], "")
     }
 
     pub(crate) fn restore_tables(&mut self, family: Family, text: &str) -> Result<(), Error> {

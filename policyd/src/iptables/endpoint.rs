@@ -41,7 +41,7 @@ pub fn endpoint_chains(
 }
 
 /// The name of an endpoint's chain.
-pub(super) fn name(key: &str, direction: Direction) -> String {
+pub(crate) fn name(key: &str, direction: Direction) -> String {
     let word = match direction {
         Direction::Ingress => "TO",
         Direction::Egress => "FROM",
