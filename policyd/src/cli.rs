@@ -26,6 +26,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Remove everything of policyd's from the kernel; it must not be running.
     Cleanup,
+    /// Tell whether the kernel has all that the rules need: one of every kind is tried, in a network
+    /// namespace made for it. Exits 1 when it has not, 3 when it cannot be tried.
+    Preflight,
     /// Tell whether traffic is allowed, and the path to that verdict.
     Explain(Explain),
     /// Tell what in manifests is wrong, or valid and probably not meant.

@@ -17,10 +17,12 @@ use crate::plan::{Changes, Endpoint, Plan, SetChange, SetKey};
 mod error;
 mod programs;
 mod table;
+mod variant;
 
 pub use error::Error;
 pub use programs::Programs;
 use table::Tables;
+pub use variant::variant;
 
 /// The rules and sets of this node.
 #[derive(Debug)]

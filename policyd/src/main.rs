@@ -4,6 +4,7 @@ mod ask;
 mod cli;
 mod masquerading;
 mod run;
+mod trial;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     let result = match command {
         None => run::run(run),
         Some(Command::Cleanup) => run::clean_up(&run),
+        Some(Command::Preflight) => return trial::run(&run),
         Some(Command::Explain(explain)) => return ask::told(explain.run()),
         Some(Command::Lint(lint)) => return ask::told(lint.run()),
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use policyd::agent::{self, Config, Inputs, Status};
 use policyd::attachments::{Places, Server};
 use policyd::chain;
-use policyd::dataplane::{Dataplane, Programs};
+use policyd::dataplane::{Dataplane, Programs, variant};
 use policyd::drops::Reader;
 use policyd::health;
 use policyd::iptables::Family;
@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::interval;
 
 use crate::cli::{Listen, LogFormat, Run, Switch};
-use crate::masquerading;
+use crate::{masquerading, trial};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -60,12 +60,15 @@ fn dataplane(options: &Run) -> Dataplane<OsRunner> {
     Dataplane::new(programs(), &families(), options.settings())
 }
 
-const fn programs() -> Programs<OsRunner> {
-    Programs::new(OsRunner, "")
+/// Those for the tables that the node uses.
+pub(crate) fn programs() -> Programs<OsRunner> {
+    // Without the old tables' module there is no such file.
+    let legacy_tables = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+    Programs::new(OsRunner, variant(&mut OsRunner, &legacy_tables))
 }
 
 /// Those that the kernel has: without IPv6 it has no tables for it either.
-fn families() -> Vec<Family> {
+pub(crate) fn families() -> Vec<Family> {
     let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
     Family::ALL.into_iter().filter(|family| family.is_ipv4() || has_ipv6).collect()
 }
@@ -79,6 +82,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
         let counters = Reader::new(programs(), families());
         tokio::spawn(health::serve(listener, Arc::clone(&status), counters));
     }
+    trial::wait(&status).await;
     let masquerade = options.masquerade.agent(programs());
     if options.masquerade.masquerade {
         masquerading::start(masquerade)?;

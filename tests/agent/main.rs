@@ -6,3 +6,4 @@ mod flows;
 mod folder;
 mod interfaces;
 mod node;
+mod preflight;

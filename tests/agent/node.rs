@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lab::{Call, Daemon, Node, Options, Pod, Suite, program, workspace};
@@ -20,12 +21,25 @@ pub(crate) struct PolicedNode {
     is_bridged: bool,
 }
 
-fn policyd() -> PathBuf {
+pub(crate) fn policyd() -> PathBuf {
     let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
     let file =
         std::env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from);
     assert!(file.is_file(), "{} is missing: run `make build`, or set POLICYD_BIN", file.display());
     file
+}
+
+/// policyd over the folder `manifests` of the node.
+pub(crate) fn command(node: &Node) -> Command {
+    let mut command = program(policyd());
+    command
+        .env_remove("KUBECONFIG")
+        .arg("--run-dir")
+        .arg(node.run_dir().join("podwire"))
+        .args(["--node-name", "node-1", "--listen", "127.0.0.1:9099", "--manifests"])
+        .arg(node.home().join("manifests"))
+        .args(["--pod-cidr", "10.1.0.0/24", "--pod-cidr", "fd00:1::/64"]);
+    command
 }
 
 impl PolicedNode {
@@ -89,16 +103,8 @@ impl PolicedNode {
 
     /// Starts policyd, or starts it again, and waits until what the folder says is in force.
     pub(crate) fn start(&mut self) {
-        let mut command = program(policyd());
-        command
-            .env_remove("KUBECONFIG")
-            .arg("--run-dir")
-            .arg(self.node.run_dir().join("podwire"))
-            .args(["--node-name", "node-1", "--listen", "127.0.0.1:9099", "--manifests"])
-            .arg(self.node.home().join("manifests"))
-            .args(["--pod-cidr", "10.1.0.0/24", "--pod-cidr", "fd00:1::/64"]);
         let log = self.node.home().join("policyd.log");
-        let mut daemon = Daemon::start("policyd", command, &self.node, log);
+        let mut daemon = Daemon::start("policyd", command(&self.node), &self.node, log);
         let node = &self.node;
         daemon.wait_until(PATIENCE, || {
             node.try_sh("curl -sf --max-time 2 http://127.0.0.1:9099/readyz").status.success()

@@ -64,12 +64,14 @@ impl Status {
         self.readiness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn beat(&self) {
+    /// Shows that the loop is alive.
+    pub fn beat(&self) {
         let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_beat.store(elapsed, Ordering::Relaxed);
     }
 
-    pub(super) fn set_unready(&self, readiness: Readiness) {
+    /// Tells why policy is not in force.
+    pub fn set_unready(&self, readiness: Readiness) {
         let mut held = self.lock();
         if *held != readiness {
             tracing::error!(?readiness, "not ready");

@@ -1,0 +1,78 @@
+//! `policyd preflight`, and waiting until it succeeds: a process of its own, since who moved into a
+//! namespace made with a user namespace cannot come back.
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use policyd::agent::{Readiness, Status};
+use policyd::{chain, preflight};
+use runner::{OsRunner, Program, Runner};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::cli::Run;
+use crate::run::{families, programs};
+
+/// The exit code where the rules cannot be tried.
+const NOT_TRIED: u8 = 3;
+/// A module that is missing may be loaded any time.
+const PAUSE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Tries the rules, in a namespace that ends with this process.
+pub(crate) fn run(options: &Run) -> ExitCode {
+    // Which tables the node uses is only to be seen in its own namespace.
+    let programs = programs();
+    let tried = preflight::enter_scratch_namespace()
+        .and_then(|()| preflight::run(programs, &families(), &options.settings()));
+    match &tried {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The exit code tells it too.
+            _ = writeln!(io::stderr(), "{}", chain(error));
+            let is_tried = matches!(error, preflight::Error::Rules(_));
+            if is_tried { ExitCode::FAILURE } else { ExitCode::from(NOT_TRIED) }
+        }
+    }
+}
+
+/// Waits until the rules of these options can be had.
+pub(crate) async fn wait(status: &Status) {
+    let arguments: Vec<String> =
+        env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned()).collect();
+    loop {
+        let arguments = arguments.clone();
+        let tried = spawn_blocking(move || attempt(&arguments)).await;
+        match tried.map_err(|error| error.to_string()).flatten() {
+            Ok(()) => return,
+            Err(problem) => status.set_unready(Readiness::Failing(problem)),
+        }
+        status.beat();
+        sleep(PAUSE).await;
+        status.beat();
+    }
+}
+
+/// Runs this program as `policyd ... preflight`.
+fn attempt(arguments: &[String]) -> Result<(), String> {
+    let mut args: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    args.push("preflight");
+    let program = Program {
+        file: "/proc/self/exe".into(),
+        args: &args,
+        timeout: Some(TIMEOUT),
+        ..Program::default()
+    };
+    let output = OsRunner.run(&program).map_err(|error| chain(&error))?;
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if output.status.success() {
+        return Ok(());
+    }
+    if output.status.code() == Some(NOT_TRIED.into()) {
+        tracing::warn!("{said}; the first write will show whether the kernel can hold the rules");
+        return Ok(());
+    }
+    Err(if said.is_empty() { format!("the preflight ended with {}", output.status) } else { said })
+}
