@@ -16,9 +16,11 @@ use crate::attachments::Request;
 use crate::dataplane::Dataplane;
 use crate::index::Index;
 use crate::iptables::Settings;
+use crate::model::NamespacedName;
 use crate::plan::HostInterface;
 use crate::source::{Change, Event, Node};
 
+mod asked;
 mod bucket;
 mod drift;
 mod flows;
@@ -30,6 +32,7 @@ mod tests;
 mod waiting;
 mod work;
 
+use asked::Asked;
 use drift::Drift;
 use flows::Flows;
 use problems::Problems;
@@ -65,6 +68,8 @@ pub struct Inputs {
     pub events: mpsc::Receiver<Event>,
     /// The attachments that are known from before.
     pub attachments: Vec<Attachment>,
+    /// Takes the names of pods that no event has told of yet; an [`Event::Answer`] may follow.
+    pub asks: mpsc::Sender<NamespacedName>,
     /// What the CNI plugin wants.
     pub requests: mpsc::Receiver<Request>,
     /// Changes when it shall end.
@@ -79,8 +84,8 @@ pub async fn run<R: Runner + Send + 'static>(
     inputs: Inputs,
     status: Arc<Status>,
 ) {
-    let mut agent = Agent::new(config, dataplane, status);
-    let Inputs { mut events, attachments, mut requests, mut shutdown } = inputs;
+    let Inputs { mut events, attachments, asks, mut requests, mut shutdown } = inputs;
+    let mut agent = Agent::new(config, dataplane, asks, status);
     attachments.into_iter().for_each(|attachment| agent.index.attach(attachment));
     let mut heartbeat = time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,7 +105,7 @@ pub async fn run<R: Runner + Send + 'static>(
             changes = agent.drift.changed() => agent.drift.hear(changes),
             changes = agent.links.changed() => agent.links.hear(&changes),
             () = time::sleep(wake) => {}
-            _ = heartbeat.tick() => agent.status.beat(),
+            _ = heartbeat.tick() => agent.beat(),
             _ = shutdown.changed() => break,
         }
     }
@@ -119,6 +124,7 @@ struct Agent<R> {
     links: Links,
     waiting: Waiting,
     problems: Problems,
+    asked: Asked,
     status: Arc<Status>,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
@@ -155,7 +161,12 @@ impl Synced {
 }
 
 impl<R: Runner + Send + 'static> Agent<R> {
-    fn new(config: Config, dataplane: Dataplane<R>, status: Arc<Status>) -> Self {
+    fn new(
+        config: Config,
+        dataplane: Dataplane<R>,
+        asks: mpsc::Sender<NamespacedName>,
+        status: Arc<Status>,
+    ) -> Self {
         let flows = Flows::new(config.settings.marks.cut);
         Self {
             index: Index::new(&config.node),
@@ -168,12 +179,18 @@ impl<R: Runner + Send + 'static> Agent<R> {
             flows,
             links: Links::new(),
             waiting: Waiting::default(),
+            asked: Asked::new(asks),
             status,
             is_astray: true,
             failures: 0,
             next_try: None,
             waiting_since: None,
         }
+    }
+
+    fn beat(&mut self) {
+        self.status.beat();
+        self.asked.expired().into_iter().for_each(|event| self.take(event));
     }
 
     /// Takes in an event, and those that have come with it.
@@ -189,6 +206,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
     fn take(&mut self, event: Event) {
         self.synced.note(&event);
         self.problems.see(&event, &self.status.metrics);
+        self.asked.see(&event, |uid| self.index.has_pod(uid));
         if let Event::Node(node) = &event {
             self.see_node(node.clone());
         }
@@ -200,8 +218,12 @@ impl<R: Runner + Send + 'static> Agent<R> {
         match request {
             Request::Attach { attachment, reply } => {
                 self.waiting_since.get_or_insert_with(Instant::now);
-                self.waiting.push(Some(attachment.container_id.clone()), reply);
+                let container_id = attachment.container_id.clone();
                 self.index.attach(attachment);
+                if let Some(name) = self.index.missing_pod(&container_id) {
+                    self.asked.ask(name);
+                }
+                self.waiting.push(Some(container_id), reply);
             }
             Request::Detach { container_id, reply } => {
                 self.waiting_since.get_or_insert_with(Instant::now);
@@ -359,31 +381,6 @@ impl<R: Runner + Send + 'static> Agent<R> {
                     "the kernel's rules could not be changed; what it held is in force"
                 );
                 self.status.failed(error);
-            }
-        }
-    }
-
-    fn start_look_at_flows(&mut self) {
-        let endpoints = self.index.endpoints();
-        let isolated = endpoints.filter(|(_, it)| it.ingress.is_some() || it.egress.is_some());
-        let addresses = isolated.flat_map(|(_, it)| it.addresses.iter().copied());
-        self.flows.start(|| addresses.collect());
-    }
-
-    fn see_flows(&mut self, step: flows::Done) {
-        let result = match step {
-            flows::Done::Listed(Ok(flows)) => return self.flows.mark(flows, &self.index),
-            flows::Done::Listed(Err(error)) => Err(error),
-            flows::Done::Marked(result) => result,
-        };
-        match result {
-            Ok((cut, healed)) => {
-                tracing::info!(cut, healed, "flows that policies no longer allow are cut");
-                self.status.metrics.flows_cut.inc_by(u64::try_from(cut).unwrap_or(u64::MAX));
-            }
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(error, "flows cannot be cut; those that began before go on");
             }
         }
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::attachment::Attachment;
-use crate::model::{Direction, Namespace, Pod, Policy};
+use crate::model::{Direction, Namespace, NamespacedName, Pod, Policy};
 use crate::plan::{
     self, ChainKey, Changes, Endpoint, HostInterface, Lookup, Member, Plan, PolicyChain, SetKey,
 };
@@ -94,6 +94,12 @@ impl Index {
                 }
                 policies.into_iter().for_each(|policy| self.put_policy(policy));
             }
+            // What the watch has told counts, and what it will tell.
+            Event::Answer(pod) => {
+                if self.pods.get(&pod.uid).is_none() {
+                    self.put_pod(pod);
+                }
+            }
             // The node's ranges are the gate's, not a policy's.
             Event::Node(_) => {}
         }
@@ -156,6 +162,19 @@ impl Index {
     /// The endpoints as they are planned.
     pub fn endpoints(&self) -> impl Iterator<Item = (&String, &Endpoint)> {
         self.endpoints.planned().iter()
+    }
+
+    /// Whether there is a pod of that uid.
+    #[must_use]
+    pub fn has_pod(&self, uid: &str) -> bool {
+        self.pods.get(uid).is_some()
+    }
+
+    /// The pod that an attached container is for, when that is not known; then nobody has told of
+    /// the pod yet.
+    #[must_use]
+    pub fn missing_pod(&self, container_id: &str) -> Option<&NamespacedName> {
+        self.pods.missing_pod(container_id)
     }
 
     /// Whether a container is, or belongs to, an endpoint that is planned.

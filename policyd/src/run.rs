@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use policyd::agent::{self, Config, Inputs, Status};
 use policyd::attachments::{Places, Server};
 use policyd::chain;
@@ -15,6 +16,7 @@ use policyd::drops::Reader;
 use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
+use policyd::model::NamespacedName;
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Event, Node};
@@ -108,9 +110,10 @@ async fn serve(options: Run) -> Result<(), Failure> {
     tokio::spawn(show_alive(options.run_dir.join("policyd.alive"), Arc::clone(&status)));
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let [terminate, interrupt] = &mut signals;
-    let inputs = Inputs { events: received, attachments, requests, shutdown };
+    let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
+    let inputs = Inputs { events: received, attachments, asks, requests, shutdown };
     let mut agent = pin!(agent::run(config, dataplane(&options), inputs, status));
-    let mut source = pin!(source(options, node, events));
+    let mut source = pin!(source(options, node, events, asked));
     tokio::select! {
         () = &mut agent => return Ok(()),
         ended = &mut source => ended?,
@@ -147,6 +150,7 @@ async fn source(
     options: Run,
     node: String,
     events: mpsc::Sender<Event>,
+    asked: mpsc::Receiver<NamespacedName>,
 ) -> Result<(), cluster::Error> {
     if let Some(dir) = options.manifests {
         let folder = Folder { dir, node: Node { name: node, ..Node::default() } };
@@ -155,7 +159,8 @@ async fn source(
     }
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
     let report = |report: &api_server::Report| tracing::warn!("{}", policyd::chain(report));
-    ApiServer::new(client, node).run(events, report).await;
+    let server = ApiServer::new(client, node);
+    join(server.answer(asked, &events), server.run(events.clone(), report)).await;
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub enum Event {
     Pods(Change<Pod>),
     /// Namespaces.
     Namespaces(Change<Namespace>),
+    /// A pod that was asked for. The watch tells of it too, later or before.
+    Answer(Pod),
     /// NetworkPolicies.
     Policies(Change<Policy>),
     /// This node, as it is now.

@@ -2,6 +2,8 @@
 
 use lab::Node;
 use lab::cluster::Version::{self, New, Old};
+use policyd::model::NamespacedName;
+use policyd::source::Event;
 use policyd::source::api_server::ApiServer;
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
@@ -200,4 +202,35 @@ fn a_pod_can_be_asked_for_by_its_name() {
     assert_eq!(ask("agent", "other"), Ok(None));
     let refusal = ask("nobody", "web").unwrap_err();
     assert!(refusal.starts_with("getting pods shop/web: pods \"web\" is forbidden: "), "{refusal}");
+}
+
+#[test]
+fn a_pod_is_told_when_it_is_asked_for() {
+    let node = Node::new();
+    let cluster = cluster(&node, New);
+    cluster.apply(&pod("web"));
+    let kubeconfig = cluster.kubeconfig("agent");
+    let answered = node.spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = ::cluster::connect(Some(&kubeconfig)).await.unwrap();
+            let (asks, asked) = tokio::sync::mpsc::channel(4);
+            let (events, mut answers) = tokio::sync::mpsc::channel(4);
+            for name in ["none", "web"] {
+                let name = NamespacedName { namespace: "shop".into(), name: name.into() };
+                asks.send(name).await.unwrap();
+            }
+            drop(asks);
+            ApiServer::new(client, NODE).answer(asked, &events).await;
+            drop(events);
+            let mut told = Vec::new();
+            while let Some(event) = answers.recv().await {
+                told.push(event);
+            }
+            told
+        })
+    });
+    let told = answered.join().unwrap();
+    let [Event::Answer(answer)] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(answer.name.to_string(), "shop/web");
 }

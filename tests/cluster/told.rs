@@ -106,6 +106,8 @@ impl Told {
                 take(&mut self.namespaces, it, namespaces, |it| it.name.clone())
             }
             Event::Policies(it) => take(&mut self.policies, it, policies, |it| name(&it.name)),
+            // Nothing was asked for.
+            Event::Answer(_) => {}
             Event::Node(node) => self.node = Some(node),
         }
     }

@@ -16,6 +16,7 @@ use netlink::{Error, Layer4};
 use nix::ifaddrs::getifaddrs;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::Agent;
 use crate::evaluate::{Packet, Transport};
 use crate::model::Protocol;
 use crate::plan::{self, Lookup};
@@ -100,6 +101,33 @@ impl Flows {
             .collect();
         if !changes.is_empty() {
             self.running = Some(spawn_blocking(move || Done::Marked(mark(&changes, bit))));
+        }
+    }
+}
+
+impl<R> Agent<R> {
+    pub(super) fn start_look_at_flows(&mut self) {
+        let endpoints = self.index.endpoints();
+        let isolated = endpoints.filter(|(_, it)| it.ingress.is_some() || it.egress.is_some());
+        let addresses = isolated.flat_map(|(_, it)| it.addresses.iter().copied());
+        self.flows.start(|| addresses.collect());
+    }
+
+    pub(super) fn see_flows(&mut self, step: Done) {
+        let result = match step {
+            Done::Listed(Ok(flows)) => return self.flows.mark(flows, &self.index),
+            Done::Listed(Err(error)) => Err(error),
+            Done::Marked(result) => result,
+        };
+        match result {
+            Ok((cut, healed)) => {
+                tracing::info!(cut, healed, "flows that policies no longer allow are cut");
+                self.status.metrics.flows_cut.inc_by(u64::try_from(cut).unwrap_or(u64::MAX));
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "flows cannot be cut; those that began before go on");
+            }
         }
     }
 }

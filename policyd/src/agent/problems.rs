@@ -56,7 +56,7 @@ impl Problems {
         match event {
             Event::Policies(change) => note(&mut self.policies, change, of_policy),
             Event::Pods(change) => note(&mut self.pods, change, of_pod),
-            Event::Namespaces(_) | Event::Node(_) => Vec::new(),
+            Event::Namespaces(_) | Event::Node(_) | Event::Answer(_) => Vec::new(),
         }
     }
 }

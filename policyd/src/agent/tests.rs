@@ -3,14 +3,20 @@
 use runner::OsRunner;
 
 use super::*;
+use crate::attachment::PodReference;
 use crate::dataplane::Programs;
 use crate::metrics::Metrics;
+use crate::model::Pod;
 
 fn agent() -> Agent<OsRunner> {
+    agent_that_asks(mpsc::channel(4).0)
+}
+
+fn agent_that_asks(asks: mpsc::Sender<NamespacedName>) -> Agent<OsRunner> {
     let settings = Settings::default();
     let dataplane = Dataplane::new(Programs::new(OsRunner, ""), &[], settings.clone());
     let config = Config { node: "node-1".to_owned(), settings, gate: false, cut_flows: false };
-    Agent::new(config, dataplane, Arc::new(Status::new(Metrics::new())))
+    Agent::new(config, dataplane, asks, Arc::new(Status::new(Metrics::new())))
 }
 
 // Whoever listens to nf_tables needs a runtime.
@@ -35,4 +41,48 @@ async fn lists_and_the_node_count_wherever_in_a_burst_they_come() {
             assert_eq!(agent.synced.node, agent.node.is_some());
         }
     }
+}
+
+#[tokio::test]
+async fn a_pod_that_is_not_known_is_asked_for_and_kept_while_the_watch_may_still_show_it() {
+    let (asks, mut asked) = mpsc::channel(4);
+    let mut agent = agent_that_asks(asks);
+    let name = NamespacedName { namespace: "shop".into(), name: "web".into() };
+    let attachment = Attachment {
+        container_id: "c1".into(),
+        pod: Some(PodReference { name: name.clone(), uid: Some("u1".into()) }),
+        addresses: BTreeSet::from(["10.244.1.5".parse().unwrap()]),
+        interface: None,
+    };
+    let (reply, mut answer) = tokio::sync::oneshot::channel();
+    agent.take_request(Request::Attach { attachment, reply });
+    assert_eq!(asked.try_recv(), Ok(name.clone()));
+
+    let pod = |uid: &str| -> Pod {
+        let object = serde_json::json!({
+            "metadata": {"namespace": "shop", "name": "web", "uid": uid},
+            "spec": {"nodeName": "node-1", "containers": []}});
+        Pod::from(&serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(object).unwrap())
+    };
+    agent.take(Event::Answer(pod("u1")));
+    agent.index.take_changes();
+    assert!(agent.index.has_endpoint("c1"));
+    assert!(answer.try_recv().is_err(), "nothing is in the kernel yet");
+    // The watch has shown it: it goes when the watch says so.
+    agent.take(Event::Pods(Change::Applied(pod("u1"))));
+    agent.asked.grow_old();
+    agent.beat();
+    assert!(agent.index.has_pod("u1"));
+    // An answer that the watch never confirms is forgotten.
+    agent.take(Event::Answer(pod("u2")));
+    agent.beat();
+    assert!(agent.index.has_pod("u2"));
+    agent.asked.grow_old();
+    agent.beat();
+    assert!(agent.index.has_pod("u1") && !agent.index.has_pod("u2"));
+    // One that comes after the watch has told changes nothing.
+    agent.take(Event::Answer(pod("u1")));
+    agent.asked.grow_old();
+    agent.beat();
+    assert!(agent.index.has_pod("u1"));
 }

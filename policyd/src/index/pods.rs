@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::attachment::{Attachment, PodReference};
-use crate::model::{Labels, Namespace, Pod};
+use crate::model::{Labels, Namespace, NamespacedName, Pod};
 
 #[derive(Debug, Default)]
 pub(super) struct Pods {
@@ -99,6 +99,13 @@ impl Pods {
     /// The pod that the attachment is for, as it was last bound.
     pub(super) fn binding(&self, container_id: &str) -> Option<&String> {
         self.bindings.get(container_id)
+    }
+
+    /// The name of the pod that the attachment is for, when it is bound to none.
+    pub(super) fn missing_pod(&self, container_id: &str) -> Option<&NamespacedName> {
+        let attachment = self.attachments.get(container_id)?;
+        let reference = attachment.pod.as_ref()?;
+        self.binding(container_id).is_none().then_some(&reference.name)
     }
 
     pub(super) fn bind(&mut self, container_id: &str, pod: Option<String>) {

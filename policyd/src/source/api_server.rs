@@ -2,15 +2,24 @@
 
 use std::net::IpAddr;
 use std::pin::pin;
+use std::time::Duration;
 
 use cluster::{Client, Object, Watch};
+use futures_util::StreamExt;
 use futures_util::future::{join4, select};
+use futures_util::stream::unfold;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::time::timeout;
 
 use super::{Change, Event, Node};
 use crate::model::{Namespace, NamespacedName, Pod, Policy};
+
+/// As many pods are asked for at once.
+const MOST_ASKED_AT_ONCE: usize = 16;
+/// Who asks does not wait longer.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// The API server, asked for what the policies of one node depend on.
 #[derive(Clone)]
@@ -63,6 +72,19 @@ impl ApiServer {
         let pods = Watch::new(client(), |it: &v1::Pod| Pod::from(it));
         let pods = sink.drain(pods, |change| Some(Event::Pods(change)));
         select(pin!(events.closed()), pin!(join4(node, namespaces, policies, pods))).await;
+    }
+
+    /// Looks up the pods of these names, and sends those that there are, until nobody asks any more.
+    /// One that the API server does not tell of in time is left to the watch.
+    pub async fn answer(&self, asks: Receiver<NamespacedName>, events: &Sender<Event>) {
+        let asks = unfold(asks, async |mut asks| asks.recv().await.map(|name| (name, asks)));
+        asks.for_each_concurrent(MOST_ASKED_AT_ONCE, async |name| {
+            if let Ok(Ok(Some(pod))) = timeout(ANSWER_TIME, self.pod(&name)).await {
+                // Who does not listen any more has ended.
+                _ = events.send(Event::Answer(pod)).await;
+            }
+        })
+        .await;
     }
 
     /// A pod as it is now; `None`: there is none of that name.

@@ -16,7 +16,7 @@ pub async fn snapshot(events: &mut Receiver<Event>) -> Option<World> {
             Event::Pods(change) => pods |= apply(&mut world.pods, change),
             Event::Namespaces(change) => namespaces |= apply(&mut world.namespaces, change),
             Event::Policies(change) => policies |= apply(&mut world.policies, change),
-            Event::Node(_) => {}
+            Event::Node(_) | Event::Answer(_) => {}
         }
     }
     Some(world)

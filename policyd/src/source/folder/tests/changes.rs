@@ -86,6 +86,7 @@ fn text(event: Event) -> String {
         Event::Pods(it) => format!("pods {}", change(it, |pod| pod.name.to_string())),
         Event::Namespaces(it) => format!("namespaces {}", change(it, |it| it.name)),
         Event::Policies(it) => format!("policies {}", change(it, |it| it.name.to_string())),
+        Event::Answer(pod) => format!("answer {}", pod.name),
         Event::Node(node) => format!("node {}", node.name),
     }
 }
