@@ -171,11 +171,11 @@ impl<R: Runner + Send + 'static> Agent<R> {
         Self {
             index: Index::new(&config.node),
             problems: Problems::new(&config.node),
+            drift: Drift::new(&config.settings),
             config,
             synced: Synced::default(),
             node: None,
             work: Work::new(dataplane),
-            drift: Drift::new(),
             flows,
             links: Links::new(),
             waiting: Waiting::default(),

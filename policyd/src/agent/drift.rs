@@ -10,6 +10,8 @@ use netlink::nftables::{Changes, Generation};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::iptables::{Settings, hooks};
+
 /// Comparing costs tens of milliseconds: not more often than this, however often others write.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
 /// Nobody tells of changes to sets, nor to the tables that iptables had before nf_tables.
@@ -24,10 +26,12 @@ pub(super) struct Drift {
     heard: BTreeSet<u32>,
     missed: bool,
     compared: Instant,
+    /// Those that rules of ours are in.
+    tables: BTreeSet<&'static str>,
 }
 
 impl Drift {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         #[expect(
             deprecated,
             reason = "the new way is unsafe: this type keeps its descriptor open for as long as it lives"
@@ -39,7 +43,9 @@ impl Drift {
                 tracing::warn!(%error, "changes of the rules are not told by the kernel; they are looked for once a minute");
             })
             .ok();
-        Self { changes, heard: BTreeSet::new(), missed: false, compared: Instant::now() }
+        let tables = hooks(settings).into_iter().map(|hook| hook.table).collect();
+        let compared = Instant::now();
+        Self { changes, heard: BTreeSet::new(), missed: false, compared, tables }
     }
 
     /// Waits until somebody, perhaps ourselves, changed rules.
@@ -62,7 +68,13 @@ impl Drift {
     pub(super) fn hear(&mut self, events: Vec<Event<Generation>>) {
         for event in events {
             match event {
-                Event::Heard(generation) => _ = self.heard.insert(generation.port),
+                Event::Heard(generation) => {
+                    let tables = &generation.tables;
+                    if tables.is_empty() || self.tables.iter().any(|table| tables.contains(*table))
+                    {
+                        self.heard.insert(generation.port);
+                    }
+                }
                 Event::Missed => self.missed = true,
             }
         }

@@ -86,3 +86,25 @@ async fn a_pod_that_is_not_known_is_asked_for_and_kept_while_the_watch_may_still
     agent.beat();
     assert!(agent.index.has_pod("u1"));
 }
+
+#[tokio::test]
+async fn only_changes_of_tables_that_hold_rules_of_ours_make_it_look() {
+    for (tables, is_ours) in [
+        (vec!["nat"], false),
+        (vec!["nat", "kube-proxy"], false),
+        (vec!["nat", "mangle"], true),
+        // The kernel does not tell which.
+        (vec![], true),
+    ] {
+        let mut agent = agent();
+        let quiet = agent.drift.due();
+        let tables = tables.into_iter().map(str::to_owned).collect();
+        let (id, process_id, port, process_name) = (1, 2, 2, "nft".to_owned());
+        let generation =
+            netlink::nftables::Generation { id, process_id, process_name, port, tables };
+        agent.drift.hear(vec![netlink::Event::Heard(generation.clone())]);
+        assert_eq!(agent.drift.due() < quiet, is_ours, "{generation:?}");
+        agent.drift.forgive(&BTreeSet::from([2]));
+        assert_eq!(agent.drift.due(), quiet);
+    }
+}

@@ -1,5 +1,7 @@
 //! Hearing of changes to the rules, and of who made them.
 
+use std::collections::BTreeSet;
+use std::mem::take;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -15,6 +17,9 @@ const GROUP: u32 = 7;
 const GENERATION_ID: u16 = 1;
 const PROCESS_ID: u16 = 2;
 const PROCESS_NAME: u16 = 3;
+/// The table's name in all messages but the generation's: `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`,
+/// `NFTA_RULE_TABLE`, `NFTA_SET_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`, `NFTA_OBJ_TABLE`.
+const TABLE: u16 = 1;
 
 /// A transaction that changed the rules, sets or tables of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +33,18 @@ pub struct Generation {
     /// The netlink port through which it came: most programs' is their process id as they know it
     /// themselves, in a container too.
     pub port: u32,
+    /// Names of the tables in which something changed, of all families; none when the kernel did
+    /// not tell.
+    pub tables: BTreeSet<String>,
 }
 
 /// Hears of the changes in the namespace in which it was opened.
 #[derive(Debug)]
-pub struct Changes(Subscription);
+pub struct Changes {
+    subscription: Subscription,
+    /// Tables of the transaction that is being told of: its generation comes last.
+    tables: BTreeSet<String>,
+}
 
 impl Changes {
     /// Hears of what changes from now on.
@@ -40,7 +52,8 @@ impl Changes {
     /// # Errors
     /// [`Error::Socket`], also without `CAP_NET_ADMIN`.
     pub fn open() -> Result<Self, Error> {
-        Subscription::open(NETLINK_NETFILTER, GROUP, "hear of changes in nf_tables").map(Self)
+        Subscription::open(NETLINK_NETFILTER, GROUP, "hear of changes in nf_tables")
+            .map(|subscription| Self { subscription, tables: BTreeSet::new() })
     }
 
     /// The transactions that were made, as far as they are told at once; `None` when there is
@@ -50,24 +63,31 @@ impl Changes {
     /// # Errors
     /// [`Error::Socket`].
     pub fn receive(&mut self) -> Result<Option<Vec<Event<Generation>>>, Error> {
-        self.0.receive(|received| {
+        let tables = &mut self.tables;
+        let events = self.subscription.receive(|received| {
+            let attributes = received.bytes.get(HEADERS..)?;
             if received.kind != u16::from_be_bytes(NEW_GENERATION) {
+                tables.extend(find(attributes, TABLE).map(text));
                 return None;
             }
-            let attributes = received.bytes.get(HEADERS..)?;
             Some(Generation {
+                tables: take(tables),
                 id: read_id(attributes)?,
                 process_id: find(attributes, PROCESS_ID).and_then(network_number).unwrap_or(0),
                 process_name: find(attributes, PROCESS_NAME).map(text).unwrap_or_default(),
                 port: received.port,
             })
-        })
+        })?;
+        if events.iter().flatten().any(|event| *event == Event::Missed) {
+            self.tables.clear();
+        }
+        Ok(events)
     }
 }
 
 impl AsFd for Changes {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.subscription.as_fd()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Hearing of links and of changes in nf_tables.
 
+use std::collections::BTreeSet;
+
 use netlink::nftables::{Changes, Client, Generation};
 use netlink::{BridgeFiltering, Event, Link, LinkChange, LinkChanges, Request, Socket};
 use runner::{OsRunner, Program, Runner as _};
@@ -92,6 +94,7 @@ fn changes_in_nf_tables_are_told_with_who_made_them() {
         process_id,
         process_name: "iptables-nft-re".into(),
         port: process_id,
+        tables: BTreeSet::from(["filter".to_owned()]),
     };
     assert_eq!(told, [wanted]);
     assert_eq!(client.generation().unwrap(), before + 1);
@@ -99,6 +102,15 @@ fn changes_in_nf_tables_are_told_with_who_made_them() {
     run("nft", &["-f", "-"], "flush chain ip filter POD\n");
     let [told] = generations(&mut changes).try_into().unwrap();
     assert_eq!((told.id, told.process_name.as_str()), (before + 2, "nft"));
+    let two = "add table inet first\nadd set inet first s { type ipv4_addr; }\n\
+        add table ip second\nadd chain ip second c\n";
+    run("nft", &["-f", "-"], two);
+    run("nft", &["-f", "-"], "add element inet first s { 192.0.2.1 }\n");
+    let told: Vec<_> = generations(&mut changes);
+    let told = if told.len() == 2 { told } else { [told, generations(&mut changes)].concat() };
+    let [both, one] = told.try_into().unwrap();
+    assert_eq!(both.tables, ["first", "second"].map(str::to_owned).into());
+    assert_eq!(one.tables, ["first".to_owned()].into());
     assert_eq!(changes.receive().unwrap(), None);
 }
 
