@@ -8,7 +8,7 @@
 //!   by interface -> PODWIRE-LINK, PODWIRE-PORT             not the pod's address: drop
 //!     -> PODWIRE-FROM-pod -> PODWIRE-EGRESS-policy ...     none allows it: drop
 //!   established                      pass
-//!   by destination -> PODWIRE-DESTINATION (only in FORWARD)
+//!   by destination -> PODWIRE-DST (only in FORWARD)
 //!     -> PODWIRE-TO-pod -> PODWIRE-INGRESS-policy ...      none allows it: drop
 //! ```
 

@@ -5,5 +5,6 @@ mod counters;
 mod flows;
 mod folder;
 mod interfaces;
+mod many;
 mod node;
 mod preflight;
