@@ -20,8 +20,10 @@ use crate::plan::HostInterface;
 use crate::source::{Change, Event, Node};
 
 mod bucket;
+mod denied;
 mod drift;
 mod flows;
+mod listener;
 mod problems;
 mod status;
 mod survey;
@@ -30,6 +32,7 @@ mod tests;
 mod waiting;
 mod work;
 
+use denied::Denied;
 use drift::Drift;
 use flows::Flows;
 use problems::Problems;
@@ -99,6 +102,7 @@ pub async fn run<R: Runner + Send + 'static>(
             step = agent.flows.finished() => agent.see_flows(step),
             changes = agent.drift.changed() => agent.drift.hear(changes),
             changes = agent.links.changed() => agent.links.hear(&changes),
+            packets = agent.denied.heard() => agent.denied.tell(packets, &agent.index, Instant::now()),
             () = time::sleep(wake) => {}
             _ = heartbeat.tick() => agent.status.beat(),
             _ = shutdown.changed() => break,
@@ -119,6 +123,7 @@ struct Agent<R> {
     links: Links,
     waiting: Waiting,
     problems: Problems,
+    denied: Denied,
     status: Arc<Status>,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
@@ -160,6 +165,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         Self {
             index: Index::new(&config.node),
             problems: Problems::new(&config.node),
+            denied: Denied::new(config.settings.log_group),
             config,
             synced: Synced::default(),
             node: None,

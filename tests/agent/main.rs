@@ -2,6 +2,7 @@
 
 mod attachments;
 mod counters;
+mod denied;
 mod flows;
 mod folder;
 mod interfaces;

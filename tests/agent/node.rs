@@ -18,6 +18,7 @@ pub(crate) struct PolicedNode {
     pub(crate) pods: BTreeMap<&'static str, (Pod, Vec<IpAddr>)>,
     policyd: Option<Daemon>,
     is_bridged: bool,
+    options: &'static [&'static str],
 }
 
 fn policyd() -> PathBuf {
@@ -31,20 +32,25 @@ fn policyd() -> PathBuf {
 impl PolicedNode {
     /// A node with pods of the namespace `default`, and policyd running over their manifests.
     pub(crate) fn new(names: &[&'static str]) -> Self {
-        Self::with(names, false)
+        Self::with(names, false, &[])
     }
 
     /// The same with the pods on one bridge, of a node that does not pass bridged frames to
     /// iptables.
     pub(crate) fn bridged(names: &[&'static str]) -> Self {
-        Self::with(names, true)
+        Self::with(names, true, &[])
     }
 
-    fn with(names: &[&'static str], is_bridged: bool) -> Self {
+    /// The same as [`Self::new`], with more options for policyd.
+    pub(crate) fn told(names: &[&'static str], options: &'static [&'static str]) -> Self {
+        Self::with(names, false, options)
+    }
+
+    fn with(names: &[&'static str], is_bridged: bool, options: &'static [&'static str]) -> Self {
         let node = Node::with(Options { instant_dad: true });
         node.sh("for it in /proc/sys/net/bridge/bridge-nf-call-*; do echo 0 > $it; done");
         fs::create_dir(node.home().join("manifests")).unwrap();
-        let mut policed = Self { node, pods: BTreeMap::new(), policyd: None, is_bridged };
+        let mut policed = Self { node, pods: BTreeMap::new(), policyd: None, is_bridged, options };
         for name in names {
             policed.add(name);
         }
@@ -96,7 +102,8 @@ impl PolicedNode {
             .arg(self.node.run_dir().join("podwire"))
             .args(["--node-name", "node-1", "--listen", "127.0.0.1:9099", "--manifests"])
             .arg(self.node.home().join("manifests"))
-            .args(["--pod-cidr", "10.1.0.0/24", "--pod-cidr", "fd00:1::/64"]);
+            .args(["--pod-cidr", "10.1.0.0/24", "--pod-cidr", "fd00:1::/64"])
+            .args(self.options);
         let log = self.node.home().join("policyd.log");
         let mut daemon = Daemon::start("policyd", command, &self.node, log);
         let node = &self.node;
