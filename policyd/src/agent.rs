@@ -17,6 +17,7 @@ use crate::dataplane::Dataplane;
 use crate::index::Index;
 use crate::iptables::Settings;
 use crate::plan::HostInterface;
+use crate::recorder::Notice;
 use crate::source::{Change, Event, Node};
 
 mod bucket;
@@ -59,6 +60,8 @@ pub struct Config {
     pub gate: bool,
     /// Whether flows are cut that are no longer allowed.
     pub cut_flows: bool,
+    /// Where new problems of objects are told besides the log.
+    pub notices: mpsc::Sender<Notice>,
 }
 
 /// What the agent is told.
@@ -164,7 +167,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         let flows = Flows::new(config.settings.marks.cut);
         Self {
             index: Index::new(&config.node),
-            problems: Problems::new(&config.node),
+            problems: Problems::new(&config.node, config.notices.clone()),
             denied: Denied::new(config.settings.log_group),
             config,
             synced: Synced::default(),

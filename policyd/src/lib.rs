@@ -20,6 +20,7 @@ pub mod masquerade;
 pub mod metrics;
 pub mod model;
 pub mod plan;
+pub mod recorder;
 pub mod source;
 #[cfg(test)]
 mod tests;

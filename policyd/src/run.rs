@@ -15,6 +15,7 @@ use policyd::drops::Reader;
 use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
+use policyd::recorder::{Notice, Recorder};
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Event, Node};
@@ -33,6 +34,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 const MOST_WAITING_EVENTS: usize = 1024;
 /// As many calls of the CNI plugin.
 const MOST_WAITING_CALLS: usize = 256;
+/// As many problems of objects wait to be told by Events; more are only logged.
+const MOST_WAITING_NOTICES: usize = 256;
 /// How often policyd shows that it is there.
 const ALIVE: Duration = Duration::from_secs(3);
 
@@ -86,11 +89,13 @@ async fn serve(options: Run) -> Result<(), Failure> {
         masquerading::stop(masquerade)?;
     }
     let node = node_name(&options)?;
+    let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
     let config = Config {
         node: node.clone(),
         settings: options.settings(),
         gate: options.gate == Switch::On,
         cut_flows: options.cut_flows == Switch::On,
+        notices,
     };
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (stop, shutdown) = watch::channel(false);
@@ -106,7 +111,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let [terminate, interrupt] = &mut signals;
     let inputs = Inputs { events: received, attachments, requests, shutdown };
     let mut agent = pin!(agent::run(config, dataplane(&options), inputs, status));
-    let mut source = pin!(source(options, node, events));
+    let mut source = pin!(source(options, node, events, told));
     tokio::select! {
         () = &mut agent => return Ok(()),
         ended = &mut source => ended?,
@@ -138,11 +143,12 @@ async fn show_alive(file: PathBuf, status: Arc<Status>) {
     }
 }
 
-/// Sends what the folder or the API server has. Without end: what fails is tried again.
+/// Sends what the folder or the API server has, and tells the latter what is wrong with it. Without end: what fails is tried again.
 async fn source(
     options: Run,
     node: String,
     events: mpsc::Sender<Event>,
+    notices: mpsc::Receiver<Notice>,
 ) -> Result<(), cluster::Error> {
     if let Some(dir) = options.manifests {
         let folder = Folder { dir, node: Node { name: node, ..Node::default() } };
@@ -150,6 +156,7 @@ async fn source(
         return Ok(());
     }
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
+    tokio::spawn(Recorder::new(client.clone(), node.clone()).run(notices));
     let report = |report: &api_server::Report| tracing::warn!("{}", policyd::chain(report));
     ApiServer::new(client, node).run(events, report).await;
     Ok(())

@@ -9,7 +9,13 @@ use crate::metrics::Metrics;
 fn agent() -> Agent<OsRunner> {
     let settings = Settings::default();
     let dataplane = Dataplane::new(Programs::new(OsRunner, ""), &[], settings.clone());
-    let config = Config { node: "node-1".to_owned(), settings, gate: false, cut_flows: false };
+    let config = Config {
+        node: "node-1".to_owned(),
+        settings,
+        gate: false,
+        cut_flows: false,
+        notices: mpsc::channel(1).0,
+    };
     Agent::new(config, dataplane, Arc::new(Status::new(Metrics::new())))
 }
 
