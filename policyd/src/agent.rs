@@ -18,7 +18,7 @@ use crate::index::Index;
 use crate::iptables::Settings;
 use crate::plan::HostInterface;
 use crate::recorder::Notice;
-use crate::source::{Change, Event, Node};
+use crate::source::{Event, Node};
 
 mod bucket;
 mod denied;
@@ -28,6 +28,7 @@ mod listener;
 mod problems;
 mod status;
 mod survey;
+mod synced;
 #[cfg(test)]
 mod tests;
 mod waiting;
@@ -39,6 +40,7 @@ use flows::Flows;
 use problems::Problems;
 pub use status::{Readiness, Status};
 use survey::{Links, Wanted};
+use synced::Synced;
 use waiting::Waiting;
 use work::{Done, Job, Work};
 
@@ -135,31 +137,6 @@ struct Agent<R> {
     next_try: Option<Instant>,
     /// When the first event came that is not in the kernel yet.
     waiting_since: Option<Instant>,
-}
-
-/// Of which kinds all objects are known.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Synced {
-    pods: bool,
-    namespaces: bool,
-    policies: bool,
-    node: bool,
-}
-
-impl Synced {
-    const fn is_whole(self) -> bool {
-        self.pods && self.namespaces && self.policies && self.node
-    }
-
-    const fn note(&mut self, event: &Event) {
-        match event {
-            Event::Pods(Change::Listed(_)) => self.pods = true,
-            Event::Namespaces(Change::Listed(_)) => self.namespaces = true,
-            Event::Policies(Change::Listed(_)) => self.policies = true,
-            Event::Node(_) => self.node = true,
-            _ => {}
-        }
-    }
 }
 
 impl<R: Runner + Send + 'static> Agent<R> {

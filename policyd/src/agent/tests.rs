@@ -5,6 +5,7 @@ use runner::OsRunner;
 use super::*;
 use crate::dataplane::Programs;
 use crate::metrics::Metrics;
+use crate::source::Change;
 
 fn agent() -> Agent<OsRunner> {
     let settings = Settings::default();
