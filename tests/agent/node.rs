@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use lab::{Call, Daemon, Node, Options, Pod, Suite, program, workspace};
+use lab::{Call, Daemon, Node, Options, Pod, Suite, policyd, program};
 use serde_json::{Value, json};
 
 /// What must happen happens within this time.
@@ -19,14 +18,6 @@ pub(crate) struct PolicedNode {
     policyd: Option<Daemon>,
     is_bridged: bool,
     options: &'static [&'static str],
-}
-
-fn policyd() -> PathBuf {
-    let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
-    let file =
-        std::env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from);
-    assert!(file.is_file(), "{} is missing: run `make build`, or set POLICYD_BIN", file.display());
-    file
 }
 
 impl PolicedNode {

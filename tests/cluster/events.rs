@@ -5,10 +5,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lab::cluster::{Cluster, Version::New};
-use lab::{Node, Space};
+use lab::{Daemon, Node, Space, policyd, program};
 use policyd::model::{Error, NamespacedName, Problem};
 use policyd::recorder::{Notice, Recorder};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{Sender, channel};
 
@@ -116,4 +116,37 @@ fn events_of_any_length_are_taken_and_refusals_are_survived() {
     assert!(!events(&cluster, &policy).iter().any(was_refused));
     drop(sender);
     ends.join().unwrap();
+}
+
+#[test]
+fn policyd_writes_events_of_policies_that_the_api_server_takes_and_it_does_not() {
+    let node = Node::new();
+    let cluster = cluster(&node, New);
+    // The role of another user is the agent's too.
+    cluster.allow("writer", &MAY, &EVENTS);
+    let group = "rbac.authorization.k8s.io";
+    cluster.apply(&json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding",
+        "metadata": {"name": "agent-writes"},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "writer"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "agent"}],
+    }));
+    let mut bad = policy("odd");
+    bad["spec"]["ingress"] = json!([{"from": [{"ipBlock": {"cidr": "010.1.0.0/16"}}]}]);
+    let bad = cluster.apply(&bad);
+    let mut command = program(policyd());
+    command
+        .arg("--run-dir")
+        .arg(node.run_dir().join("podwire"))
+        .args(["--node-name", NODE, "--listen", "off", "--kubeconfig"])
+        .arg(cluster.kubeconfig("agent"));
+    let _policyd = Daemon::start("policyd", command, &node, node.home().join("policyd.log"));
+    wait("the event", || !events(&cluster, &bad).is_empty());
+    let [event] = events(&cluster, &bad).try_into().unwrap();
+    let message = event["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("spec.ingress[0].from[0].ipBlock.cidr: \"010.1.0.0/16\""),
+        "{message}"
+    );
+    assert_eq!(event["reportingInstance"], NODE);
 }
