@@ -84,7 +84,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
     }
     let masquerade = options.masquerade.agent(programs());
     if options.masquerade.masquerade {
-        masquerading::start(masquerade)?;
+        masquerading::start(masquerade, Arc::clone(&status.metrics))?;
     } else {
         masquerading::stop(masquerade)?;
     }

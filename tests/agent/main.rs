@@ -6,4 +6,5 @@ mod denied;
 mod flows;
 mod folder;
 mod interfaces;
+mod masquerading;
 mod node;
