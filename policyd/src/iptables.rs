@@ -24,7 +24,7 @@ mod policy;
 mod sets;
 
 pub use endpoint::endpoint_chains;
-pub(crate) use endpoint::name as endpoint_chain_name;
+pub(crate) use endpoint::{direction as endpoint_chain_direction, name as endpoint_chain_name};
 pub use hooks::{Hook, dispatch, hooks};
 pub use policy::policy_chain;
 pub use sets::{bound_set, members, programmed_set, set};

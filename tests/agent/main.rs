@@ -2,9 +2,11 @@
 
 mod attachments;
 mod counters;
+mod denied;
 mod flows;
 mod folder;
 mod interfaces;
 mod many;
+mod masquerading;
 mod node;
 mod preflight;
