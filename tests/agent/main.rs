@@ -2,8 +2,11 @@
 
 mod attachments;
 mod counters;
+mod first_packets;
 mod flows;
 mod folder;
 mod interfaces;
+mod kills;
 mod node;
 mod preflight;
+mod stream;
