@@ -2,6 +2,7 @@
 
 mod attachments;
 mod counters;
+mod crowd;
 mod first_packets;
 mod flows;
 mod folder;

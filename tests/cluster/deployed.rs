@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::objects::{NODE, namespace, pod};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What policyd's container sees: a root that cannot be written, and of the node's `/run` the paths
 /// of the manifest. The rest of the line is the program to run with its capabilities alone.
@@ -44,7 +44,7 @@ done
 exec "$@"
 "#;
 
-fn policyd() -> PathBuf {
+pub(crate) fn policyd() -> PathBuf {
     let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
     std::env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from)
 }
@@ -90,7 +90,7 @@ fn deployed(node: &Node) -> (Cluster<'_>, Value, Value) {
 }
 
 /// A pod that podwire wires and the API server knows.
-fn wire(node: &Node, cluster: &Cluster<'_>, name: &str) -> (Pod, Vec<IpAddr>) {
+pub(crate) fn wire(node: &Node, cluster: &Cluster<'_>, name: &str) -> (Pod, Vec<IpAddr>) {
     let space = node.pod(name);
     space.sh("ip link set lo up");
     let conf = json!({"cniVersion": "1.0.0", "name": "net", "type": "ptp",
@@ -144,12 +144,12 @@ fn container(node: &Node, config: &Value, daemons: &Value) -> Command {
     command
 }
 
-fn is_ready(node: &Node, port: u16) -> bool {
+pub(crate) fn is_ready(node: &Node, port: u16) -> bool {
     node.try_sh(&format!("curl -sf --max-time 2 http://127.0.0.1:{port}/readyz")).status.success()
 }
 
 #[test]
-fn policyd_enforces_with_what_the_manifest_grants() {
+pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
     let node = Node::quick();
     let (cluster, config, daemons) = deployed(&node);
     let (client, _) = wire(&node, &cluster, "client");

@@ -1,6 +1,7 @@
 //! policyd's source of objects against a real API server, on a new etcd and on one that is too old
 //! for streamed lists.
 
+mod away;
 mod deployed;
 mod objects;
 mod source;
