@@ -25,10 +25,10 @@ install: build ## put the plugins into /opt/cni/bin (or BIN_DIR=...)
 	$(RELEASE)/podwire install --bin-dir "$(or $(BIN_DIR),/opt/cni/bin)"
 
 .PHONY: demo
-demo: ## two pods as namespaces, with traffic between them; needs root, leaves nothing
+demo: ## two pods as namespaces, traffic between them, and a NetworkPolicy that stops it; needs root, leaves nothing
 	@scripts/setup demo
 	@$(MAKE) --no-print-directory build
-	@scripts/demo $(RELEASE)/podwire
+	@scripts/demo $(RELEASE)/podwire $(POLICYD_BIN)
 
 .PHONY: test-setup
 test-setup: ## what the tests run against: podwire, installed, and its peers (the reference plugins, an API server, kube-router), built with Go

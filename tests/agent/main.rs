@@ -2,11 +2,15 @@
 
 mod attachments;
 mod counters;
+mod crowd;
 mod denied;
+mod first_packets;
 mod flows;
 mod folder;
 mod interfaces;
+mod kills;
 mod many;
 mod masquerading;
 mod node;
 mod preflight;
+mod stream;

@@ -100,20 +100,46 @@ impl PolicedNode {
 
     /// Starts policyd, or starts it again, and waits until what the folder says is in force.
     pub(crate) fn start(&mut self) {
-        let mut command = command(&self.node);
-        command.args(self.options);
-        let log = self.node.home().join("policyd.log");
-        let mut daemon = Daemon::start("policyd", command, &self.node, log);
-        let node = &self.node;
-        daemon.wait_until(PATIENCE, || {
-            node.try_sh("curl -sf --max-time 2 http://127.0.0.1:9099/readyz").status.success()
-        });
+        let mut daemon = self.begin();
+        daemon.wait_until(PATIENCE, || self.is_ready());
         self.policyd = Some(daemon);
     }
 
     /// Ends policyd as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.policyd.take().expect("it runs").kill();
+    }
+
+    /// The rules of ours by family and chain, which the kernel lists in the order in which they were
+    /// made; and the sets.
+    pub(crate) fn state(&self) -> BTreeMap<String, Vec<String>> {
+        let mut state = BTreeMap::<_, Vec<_>>::new();
+        for family in ["iptables", "ip6tables"] {
+            let saved = self.node.sh(&format!("{family}-save -t mangle | grep PODWIRE || true"));
+            for line in saved.lines() {
+                let chain = line.trim_start_matches("-A ").trim_start_matches(':');
+                let chain = chain.split(' ').next().unwrap();
+                let rule = if line.starts_with(':') { "" } else { line };
+                state.entry(format!("{family} {chain}")).or_default().push(rule.to_owned());
+            }
+        }
+        let sets = self.node.sh("ipset save | sed 's/ initval [^ ]*//' | sort");
+        state.insert("sets".to_owned(), sets.lines().map(str::to_owned).collect());
+        state
+    }
+
+    /// Whether what the folder says is in force.
+    pub(crate) fn is_ready(&self) -> bool {
+        let ask = "curl -sf --max-time 2 http://127.0.0.1:9099/readyz";
+        self.node.try_sh(ask).status.success()
+    }
+
+    /// Starts policyd and does not wait.
+    pub(crate) fn begin(&self) -> Daemon {
+        let mut command = command(&self.node);
+        command.args(self.options);
+        let log = self.node.home().join("policyd.log");
+        Daemon::start("policyd", command, &self.node, log)
     }
 
     /// Puts a manifest into the folder, at once whole.
@@ -161,6 +187,11 @@ impl PolicedNode {
 
     /// Ends policyd and removes what it made: nothing may be left.
     pub(crate) fn clean_up(mut self) {
+        self.wipe();
+    }
+
+    /// The same, for one that starts again.
+    pub(crate) fn wipe(&mut self) {
         drop(self.policyd.take());
         let mut command = program(policyd());
         command.env_remove("KUBECONFIG").arg("cleanup");

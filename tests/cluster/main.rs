@@ -1,6 +1,8 @@
 //! policyd's source of objects against a real API server, on a new etcd and on one that is too old
 //! for streamed lists.
 
+mod away;
+mod deployed;
 mod events;
 mod objects;
 mod source;

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use lab::{Call, Node, Pod, Suite, World, program, workspace};
+use lab::{Call, Daemon, Node, Pod, Suite, World, program, workspace};
 use serde_json::{Value, json};
 
 /// A conflist of `conf/`, read.
@@ -17,6 +18,8 @@ struct Runtime {
     node: Node,
     podwire: Suite,
     peers: Suite,
+    /// Where the conflist wants it.
+    _policyd: Option<Daemon>,
 }
 
 impl Conflist {
@@ -47,6 +50,11 @@ impl Conflist {
         self.plugin()["bridge"].as_str().unwrap_or("none")
     }
 
+    /// Whether a pod of it starts only with policyd's rules.
+    fn has_policy(&self) -> bool {
+        self.document["plugins"].as_array().unwrap().iter().any(|it| it["type"] == "podwire-policy")
+    }
+
     fn has_gc(&self) -> bool {
         self.document["cniVersion"] == "1.1.0"
     }
@@ -65,8 +73,10 @@ impl Conflist {
 }
 
 impl Runtime {
-    fn new() -> Self {
-        Self { node: Node::new(), podwire: Suite::podwire(), peers: Suite::reference() }
+    fn new(list: &Conflist) -> Self {
+        let node = Node::new();
+        let _policyd = list.has_policy().then(|| policyd(&node));
+        Self { node, podwire: Suite::podwire(), peers: Suite::reference(), _policyd }
     }
 
     /// Runs cnitool; its cache is below `/var/lib`, which is the node's own.
@@ -107,10 +117,26 @@ impl Runtime {
     }
 }
 
+/// policyd, without any policies, once it knows that.
+fn policyd(node: &Node) -> Daemon {
+    let built = workspace().join("target/x86_64-unknown-linux-musl/daemon/policyd");
+    let manifests = node.home().join("manifests");
+    fs::create_dir(&manifests).unwrap();
+    let mut command = program(std::env::var_os("POLICYD_BIN").unwrap_or(built.into()));
+    command.env_remove("KUBECONFIG").arg("--manifests").arg(manifests);
+    command.args(["--node-name", "node-1", "--listen", "127.0.0.1:9099"]);
+    command.arg("--run-dir").arg(node.run_dir().join("podwire"));
+    command.args(["--pod-cidr", "10.244.0.0/24", "--pod-cidr", "fd00:10:244::/64"]);
+    let mut daemon = Daemon::start("policyd", command, node, node.home().join("policyd.log"));
+    let ask = "curl -sf --max-time 2 http://127.0.0.1:9099/readyz";
+    daemon.wait_until(Duration::from_secs(20), || node.try_sh(ask).status.success());
+    daemon
+}
+
 #[test]
 fn every_conflist_adds_checks_and_deletes() {
     for list in Conflist::all() {
-        let runtime = Runtime::new();
+        let runtime = Runtime::new(&list);
         let (one, two) = (runtime.node.pod("pod1"), runtime.node.pod("pod2"));
         let pods = [&one, &two];
         let before = runtime.baseline(&list, &pods);
@@ -153,7 +179,7 @@ fn must_be_results_of(list: &Conflist, results: &[Value]) {
 #[test]
 fn gc_of_cnitool_deletes_the_cached_and_is_refused_the_rest() {
     for list in Conflist::all() {
-        let runtime = Runtime::new();
+        let runtime = Runtime::new(&list);
         let pod = runtime.node.pod("pod1");
         let before = runtime.baseline(&list, &[&pod]);
         runtime.must("add", &list, &pod.path());
@@ -170,7 +196,7 @@ fn gc_of_cnitool_deletes_the_cached_and_is_refused_the_rest() {
 #[test]
 fn gc_removes_what_vanished_containers_left_and_nothing_else() {
     for list in Conflist::all().into_iter().filter(Conflist::has_gc) {
-        let runtime = Runtime::new();
+        let runtime = Runtime::new(&list);
         let (node, podwire) = (&runtime.node, &runtime.podwire);
         let plugin = list.plugin()["type"].as_str().expect("a plugin has a type");
         let (stays, goes) = (node.pod("stays"), node.pod("goes"));

@@ -4,7 +4,7 @@
 mod etcd;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -159,6 +159,31 @@ impl<'a> Cluster<'a> {
         self.space.enter(etcd::compact);
     }
 
+    /// Creates the object of a YAML document in the collection at `path`, strictly: an unknown or
+    /// doubled field is a refusal, which fails the test. Returns what the API server made of it.
+    pub fn create_yaml(&self, path: &str, document: &str) -> Value {
+        let uri =
+            format!("{path}{}fieldValidation=Strict", if path.contains('?') { '&' } else { '?' });
+        let answer = self.send("POST", &uri, "yaml", document.as_bytes().to_vec());
+        answer.unwrap_or_else(|error| panic!("POST {uri}: {error}\n{document}"))
+    }
+
+    /// The files that a pod of this service account finds: `token`, `ca.crt` and `namespace`. They
+    /// go where `folder` says.
+    pub fn grant(&self, namespace: &str, account: &str, folder: &Path) {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let asked = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"audiences": ["https://kubernetes.default.svc"]}});
+        let answer = self.request("POST", &path, &asked);
+        let token = answer["status"]["token"].as_str().expect("a token");
+        fs::create_dir_all(folder).expect("cannot make a directory");
+        for (name, content) in [("token", token), ("namespace", namespace)] {
+            fs::write(folder.join(name), content).expect("cannot write a file");
+        }
+        let authority = self.home.path().join("certs/apiserver.crt");
+        fs::copy(authority, folder.join("ca.crt")).expect("the API server has a certificate");
+    }
+
     /// Asks the API server as `admin`; a refusal fails the test.
     pub fn request(&self, method: &str, path: &str, body: &Value) -> Value {
         self.try_request(method, path, body)
@@ -172,9 +197,20 @@ impl<'a> Cluster<'a> {
     pub fn try_request(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
         let kind = if method == "PATCH" { "merge-patch+json" } else { "json" };
         let content = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        self.send(method, path, kind, content)
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        content: Vec<u8>,
+    ) -> Result<Value, String> {
         let request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
             .header("content-type", format!("application/{kind}"))
+            .header("accept", "application/json")
             .uri(path)
             .body(content)
             .unwrap();

@@ -13,9 +13,10 @@ mod node;
 mod peak;
 pub mod probe;
 mod process;
-
+pub mod sockets;
 mod space;
 mod suite;
+pub mod wire;
 pub mod world;
 
 pub use call::{Call, CniError, Reply, Started};

@@ -11,8 +11,6 @@ use crate::cluster::Cluster;
 
 mod asker;
 mod server;
-mod sockets;
-mod wire;
 
 pub(crate) use server::{Arrivals, Server};
 

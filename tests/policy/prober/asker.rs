@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockProtocol;
 
-use super::sockets::{begin_tcp, raw, udp};
-use super::wire::{LONGEST, echo_request, read_echo_reply, read_init_ack, sctp_init};
 use super::{Protocol, Question};
+use lab::sockets::{begin_tcp, raw, udp};
+use lab::wire::{LONGEST, echo_request, read_echo_reply, read_init_ack, sctp_init};
 
 /// For so long nothing must be heard, where that is what is expected.
 const SILENCE: Duration = Duration::from_millis(250);

@@ -11,8 +11,8 @@ use lab::Space;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockProtocol;
 
-use super::sockets::{raw, udp};
-use super::wire::{LONGEST, sctp_init_ack};
+use lab::sockets::{raw, udp};
+use lab::wire::{LONGEST, sctp_init_ack};
 
 /// The ports that TCP and UDP are served on; SCTP is on all.
 pub(crate) const PORTS: [u16; 13] =

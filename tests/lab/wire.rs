@@ -2,13 +2,13 @@
 //! connection tracking verifies.
 
 /// Room for any packet of ours.
-pub(super) const LONGEST: usize = 256;
+pub const LONGEST: usize = 256;
 /// SCTP chunks (RFC 9260, section 3.3).
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 
 /// An echo request that carries a token. Over IPv6 the kernel fills in the checksum.
-pub(super) fn echo_request(is_ipv4: bool, id: u16, token: u64) -> Vec<u8> {
+pub fn echo_request(is_ipv4: bool, id: u16, token: u64) -> Vec<u8> {
     let mut packet = vec![if is_ipv4 { 8 } else { 128 }, 0, 0, 0];
     packet.extend(id.to_be_bytes());
     packet.extend([0, 1]);
@@ -22,7 +22,7 @@ pub(super) fn echo_request(is_ipv4: bool, id: u16, token: u64) -> Vec<u8> {
 }
 
 /// The token of an echo reply, as a raw socket gives it.
-pub(super) fn read_echo_reply(is_ipv4: bool, bytes: &[u8]) -> Option<u64> {
+pub fn read_echo_reply(is_ipv4: bool, bytes: &[u8]) -> Option<u64> {
     let packet = without_header(is_ipv4, bytes)?;
     let wanted = if is_ipv4 { 0 } else { 129 };
     let token = packet.get(8..16)?.try_into().ok()?;
@@ -30,12 +30,12 @@ pub(super) fn read_echo_reply(is_ipv4: bool, bytes: &[u8]) -> Option<u64> {
 }
 
 /// The first packet of an SCTP association.
-pub(super) fn sctp_init(from: u16, to: u16, tag: u32) -> Vec<u8> {
+pub fn sctp_init(from: u16, to: u16, tag: u32) -> Vec<u8> {
     sctp(from, to, 0, INIT, tag, &[])
 }
 
 /// The answer to `init`, when that is a valid first packet.
-pub(super) fn sctp_init_ack(is_ipv4: bool, init: &[u8]) -> Option<Vec<u8>> {
+pub fn sctp_init_ack(is_ipv4: bool, init: &[u8]) -> Option<Vec<u8>> {
     let packet = without_header(is_ipv4, init)?;
     let is_init = packet.get(12) == Some(&INIT) && packet.get(4..8)? == [0; 4];
     if !is_init || !has_valid_checksum(packet) {
@@ -48,7 +48,7 @@ pub(super) fn sctp_init_ack(is_ipv4: bool, init: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The tag of the first packet that a valid answer is for.
-pub(super) fn read_init_ack(is_ipv4: bool, bytes: &[u8]) -> Option<u32> {
+pub fn read_init_ack(is_ipv4: bool, bytes: &[u8]) -> Option<u32> {
     let packet = without_header(is_ipv4, bytes)?;
     let is_answer = packet.get(12) == Some(&INIT_ACK) && has_valid_checksum(packet);
     let tag = u32::from_be_bytes(packet.get(4..8)?.try_into().ok()?);
@@ -100,6 +100,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
+#[cfg(test)]
 #[test]
 fn the_checksum_is_that_of_the_specification() {
     // The check value of CRC-32C in the usual catalogues.

@@ -21,14 +21,14 @@ fn open(like: IpAddr, kind: SockType, protocol: SockProtocol) -> OwnedFd {
 }
 
 /// A datagram socket, at any address of this family where it is unspecified.
-pub(super) fn udp(at: SocketAddr) -> UdpSocket {
+pub fn udp(at: SocketAddr) -> UdpSocket {
     let fd = open(at.ip(), SockType::Datagram, SockProtocol::Udp);
     at_address(&fd, at);
     fd.into()
 }
 
 /// A raw socket of this protocol; std's datagrams fit it.
-pub(super) fn raw(at: IpAddr, protocol: SockProtocol) -> UdpSocket {
+pub fn raw(at: IpAddr, protocol: SockProtocol) -> UdpSocket {
     let fd = open(at, SockType::Raw, protocol);
     at_address(&fd, SocketAddr::new(at, 0));
     fd.into()
@@ -40,7 +40,7 @@ fn at_address(fd: &OwnedFd, at: SocketAddr) {
 }
 
 /// Begins a connection. It ends with a reset: nothing is left of it that waits.
-pub(super) fn begin_tcp(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+pub fn begin_tcp(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let fd = open(to.ip(), SockType::Stream, SockProtocol::Tcp);
     let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&fd, sockopt::Linger, &at_once)?;

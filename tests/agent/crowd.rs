@@ -1,0 +1,146 @@
+//! Very many policies while pods come and go, names of the greatest length, and others that wipe
+//! whole tables.
+
+use std::time::Instant;
+
+use lab::probe::{must_not_reach, must_reach};
+use serde_json::{Value, json};
+
+use crate::node::PolicedNode;
+
+const POLICIES: usize = 1000;
+
+/// A policy of the server that names a pod of the crowd.
+fn policy(number: usize) -> Value {
+    let from = json!({"podSelector": {"matchLabels": {"crowd": format!("c{}", number % 40)}}});
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": format!("p{number}")},
+        "spec": {"podSelector": {"matchLabels": {"app": "server"}},
+            "ingress": [{"from": [from], "ports": [{"port": 1000 + number}]}]}})
+}
+
+/// A pod of another node.
+fn member(node: &PolicedNode, number: usize, turn: usize) {
+    let ips = json!([{"ip": format!("10.9.{turn}.{}", 1 + number)}]);
+    node.write(
+        &format!("crowd-{number}"),
+        &json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("crowd-{number}"), "labels": {"crowd": format!("c{number}")}},
+        "spec": {"nodeName": "node-2", "containers": [{"name": "c", "image": "i"}]},
+        "status": {"phase": "Running", "podIPs": ips}}),
+    );
+}
+
+fn has_member(node: &PolicedNode, address: &str) -> bool {
+    node.node.sh("ipset save").lines().any(|line| line.ends_with(&format!(" {address}")))
+}
+
+#[test]
+fn a_thousand_policies_while_pods_churn_end_as_from_nothing() {
+    let mut node = PolicedNode::new(&["client", "server"]);
+    let list: Vec<_> = (0..POLICIES).map(policy).collect();
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": list});
+    node.write("policies", &list);
+    for turn in 0..5 {
+        for number in 0..40 {
+            if (number + turn) % 4 == 3 && turn > 0 && turn < 4 {
+                _ = std::fs::remove_file(
+                    node.node.home().join(format!("manifests/crowd-{number}.json")),
+                );
+            } else {
+                member(&node, number, turn);
+            }
+        }
+        assert_eq!(node.node.sh("curl -s --max-time 5 http://127.0.0.1:9099/healthz"), "ok\n");
+    }
+    node.wait("the last pods", |it| {
+        (0..40).all(|one| has_member(it, &format!("10.9.4.{}", 1 + one)))
+    });
+    node.wait("all policies", |it| it.rules().matches(":PODWIRE-INGRESS-").count() >= POLICIES);
+    must_not_reach(
+        node.space("client"),
+        node.space("server"),
+        &node.addresses("server")[0].to_string(),
+    );
+    let state = node.state();
+    node.wipe();
+    node.start();
+    assert_eq!(state, node.state(), "not as from nothing");
+    node.clean_up();
+}
+
+#[test]
+fn names_of_the_greatest_length_are_enforced() {
+    let node = PolicedNode::new(&["client", "server"]);
+    let (namespace, label) = ("n".repeat(63), "l".repeat(63));
+    let name =
+        [["d".repeat(63), "e".repeat(63), "f".repeat(63)].join("."), "g".repeat(61)].join(".");
+    let key = format!("{}/{label}", name);
+    // The addresses are the server's, under other names: what is told last has them.
+    node.remove("pod-server");
+    let ips: Vec<_> = node.addresses("server").iter().map(|it| json!({"ip": it})).collect();
+    let labels = json!({key.as_str(): label});
+    node.write(
+        "long-pod",
+        &json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+        "status": {"phase": "Running", "podIPs": ips}}),
+    );
+    let long = |ingress: Value| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"podSelector": {"matchLabels": labels}, "ingress": ingress}})
+    };
+    node.write("long-policy", &long(json!([])));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    let address = node.addresses("server")[0].to_string();
+    must_not_reach(node.space("client"), node.space("server"), &address);
+    node.write(
+        "long-policy",
+        &long(json!([{"from": [{"namespaceSelector": {}, "podSelector": {
+        "matchLabels": {"app": "client"}}}], "ports": [{"port": 1, "endPort": 65535},
+        {"port": 1, "endPort": 65535, "protocol": "UDP"}]}])),
+    );
+    must_reach(node.space("client"), node.space("server"), &address);
+    node.clean_up();
+}
+
+#[test]
+fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
+    let node = PolicedNode::new(&["client", "server"]);
+    node.write(
+        "deny",
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "deny"}, "spec": {"podSelector": {"matchLabels": {"app": "server"}}}}),
+    );
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    let before = node.state();
+    node.node.sh(
+        "ipset create foreign hash:ip; ipset add foreign 198.51.100.2; nft add table inet foreign",
+    );
+    let with_foreign = node.state();
+    for what in [
+        "iptables -t mangle -F; ip6tables -t mangle -F",
+        "iptables -t mangle -F; iptables -t mangle -X",
+        "nft delete table ip mangle; nft delete table ip6 mangle",
+        // As firewalld does when it starts: all goes, and its own comes.
+        "nft flush ruleset; nft add table inet foreign; iptables -t filter -P FORWARD ACCEPT",
+    ] {
+        let repairs = node.metric("policyd_drift_repairs_total");
+        node.node.sh(what);
+        let started = Instant::now();
+        node.wait(what, |it| it.state() == with_foreign);
+        println!("{what}: repaired after {:?}", started.elapsed());
+        node.wait("the count", |it| it.metric("policyd_drift_repairs_total") > repairs);
+        assert!(node.node.sh("nft list tables").contains("inet foreign"));
+        must_not_reach(
+            node.space("client"),
+            node.space("server"),
+            &node.addresses("server")[0].to_string(),
+        );
+    }
+    node.node.sh("ipset destroy foreign; nft delete table inet foreign");
+    assert_eq!(before, node.state());
+    node.clean_up();
+}

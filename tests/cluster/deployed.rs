@@ -1,0 +1,264 @@
+//! The manifest of `conf/kubernetes` in a real API server, and policyd with exactly what it grants.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use lab::cluster::{Cluster, Version};
+use lab::probe::{must_not_reach, must_reach};
+use lab::{Call, Daemon, Node, Pod, Suite, program, workspace};
+use serde_json::{Value, json};
+
+use crate::objects::{NODE, namespace, pod};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What policyd's container sees: a root that cannot be written, and of the node's `/run` the paths
+/// of the manifest. The rest of the line is the program to run with its capabilities alone.
+const CONTAINER: &str = r#"
+home=$1; shift
+mount --make-rprivate /
+mkdir -p "$home/run/podwire" "$home/etc"
+touch "$home/run/xtables.lock"
+cp -a /etc/alternatives /etc/protocols "$home/etc"
+mount --bind "$home/etc" /etc
+mount -t tmpfs tmpfs /run
+mkdir -p /run/podwire /run/secrets/kubernetes.io/serviceaccount
+touch /run/xtables.lock
+mount --bind "$home/run/podwire" /run/podwire
+mount --bind "$home/run/xtables.lock" /run/xtables.lock
+mount --bind "$home/account" /run/secrets/kubernetes.io/serviceaccount
+for place in $(cut -d' ' -f5 /proc/self/mountinfo | sort -u); do
+    case $place in
+    /run/podwire | /run/xtables.lock) ;;
+    *) mount -o remount,bind,ro "$place" 2>/dev/null || : ;;
+    esac
+done
+for place in / /etc /run /tmp /var /proc/sys/net/ipv4/ip_forward; do
+    if [ -d $place ] && touch "$place/probe" 2>/dev/null || [ -f $place ] && echo 1 2>/dev/null >$place; then
+        echo "$place can be written"; exit 1
+    fi
+done
+exec "$@"
+"#;
+
+pub(crate) fn policyd() -> PathBuf {
+    let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
+    std::env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from)
+}
+
+fn documents() -> Vec<String> {
+    let text = fs::read_to_string(workspace().join("conf/kubernetes/policyd.yaml")).unwrap();
+    text.split("\n---\n").map(str::to_owned).collect()
+}
+
+/// Where the API has objects of the document's kind.
+fn collection(document: &str) -> &'static str {
+    let kind = document.lines().find_map(|line| line.strip_prefix("kind: ")).expect("a kind");
+    match kind {
+        "ServiceAccount" => "/api/v1/namespaces/kube-system/serviceaccounts",
+        "ConfigMap" => "/api/v1/namespaces/kube-system/configmaps",
+        "DaemonSet" => "/apis/apps/v1/namespaces/kube-system/daemonsets",
+        "ClusterRole" => "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+        "ClusterRoleBinding" => "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        other => panic!("the test does not know where the API has {other}"),
+    }
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect()
+}
+
+/// The control plane with the node and what the manifest has, and of that the ConfigMap and the
+/// DaemonSet.
+fn deployed(node: &Node) -> (Cluster<'_>, Value, Value) {
+    let cluster = Cluster::start(node, Version::Old);
+    let documents = documents();
+    for document in &documents {
+        let tried = cluster.create_yaml(&format!("{}?dryRun=All", collection(document)), document);
+        assert_eq!(tried["metadata"]["name"], "policyd");
+    }
+    let made: Vec<_> = documents.iter().map(|it| cluster.create_yaml(collection(it), it)).collect();
+    let of_kind = |kind: &str| made.iter().find(|it| it["kind"] == kind).unwrap().clone();
+    let (config, daemons) = (of_kind("ConfigMap"), of_kind("DaemonSet"));
+    cluster.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
+        "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64"]}}));
+    cluster.apply(&namespace("shop", &json!({})));
+    (cluster, config, daemons)
+}
+
+/// A pod that podwire wires and the API server knows.
+pub(crate) fn wire(node: &Node, cluster: &Cluster<'_>, name: &str) -> (Pod, Vec<IpAddr>) {
+    let space = node.pod(name);
+    space.sh("ip link set lo up");
+    let conf = json!({"cniVersion": "1.0.0", "name": "net", "type": "ptp",
+        "ipam": {"type": "host-local", "dataDir": node.data(),
+            "ranges": [[{"subnet": "10.244.1.0/24"}], [{"subnet": "fd00:1::/64"}]],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}});
+    let call = Call::new("ptp", "ADD").container(name).netns(&space.path()).conf(&conf);
+    let result = call.run(node, &Suite::podwire()).ok();
+    let address = |ip: &Value| ip["address"].as_str()?.split('/').next()?.parse().ok();
+    let addresses: Vec<IpAddr> =
+        result["ips"].as_array().unwrap().iter().map(|ip| address(ip).unwrap()).collect();
+    let ips: Vec<_> = addresses.iter().map(|it| json!({"ip": it})).collect();
+    cluster.apply(&pod(name));
+    let status = json!({"phase": "Running", "podIP": addresses[0], "podIPs": ips});
+    cluster.set_status(&pod(name), &status);
+    (space, addresses)
+}
+
+/// What the DaemonSet says, run on the node: program, arguments, capabilities and files.
+fn container(node: &Node, config: &Value, daemons: &Value) -> Command {
+    let spec = &daemons["spec"]["template"]["spec"];
+    let container = &spec["containers"][0];
+    let security = &container["securityContext"];
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
+    assert_eq!(spec["hostNetwork"], true);
+    let paths = spec["volumes"].as_array().unwrap().iter();
+    let paths: Vec<_> = paths.filter_map(|it| it["hostPath"]["path"].as_str()).collect();
+    assert_eq!(paths, ["/run/xtables.lock", "/run/podwire"]);
+    fs::create_dir_all(node.home().join("etc/config")).unwrap();
+    for (name, text) in config["data"].as_object().unwrap() {
+        let file = node.home().join("etc/config").join(name);
+        fs::write(file, text.as_str().unwrap()).unwrap();
+    }
+    let granted = texts(&security["capabilities"]["add"]);
+    let granted: Vec<_> = granted.iter().map(|it| format!("+{}", it.to_lowercase())).collect();
+    let granted = format!("--bounding-set=-all,{}", granted.join(","));
+    let mut command = program("unshare");
+    command.args(["--mount", "sh", "-euc", CONTAINER, "container"]).arg(node.home());
+    command.args(["setpriv", &granted, "--inh-caps=-all", "--no-new-privs"]);
+    command.args([
+        "sh",
+        "-euc",
+        r#"grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; exec "$@""#,
+        "run",
+    ]);
+    command.arg(policyd()).args(texts(&container["args"]));
+    command.env_remove("KUBECONFIG").env("NODE_NAME", NODE);
+    command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "6443");
+    command
+}
+
+pub(crate) fn is_ready(node: &Node, port: u16) -> bool {
+    node.try_sh(&format!("curl -sf --max-time 2 http://127.0.0.1:{port}/readyz")).status.success()
+}
+
+#[test]
+pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
+    let node = Node::quick();
+    let (cluster, config, daemons) = deployed(&node);
+    let (client, _) = wire(&node, &cluster, "client");
+    let (server, addresses) = wire(&node, &cluster, "server");
+    cluster.grant("kube-system", "policyd", &node.home().join("account"));
+    let log = node.home().join("policyd.log");
+    let command = container(&node, &config, &daemons);
+    let mut daemon = Daemon::start("policyd", command, &node, log.clone());
+    daemon.wait_until(PATIENCE, || is_ready(&node, 9099));
+    let said = fs::read_to_string(&log).unwrap();
+    for line in ["CapEff:\t0000000000003000", "CapBnd:\t0000000000003000", "NoNewPrivs:\t1"] {
+        assert!(said.contains(line), "{said}");
+    }
+    must_reach(&client, &server, &addresses[0].to_string());
+    let deny = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": "shop", "name": "deny"},
+        "spec": {"podSelector": {"matchLabels": {"app": "server"}}}});
+    cluster.apply(&deny);
+    daemon.wait_until(PATIENCE, || node.sh("iptables-save -t mangle").contains("PODWIRE-TO-"));
+    for address in &addresses {
+        must_not_reach(&client, &server, &address.to_string());
+    }
+    let selected = json!([{"podSelector": {"matchLabels": {"app": "client"}}}]);
+    cluster.patch(&deny, &json!({"spec": {"ingress": [{"from": selected}]}}));
+    for address in &addresses {
+        must_reach(&client, &server, &address.to_string());
+    }
+    assert!(node.sh("iptables-save -t nat").contains("MASQUERADE"));
+    assert!(node.home().join("run/podwire/policyd.sock").exists());
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(!said.contains("forbidden") && !said.contains("not permitted"), "{said}");
+    drop(daemon);
+    let mut command = program(policyd());
+    command.env_remove("KUBECONFIG").args(["--masquerade", "cleanup"]);
+    assert!(node.run(command).status.success());
+    let left = node.sh("iptables-save; ip6tables-save; ipset save").to_lowercase();
+    assert!(!left.contains("podwire"), "{left}");
+}
+
+/// Of an account without the verb, the API server's refusal is what policyd tells.
+#[test]
+fn no_verb_of_the_reading_role_is_too_much() {
+    let node = Node::quick();
+    let (cluster, ..) = deployed(&node);
+    let document = documents().into_iter().find(|it| it.contains("kind: ClusterRole\n")).unwrap();
+    let role = cluster.create_yaml(
+        &format!("{}?dryRun=All", collection(&document)),
+        &document.replace("name: policyd", "name: other"),
+    );
+    let needed = ["pods", "namespaces", "nodes", "networkpolicies"];
+    let cases = needed.iter().flat_map(|resource| ["list", "watch"].map(|verb| (*resource, verb)));
+    let mut running = Vec::new();
+    for (number, (resource, verb)) in cases.enumerate() {
+        let mut rules = role["rules"].clone();
+        let owner = rules.as_array_mut().unwrap().iter_mut();
+        let mut lacking = Vec::new();
+        for rule in owner.filter(|it| texts(&it["resources"]).contains(&resource)) {
+            let mut without = rule.clone();
+            without["resources"] = json!([resource]);
+            without["verbs"].as_array_mut().unwrap().retain(|it| it != verb);
+            rule["resources"].as_array_mut().unwrap().retain(|it| it != resource);
+            lacking.push(without);
+        }
+        assert_eq!(lacking.len(), 1, "{resource}");
+        let rules = rules.as_array_mut().unwrap();
+        rules.retain(|it| it["resources"] != json!([]));
+        rules.extend(lacking);
+        let name = format!("lacks-{number}");
+        let account = node.home().join(&name);
+        bind(&cluster, &name, rules);
+        cluster.grant("default", &name, &account);
+        running.push((resource, verb, start_as(&node, &cluster, number, &name)));
+    }
+    for (resource, verb, (mut daemon, log)) in running {
+        let refusal = format!("cannot {verb} resource \\\"{resource}\\\"");
+        let plain = format!("cannot {verb} resource \"{resource}\"");
+        daemon.wait_until(PATIENCE, || {
+            let said = fs::read_to_string(&log).unwrap();
+            said.contains(&refusal) || said.contains(&plain)
+        });
+    }
+}
+
+/// A service account of the namespace `default` with a role of these rules.
+fn bind(cluster: &Cluster<'_>, name: &str, rules: &[Value]) {
+    let group = "rbac.authorization.k8s.io";
+    let version = format!("{group}/v1");
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
+    cluster.request("POST", "/api/v1/namespaces/default/serviceaccounts", &account);
+    cluster.apply(&json!({"apiVersion": version, "kind": "ClusterRole",
+        "metadata": {"name": name}, "rules": rules}));
+    cluster.apply(&json!({"apiVersion": version, "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}]}));
+}
+
+/// policyd as that account, beside others: each has a port and a folder of its own.
+fn start_as(node: &Node, cluster: &Cluster<'_>, number: usize, name: &str) -> (Daemon, PathBuf) {
+    let token = fs::read_to_string(node.home().join(name).join("token")).unwrap();
+    let mut conf: Value =
+        serde_json::from_slice(&fs::read(cluster.kubeconfig("agent")).unwrap()).unwrap();
+    conf["users"][0]["user"]["token"] = json!(token);
+    let file = node.home().join(name).join("kubeconfig");
+    fs::write(&file, conf.to_string()).unwrap();
+    let log = node.home().join(format!("{name}.log"));
+    let mut command = program(policyd());
+    command.arg("--kubeconfig").arg(file).args(["--node-name", NODE, "--gate", "off"]);
+    command.arg(format!("--listen=127.0.0.1:{}", 9100 + number));
+    command.arg("--run-dir").arg(node.home().join(name).join("run"));
+    (Daemon::start("policyd", command, node, log.clone()), log)
+}
