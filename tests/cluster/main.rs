@@ -5,4 +5,5 @@ mod away;
 mod deployed;
 mod objects;
 mod source;
+mod spread;
 mod told;
