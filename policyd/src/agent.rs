@@ -18,26 +18,32 @@ use crate::index::Index;
 use crate::iptables::Settings;
 use crate::model::NamespacedName;
 use crate::plan::HostInterface;
-use crate::source::{Change, Event, Node};
+use crate::recorder::Notice;
+use crate::source::{Event, Node};
 
 mod asked;
 mod bucket;
+mod denied;
 mod drift;
 mod flows;
+mod listener;
 mod problems;
 mod status;
 mod survey;
+mod synced;
 #[cfg(test)]
 mod tests;
 mod waiting;
 mod work;
 
 use asked::Asked;
+use denied::Denied;
 use drift::Drift;
 use flows::Flows;
 use problems::Problems;
 pub use status::{Readiness, Status};
 use survey::{Links, Wanted};
+use synced::Synced;
 use waiting::Waiting;
 use work::{Done, Job, Work};
 
@@ -59,6 +65,8 @@ pub struct Config {
     pub gate: bool,
     /// Whether flows are cut that are no longer allowed.
     pub cut_flows: bool,
+    /// Where new problems of objects are told besides the log.
+    pub notices: mpsc::Sender<Notice>,
 }
 
 /// What the agent is told.
@@ -104,6 +112,7 @@ pub async fn run<R: Runner + Send + 'static>(
             step = agent.flows.finished() => agent.see_flows(step),
             changes = agent.drift.changed() => agent.drift.hear(changes),
             changes = agent.links.changed() => agent.links.hear(&changes),
+            packets = agent.denied.heard() => agent.denied.tell(packets, &agent.index, Instant::now()),
             () = time::sleep(wake) => {}
             _ = heartbeat.tick() => agent.beat(),
             _ = shutdown.changed() => break,
@@ -125,6 +134,7 @@ struct Agent<R> {
     waiting: Waiting,
     problems: Problems,
     asked: Asked,
+    denied: Denied,
     status: Arc<Status>,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
@@ -133,31 +143,6 @@ struct Agent<R> {
     next_try: Option<Instant>,
     /// When the first event came that is not in the kernel yet.
     waiting_since: Option<Instant>,
-}
-
-/// Of which kinds all objects are known.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Synced {
-    pods: bool,
-    namespaces: bool,
-    policies: bool,
-    node: bool,
-}
-
-impl Synced {
-    const fn is_whole(self) -> bool {
-        self.pods && self.namespaces && self.policies && self.node
-    }
-
-    const fn note(&mut self, event: &Event) {
-        match event {
-            Event::Pods(Change::Listed(_)) => self.pods = true,
-            Event::Namespaces(Change::Listed(_)) => self.namespaces = true,
-            Event::Policies(Change::Listed(_)) => self.policies = true,
-            Event::Node(_) => self.node = true,
-            _ => {}
-        }
-    }
 }
 
 impl<R: Runner + Send + 'static> Agent<R> {
@@ -170,7 +155,8 @@ impl<R: Runner + Send + 'static> Agent<R> {
         let flows = Flows::new(config.settings.marks.cut);
         Self {
             index: Index::new(&config.node),
-            problems: Problems::new(&config.node),
+            problems: Problems::new(&config.node, config.notices.clone()),
+            denied: Denied::new(config.settings.log_group),
             drift: Drift::new(&config.settings),
             config,
             synced: Synced::default(),

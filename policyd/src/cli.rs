@@ -60,6 +60,11 @@ pub(crate) struct Run {
     /// What happens to what no policy allows.
     #[arg(long, value_enum, default_value_t = Deny::Drop)]
     pub(crate) deny: Deny,
+    /// Log what no policy allows: some packets of each pod and direction, which the kernel copies to
+    /// this group of its log (NFLOG).
+    #[arg(long, value_name = "GROUP", num_args = 0..=1, require_equals = true,
+        default_missing_value = "11", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) log_denied: Option<u16>,
     /// Bit of packet marks for what a policy allows.
     #[arg(long, value_name = "BIT", value_parser = parse_bit, default_value = "0x400")]
     pub(crate) mark_allowed: u32,
@@ -118,7 +123,7 @@ impl Run {
                 cut: self.mark_cut,
             },
             rejects: self.deny == Deny::Reject,
-            log_group: None,
+            log_group: self.log_denied,
             gated: self.pod_cidr.clone(),
         }
     }

@@ -177,6 +177,14 @@ impl Index {
         self.pods.missing_pod(container_id)
     }
 
+    /// What people call the pod of the cluster, or the container of this node, that has this address,
+    /// as far as there is one.
+    #[must_use]
+    pub fn name_of(&self, address: IpAddr) -> Option<String> {
+        let endpoint = self.endpoints.planned_at(address).map(|it| it.label.clone());
+        endpoint.or_else(|| self.pods.at(address).map(|pod| pod.name.to_string()))
+    }
+
     /// Whether a container is, or belongs to, an endpoint that is planned.
     #[must_use]
     pub fn has_endpoint(&self, container_id: &str) -> bool {

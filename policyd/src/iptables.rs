@@ -8,7 +8,7 @@
 //!   by interface -> PODWIRE-LINK, PODWIRE-PORT             not the pod's address: drop
 //!     -> PODWIRE-FROM-pod -> PODWIRE-EGRESS-policy ...     none allows it: drop
 //!   established                      pass
-//!   by destination -> PODWIRE-DESTINATION (only in FORWARD)
+//!   by destination -> PODWIRE-DST (only in FORWARD)
 //!     -> PODWIRE-TO-pod -> PODWIRE-INGRESS-policy ...      none allows it: drop
 //! ```
 
@@ -24,7 +24,7 @@ mod policy;
 mod sets;
 
 pub use endpoint::endpoint_chains;
-pub(crate) use endpoint::name as endpoint_chain_name;
+pub(crate) use endpoint::{direction as endpoint_chain_direction, name as endpoint_chain_name};
 pub use hooks::{Hook, dispatch, hooks};
 pub use policy::policy_chain;
 pub use sets::{bound_set, members, programmed_set, set};

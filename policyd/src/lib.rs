@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod preflight;
+pub mod recorder;
 pub mod source;
 #[cfg(test)]
 mod tests;

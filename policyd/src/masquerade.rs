@@ -8,6 +8,7 @@
 mod agent;
 mod config;
 mod duration;
+mod metrics;
 mod ports;
 mod rules;
 mod table;
@@ -18,6 +19,7 @@ use crate::dataplane;
 
 pub use agent::{Agent, Report};
 pub use config::{Config, Options, ReadConfig};
+pub use metrics::Metrics;
 pub use ports::PortRanges;
 pub use rules::{CHAIN, chain, hook};
 

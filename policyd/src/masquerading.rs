@@ -1,22 +1,25 @@
 //! Masquerading beside the enforcement of policy: on a thread of its own, as what it asks of the
 //! kernel blocks.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use policyd::masquerade::{Agent, Report};
-use runner::OsRunner;
-
 use policyd::chain;
+use policyd::masquerade::{Agent, Report};
+use policyd::metrics::Metrics;
+use runner::OsRunner;
 
 /// How often the file is looked at. Reading it takes microseconds.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Masquerades until the process ends; its rules stay.
-pub(crate) fn start(mut agent: Agent<OsRunner>) -> std::io::Result<()> {
+pub(crate) fn start(mut agent: Agent<OsRunner>, metrics: Arc<Metrics>) -> std::io::Result<()> {
     let look = move || {
         loop {
-            tell(&agent.reconcile(Instant::now()));
+            let report = agent.reconcile(Instant::now());
+            metrics.masquerade.see(&report);
+            tell(&report);
             thread::sleep(LOOK);
         }
     };

@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::dataplane::Counts;
 use crate::drops::Drops;
+use crate::masquerade;
 
 /// Counters and gauges of the agent.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Metrics {
     pub flows_cut: Counter,
     /// Packets that the kernel dropped.
     pub(crate) drops: Drops,
+    /// What is done to masquerade.
+    pub masquerade: masquerade::Metrics,
 }
 
 impl Metrics {
@@ -84,6 +87,8 @@ impl Metrics {
         );
         let drops = Drops::default();
         drops.register(&mut registry);
+        let masquerade = masquerade::Metrics::default();
+        masquerade.register(&mut registry);
         Self {
             registry,
             chains,
@@ -98,6 +103,7 @@ impl Metrics {
             drift_repairs,
             flows_cut,
             drops,
+            masquerade,
         }
     }
 

@@ -17,6 +17,7 @@ use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
 use policyd::model::NamespacedName;
+use policyd::recorder::{Notice, Recorder};
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Event, Node};
@@ -35,6 +36,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 const MOST_WAITING_EVENTS: usize = 1024;
 /// As many calls of the CNI plugin.
 const MOST_WAITING_CALLS: usize = 256;
+/// As many problems of objects wait to be told by Events; more are only logged.
+const MOST_WAITING_NOTICES: usize = 256;
 /// How often policyd shows that it is there.
 const ALIVE: Duration = Duration::from_secs(3);
 
@@ -87,16 +90,18 @@ async fn serve(options: Run) -> Result<(), Failure> {
     trial::wait(&status).await;
     let masquerade = options.masquerade.agent(programs());
     if options.masquerade.masquerade {
-        masquerading::start(masquerade)?;
+        masquerading::start(masquerade, Arc::clone(&status.metrics))?;
     } else {
         masquerading::stop(masquerade)?;
     }
     let node = node_name(&options)?;
+    let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
     let config = Config {
         node: node.clone(),
         settings: options.settings(),
         gate: options.gate == Switch::On,
         cut_flows: options.cut_flows == Switch::On,
+        notices,
     };
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (stop, shutdown) = watch::channel(false);
@@ -113,7 +118,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
     let inputs = Inputs { events: received, attachments, asks, requests, shutdown };
     let mut agent = pin!(agent::run(config, dataplane(&options), inputs, status));
-    let mut source = pin!(source(options, node, events, asked));
+    let mut source = pin!(source(options, node, events, asked, told));
     tokio::select! {
         () = &mut agent => return Ok(()),
         ended = &mut source => ended?,
@@ -145,12 +150,13 @@ async fn show_alive(file: PathBuf, status: Arc<Status>) {
     }
 }
 
-/// Sends what the folder or the API server has. Without end: what fails is tried again.
+/// Sends what the folder or the API server has, and tells the latter what is wrong with it. Without end: what fails is tried again.
 async fn source(
     options: Run,
     node: String,
     events: mpsc::Sender<Event>,
     asked: mpsc::Receiver<NamespacedName>,
+    notices: mpsc::Receiver<Notice>,
 ) -> Result<(), cluster::Error> {
     if let Some(dir) = options.manifests {
         let folder = Folder { dir, node: Node { name: node, ..Node::default() } };
@@ -158,6 +164,7 @@ async fn source(
         return Ok(());
     }
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
+    tokio::spawn(Recorder::new(client.clone(), node.clone()).run(notices));
     let report = |report: &api_server::Report| tracing::warn!("{}", policyd::chain(report));
     let server = ApiServer::new(client, node);
     join(server.answer(asked, &events), server.run(events.clone(), report)).await;

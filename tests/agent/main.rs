@@ -3,11 +3,14 @@
 mod attachments;
 mod counters;
 mod crowd;
+mod denied;
 mod first_packets;
 mod flows;
 mod folder;
 mod interfaces;
 mod kills;
+mod many;
+mod masquerading;
 mod node;
 mod preflight;
 mod stream;

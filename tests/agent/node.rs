@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Call, Daemon, Node, Options, Pod, Suite, program, workspace};
+use lab::{Call, Daemon, Node, Options, Pod, Suite, policyd, program};
 use serde_json::{Value, json};
 
 /// What must happen happens within this time.
@@ -19,14 +18,7 @@ pub(crate) struct PolicedNode {
     pub(crate) pods: BTreeMap<&'static str, (Pod, Vec<IpAddr>)>,
     policyd: Option<Daemon>,
     is_bridged: bool,
-}
-
-pub(crate) fn policyd() -> PathBuf {
-    let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
-    let file =
-        std::env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from);
-    assert!(file.is_file(), "{} is missing: run `make build`, or set POLICYD_BIN", file.display());
-    file
+    options: &'static [&'static str],
 }
 
 /// policyd over the folder `manifests` of the node.
@@ -45,20 +37,25 @@ pub(crate) fn command(node: &Node) -> Command {
 impl PolicedNode {
     /// A node with pods of the namespace `default`, and policyd running over their manifests.
     pub(crate) fn new(names: &[&'static str]) -> Self {
-        Self::with(names, false)
+        Self::with(names, false, &[])
     }
 
     /// The same with the pods on one bridge, of a node that does not pass bridged frames to
     /// iptables.
     pub(crate) fn bridged(names: &[&'static str]) -> Self {
-        Self::with(names, true)
+        Self::with(names, true, &[])
     }
 
-    fn with(names: &[&'static str], is_bridged: bool) -> Self {
+    /// The same as [`Self::new`], with more options for policyd.
+    pub(crate) fn told(names: &[&'static str], options: &'static [&'static str]) -> Self {
+        Self::with(names, false, options)
+    }
+
+    fn with(names: &[&'static str], is_bridged: bool, options: &'static [&'static str]) -> Self {
         let node = Node::with(Options { instant_dad: true });
         node.sh("for it in /proc/sys/net/bridge/bridge-nf-call-*; do echo 0 > $it; done");
         fs::create_dir(node.home().join("manifests")).unwrap();
-        let mut policed = Self { node, pods: BTreeMap::new(), policyd: None, is_bridged };
+        let mut policed = Self { node, pods: BTreeMap::new(), policyd: None, is_bridged, options };
         for name in names {
             policed.add(name);
         }
@@ -139,8 +136,10 @@ impl PolicedNode {
 
     /// Starts policyd and does not wait.
     pub(crate) fn begin(&self) -> Daemon {
+        let mut command = command(&self.node);
+        command.args(self.options);
         let log = self.node.home().join("policyd.log");
-        Daemon::start("policyd", command(&self.node), &self.node, log)
+        Daemon::start("policyd", command, &self.node, log)
     }
 
     /// Puts a manifest into the folder, at once whole.

@@ -4,9 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use lab::{Daemon, Finished, Node, Options, program};
+use lab::{Daemon, Finished, Node, Options, policyd, program};
 
-use crate::node::{PATIENCE, command, policyd};
+use crate::node::{PATIENCE, command};
 
 /// A folder with an `iptables-restore` that behaves as on a kernel without connection tracking.
 fn broken_programs(node: &Node) -> String {

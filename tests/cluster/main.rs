@@ -3,6 +3,7 @@
 
 mod away;
 mod deployed;
+mod events;
 mod objects;
 mod source;
 mod spread;

@@ -8,10 +8,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use lab::cluster::{Cluster, Version};
-use lab::{Call, Daemon, Node, Pod, Suite, program};
+use lab::{Call, Daemon, Node, Pod, Suite, policyd, program};
 use serde_json::{Value, json};
 
-use crate::deployed::{PATIENCE, is_ready, policyd};
+use crate::deployed::{PATIENCE, is_ready};
 use crate::objects::{NODE, cluster, pod};
 
 const OTHER: &str = "node-2";

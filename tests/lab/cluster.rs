@@ -264,6 +264,8 @@ fn serve(space: &Space, home: &TempDir, port: u16) -> Daemon {
         // A namespace has no address but these: nothing is advertised.
         "--advertise-address=127.0.0.1".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
+        // As a cluster that was not always of this release has them.
+        "--feature-gates=StrictIPCIDRValidation=false".to_owned(),
     ]);
     Daemon::start("kube-apiserver", command, space, home.path().join("kube-apiserver.log"))
 }

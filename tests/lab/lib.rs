@@ -25,5 +25,5 @@ pub use diff::{Difference, difference};
 pub use node::{Node, Options, Pod};
 pub use process::{Finished, Running, program};
 pub use space::Space;
-pub use suite::{Suite, peer, workspace};
+pub use suite::{Suite, peer, policyd, workspace};
 pub use world::World;

@@ -63,6 +63,15 @@ pub fn peer(name: &str) -> PathBuf {
     file
 }
 
+/// The daemon under test: `POLICYD_BIN`, or what `make build` makes.
+#[must_use]
+pub fn policyd() -> PathBuf {
+    let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
+    let file = env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from);
+    assert!(file.is_file(), "{} is missing: run `make build`, or set POLICYD_BIN", file.display());
+    file
+}
+
 fn directory(name: &str, variable: &str) -> PathBuf {
     env::var_os(variable)
         .map_or_else(|| workspace().join("target/lab").join(default_dir(name)), PathBuf::from)

@@ -39,8 +39,9 @@ tables=$(nft list tables; cat /proc/net/ip_tables_names /proc/net/ip6_tables_nam
 iptables-save; echo ===; ip6tables-save; echo ===; nft -j list ruleset
 "#;
 
-/// The kernel needs up to two seconds for duplicate address detection; ten are a hang.
-const SETTLE: Duration = Duration::from_secs(10);
+/// The kernel needs up to two seconds for duplicate address detection, and on a busy machine its
+/// workers take more to tell of carriers; thirty are a hang.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// What is there, in words that do not depend on chance.
 #[derive(Debug, Clone)]

@@ -6,9 +6,12 @@ use std::time::Duration;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::time::timeout;
 use tower::{BoxError, ServiceBuilder};
 
@@ -25,6 +28,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// ... until this many questions were not answered.
 const KEEPALIVE_RETRIES: u32 = 3;
+
+/// Status codes of HTTP.
+const NOT_FOUND: u16 = 404;
+const CONFLICT: u16 = 409;
 
 /// Data that is sent has to be acknowledged within this time.
 const ACKNOWLEDGED: Duration = Duration::from_secs(30);
@@ -84,10 +91,63 @@ where
 {
     let objects = format!("{} {namespace}/{name}", K::plural(&()));
     let api = Api::<K>::namespaced(client.clone(), namespace);
-    match timeout(ANSWER, api.get_opt(name)).await {
-        Ok(answer) => answer.map_err(|error| Error::request(Attempt::Get, objects, error)),
-        Err(_elapsed) => {
-            Err(Error::Silence { attempt: Attempt::Get, objects, seconds: ANSWER.as_secs() })
-        }
+    answer(Attempt::Get, objects, api.get_opt(name)).await
+}
+
+/// Creates an object. Tells whether it did: `false` where there is one of that name.
+///
+/// # Errors
+/// When the server refuses for another reason, or does not answer within a minute.
+pub async fn create<K>(client: &Client, namespace: &str, object: &K) -> Result<bool, Error>
+where
+    K: Object + Resource<Scope = NamespaceResourceScope> + Serialize,
+{
+    let name = object.meta().name.as_deref().unwrap_or_default();
+    let objects = format!("{} {namespace}/{name}", K::plural(&()));
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let created = async { unless(api.create(&PostParams::default(), object).await, CONFLICT) };
+    answer(Attempt::Create, objects, created).await
+}
+
+/// Changes some fields of an object by a JSON merge patch (RFC 7396). Tells whether it did:
+/// `false` where there is none of that name.
+///
+/// # Errors
+/// When the server refuses for another reason, or does not answer within a minute.
+pub async fn patch<K>(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    fields: &Value,
+) -> Result<bool, Error>
+where
+    K: Object + Resource<Scope = NamespaceResourceScope>,
+{
+    let objects = format!("{} {namespace}/{name}", K::plural(&()));
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let patch = Patch::Merge(fields);
+    let patched =
+        async { unless(api.patch(name, &PatchParams::default(), &patch).await, NOT_FOUND) };
+    answer(Attempt::Patch, objects, patched).await
+}
+
+/// The answer to a request, when it comes in time.
+async fn answer<T>(
+    attempt: Attempt,
+    objects: String,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Error> {
+    match timeout(ANSWER, request).await {
+        Ok(answer) => answer.map_err(|error| Error::request(attempt, objects, error)),
+        Err(_elapsed) => Err(Error::Silence { attempt, objects, seconds: ANSWER.as_secs() }),
+    }
+}
+
+/// Whether it was done; not where the server answers with the status `code`.
+fn unless<T>(answer: Result<T, kube::Error>, code: u16) -> Result<bool, kube::Error> {
+    match answer {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == code => Ok(false),
+        Err(error) => Err(error),
     }
 }

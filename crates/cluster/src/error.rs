@@ -82,6 +82,10 @@ pub enum Attempt {
     Watch,
     /// Getting one.
     Get,
+    /// Creating one.
+    Create,
+    /// Changing one.
+    Patch,
 }
 
 impl std::fmt::Display for Attempt {
@@ -90,6 +94,8 @@ impl std::fmt::Display for Attempt {
             Self::List => "listing",
             Self::Watch => "watching",
             Self::Get => "getting",
+            Self::Create => "creating",
+            Self::Patch => "changing",
         })
     }
 }

@@ -11,7 +11,7 @@ mod error;
 mod page;
 mod watch;
 
-pub use client::{connect, get};
+pub use client::{connect, create, get, patch};
 pub use error::{Attempt, Error};
 pub use kube::Client;
 pub use watch::{Change, Object, Watch};

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
-use std::io;
 use std::time::{Duration, Instant};
 
 use netlink::Event;
 use netlink::nftables::{Changes, Generation};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+
+use super::listener::Listener;
 
 use crate::iptables::{Settings, hooks};
 
@@ -20,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The kernel's word that rules were changed.
 #[derive(Debug)]
 pub(super) struct Drift {
-    changes: Option<AsyncFd<Changes>>,
+    changes: Option<Listener<Changes>>,
     /// The netlink ports that unexplained changes came from: those of programs are their process
     /// ids.
     heard: BTreeSet<u32>,
@@ -32,12 +31,7 @@ pub(super) struct Drift {
 
 impl Drift {
     pub(super) fn new(settings: &Settings) -> Self {
-        #[expect(
-            deprecated,
-            reason = "the new way is unsafe: this type keeps its descriptor open for as long as it lives"
-        )]
-        let register = |changes| AsyncFd::with_interest(changes, Interest::READABLE);
-        let changes = Changes::open().map_err(io::Error::other).and_then(register);
+        let changes = Listener::new("changes of the rules", Changes::open());
         let changes = changes
             .inspect_err(|error| {
                 tracing::warn!(%error, "changes of the rules are not told by the kernel; they are looked for once a minute");
@@ -51,18 +45,7 @@ impl Drift {
     /// Waits until somebody, perhaps ourselves, changed rules.
     pub(super) async fn changed(&mut self) -> Vec<Event<Generation>> {
         let Some(changes) = &mut self.changes else { return pending().await };
-        loop {
-            let Ok(mut ready) = changes.readable_mut().await else { return pending().await };
-            match ready.get_inner_mut().receive() {
-                Ok(Some(events)) => return events,
-                Ok(None) => ready.clear_ready(),
-                Err(error) => {
-                    tracing::warn!(%error, "changes of the rules cannot be heard of");
-                    ready.clear_ready();
-                    return vec![Event::Missed];
-                }
-            }
-        }
+        changes.next(Changes::receive).await
     }
 
     pub(super) fn hear(&mut self, events: Vec<Event<Generation>>) {

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
-use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -11,9 +10,8 @@ use ipnetwork::IpNetwork;
 use netlink::{
     BridgeFiltering, Error, Event, HostInterfaces, Link, LinkChange, LinkChanges, Socket,
 };
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
+use super::listener::Listener;
 use crate::plan::{Endpoint, HostInterface};
 
 /// The links are not looked at more often, however often they change.
@@ -122,7 +120,7 @@ fn find(
 /// Says when it is time for a survey.
 #[derive(Debug)]
 pub(super) struct Links {
-    changes: Option<AsyncFd<LinkChanges>>,
+    changes: Option<Listener<LinkChanges>>,
     has_changed: bool,
     last: Option<Instant>,
     /// Where the last survey found endpoints.
@@ -133,12 +131,7 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn new() -> Self {
-        #[expect(
-            deprecated,
-            reason = "the new way is unsafe: this type keeps its descriptor open for as long as it lives"
-        )]
-        let register = |changes| AsyncFd::with_interest(changes, Interest::READABLE);
-        let changes = LinkChanges::open().map_err(io::Error::other).and_then(register);
+        let changes = Listener::new("changes of links", LinkChanges::open());
         let changes = changes
             .inspect_err(|error| {
                 tracing::warn!(%error, "changes of links are not told by the kernel; they are looked for once a minute");
@@ -150,18 +143,7 @@ impl Links {
     /// Waits until a link came, changed or went.
     pub(super) async fn changed(&mut self) -> Vec<Event<LinkChange>> {
         let Some(changes) = &mut self.changes else { return pending().await };
-        loop {
-            let Ok(mut ready) = changes.readable_mut().await else { return pending().await };
-            match ready.get_inner_mut().receive() {
-                Ok(Some(events)) => return events,
-                Ok(None) => ready.clear_ready(),
-                Err(error) => {
-                    tracing::warn!(%error, "changes of links cannot be heard of");
-                    ready.clear_ready();
-                    return vec![Event::Missed];
-                }
-            }
-        }
+        changes.next(LinkChanges::receive).await
     }
 
     /// Whether there was a survey.

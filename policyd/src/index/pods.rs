@@ -139,9 +139,18 @@ impl Pods {
 
     /// The pod whose manifest gives it one of the attachment's addresses.
     fn having(&self, attachment: &Attachment) -> Option<String> {
-        let pods = self.pods.values().filter(|pod| pod.is_endpoint());
-        let having = pods.filter(|pod| !pod.addresses.is_disjoint(&attachment.addresses));
-        having.max_by_key(|pod| (!pod.terminating, pod.created, &pod.uid)).map(|it| it.uid.clone())
+        self.newest(|pod| !pod.addresses.is_disjoint(&attachment.addresses))
+            .map(|pod| pod.uid.clone())
+    }
+
+    /// The pod whose status gives it the address. This looks at all of them.
+    pub(super) fn at(&self, address: IpAddr) -> Option<&Pod> {
+        self.newest(|pod| pod.addresses.contains(&address))
+    }
+
+    fn newest(&self, which: impl Fn(&Pod) -> bool) -> Option<&Pod> {
+        let pods = self.pods.values().filter(|pod| pod.is_endpoint() && which(pod));
+        pods.max_by_key(|pod| (!pod.terminating, pod.created, &pod.uid))
     }
 
     /// The attachments of a pod.

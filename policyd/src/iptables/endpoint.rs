@@ -42,11 +42,22 @@ pub fn endpoint_chains(
 
 /// The name of an endpoint's chain.
 pub(crate) fn name(key: &str, direction: Direction) -> String {
-    let word = match direction {
+    format!("{CHAIN_PREFIX}{}-{}", word(direction), short_hash(key))
+}
+
+/// The direction of an endpoint's chain; `None` when that is not the name of one.
+pub(crate) fn direction(name: &str) -> Option<Direction> {
+    let rest = name.strip_prefix(CHAIN_PREFIX)?;
+    let has_word =
+        |it: &Direction| rest.strip_prefix(word(*it)).is_some_and(|hash| hash.starts_with('-'));
+    [Direction::Ingress, Direction::Egress].into_iter().find(has_word)
+}
+
+const fn word(direction: Direction) -> &'static str {
+    match direction {
         Direction::Ingress => "TO",
         Direction::Egress => "FROM",
-    };
-    format!("{CHAIN_PREFIX}{word}-{}", short_hash(key))
+    }
 }
 
 pub(super) fn established() -> Rule {

@@ -13,8 +13,10 @@ use crate::plan::Endpoint;
 /// Roots of the dispatch.
 const LINK: &str = "PODWIRE-LINK";
 const PORT: &str = "PODWIRE-PORT";
-const SOURCE: &str = "PODWIRE-SOURCE";
-const DESTINATION: &str = "PODWIRE-DESTINATION";
+// With a dash and twelve characters of a hash after it, which is what the names of the chains below
+// them have, no name may be longer than 28 (`XT_EXTENSION_MAXNAMELEN`).
+const SOURCE: &str = "PODWIRE-SRC";
+const DESTINATION: &str = "PODWIRE-DST";
 
 /// Messages without which IPv6 is not there: listener discovery (RFC 2710, RFC 3810) and neighbour
 /// discovery (RFC 4861).

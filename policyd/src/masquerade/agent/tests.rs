@@ -5,10 +5,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::rc::Rc;
 
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use runner::{Output, Program};
 
 use super::*;
 use crate::dataplane;
+use crate::masquerade::Metrics;
 
 /// Answers what it was told to, in order, and keeps what was asked. Where nothing is left to
 /// answer, programs succeed and print nothing.
@@ -187,4 +190,29 @@ fn removing_tries_both_families() {
     scene.answer([Ok(output(4, "", "busy"))]);
     assert!(scene.agent.remove().is_err());
     assert_eq!(scene.asked(), ["iptables-save", "ip6tables-save"]);
+}
+
+#[test]
+fn what_was_done_is_counted() {
+    let mut scene = scene();
+    let (metrics, mut registry) = (Metrics::default(), Registry::default());
+    metrics.register(&mut registry);
+    let shown = || {
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect::<Vec<u64>>()
+    };
+    // Rejected, written, failed.
+    fs::write(&scene.file, "]").unwrap();
+    metrics.see(&scene.after(0));
+    assert_eq!(shown(), [1, 0, 0]);
+    metrics.see(&scene.after(1));
+    assert_eq!(shown(), [1, 0, 0]);
+    fs::write(&scene.file, "nonMasqueradeCIDRs: [100.64.0.0/10]").unwrap();
+    metrics.see(&scene.after(1));
+    assert_eq!(shown(), [0, 1, 0]);
+    scene.answer([Ok(output(1, "", "no"))]);
+    metrics.see(&scene.after(60));
+    assert_eq!(shown(), [0, 1, 1]);
 }

@@ -1,0 +1,24 @@
+//! What masquerading does is seen in the metrics.
+
+use crate::node::PolicedNode;
+
+const REJECTED: &str = "policyd_masquerade_config_rejected";
+const WRITES: &str = "policyd_masquerade_writes_total";
+
+#[test]
+fn a_configuration_that_cannot_be_used_is_shown() {
+    // A folder.
+    let node = PolicedNode::told(&["a"], &["--masquerade", "--masquerade-config=/proc"]);
+    node.wait("the gauge", |it| it.metric(REJECTED) == 1);
+    assert_eq!(node.metric(WRITES), 0);
+    node.clean_up();
+}
+
+#[test]
+fn written_rules_are_counted() {
+    // There is none: defaults hold.
+    let node = PolicedNode::told(&["a"], &["--masquerade", "--masquerade-config=/proc/none"]);
+    node.wait("the rules", |it| it.metric(WRITES) == 1);
+    assert_eq!(node.metric(REJECTED), 0);
+    node.clean_up();
+}
