@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, Node, program};
+use lab::{Daemon, Node, policyd, program};
 use serde_json::{Value, json};
 
-use crate::deployed::{PATIENCE, is_ready, policyd, wire};
+use crate::deployed::{PATIENCE, is_ready, wire};
 use crate::objects::{cluster, pod};
 
 /// Longer than the pause between two attempts to reach the API server.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Call, Daemon, Node, Pod, Suite, program, workspace};
+use lab::{Call, Daemon, Node, Pod, Suite, policyd, program, workspace};
 use serde_json::{Value, json};
 
+use crate::events::{EVENTS, MAY};
 use crate::objects::{NODE, namespace, pod};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,11 +44,6 @@ for place in / /etc /run /tmp /var /proc/sys/net/ipv4/ip_forward; do
 done
 exec "$@"
 "#;
-
-pub(crate) fn policyd() -> PathBuf {
-    let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
-    std::env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from)
-}
 
 fn documents() -> Vec<String> {
     let text = fs::read_to_string(workspace().join("conf/kubernetes/policyd.yaml")).unwrap();
@@ -198,6 +194,17 @@ fn no_verb_of_the_reading_role_is_too_much() {
     let role = cluster.create_yaml(
         &format!("{}?dryRun=All", collection(&document)),
         &document.replace("name: policyd", "name: other"),
+    );
+    // Which of these are needed the tests of the events tell.
+    let of_events = role["rules"].as_array().unwrap().iter().find(|it| it["verbs"] == json!(MAY));
+    let of_events = of_events.expect("a rule for events");
+    assert_eq!(
+        format!(
+            "{}/{}",
+            of_events["apiGroups"][0].as_str().unwrap(),
+            of_events["resources"][0].as_str().unwrap()
+        ),
+        EVENTS[0]
     );
     let needed = ["pods", "namespaces", "nodes", "networkpolicies"];
     let cases = needed.iter().flat_map(|resource| ["list", "watch"].map(|verb| (*resource, verb)));

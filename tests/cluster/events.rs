@@ -15,8 +15,8 @@ use tokio::sync::mpsc::{Sender, channel};
 use crate::objects::{NODE, cluster, policy};
 
 const BOUND: Duration = Duration::from_secs(30);
-const MAY: [&str; 2] = ["create", "patch"];
-const EVENTS: [&str; 1] = ["events.k8s.io/events"];
+pub(crate) const MAY: [&str; 2] = ["create", "patch"];
+pub(crate) const EVENTS: [&str; 1] = ["events.k8s.io/events"];
 
 /// A recorder as it runs on a node; it ends when nobody can tell it anything more.
 fn record(space: &Space, kubeconfig: PathBuf, node: &str) -> (Sender<Notice>, JoinHandle<()>) {

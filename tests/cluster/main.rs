@@ -6,4 +6,5 @@ mod deployed;
 mod events;
 mod objects;
 mod source;
+mod spread;
 mod told;

@@ -119,10 +119,9 @@ impl Runtime {
 
 /// policyd, without any policies, once it knows that.
 fn policyd(node: &Node) -> Daemon {
-    let built = workspace().join("target/x86_64-unknown-linux-musl/daemon/policyd");
     let manifests = node.home().join("manifests");
     fs::create_dir(&manifests).unwrap();
-    let mut command = program(std::env::var_os("POLICYD_BIN").unwrap_or(built.into()));
+    let mut command = program(lab::policyd());
     command.env_remove("KUBECONFIG").arg("--manifests").arg(manifests);
     command.args(["--node-name", "node-1", "--listen", "127.0.0.1:9099"]);
     command.arg("--run-dir").arg(node.run_dir().join("podwire"));
