@@ -286,13 +286,11 @@ impl<R: Runner + Send + 'static> Agent<R> {
             if !changes.endpoints.is_empty() {
                 self.status.metrics.drops.know(self.index.endpoints());
             }
-            let endpoints: BTreeMap<_, _> =
-                self.index.endpoints().map(|(key, it)| (key.clone(), it.clone())).collect();
             if changes.endpoints.values().flatten().any(|it| it.interface.is_none()) {
                 self.links.look_again();
             }
             let started = self.waiting_since.take();
-            return self.work.start(Job::Apply(endpoints, changes), started);
+            return self.work.start(Job::Apply(changes), started);
         }
         // What came changed nothing here.
         self.waiting_since = None;

@@ -12,17 +12,19 @@ use ruleset::ipset;
 use runner::Runner;
 
 use crate::iptables::{Family, SET_PREFIX, Settings, bound_set, members, programmed_set, set};
-use crate::plan::{Changes, Endpoint, Plan, SetChange, SetKey};
+use crate::plan::{Changes, Plan, SetChange, SetKey};
 
 mod error;
 mod programs;
 mod table;
 mod variant;
+mod written;
 
 pub use error::Error;
 pub use programs::Programs;
 use table::Tables;
 pub use variant::variant;
+use written::Written;
 
 /// The rules and sets of this node.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub struct Dataplane<R> {
     programs: Programs<R>,
     settings: Settings,
     tables: Vec<Tables>,
+    written: Written,
     /// Sets that the kernel has, with the number of their members.
     sets: BTreeMap<String, usize>,
     /// Of those, the ones that no rule of ours looks into any more.
@@ -77,6 +80,7 @@ impl<R: Runner> Dataplane<R> {
             programs,
             settings,
             tables,
+            written: Written::default(),
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
             ready: BTreeMap::new(),
@@ -93,15 +97,17 @@ impl<R: Runner> Dataplane<R> {
         let mut saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
         self.remove_misfits(plan, &mut saved)?;
         self.sets = saved.iter().map(|set| (set.name.clone(), set.members.len())).collect();
+        let saved: BTreeMap<_, _> = saved.into_iter().map(|set| (set.name, set.members)).collect();
+        let none = BTreeSet::new();
         self.unused = self.sets.keys().cloned().collect();
         self.ready.clear();
+        self.written = Written::new(plan);
         for tables in &mut self.tables {
             let family = tables.family();
             for (key, members) in &plan.sets {
                 let Some(set) = set(family, key) else { continue };
                 self.unused.remove(&set.name);
-                let held = saved.iter().find(|it| it.name == set.name);
-                let held = held.map(|it| it.members.clone()).unwrap_or_default();
+                let held = saved.get(&set.name).unwrap_or(&none);
                 growing.create(&set);
                 let wanted: BTreeMap<_, _> = members
                     .iter()
@@ -116,32 +122,27 @@ impl<R: Runner> Dataplane<R> {
             }
             for set in [programmed_set(family), bound_set(family)] {
                 self.unused.remove(&set.name);
-                let held = saved.iter().find(|it| it.name == set.name);
-                let held = held.into_iter().flat_map(|it| &it.members);
+                let held = saved.get(&set.name).into_iter().flatten();
                 let held = held.filter_map(|member| member.parse().ok()).collect();
                 growing.create(&set);
                 self.ready.insert(set.name, held);
             }
             tables.read(&mut self.programs, &self.settings)?;
         }
-        self.sort_ready(&plan.endpoints, &mut growing, &mut shrinking);
+        self.sort_ready(&mut growing, &mut shrinking);
         self.programs.restore_sets(&growing)?;
         for tables in &mut self.tables {
-            tables.adopt(&mut self.programs, plan, &self.settings)?;
+            tables.adopt(&mut self.programs, &self.written, &self.settings)?;
         }
         self.programs.restore_sets(&shrinking)?;
         self.destroy_unused()
     }
 
-    /// Makes the changes. `endpoints` are all there are after them.
+    /// Makes the changes.
     ///
     /// # Errors
     /// [`Error`] when a program fails: then [`Self::adopt`] must be next.
-    pub fn apply(
-        &mut self,
-        endpoints: &BTreeMap<String, Endpoint>,
-        changes: &Changes,
-    ) -> Result<(), Error> {
+    pub fn apply(&mut self, changes: &Changes) -> Result<(), Error> {
         let mut growing = ipset::Changes::default();
         let mut shrinking = ipset::Changes::default();
         for index in 0..self.tables.len() {
@@ -155,10 +156,11 @@ impl<R: Runner> Dataplane<R> {
             self.programs.restore_sets(&growing)?;
             return self.destroy_unused();
         }
-        self.sort_ready(endpoints, &mut growing, &mut shrinking);
+        self.written.change(changes);
+        self.sort_ready(&mut growing, &mut shrinking);
         self.programs.restore_sets(&growing)?;
         for tables in &mut self.tables {
-            tables.apply(&mut self.programs, endpoints, changes, &self.settings)?;
+            tables.apply(&mut self.programs, &self.written, changes, &self.settings)?;
         }
         self.programs.restore_sets(&shrinking)?;
         self.destroy_unused()
@@ -275,12 +277,8 @@ impl<R: Runner> Dataplane<R> {
 
     /// Of the sets that come last and go first: which endpoints have all their rules, and which
     /// have an interface.
-    fn sort_ready(
-        &mut self,
-        endpoints: &BTreeMap<String, Endpoint>,
-        growing: &mut ipset::Changes,
-        shrinking: &mut ipset::Changes,
-    ) {
+    fn sort_ready(&mut self, growing: &mut ipset::Changes, shrinking: &mut ipset::Changes) {
+        let endpoints = &self.written.endpoints;
         for tables in &self.tables {
             let family = tables.family();
             let addresses = |only_bound: bool| -> BTreeSet<IpAddr> {

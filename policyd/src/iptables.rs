@@ -23,10 +23,10 @@ mod interface_dispatch;
 mod policy;
 mod sets;
 
-pub use endpoint::endpoint_chains;
 pub(crate) use endpoint::{direction as endpoint_chain_direction, name as endpoint_chain_name};
+pub use endpoint::{endpoint_chains, policies};
 pub use hooks::{Hook, dispatch, hooks};
-pub use policy::policy_chain;
+pub use policy::{name as policy_chain_name, policy_chain};
 pub use sets::{bound_set, members, programmed_set, set};
 
 /// What all chains of ours begin with.

@@ -129,9 +129,7 @@ impl State {
         let replies: Vec<Reply> = requests.map(|request| self.take_in(request)).collect();
         let changes = self.index.take_changes();
         if !changes.is_empty() {
-            let endpoints = self.index.endpoints().map(|(key, it)| (key.clone(), it.clone()));
-            let endpoints = endpoints.collect();
-            self.dataplane.apply(&endpoints, &changes).expect("the kernel takes it");
+            self.dataplane.apply(&changes).expect("the kernel takes it");
         }
         replies.into_iter().for_each(|reply| answer(reply, Ok(())));
     }

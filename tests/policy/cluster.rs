@@ -208,9 +208,8 @@ impl Cluster {
     /// Brings the kernel to what was told.
     pub(crate) fn enforce(&mut self) {
         let changes = self.index.take_changes();
-        let endpoints = self.index.endpoints().map(|(key, it)| (key.clone(), it.clone())).collect();
         let dataplane = &mut self.dataplane;
-        self.node.enter(|| dataplane.apply(&endpoints, &changes)).expect("the kernel takes it");
+        self.node.enter(|| dataplane.apply(&changes)).expect("the kernel takes it");
     }
 
     /// Brings the kernel to what was told, whatever it holds.

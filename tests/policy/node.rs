@@ -1,6 +1,5 @@
 //! A node without pods: only what the kernel holds is looked at.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use lab::{Node, Options};
@@ -55,10 +54,8 @@ impl BareNode {
 
     pub(crate) fn apply(&mut self) {
         let changes = self.index.take_changes();
-        let endpoints: BTreeMap<_, _> =
-            self.index.endpoints().map(|(key, it)| (key.clone(), it.clone())).collect();
         let dataplane = &mut self.dataplane;
-        self.node.enter(|| dataplane.apply(&endpoints, &changes)).expect("the kernel takes it");
+        self.node.enter(|| dataplane.apply(&changes)).expect("the kernel takes it");
     }
 
     pub(crate) fn clean_up(&mut self) {

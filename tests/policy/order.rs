@@ -34,8 +34,25 @@ fn histories() -> Vec<Vec<Happening>> {
         vec![There(third.clone()), Gone(third)],
         vec![There(former.clone()), Gone(former)],
         vec![There(deny_all("z"))],
+        // Pods of which the addresses of a family go, and come.
+        vec![There(both("v/a")), There(one("v/a"))],
+        vec![There(one("w/a")), There(both("w/a"))],
+        vec![There(deny_all("v"))],
+        vec![There(deny_all("w"))],
     ]);
     histories
+}
+
+fn both(name: &str) -> Value {
+    let last = if name.starts_with('v') { 200 } else { 201 };
+    let addresses = [format!("10.1.0.{last}"), format!("fd00:1::{last}")];
+    with_addresses(pod(name), &addresses.map(|it| it.parse().unwrap()))
+}
+
+fn one(name: &str) -> Value {
+    let mut pod = both(name);
+    pod["status"]["podIPs"].as_array_mut().unwrap().truncate(1);
+    pod
 }
 
 fn policies() -> [Value; 3] {
@@ -216,4 +233,30 @@ fn split(saved: &str) -> (String, String) {
 
 fn foreign(saved: &str) -> String {
     split(saved).1
+}
+
+/// Neither packets nor other rules could lead there.
+#[test]
+fn a_family_that_a_pod_has_no_address_of_has_no_chains_for_it() {
+    let mut node = BareNode::new(&settings());
+    node.adopt();
+    let chains = |node: &BareNode, program: &str| -> usize {
+        let saved = node.saved();
+        let ours = saved.lines().filter(|line| line.starts_with(&format!("{program} mangle :")));
+        ours.filter(|line| line.contains("PODWIRE-TO-") || line.contains("PODWIRE-INGRESS-"))
+            .count()
+    };
+    node.happens(&Happening::There(one("v/a")));
+    node.happens(&Happening::There(policy("v/p", json!({"podSelector": {}, "ingress": [{}]}))));
+    node.apply();
+    let single = node.saved();
+    assert_eq!((chains(&node, "iptables-save"), chains(&node, "ip6tables-save")), (2, 0));
+    node.happens(&Happening::There(both("v/a")));
+    node.apply();
+    assert_eq!((chains(&node, "iptables-save"), chains(&node, "ip6tables-save")), (2, 2));
+    node.happens(&Happening::There(one("v/a")));
+    node.apply();
+    pretty(&node.saved(), &single);
+    node.adopt();
+    pretty(&node.saved(), &single);
 }

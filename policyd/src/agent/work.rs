@@ -11,7 +11,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::survey::{Wanted, bridges, filter_bridges, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error};
 use crate::iptables::Settings;
-use crate::plan::{Changes, Endpoint, HostInterface, Plan};
+use crate::plan::{Changes, HostInterface, Plan};
 
 /// One piece of work.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) enum Job {
     /// Make the kernel, whatever it holds, what the plan says.
     Adopt(Settings, Box<Plan>),
     /// Make these changes.
-    Apply(BTreeMap<String, Endpoint>, Changes),
+    Apply(Changes),
     /// Look whether it is still what it was left as.
     Compare,
     /// See to bridges, and find interfaces.
@@ -106,8 +106,8 @@ fn carry_out<R: Runner>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outco
             dataplane.adopt(plan)?;
             filter_bridges(&bridges(plan.endpoints.values()))?;
         }
-        Job::Apply(endpoints, changes) => {
-            dataplane.apply(endpoints, changes)?;
+        Job::Apply(changes) => {
+            dataplane.apply(changes)?;
             // Only after the rules: loading those for bridge ports loads what else may be missing.
             filter_bridges(&bridges(changes.endpoints.values().flatten()))?;
         }

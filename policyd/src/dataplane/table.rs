@@ -6,11 +6,13 @@ use ruleset::iptables::{Chain, RuleHash, Saved, Transaction};
 use runner::Runner;
 
 use super::programs::Programs;
+use super::written::Written;
 use super::{Difference, Error};
 use crate::iptables::{
-    CHAIN_PREFIX, Family, Settings, dispatch, endpoint_chains, hooks, policy_chain,
+    CHAIN_PREFIX, Family, Settings, dispatch, endpoint_chains, hooks, policies, policy_chain,
+    policy_chain_name,
 };
-use crate::plan::{Changes, Endpoint, Plan};
+use crate::plan::{ChainKey, Changes};
 
 /// Tables that rules of ours may be in.
 const TABLES: [&str; 2] = ["mangle", "filter"];
@@ -31,6 +33,8 @@ pub(super) struct Tables {
     dispatch: BTreeSet<String>,
     /// Chains of each endpoint.
     of_endpoints: BTreeMap<String, BTreeSet<String>>,
+    /// Policies that have a chain.
+    policies: BTreeSet<ChainKey>,
 }
 
 impl Tables {
@@ -41,6 +45,7 @@ impl Tables {
             hooks: BTreeMap::new(),
             dispatch: BTreeSet::new(),
             of_endpoints: BTreeMap::new(),
+            policies: BTreeSet::new(),
         }
     }
 
@@ -111,22 +116,24 @@ impl Tables {
         })
     }
 
-    /// Makes the tables, as they were read, what the plan says.
+    /// Makes the tables, as they were read, hold what shall be written.
     pub(super) fn adopt<R: Runner>(
         &mut self,
         programs: &mut Programs<R>,
-        plan: &Plan,
+        written: &Written,
         settings: &Settings,
     ) -> Result<(), Error> {
         self.of_endpoints.clear();
-        let mut wanted = dispatch(self.family, plan.endpoints.iter(), settings);
+        let mut wanted = dispatch(self.family, written.endpoints.iter(), settings);
         self.dispatch = names(&wanted);
-        for (key, endpoint) in &plan.endpoints {
+        for (key, endpoint) in &written.endpoints {
             let chains = endpoint_chains(self.family, key, endpoint, settings);
             self.of_endpoints.insert(key.clone(), names(&chains));
             wanted.extend(chains);
         }
-        let policies = plan.chains.iter();
+        self.policies =
+            policies(self.family, written.endpoints.values()).into_iter().cloned().collect();
+        let policies = self.policies.iter().filter_map(|key| written.chains.get_key_value(key));
         wanted.extend(policies.map(|(key, chain)| policy_chain(self.family, key, chain)));
         let kept = names(&wanted);
         let stale: Vec<_> = self.chains.keys().filter(|it| !kept.contains(*it)).cloned().collect();
@@ -143,11 +150,11 @@ impl Tables {
         Ok(())
     }
 
-    /// Makes the changes.
+    /// Makes the changes, after which what is written shall be this.
     pub(super) fn apply<R: Runner>(
         &mut self,
         programs: &mut Programs<R>,
-        endpoints: &BTreeMap<String, Endpoint>,
+        written: &Written,
         changes: &Changes,
         settings: &Settings,
     ) -> Result<(), Error> {
@@ -155,12 +162,16 @@ impl Tables {
         let mut transaction = Transaction::default();
         let mut known = std::mem::take(&mut self.chains);
         let mut stale = BTreeSet::new();
-        for (key, chain) in &changes.chains {
-            match chain {
-                Some(chain) => put(&mut known, &mut transaction, &policy_chain(family, key, chain)),
-                None => _ = stale.insert(policy_chain(family, key, &Default::default()).name),
-            }
+        let policies = policies(family, written.endpoints.values());
+        for key in &policies {
+            let is_new = changes.chains.contains_key(key) || !self.policies.contains(key);
+            let chain = written.chains.get(key).filter(|_| is_new);
+            let chain = chain.map(|chain| policy_chain(family, key, chain));
+            chain.iter().for_each(|chain| put(&mut known, &mut transaction, chain));
         }
+        let gone = self.policies.iter().filter(|key| !policies.contains(key));
+        stale.extend(gone.map(policy_chain_name));
+        self.policies = policies.into_iter().cloned().collect();
         for (key, endpoint) in &changes.endpoints {
             let chains = endpoint.iter();
             let chains: Vec<_> =
@@ -173,7 +184,7 @@ impl Tables {
             }
         }
         if !changes.endpoints.is_empty() {
-            let chains = dispatch(family, endpoints.iter(), settings);
+            let chains = dispatch(family, written.endpoints.iter(), settings);
             chains.iter().for_each(|chain| put(&mut known, &mut transaction, chain));
             let before = std::mem::replace(&mut self.dispatch, names(&chains));
             stale.extend(before.difference(&self.dispatch).cloned());

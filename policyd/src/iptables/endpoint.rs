@@ -1,5 +1,7 @@
 //! The chains of an endpoint.
 
+use std::collections::BTreeSet;
+
 use ruleset::iptables::{Chain, Match, Packets, Rule, Side, Target};
 use ruleset::short_hash;
 
@@ -10,7 +12,8 @@ use crate::plan::{ChainKey, Endpoint};
 /// How many denied packets of an endpoint and direction are copied to the log in a minute.
 const LOGGED_EACH_MINUTE: u32 = 30;
 
-/// The chains of the directions in which the endpoint is isolated.
+/// The chains of the directions in which the endpoint is isolated. None lead to it in a family that it
+/// has no address of: what comes from its interface there is forged.
 #[must_use]
 pub fn endpoint_chains(
     family: Family,
@@ -18,6 +21,9 @@ pub fn endpoint_chains(
     endpoint: &Endpoint,
     settings: &Settings,
 ) -> Vec<Chain> {
+    if !has_chains(family, endpoint) {
+        return Vec::new();
+    }
     [Direction::Egress, Direction::Ingress]
         .into_iter()
         .filter_map(|direction| {
@@ -38,6 +44,19 @@ pub fn endpoint_chains(
             Some(Chain { name: name(key, direction), rules })
         })
         .collect()
+}
+
+/// The policies that chains of these endpoints lead to.
+pub fn policies<'a>(
+    family: Family,
+    endpoints: impl Iterator<Item = &'a Endpoint>,
+) -> BTreeSet<&'a ChainKey> {
+    let endpoints = endpoints.filter(|it| has_chains(family, it));
+    endpoints.flat_map(|it| [&it.ingress, &it.egress]).flatten().flatten().collect()
+}
+
+fn has_chains(family: Family, endpoint: &Endpoint) -> bool {
+    endpoint.addresses.iter().any(|address| family.has(address))
 }
 
 /// The name of an endpoint's chain.

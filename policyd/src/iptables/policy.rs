@@ -21,7 +21,8 @@ pub fn policy_chain(family: Family, key: &ChainKey, chain: &PolicyChain) -> Chai
 }
 
 /// The name of a policy's chain.
-pub(super) fn name(key: &ChainKey) -> String {
+#[must_use]
+pub fn name(key: &ChainKey) -> String {
     let direction = word(key.direction).to_uppercase();
     let ChainKey { policy, uid, .. } = key;
     format!("{CHAIN_PREFIX}{direction}-{}", short_hash(&format!("{policy} {uid}")))
