@@ -298,6 +298,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if self.drift.due() <= Instant::now() {
             self.drift.begin();
             self.work.start(Job::Compare, None);
+        } else if self.drift.glance_due() <= Instant::now() {
+            self.drift.begin_glance();
+            self.work.start(Job::Glance, None);
         } else if self.links.due() <= Instant::now() {
             self.links.begin();
             self.work.start(Job::Survey(self.survey()), None);
@@ -326,9 +329,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
     /// something else, that will wake us.
     fn next_due(&self) -> Instant {
         let (now, latest) = (Instant::now(), Instant::now() + HEARTBEAT);
-        let times =
-            [self.next_try, self.flows.due(), Some(self.drift.due()), Some(self.links.due())];
-        times.into_iter().flatten().filter(|time| *time > now).min().unwrap_or(latest)
+        let times = [self.drift.due(), self.drift.glance_due(), self.links.due()];
+        let times = times.into_iter().chain(self.next_try).chain(self.flows.due());
+        times.filter(|time| *time > now).min().unwrap_or(latest)
     }
 
     fn finish(&mut self, done: Done) {
@@ -344,6 +347,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
                     tracing::warn!(differences = %list.join(", "), "somebody changed rules of ours; they are repaired");
                     self.is_astray = true;
                     self.status.metrics.drift_repairs.inc();
+                }
+                if outcome.is_suspect {
+                    self.drift.suspect();
                 }
                 if outcome.is_commit && self.config.cut_flows {
                     self.flows.look_again();

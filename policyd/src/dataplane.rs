@@ -15,12 +15,14 @@ use crate::iptables::{Family, SET_PREFIX, Settings, bound_set, members, programm
 use crate::plan::{Changes, Plan, SetChange, SetKey};
 
 mod error;
+mod old_tables;
 mod programs;
 mod table;
 mod variant;
 mod written;
 
 pub use error::Error;
+use old_tables::Entries;
 pub use programs::Programs;
 use table::Tables;
 pub use variant::variant;
@@ -33,6 +35,8 @@ pub struct Dataplane<R> {
     settings: Settings,
     tables: Vec<Tables>,
     written: Written,
+    /// How many entries those tables have whose changes nobody tells.
+    entries: Entries,
     /// Sets that the kernel has, with the number of their members.
     sets: BTreeMap<String, usize>,
     /// Of those, the ones that no rule of ours looks into any more.
@@ -53,6 +57,15 @@ pub enum Difference {
     /// A set has more or fewer members, or is not there.
     #[error("set {0}")]
     Set(String),
+}
+
+/// What a quick look at the kernel shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Glance {
+    /// Sets that are otherwise than they were left.
+    pub differences: Vec<Difference>,
+    /// Whether tables may be so too, and should be compared.
+    pub is_suspect: bool,
 }
 
 /// What the kernel has of ours, in numbers.
@@ -81,6 +94,7 @@ impl<R: Runner> Dataplane<R> {
             settings,
             tables,
             written: Written::default(),
+            entries: Entries::new(),
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
             ready: BTreeMap::new(),
@@ -134,6 +148,7 @@ impl<R: Runner> Dataplane<R> {
         for tables in &mut self.tables {
             tables.adopt(&mut self.programs, &self.written, &self.settings)?;
         }
+        self.entries = old_tables::entries()?;
         self.programs.restore_sets(&shrinking)?;
         self.destroy_unused()
     }
@@ -162,6 +177,7 @@ impl<R: Runner> Dataplane<R> {
         for tables in &mut self.tables {
             tables.apply(&mut self.programs, &self.written, changes, &self.settings)?;
         }
+        self.entries = old_tables::entries()?;
         self.programs.restore_sets(&shrinking)?;
         self.destroy_unused()
     }
@@ -187,12 +203,33 @@ impl<R: Runner> Dataplane<R> {
         for tables in &self.tables {
             differences.extend(tables.differences(&mut self.programs, &self.settings)?);
         }
-        let listed = self.programs.listed_sets()?;
-        let listed = ipset::sizes(&listed, SET_PREFIX);
+        differences.extend(self.set_differences()?);
+        self.entries = old_tables::entries()?;
+        Ok(differences)
+    }
+
+    /// What can be seen of differences without running a program: of sets all that [`Self::differences`] sees; of
+    /// tables, whether somebody changed those that the kernel tells no changes of.
+    ///
+    /// # Errors
+    /// [`Error`] when the kernel cannot be asked.
+    pub fn glance(&mut self) -> Result<Glance, Error> {
+        let entries = old_tables::entries()?;
+        let is_suspect = entries != self.entries;
+        self.entries = entries;
+        Ok(Glance { differences: self.set_differences()?, is_suspect })
+    }
+
+    fn set_differences(&self) -> Result<Vec<Difference>, Error> {
+        let mut client = netlink::ipset::Client::open()?;
+        let listed = client.as_mut().map(|it| it.sets()).transpose()?.unwrap_or_default();
+        let ours = listed.into_iter().filter(|set| set.name.starts_with(SET_PREFIX));
+        let listed: BTreeMap<_, _> = ours
+            .map(|set| (set.name, usize::try_from(set.elements).unwrap_or(usize::MAX)))
+            .collect();
         let names: BTreeSet<_> = self.sets.keys().chain(listed.keys()).collect();
         let changed = names.into_iter().filter(|name| self.sets.get(*name) != listed.get(*name));
-        differences.extend(changed.cloned().map(Difference::Set));
-        Ok(differences)
+        Ok(changed.cloned().map(Difference::Set).collect())
     }
 
     /// What the kernel has of ours, in numbers.

@@ -126,6 +126,9 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
         "nft delete table ip mangle; nft delete table ip6 mangle",
         // As firewalld does when it starts: all goes, and its own comes.
         "nft flush ruleset; nft add table inet foreign; iptables -t filter -P FORWARD ACCEPT",
+        // Of sets, nobody tells.
+        "ipset flush podwire-4-programmed",
+        "ipset add podwire-6-bound 2001:db8::9",
     ] {
         let repairs = node.metric("policyd_drift_repairs_total");
         node.node.sh(what);
@@ -143,4 +146,45 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
     node.node.sh("ipset destroy foreign; nft delete table inet foreign");
     assert_eq!(before, node.state());
     node.clean_up();
+}
+
+/// Nobody tells of changes to the tables of before nf_tables.
+#[test]
+fn old_tables_that_others_wipe_come_back() {
+    let mut node = PolicedNode::new(&["client", "server"]);
+    node.wipe();
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        node.node.sh(&format!("{program} -t mangle -N KUBE-IPTABLES-HINT"));
+    }
+    node.write(
+        "deny",
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "deny"}, "spec": {"podSelector": {"matchLabels": {"app": "server"}}}}),
+    );
+    node.start();
+    let held = |node: &PolicedNode| {
+        let of_family = |program: &str| {
+            let saved = node.node.sh(&format!("{program} -t mangle"));
+            let ours = saved.lines().filter(|it| it.starts_with("-A") && it.contains("PODWIRE"));
+            ours.map(|rule| format!("{program} {rule}")).collect::<Vec<_>>()
+        };
+        let mut rules =
+            [of_family("iptables-legacy-save"), of_family("ip6tables-legacy-save")].concat();
+        // By chain in the order of rules, as the chains come in the order in which they were made.
+        rules.sort_by_key(|rule| rule.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        rules
+    };
+    node.wait("isolation", |it| held(it).iter().any(|rule| rule.contains("PODWIRE-TO-")));
+    let before = held(&node);
+    for (repairs, what) in
+        [(1, "iptables-legacy -t mangle -F"), (2, "ip6tables-legacy -t mangle -D FORWARD 1")]
+    {
+        node.node.sh(what);
+        node.wait(what, |it| it.metric("policyd_drift_repairs_total") == repairs);
+        node.wait(what, |it| held(it) == before);
+    }
+    let address = node.addresses("server")[0].to_string();
+    must_not_reach(node.space("client"), node.space("server"), &address);
+    node.wipe();
+    assert!(held(&node).is_empty(), "{:?}", held(&node));
 }

@@ -27,6 +27,7 @@ mod route;
 mod socket;
 mod subscription;
 mod tuple;
+pub mod xtables;
 
 pub use address::{Address, AddressOptions};
 pub use error::Error;

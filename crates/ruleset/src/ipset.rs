@@ -1,6 +1,6 @@
 //! Sets of addresses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
@@ -174,25 +174,6 @@ impl Saved {
     }
 }
 
-/// The sets whose names begin with `prefix`, with the number of their members, as `ipset list -terse`
-/// prints them.
-#[must_use]
-pub fn sizes(text: &str, prefix: &str) -> BTreeMap<String, usize> {
-    let mut sizes = BTreeMap::new();
-    let mut name = None;
-    for line in text.lines() {
-        match line.split_once(": ") {
-            Some(("Name", it)) => name = Some(it).filter(|it| it.starts_with(prefix)),
-            Some(("Number of entries", count)) => {
-                let size = count.trim().parse().unwrap_or(0);
-                name.take().into_iter().for_each(|it| _ = sizes.insert(it.to_owned(), size));
-            }
-            _ => {}
-        }
-    }
-    sizes
-}
-
 impl fmt::Display for Kind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -269,14 +250,6 @@ mod tests {
             "create pw-a hash:ip family inet6 hashsize 64 maxelem 1048576 -exist\n\
              add pw-a fd00::1 -exist\ndestroy pw-old\n"
         );
-    }
-
-    #[test]
-    fn sizes_are_read() {
-        let text = "Name: pw-a\nType: hash:ip\nHeader: family inet\nNumber of entries: 12\n\n\
-                    Name: x\nNumber of entries: 3\nName: pw-b\nNumber of entries: 0\n";
-        let sizes = sizes(text, "pw-");
-        assert_eq!(sizes, [("pw-a".to_owned(), 12), ("pw-b".to_owned(), 0)].into());
     }
 
     #[test]

@@ -13,8 +13,10 @@ use crate::iptables::{Settings, hooks};
 
 /// Comparing costs tens of milliseconds: not more often than this, however often others write.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
-/// Nobody tells of changes to sets, nor to the tables that iptables had before nf_tables.
+/// Not all that can happen to sets and to the tables that iptables had before nf_tables is seen at a glance.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// Nobody tells of changes to them, and a glance takes a millisecond.
+const GLANCE_PAUSE: Duration = Duration::from_secs(2);
 
 /// The kernel's word that rules were changed.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(super) struct Drift {
     heard: BTreeSet<u32>,
     missed: bool,
     compared: Instant,
+    glanced: Instant,
     /// Those that rules of ours are in.
     tables: BTreeSet<&'static str>,
 }
@@ -38,8 +41,8 @@ impl Drift {
             })
             .ok();
         let tables = hooks(settings).into_iter().map(|hook| hook.table).collect();
-        let compared = Instant::now();
-        Self { changes, heard: BTreeSet::new(), missed: false, compared, tables }
+        let now = Instant::now();
+        Self { changes, heard: BTreeSet::new(), missed: false, compared: now, glanced: now, tables }
     }
 
     /// Waits until somebody, perhaps ourselves, changed rules.
@@ -72,6 +75,21 @@ impl Drift {
     pub(super) fn due(&self) -> Instant {
         let is_suspected = self.missed || !self.heard.is_empty();
         self.compared + if is_suspected { LEAST_PAUSE } else { LONGEST_PAUSE }
+    }
+
+    /// When it is time to glance at what nobody tells of.
+    pub(super) fn glance_due(&self) -> Instant {
+        self.glanced + GLANCE_PAUSE
+    }
+
+    /// A glance begins.
+    pub(super) fn begin_glance(&mut self) {
+        self.glanced = Instant::now();
+    }
+
+    /// A glance has shown that tables may have been changed.
+    pub(super) fn suspect(&mut self) {
+        self.missed = true;
     }
 
     /// A comparison begins.

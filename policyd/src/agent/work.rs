@@ -9,7 +9,7 @@ use runner::Runner;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::survey::{Wanted, bridges, filter_bridges, survey};
-use crate::dataplane::{Counts, Dataplane, Difference, Error};
+use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance};
 use crate::iptables::Settings;
 use crate::plan::{Changes, HostInterface, Plan};
 
@@ -22,6 +22,8 @@ pub(super) enum Job {
     Apply(Changes),
     /// Look whether it is still what it was left as.
     Compare,
+    /// Look for what can be seen of that without running programs.
+    Glance,
     /// See to bridges, and find interfaces.
     Survey(Wanted),
 }
@@ -33,6 +35,8 @@ pub(super) struct Outcome {
     pub(super) counts: Counts,
     /// Where a survey found endpoints.
     pub(super) found: Option<BTreeMap<IpAddr, HostInterface>>,
+    /// Whether the tables should be compared.
+    pub(super) is_suspect: bool,
     /// Whether what is enforced may have changed.
     pub(super) is_commit: bool,
 }
@@ -100,6 +104,7 @@ impl<R: Runner + Send + 'static> Work<R> {
 fn carry_out<R: Runner>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outcome, Error> {
     let mut differences = Vec::new();
     let mut found = None;
+    let mut is_suspect = false;
     match job {
         Job::Adopt(settings, plan) => {
             dataplane.set_settings(settings.clone());
@@ -112,8 +117,11 @@ fn carry_out<R: Runner>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outco
             filter_bridges(&bridges(changes.endpoints.values().flatten()))?;
         }
         Job::Compare => differences = dataplane.differences()?,
+        Job::Glance => {
+            Glance { differences, is_suspect } = dataplane.glance()?;
+        }
         Job::Survey(wanted) => found = Some(survey(wanted)?),
     }
     let is_commit = matches!(job, Job::Adopt(..) | Job::Apply(..));
-    Ok(Outcome { differences, counts: dataplane.counts(), found, is_commit })
+    Ok(Outcome { differences, counts: dataplane.counts(), found, is_suspect, is_commit })
 }

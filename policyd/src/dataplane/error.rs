@@ -6,9 +6,9 @@ pub enum Error {
     /// A program could not be run.
     #[error("cannot run a program that policyd needs")]
     Run(#[from] RunError),
-    /// Links could not be read, or a bridge not be had to show its frames.
-    #[error("the node's links could not be seen to")]
-    Links(#[from] netlink::Error),
+    /// The kernel could not be asked, or a bridge not be had to show its frames.
+    #[error("the node's links, sets or tables could not be seen to")]
+    Kernel(#[from] netlink::Error),
     /// A program refused.
     #[error("{program} failed: {complaint}{}", place(line))]
     Refused {

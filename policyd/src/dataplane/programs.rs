@@ -54,11 +54,6 @@ impl<R: Runner> Programs<R> {
         self.run("ipset", &["save"], "")
     }
 
-    /// The sets without their members.
-    pub(super) fn listed_sets(&mut self) -> Result<String, Error> {
-        self.run("ipset", &["list", "-terse"], "")
-    }
-
     pub(super) fn restore_sets(&mut self, changes: &ipset::Changes) -> Result<(), Error> {
         if changes.is_empty() {
             return Ok(());

@@ -15,7 +15,7 @@ use crate::iptables::{
 use crate::plan::{ChainKey, Changes};
 
 /// Tables that rules of ours may be in.
-const TABLES: [&str; 2] = ["mangle", "filter"];
+pub(super) const TABLES: [&str; 2] = ["mangle", "filter"];
 /// The one that our chains are in.
 const OURS: &str = "mangle";
 
