@@ -1,7 +1,8 @@
 //! Flows that policies no longer allow end; those that they allow go on.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,19 +11,23 @@ use crate::node::{PATIENCE, PolicedNode};
 
 /// A connection in which only the server speaks, all the time.
 fn pushed(node: &PolicedNode, address: IpAddr) -> TcpStream {
-    let target = SocketAddr::new(address, 0);
-    let listener = node.space("server").enter(|| TcpListener::bind(target)).unwrap();
-    let target = listener.local_addr().unwrap();
+    let server = SocketAddr::new(address, 9000);
+    pushed_by(node, server, server)
+}
+
+/// The same with a server at one address, which the client knows by another.
+fn pushed_by(node: &PolicedNode, server: SocketAddr, known: SocketAddr) -> TcpStream {
+    let listener = node.space("server").enter(|| TcpListener::bind(server)).unwrap();
     let client =
-        node.space("client").enter(|| TcpStream::connect_timeout(&target, PATIENCE)).unwrap();
+        node.space("client").enter(|| TcpStream::connect_timeout(&known, PATIENCE)).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     server.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-    std::thread::spawn(move || {
+    spawn(move || {
         let started = Instant::now();
         // A full buffer is no end: it is what a cut flow looks like from here.
         while started.elapsed() < PATIENCE * 3 {
             match server.write(b"push") {
-                Ok(_) => std::thread::sleep(Duration::from_millis(5)),
+                Ok(_) => sleep(Duration::from_millis(5)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return,
             }
@@ -58,14 +63,99 @@ fn a_flow_that_is_no_longer_allowed_is_cut_and_healed_when_it_is_again() {
     node.wait("isolation of the other", |it| it.rules().contains("PODWIRE-TO-"));
     assert!(streams.iter().all(is_fed));
     assert_eq!(node.metric("policyd_flows_cut_total"), 0);
-    node.write(
-        "deny",
-        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"name": "deny"}, "spec": {"podSelector": {"matchLabels": {"app": "server"}}}}),
-    );
-    node.wait("the cut", |it| it.metric("policyd_flows_cut_total") >= 2);
+    isolate(&node, "server", "Ingress");
+    node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
     assert!(!streams.iter().any(is_fed));
     node.remove("deny");
     node.wait("the healing", |_| streams.iter().all(is_fed));
     node.clean_up();
+}
+
+const ISOLATED: &str = "the cut";
+
+fn isolate(node: &PolicedNode, app: &str, direction: &str) {
+    let spec = json!({"podSelector": {"matchLabels": {"app": app}}, "policyTypes": [direction]});
+    node.write(
+        "deny",
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "deny"}, "spec": spec}),
+    );
+}
+
+/// A client that has sent one datagram, and gets answers to it all the time.
+fn answered(node: &PolicedNode, address: IpAddr) -> UdpSocket {
+    let target = SocketAddr::new(address, 0);
+    let server = node.space("server").enter(|| UdpSocket::bind(target)).unwrap();
+    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let client = node.space("client").enter(|| UdpSocket::bind(any)).unwrap();
+    client.send_to(b"once", server.local_addr().unwrap()).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (_, peer) = server.recv_from(&mut [0; 9]).unwrap();
+    spawn(move || {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE * 3 && server.send_to(b"again", peer).is_ok() {
+            sleep(Duration::from_millis(5));
+        }
+    });
+    client.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    client
+}
+
+fn is_answered(client: &UdpSocket) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(500) {
+        if client.recv(&mut [0; 9]).is_err() {
+            return false;
+        }
+    }
+    client.recv(&mut [0; 9]).is_ok()
+}
+
+#[test]
+fn answers_to_a_datagram_end_with_what_allowed_it() {
+    let node = PolicedNode::new(&["client", "server"]);
+    let clients: Vec<_> = node.addresses("server").iter().map(|it| answered(&node, *it)).collect();
+    assert!(clients.iter().all(is_answered));
+    isolate(&node, "server", "Ingress");
+    node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
+    assert!(!clients.iter().any(is_answered));
+    node.remove("deny");
+    node.wait("the healing", |_| clients.iter().all(is_answered));
+    node.clean_up();
+}
+
+/// What counts is the pod that a Service leads to, at either end.
+#[test]
+fn a_flow_through_a_service_is_cut() {
+    let node = PolicedNode::new(&["client", "server"]);
+    for (app, direction) in [("server", "Ingress"), ("client", "Egress")] {
+        let before = node.metric("policyd_flows_cut_total");
+        let (streams, rules) = node
+            .addresses("server")
+            .iter()
+            .map(|address| through_service(&node, *address))
+            .collect::<(Vec<_>, Vec<_>)>();
+        assert!(streams.iter().all(is_fed));
+        isolate(&node, app, direction);
+        node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= before + 2);
+        assert!(!streams.iter().any(is_fed), "{direction}");
+        node.remove("deny");
+        node.wait("the healing", |_| streams.iter().all(is_fed));
+        rules.iter().for_each(|rule| _ = node.node.sh(&rule.replace("-A ", "-D ")));
+    }
+    node.clean_up();
+}
+
+/// A connection to an address that is nobody's, and the rule that leads it to the server.
+fn through_service(node: &PolicedNode, address: IpAddr) -> (TcpStream, String) {
+    let (program, service, target) = match address {
+        IpAddr::V4(_) => ("iptables", "10.96.0.10", format!("{address}:8080")),
+        IpAddr::V6(_) => ("ip6tables", "fd00:96::10", format!("[{address}]:8080")),
+    };
+    let rule = format!(
+        "{program} -t nat -A PREROUTING -d {service} -p tcp --dport 80 -j DNAT --to-destination {target}"
+    );
+    node.node.sh(&rule);
+    let service = SocketAddr::new(service.parse().unwrap(), 80);
+    (pushed_by(node, SocketAddr::new(address, 8080), service), rule)
 }

@@ -88,9 +88,30 @@ fn rolled_while_traffic_flows_it_neither_loses_nor_lets_through() {
     for _ in 0..10 {
         node.kill();
         node.start();
+        node.roll(&[]);
     }
     let (answers, denied) = end(traffic, &node);
-    println!("rolled ten times: {answers} answers, none lost; {denied} packets denied");
+    println!("rolled twenty times: {answers} answers, none lost; {denied} packets denied");
     assert_eq!(state, node.state());
+    node.clean_up();
+}
+
+/// What another version does to the rules: all of them are replaced.
+#[test]
+fn rolled_to_one_whose_rules_are_others_it_neither_loses_nor_lets_through() {
+    let mut node = PolicedNode::new(&["client", "other", "server"]);
+    isolate(&node);
+    let state = node.state();
+    let traffic = start_traffic(&node);
+    for _ in 0..5 {
+        node.roll(&["--mark-allowed", "0x10000000", "--mark-cut", "0x20000000"]);
+        assert_ne!(state, node.state());
+        node.roll(&["--log-denied", "--deny", "reject"]);
+        assert_ne!(state, node.state());
+        node.roll(&[]);
+        assert_eq!(state, node.state());
+    }
+    let (answers, denied) = end(traffic, &node);
+    println!("rolled fifteen times: {answers} answers, none lost; {denied} packets denied");
     node.clean_up();
 }

@@ -110,6 +110,13 @@ impl PolicedNode {
         self.policyd.take().expect("it runs").kill();
     }
 
+    /// Ends policyd as an update of its DaemonSet does, and starts the next one with these options.
+    pub(crate) fn roll(&mut self, options: &'static [&'static str]) {
+        self.policyd.take().expect("it runs").terminate(PATIENCE);
+        self.options = options;
+        self.start();
+    }
+
     /// The rules of ours by family and chain, which the kernel lists in the order in which they were
     /// made; and the sets.
     pub(crate) fn state(&self) -> BTreeMap<String, Vec<String>> {

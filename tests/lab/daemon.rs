@@ -11,7 +11,8 @@ use std::{fs, io};
 
 use nix::sched::setns;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::space::Space;
 
@@ -60,6 +61,20 @@ impl Daemon {
             assert!(ended.is_none(), "{} ended early: {ended:?}", self.name);
             assert!(started.elapsed() < bound, "{} is not ready after {bound:?}", self.name);
             sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks it to end, which must succeed within `bound`.
+    pub fn terminate(&mut self, bound: Duration) {
+        let process = Pid::from_raw(self.child.id().try_into().expect("no such process id"));
+        kill(process, Signal::SIGTERM).expect("it runs");
+        let started = Instant::now();
+        loop {
+            match self.child.try_wait().expect("cannot wait for a child of ours") {
+                Some(status) => return assert!(status.success(), "{}: {status}", self.name),
+                None => sleep(Duration::from_millis(5)),
+            }
+            assert!(started.elapsed() < bound, "{} has not ended after {bound:?}", self.name);
         }
     }
 
