@@ -47,6 +47,11 @@ bench-cni: test-setup ## podwire beside the reference plugins and the kernel's f
 	cargo build --release --locked --target $(TARGET) -p benches
 	$(RELEASE)/bench-cni $(BENCH_ARGS)
 
+.PHONY: bench-policy
+bench-policy: test-setup ## policyd beside kube-router over a real API server; writes benches/results
+	cargo build --profile daemon --locked --target $(TARGET) -p bench-policy
+	TMPDIR=/mnt $(CARGO_TARGET_DIR)/$(TARGET)/daemon/bench-policy $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: ## a short run of every fuzz target (SECONDS=20 each); needs a nightly toolchain and cargo-fuzz
 	@scripts/fuzz "$(or $(SECONDS),20)"

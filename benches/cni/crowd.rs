@@ -7,8 +7,8 @@ use nix::sys::time::TimeVal;
 
 use crate::contestant::Contestant;
 use crate::lane::{Bench, Lane};
-use crate::stats::Series;
 use crate::work::BRIDGE_MASQUERADE;
+use measuring::Series;
 
 /// What a crowd took.
 #[derive(Debug, Clone, Default)]

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
+use measuring::output;
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 
 use crate::contestant::{PLUGINS, Programs};
@@ -11,24 +11,14 @@ use crate::lane::Bench;
 
 /// Facts as name and value.
 pub(crate) fn facts(bench: &Bench) -> Vec<(&'static str, String)> {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    vec![
-        ("date", output("date", &["-u", "+%Y-%m-%d"])),
-        ("cores", cores.to_string()),
-        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("load before", load()),
+    let mut facts = measuring::machine();
+    facts.extend([
         ("leases on", file_system(&bench.home).to_owned()),
         ("iptables", output("iptables", &["--version"])),
         ("Go plugins", go_version(&bench.programs)),
         ("podwire", output_of_podwire(&bench.programs)),
-    ]
-}
-
-/// The mean number of running programs in the last minute: on a quiet machine about one is ours.
-pub(crate) fn load() -> String {
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    load.split(' ').next().unwrap_or_default().to_owned()
+    ]);
+    facts
 }
 
 /// Sizes of the programs, as name and bytes.
@@ -43,14 +33,6 @@ pub(crate) fn sizes(programs: &Programs) -> Vec<(&'static str, u64)> {
         ("Go: the same five plugins", five),
         ("Go: all plugins", all),
     ]
-}
-
-fn output(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output();
-    output.map_or_else(
-        |_| "unknown".into(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    )
 }
 
 fn output_of_podwire(programs: &Programs) -> String {

@@ -26,7 +26,6 @@ mod process;
 mod report;
 mod results;
 mod rounds;
-mod stats;
 mod targets;
 mod work;
 
@@ -161,6 +160,6 @@ fn measure(bench: &Bench, options: &Options) -> Results {
         eprintln!("peak memory ...");
         results.memory = memory::run(bench);
     }
-    results.facts.push(("load after", machine::load()));
+    results.facts.push(("load after", measuring::load()));
     results
 }

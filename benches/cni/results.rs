@@ -4,8 +4,8 @@ use crate::contestant::Contestant;
 use crate::crowd::Crowd;
 use crate::memory::Memory;
 use crate::rounds::Measured;
-use crate::stats::Series;
 use crate::work::Work;
+use measuring::Series;
 
 /// Results of a run.
 #[derive(Debug, Default)]

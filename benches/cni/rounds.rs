@@ -2,8 +2,8 @@
 
 use crate::contestant::Contestant;
 use crate::lane::{Bench, Lane};
-use crate::stats::Series;
 use crate::work::Work;
+use measuring::Series;
 
 /// Rounds that are not measured.
 const WARM_UP: usize = 2;

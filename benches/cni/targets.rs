@@ -4,8 +4,8 @@ use crate::contestant::Contestant::{Floor, Go, Podwire};
 use crate::crowd::Crowd;
 use crate::results::Results;
 use crate::results::Verb::{Add, Del};
-use crate::stats::Series;
 use crate::work::{BRIDGE, BRIDGE_MASQUERADE, FEW_LEASES, MANY_LEASES, PTP_DUAL};
+use measuring::Series;
 
 /// A bound on what was measured.
 #[derive(Debug, Clone, Copy)]

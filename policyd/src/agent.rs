@@ -335,7 +335,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
     }
 
     fn finish(&mut self, done: Done) {
-        self.drift.forgive(&done.process_ids);
+        self.drift.forgive(&done.ran.process_ids);
         self.waiting.end(done.result.is_ok());
         match done.result {
             Ok(outcome) => {
@@ -354,7 +354,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 if outcome.is_commit && self.config.cut_flows {
                     self.flows.look_again();
                 }
-                self.status.committed(&outcome, done.took, done.waited);
+                self.status.committed(&outcome, done.ran.took, done.took, done.waited);
                 if let Some(found) = outcome.found {
                     self.see_links(found);
                 }

@@ -36,7 +36,7 @@ pub(crate) enum Command {
 }
 
 /// What a running policyd is told.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Run {
     /// Read Pods, Namespaces and NetworkPolicies from this folder, and need no cluster.
     #[arg(long, value_name = "DIR")]

@@ -23,7 +23,7 @@ mod written;
 
 pub use error::Error;
 use old_tables::Entries;
-pub use programs::Programs;
+pub use programs::{Programs, Ran};
 use table::Tables;
 pub use variant::variant;
 use written::Written;
@@ -187,10 +187,9 @@ impl<R: Runner> Dataplane<R> {
         self.settings = settings;
     }
 
-    /// The process ids of the programs that ran since this was last asked: changes of the tables
-    /// that come from them are our own.
-    pub fn take_process_ids(&mut self) -> BTreeSet<u32> {
-        self.programs.take_process_ids()
+    /// The programs that ran since this was last asked.
+    pub fn take_ran(&mut self) -> Ran {
+        self.programs.take_ran()
     }
 
     /// Where the kernel is otherwise than it was left. Of sets only the numbers of members are

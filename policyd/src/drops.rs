@@ -177,7 +177,7 @@ impl<R: Runner> Inner<R> {
                 }
             }
         }
-        self.programs.take_process_ids();
+        self.programs.take_ran();
     }
 }
 

@@ -23,6 +23,7 @@ pub struct Metrics {
     rejected_policies: Gauge,
     defective_pods: Gauge,
     apply_seconds: Histogram,
+    program_seconds: Histogram,
     event_to_kernel_seconds: Histogram,
     /// Writes that failed.
     pub apply_failures: Counter,
@@ -58,11 +59,17 @@ impl Metrics {
             gauge("defective_pods", "Pods of this node with an address or a port that is none");
         // From a millisecond to half a minute.
         let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
-        let (apply_seconds, event_to_kernel_seconds) = (seconds(), seconds());
+        let [apply_seconds, program_seconds, event_to_kernel_seconds] =
+            [seconds(), seconds(), seconds()];
         registry.register(
             "apply_seconds",
             "How long a write to the kernel took",
             apply_seconds.clone(),
+        );
+        registry.register(
+            "program_seconds",
+            "How much of that the programs of iptables and ipset took",
+            program_seconds.clone(),
         );
         registry.register(
             "event_to_kernel_seconds",
@@ -98,6 +105,7 @@ impl Metrics {
             rejected_policies,
             defective_pods,
             apply_seconds,
+            program_seconds,
             event_to_kernel_seconds,
             apply_failures,
             drift_repairs,
@@ -121,12 +129,19 @@ impl Metrics {
         set(&self.defective_pods, pods);
     }
 
-    pub(crate) fn committed(&self, counts: &Counts, took: Duration, waited: Option<Duration>) {
+    pub(crate) fn committed(
+        &self,
+        counts: &Counts,
+        in_programs: Duration,
+        took: Duration,
+        waited: Option<Duration>,
+    ) {
         set(&self.chains, counts.chains);
         set(&self.rules, counts.rules);
         set(&self.sets, counts.sets);
         set(&self.members, counts.members);
         self.apply_seconds.observe(took.as_secs_f64());
+        self.program_seconds.observe(in_programs.as_secs_f64());
         if let Some(waited) = waited {
             self.event_to_kernel_seconds.observe(waited.as_secs_f64());
         }

@@ -55,14 +55,15 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
 pub(crate) fn clean_up(options: &Run) -> Result<(), Failure> {
     start_log(options.log_format);
     // Both are tried, whatever becomes of the other.
-    let masquerading = options.masquerade.agent(programs()).remove();
-    dataplane(options).clean_up()?;
+    let programs = programs();
+    let masquerading = options.masquerade.agent(programs.clone()).remove();
+    dataplane(options, programs).clean_up()?;
     masquerading?;
     Ok(())
 }
 
-fn dataplane(options: &Run) -> Dataplane<OsRunner> {
-    Dataplane::new(programs(), &families(), options.settings())
+fn dataplane(options: &Run, programs: Programs<OsRunner>) -> Dataplane<OsRunner> {
+    Dataplane::new(programs, &families(), options.settings())
 }
 
 /// Those for the tables that the node uses.
@@ -80,30 +81,31 @@ pub(crate) fn families() -> Vec<Family> {
 
 async fn serve(options: Run) -> Result<(), Failure> {
     let status = Arc::new(Status::new(Metrics::new()));
+    let programs = programs();
     if let Listen::At(address) = options.listen {
         let listener = TcpListener::bind(address).await.map_err(|error| {
             format!("cannot listen on {address} for health checks: {error} (see --listen)")
         })?;
-        let counters = Reader::new(programs(), families());
+        let counters = Reader::new(programs.clone(), families());
         tokio::spawn(health::serve(listener, Arc::clone(&status), counters));
     }
-    trial::wait(&status).await;
-    let masquerade = options.masquerade.agent(programs());
+    let node = node_name(&options)?;
+    let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
+    let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
+    let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
+    let mut source = pin!(source(options.clone(), node.clone(), events, asked, told));
+    // The objects are listed meanwhile.
+    tokio::select! {
+        () = trial::wait(&status) => {}
+        ended = &mut source => return ended.map_err(Into::into),
+    }
+    let masquerade = options.masquerade.agent(programs.clone());
     if options.masquerade.masquerade {
         masquerading::start(masquerade, Arc::clone(&status.metrics))?;
     } else {
         masquerading::stop(masquerade)?;
     }
-    let node = node_name(&options)?;
-    let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
-    let config = Config {
-        node: node.clone(),
-        settings: options.settings(),
-        gate: options.gate == Switch::On,
-        cut_flows: options.cut_flows == Switch::On,
-        notices,
-    };
-    let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
+    let config = config(&options, node, notices);
     let (stop, shutdown) = watch::channel(false);
     let (calls, requests) = mpsc::channel(MOST_WAITING_CALLS);
     let places = Places {
@@ -115,10 +117,8 @@ async fn serve(options: Run) -> Result<(), Failure> {
     tokio::spawn(show_alive(options.run_dir.join("policyd.alive"), Arc::clone(&status)));
     let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let [terminate, interrupt] = &mut signals;
-    let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
     let inputs = Inputs { events: received, attachments, asks, requests, shutdown };
-    let mut agent = pin!(agent::run(config, dataplane(&options), inputs, status));
-    let mut source = pin!(source(options, node, events, asked, told));
+    let mut agent = pin!(agent::run(config, dataplane(&options, programs), inputs, status));
     tokio::select! {
         () = &mut agent => return Ok(()),
         ended = &mut source => ended?,
@@ -129,6 +129,16 @@ async fn serve(options: Run) -> Result<(), Failure> {
     _ = stop.send(true);
     agent.await;
     Ok(())
+}
+
+fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config {
+    Config {
+        node,
+        settings: options.settings(),
+        gate: options.gate == Switch::On,
+        cut_flows: options.cut_flows == Switch::On,
+        notices,
+    }
 }
 
 /// Shows the CNI plugin that policyd is there, for as long as the agent's loop goes round.

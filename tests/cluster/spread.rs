@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lab::cluster::{Cluster, Version};
 use lab::{Call, Daemon, Node, Pod, Suite, policyd, program};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::deployed::{PATIENCE, is_ready};
 use crate::objects::{NODE, cluster, pod};
@@ -33,13 +33,7 @@ fn join(one: &Node, two: &Node) {
 }
 
 fn start(node: &Node, cluster: &Cluster<'_>, name: &str) -> Daemon {
-    let mut conf: Value =
-        serde_json::from_slice(&std::fs::read(cluster.kubeconfig("agent")).unwrap()).unwrap();
-    // The certificate is for the node's own loopback address.
-    conf["clusters"][0]["cluster"] =
-        json!({"server": "https://192.0.2.1:6443", "insecure-skip-tls-verify": true});
-    let file = node.home().join("kubeconfig");
-    std::fs::write(&file, conf.to_string()).unwrap();
+    let file = cluster.kubeconfig_at("agent", [192, 0, 2, 1].into());
     let mut command = program(policyd());
     command.arg("--kubeconfig").arg(file).args(["--node-name", name]);
     command.arg("--run-dir").arg(node.run_dir().join("podwire"));

@@ -4,11 +4,13 @@
 mod etcd;
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use cluster::Client;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -31,6 +33,9 @@ const START: Duration = Duration::from_secs(90);
 
 /// A request may take this long.
 const REQUEST: Duration = Duration::from_secs(20);
+
+/// As many objects are created at once.
+const AT_ONCE: usize = 32;
 
 /// The control plane of a cluster, until it is dropped. It ends with the thread that started it.
 pub struct Cluster<'a> {
@@ -79,6 +84,35 @@ impl<'a> Cluster<'a> {
         let file = self.home.path().join(format!("kubeconfig-{user}"));
         fs::write(&file, content.to_string()).expect("cannot write a file");
         file
+    }
+
+    /// The same for one who reaches the API server by another address than its own loopback's,
+    /// which its certificate does not name.
+    #[must_use]
+    pub fn kubeconfig_at(&self, user: &str, address: IpAddr) -> PathBuf {
+        let content = fs::read(self.kubeconfig(user)).expect("it was just written");
+        let mut content: Value = serde_json::from_slice(&content).expect("it was just written");
+        content["clusters"][0]["cluster"] = json!({"server": format!("https://{address}:{PORT}"), "insecure-skip-tls-verify": true});
+        let file = self.home.path().join(format!("kubeconfig-{user}-{address}"));
+        fs::write(&file, content.to_string()).expect("cannot write a file");
+        file
+    }
+
+    /// Creates new objects, many at once, and sets the status of those that have one.
+    pub fn create_all(&self, objects: &[Value]) {
+        let writes = objects.iter().map(|object| async move {
+            let path = path(object);
+            let collection = path.rsplit_once('/').unwrap().0.to_owned();
+            self.ask("POST", &collection, "json", object.to_string().into_bytes()).await?;
+            if !object["status"].is_null() {
+                let patch = json!({"status": object["status"]}).to_string().into_bytes();
+                self.ask("PATCH", &(path + "/status"), "merge-patch+json", patch).await?;
+            }
+            Ok::<_, String>(())
+        });
+        let all = stream::iter(writes).buffer_unordered(AT_ONCE).try_collect::<()>();
+        let done = self.space.enter(|| self.runtime.block_on(all));
+        done.unwrap_or_else(|error| panic!("cannot create an object: {error}"));
     }
 
     /// Creates an object, and a second time replaces it. Its status is not part of that.
@@ -207,6 +241,16 @@ impl<'a> Cluster<'a> {
         kind: &str,
         content: Vec<u8>,
     ) -> Result<Value, String> {
+        self.space.enter(|| self.runtime.block_on(self.ask(method, path, kind, content)))
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        content: Vec<u8>,
+    ) -> Result<Value, String> {
         let request = Request::builder()
             .method(Method::from_bytes(method.as_bytes()).unwrap())
             .header("content-type", format!("application/{kind}"))
@@ -214,9 +258,7 @@ impl<'a> Cluster<'a> {
             .uri(path)
             .body(content)
             .unwrap();
-        let ask =
-            async { tokio::time::timeout(REQUEST, self.client.request::<Value>(request)).await };
-        let answer = self.space.enter(|| self.runtime.block_on(ask));
+        let answer = tokio::time::timeout(REQUEST, self.client.request::<Value>(request)).await;
         answer.map_err(|elapsed| elapsed.to_string())?.map_err(|error| error.to_string())
     }
 

@@ -64,6 +64,12 @@ impl Daemon {
         }
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to end, which must succeed within `bound`.
     pub fn terminate(&mut self, bound: Duration) {
         let process = Pid::from_raw(self.child.id().try_into().expect("no such process id"));

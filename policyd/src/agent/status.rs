@@ -79,12 +79,18 @@ impl Status {
         }
     }
 
-    pub(super) fn committed(&self, outcome: &Outcome, took: Duration, waited: Option<Duration>) {
+    pub(super) fn committed(
+        &self,
+        outcome: &Outcome,
+        in_programs: Duration,
+        took: Duration,
+        waited: Option<Duration>,
+    ) {
         if !outcome.is_commit {
             return;
         }
         *self.lock() = Readiness::Ready;
-        self.metrics.committed(&outcome.counts, took, waited);
+        self.metrics.committed(&outcome.counts, in_programs, took, waited);
     }
 
     pub(super) fn failed(&self, error: &dyn std::error::Error) {

@@ -1,6 +1,6 @@
 //! What is done to the kernel, on a thread of its own while the loop goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use runner::Runner;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::survey::{Wanted, bridges, filter_bridges, survey};
-use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance};
+use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance, Ran};
 use crate::iptables::Settings;
 use crate::plan::{Changes, HostInterface, Plan};
 
@@ -44,7 +44,7 @@ pub(super) struct Outcome {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) result: Result<Outcome, Error>,
-    pub(super) process_ids: BTreeSet<u32>,
+    pub(super) ran: Ran,
     /// How long it took.
     pub(super) took: Duration,
     /// How long after the first event that led to it it was done.
@@ -72,10 +72,10 @@ impl<R: Runner + Send + 'static> Work<R> {
         self.running = Some(spawn_blocking(move || {
             let started = Instant::now();
             let result = carry_out(&mut dataplane, &job);
-            let process_ids = dataplane.take_process_ids();
+            let ran = dataplane.take_ran();
             let took = started.elapsed();
             let waited = waiting_since.map(|since| since.elapsed());
-            (dataplane, Done { result, process_ids, took, waited })
+            (dataplane, Done { result, ran, took, waited })
         }));
     }
 

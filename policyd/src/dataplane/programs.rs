@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ruleset::ipset;
 use runner::{Output, Program, Runner};
@@ -17,23 +17,32 @@ const TIMEOUT: Duration = Duration::from_mins(2);
 const LOCK_WAIT: &str = "60";
 
 /// The programs, and how they are run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Programs<R> {
     runner: R,
     variant: &'static str,
-    process_ids: BTreeSet<u32>,
+    ran: Ran,
+}
+
+/// Programs that ran.
+#[derive(Debug, Clone, Default)]
+pub struct Ran {
+    /// Their process ids: changes of the tables that come from them are our own.
+    pub process_ids: BTreeSet<u32>,
+    /// How long they took together.
+    pub took: Duration,
 }
 
 impl<R: Runner> Programs<R> {
     /// The programs of `variant`: `""` for those that the node calls iptables, `-nft` or `-legacy`.
     pub const fn new(runner: R, variant: &'static str) -> Self {
-        Self { runner, variant, process_ids: BTreeSet::new() }
+        let ran = Ran { process_ids: BTreeSet::new(), took: Duration::ZERO };
+        Self { runner, variant, ran }
     }
 
-    /// The process ids of the programs that ran since this was last asked: changes of the tables
-    /// that come from them are our own.
-    pub(crate) fn take_process_ids(&mut self) -> BTreeSet<u32> {
-        std::mem::take(&mut self.process_ids)
+    /// The programs that ran since this was last asked.
+    pub(crate) fn take_ran(&mut self) -> Ran {
+        std::mem::take(&mut self.ran)
     }
 
     pub(crate) fn saved_table(&mut self, family: Family, table: &str) -> Result<String, Error> {
@@ -68,15 +77,16 @@ impl<R: Runner> Programs<R> {
     }
 
     fn run(&mut self, program: &str, args: &[&str], stdin: &str) -> Result<String, Error> {
-        let stdin_bytes = stdin.as_bytes();
+        let started = Instant::now();
         let Output { process_id, status, stdout, stderr } = self.runner.run(&Program {
             file: PathBuf::from(program),
             args,
-            stdin: stdin_bytes,
+            stdin: stdin.as_bytes(),
             timeout: Some(TIMEOUT),
             ..Program::default()
         })?;
-        self.process_ids.insert(process_id);
+        self.ran.process_ids.insert(process_id);
+        self.ran.took += started.elapsed();
         if status.success() {
             return Ok(String::from_utf8_lossy(&stdout).into_owned());
         }

@@ -4,28 +4,43 @@ use std::time::Duration;
 
 /// Times of one kind of call.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Series(Vec<Duration>);
+pub struct Series(Vec<Duration>);
 
 impl Series {
     /// Takes in one more.
-    pub(crate) fn push(&mut self, took: Duration) {
+    pub fn push(&mut self, took: Duration) {
         let place = self.0.partition_point(|other| *other < took);
         self.0.insert(place, took);
     }
 
     /// How many.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub const fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The median in milliseconds; `None` without measurements.
-    pub(crate) fn median(&self) -> Option<f64> {
+    #[must_use]
+    pub fn median(&self) -> Option<f64> {
         self.quantile(0.5)
     }
 
     /// The 99th percentile in milliseconds: of fewer than a hundred, the longest.
-    pub(crate) fn p99(&self) -> Option<f64> {
+    #[must_use]
+    pub fn p99(&self) -> Option<f64> {
         self.quantile(0.99)
+    }
+
+    /// The longest in milliseconds; `None` without measurements.
+    #[must_use]
+    pub fn longest(&self) -> Option<f64> {
+        self.quantile(1.0)
     }
 
     fn quantile(&self, quantile: f64) -> Option<f64> {

@@ -1,0 +1,192 @@
+//! `bench-policy`: policyd and kube-router over the same objects of a real API server, each on a
+//! node (a network namespace) of its own, one after the other in one run.
+//!
+//! `--quick` shows in few minutes that all works, and writes no results. `--only WORD` measures
+//! the parts whose names have the word: `changes`, `large`, `stream`, `path`.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a measurement that fails ends with the reason, and the report goes to stdout"
+)]
+
+mod changes;
+mod contestant;
+mod path;
+mod probe;
+mod report;
+mod server;
+mod site;
+mod stream;
+mod world;
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use lab::Node;
+use lab::cluster::{Cluster, Version};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use changes::{Changes, FIRST_PEER, Rounds};
+use contestant::Contestant::{KubeRouter, Policyd};
+use site::Site;
+use world::Size;
+
+/// How much is measured.
+#[derive(Debug)]
+struct Options {
+    is_quick: bool,
+    only: Option<String>,
+}
+
+impl Options {
+    fn parse() -> Self {
+        let mut options = Self { is_quick: false, only: None };
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--quick" => options.is_quick = true,
+                "--only" => options.only = Some(args.next().expect("--only needs a word")),
+                _ => panic!("usage: bench-policy [--quick] [--only WORD]"),
+            }
+        }
+        options
+    }
+
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|word| part.contains(word.as_str()))
+    }
+
+    fn times(&self, times: usize, quick: usize) -> usize {
+        if self.is_quick { quick } else { times }
+    }
+}
+
+/// All that was measured.
+#[derive(Debug, Default)]
+struct Results {
+    facts: Vec<(&'static str, String)>,
+    changes: Vec<Changes>,
+    large: Vec<Changes>,
+    stream: Option<stream::Streamed>,
+    /// Writes a second that the API server took while objects were loaded.
+    server_rate: Option<f64>,
+    path: Vec<path::Path>,
+}
+
+fn main() {
+    let options = Options::parse();
+    let started = Instant::now();
+    isolate();
+    let results = measure(&options);
+    let report = report::render(&results);
+    println!("{report}");
+    if !options.is_quick && options.only.is_none() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results/policy.md");
+        fs::write(file, report).expect("the checkout can be written");
+    }
+    eprintln!("took {} s", started.elapsed().as_secs());
+}
+
+/// Gives this process a `/run`, a `/var/lib` and a `/mnt` of its own, which go with it; `make` has
+/// temporary files made in the last.
+fn isolate() {
+    let none = None::<&str>;
+    let cover = |at| mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), none);
+    unshare(CloneFlags::CLONE_NEWNS)
+        .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
+        .and_then(|()| cover("/run"))
+        .and_then(|()| cover("/var/lib"))
+        .and_then(|()| cover("/mnt"))
+        .expect("namespaces need root");
+}
+
+fn measure(options: &Options) -> Results {
+    let mut facts = measuring::machine();
+    facts.push(("iptables", measuring::output("iptables", &["--version"])));
+    facts.push(("kube-router", "v2.10.0".to_owned()));
+    let mut results = Results { facts, ..Results::default() };
+    if options.wants("changes") {
+        results.changes = changes(options);
+    }
+    if options.wants("large") {
+        let (large, rate) = large(options);
+        results.large = vec![large];
+        results.server_rate = Some(rate);
+    }
+    if options.wants("stream") {
+        let control = Node::quick();
+        let site = Site::new(&control, 1);
+        let size = Size(options.times(1000, 200));
+        let seconds = if options.is_quick { 5 } else { 60 };
+        eprintln!("500 changes a second for {seconds} s ...");
+        results.stream = Some(stream::run(&site, &control, size, seconds));
+    }
+    if options.wants("path") {
+        results.path = paths(options);
+    }
+    results.facts.push(("load after", measuring::load()));
+    results
+}
+
+/// Both contestants over the same objects; policyd once before and once after the other.
+fn changes(options: &Options) -> Vec<Changes> {
+    let size = Size(options.times(1000, 100));
+    let control = Node::quick();
+    let (cluster, _) = load(&control, size);
+    let plan = [
+        (Policyd, Rounds { policies: options.times(20, 4), pods: options.times(100, 4) }),
+        (KubeRouter, Rounds { policies: options.times(4, 1), pods: options.times(2, 1) }),
+        (Policyd, Rounds { policies: options.times(20, 4), pods: options.times(100, 4) }),
+    ];
+    let mut all = Vec::new();
+    for (number, (contestant, rounds)) in (1..).zip(plan) {
+        eprintln!("{} over {} pods and policies ...", contestant.name(), size.0);
+        let site = Site::new(&control, number);
+        all.push(changes::run(contestant, size.0, &site, &cluster, rounds));
+    }
+    all
+}
+
+/// policyd alone over ten times as many, and how fast they could be created.
+fn large(options: &Options) -> (Changes, f64) {
+    let size = Size(options.times(10_000, 1000));
+    let control = Node::quick();
+    let (cluster, rate) = load(&control, size);
+    eprintln!("policyd over {} pods and policies ...", size.0);
+    let site = Site::new(&control, 1);
+    let rounds = Rounds { policies: options.times(20, 4), pods: options.times(20, 4) };
+    (changes::run(Policyd, size.0, &site, &cluster, rounds), rate)
+}
+
+fn paths(options: &Options) -> Vec<path::Path> {
+    let control = Node::quick();
+    let cluster = Cluster::start(&control, Version::New);
+    let sites = [(None, 1), (Some(Policyd), 2), (Some(KubeRouter), 3)]
+        .map(|(contestant, number)| (contestant, Site::new(&control, number)));
+    let numbers: &[usize] = if options.is_quick { &[0, 20] } else { &[0, 100, 1000] };
+    eprintln!("the path of packets with {numbers:?} policies ...");
+    path::run(&cluster, &sites, numbers, options.times(9, 1))
+}
+
+/// A cluster with these objects, and how many writes a second it took.
+fn load(control: &Node, size: Size) -> (Cluster<'_>, f64) {
+    let cluster = Cluster::start(control, Version::New);
+    let resources = ["pods", "namespaces", "nodes", "networking.k8s.io/networkpolicies"];
+    cluster.allow("agent", &["get", "list", "watch"], &resources);
+    let mut objects = world::objects(size);
+    objects.push(world::peer(FIRST_PEER));
+    let with_status = objects.iter().filter(|object| !object["status"].is_null()).count();
+    eprintln!("{} objects are created ...", objects.len());
+    let started = Instant::now();
+    let (namespaces, rest): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|object| object["kind"] == "Namespace");
+    cluster.create_all(&namespaces);
+    cluster.create_all(&rest);
+    let writes = namespaces.len() + rest.len() + with_status;
+    (cluster, writes as f64 / started.elapsed().as_secs_f64())
+}
