@@ -15,6 +15,7 @@ use crate::iptables::{Family, SET_PREFIX, Settings, bound_set, members, programm
 use crate::plan::{Changes, Plan, SetChange, SetKey};
 
 mod error;
+mod members;
 mod old_tables;
 mod programs;
 mod table;
@@ -158,6 +159,9 @@ impl<R: Runner> Dataplane<R> {
     /// # Errors
     /// [`Error`] when a program fails: then [`Self::adopt`] must be next.
     pub fn apply(&mut self, changes: &Changes) -> Result<(), Error> {
+        if self.change_members(changes)? {
+            return Ok(());
+        }
         let mut growing = ipset::Changes::default();
         let mut shrinking = ipset::Changes::default();
         for index in 0..self.tables.len() {

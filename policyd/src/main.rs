@@ -9,8 +9,13 @@ mod trial;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 use cli::{Cli, Command};
+
+/// That of musl asks the kernel for every larger block, and takes one lock for all threads.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let Cli { command, run } = Cli::parse();

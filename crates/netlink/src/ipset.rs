@@ -1,6 +1,7 @@
 //! Sets of addresses (ipset): the changes that cannot wait for a program to start, and a look at
 //! all sets that does not read their elements (`include/uapi/linux/netfilter/ipset/ip_set.h`).
 
+use std::fmt;
 use std::net::IpAddr;
 
 use netlink_packet_core::NLM_F_DUMP;
@@ -24,6 +25,8 @@ const ATTRIBUTE_TYPE: u16 = 3;
 const ATTRIBUTE_FLAGS: u16 = 6;
 const ATTRIBUTE_DATA: u16 = 7;
 const DATA_ADDRESS: u16 = 1;
+const DATA_PORT: u16 = 4;
+const DATA_PROTOCOL: u16 = 7;
 const ADDRESS_IPV4: u16 = 1;
 const ADDRESS_IPV6: u16 = 2;
 const DATA_ELEMENTS: u16 = 24;
@@ -41,6 +44,39 @@ pub enum Outcome {
     Done,
     /// There is no such set.
     NoSuchSet,
+}
+
+/// An element of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// Of a `hash:ip`.
+    Address(IpAddr),
+    /// Of a `hash:ip,port`.
+    AddressPort {
+        /// The address.
+        address: IpAddr,
+        /// The protocol's number, of one that has ports.
+        protocol: u8,
+        /// The port.
+        port: u16,
+    },
+}
+
+impl From<IpAddr> for Element {
+    fn from(address: IpAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(formatter, "{address}"),
+            Self::AddressPort { address, protocol, port } => {
+                write!(formatter, "{address},{protocol}:{port}")
+            }
+        }
+    }
 }
 
 /// A set, without its elements.
@@ -67,20 +103,22 @@ impl Client {
         Ok(Socket::open("an ipset")?.map(Self))
     }
 
-    /// Adds an address to a set; one that is there already is not an error.
+    /// Adds an element to a set; one that is there already is not an error.
     ///
     /// # Errors
-    /// [`Error`]: also when the set is full, or of the other family.
-    pub fn add(&mut self, set: &str, address: IpAddr) -> Result<Outcome, Error> {
-        self.change(ADD, set, address, format!("add {address} to ipset {set:?}"))
+    /// [`Error`]: also when the set is full, or has elements of another kind or family.
+    pub fn add(&mut self, set: &str, element: impl Into<Element>) -> Result<Outcome, Error> {
+        let element = element.into();
+        self.change(ADD, set, element, format!("add {element} to ipset {set:?}"))
     }
 
-    /// Deletes an address from a set; one that is not there is not an error.
+    /// Deletes an element from a set; one that is not there is not an error.
     ///
     /// # Errors
-    /// [`Error`]: also when the set is of the other family.
-    pub fn delete(&mut self, set: &str, address: IpAddr) -> Result<Outcome, Error> {
-        self.change(DELETE, set, address, format!("delete {address} from ipset {set:?}"))
+    /// [`Error`]: also when the set has elements of another kind or family.
+    pub fn delete(&mut self, set: &str, element: impl Into<Element>) -> Result<Outcome, Error> {
+        let element = element.into();
+        self.change(DELETE, set, element, format!("delete {element} from ipset {set:?}"))
     }
 
     /// Whether a set has an address; `None` when there is no such set.
@@ -89,7 +127,7 @@ impl Client {
     /// [`Error`].
     pub fn contains(&mut self, set: &str, address: IpAddr) -> Result<Option<bool>, Error> {
         let what = format!("look for {address} in ipset {set:?}");
-        match self.0.change(element(TEST, set, address), &what)? {
+        match self.0.change(with_element(TEST, set, address.into()), &what)? {
             0 => Ok(Some(true)),
             ERROR_EXIST => Ok(Some(false)),
             ENOENT => Ok(None),
@@ -120,10 +158,10 @@ impl Client {
         &mut self,
         command: u8,
         set: &str,
-        address: IpAddr,
+        element: Element,
         what: String,
     ) -> Result<Outcome, Error> {
-        match self.0.change(element(command, set, address), &what)? {
+        match self.0.change(with_element(command, set, element), &what)? {
             0 => Ok(Outcome::Done),
             ENOENT => Ok(Outcome::NoSuchSet),
             code => Err(refusal(what, code)),
@@ -148,12 +186,22 @@ fn message(command: u8, flags: u16) -> Message {
 }
 
 /// Without `NLM_F_EXCL`, which would make it an error that nothing is left to do.
-fn element(command: u8, set: &str, address: IpAddr) -> Message {
+fn with_element(command: u8, set: &str, element: Element) -> Message {
+    let (address, port) = match element {
+        Element::Address(address) => (address, None),
+        Element::AddressPort { address, protocol, port } => (address, Some((protocol, port))),
+    };
     message(command, 0).text(ATTRIBUTE_SET, set).nested(ATTRIBUTE_DATA, |data| {
-        data.nested(DATA_ADDRESS, |message| match address {
+        let data = data.nested(DATA_ADDRESS, |message| match address {
             IpAddr::V4(address) => message.network_ordered(ADDRESS_IPV4, &address.octets()),
             IpAddr::V6(address) => message.network_ordered(ADDRESS_IPV6, &address.octets()),
-        })
+        });
+        match port {
+            None => data,
+            Some((protocol, port)) => data
+                .network_ordered(DATA_PORT, &port.to_be_bytes())
+                .attribute(DATA_PROTOCOL, &[protocol]),
+        }
     })
 }
 

@@ -20,7 +20,7 @@ const BUSY_RETRIES: u32 = 50;
 /// And after this pause each time.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between two looks whether a program has ended.
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// A program to run.
 #[derive(Debug, Clone, Default)]

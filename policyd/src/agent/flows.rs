@@ -23,6 +23,8 @@ use crate::plan::{self, Lookup};
 
 /// Flows that began while the rules changed are found by a second look.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// Looks are at least so far apart, however often rules change: each reads the kernel's whole table.
+const LEAST_PAUSE: Duration = Duration::from_millis(250);
 /// As many flows are marked, and then there is a pause: the kernel's table is locked for each.
 const MARKED_AT_ONCE: usize = 500;
 const PAUSE: Duration = Duration::from_millis(20);
@@ -35,6 +37,8 @@ pub(super) struct Flows {
     /// The bit that says that a flow is cut.
     bit: u32,
     due: Option<Instant>,
+    /// When the last look began.
+    looked: Option<Instant>,
     /// Whether the next look is followed by another.
     is_first: bool,
     running: Option<JoinHandle<Done>>,
@@ -51,12 +55,14 @@ pub(super) enum Done {
 
 impl Flows {
     pub(super) const fn new(bit: u32) -> Self {
-        Self { bit, due: None, is_first: false, running: None }
+        Self { bit, due: None, looked: None, is_first: false, running: None }
     }
 
     /// Something may be denied now that was allowed, or the other way round.
     pub(super) fn look_again(&mut self) {
-        (self.due, self.is_first) = (Some(Instant::now()), true);
+        let now = Instant::now();
+        let earliest = self.looked.map_or(now, |looked| looked + LEAST_PAUSE);
+        (self.due, self.is_first) = (Some(earliest.max(now)), true);
     }
 
     /// When the next look is due, if one is.
@@ -70,6 +76,7 @@ impl Flows {
         if self.running.is_some() || self.due.is_none_or(|due| Instant::now() < due) {
             return;
         }
+        self.looked = Some(Instant::now());
         self.due = self.is_first.then(|| Instant::now() + SECOND_LOOK);
         self.is_first = false;
         let (isolated, bit) = (isolated(), self.bit);

@@ -19,6 +19,12 @@ pub enum Error {
         /// The line of its input that it complained of.
         line: Option<String>,
     },
+    /// A set of ours has gone.
+    #[error("set {set} has gone: somebody else destroyed it")]
+    NoSuchSet {
+        /// The set.
+        set: String,
+    },
     /// A table cannot be used.
     #[error("cannot use the tables of {program}")]
     Table {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink::ipset::{Client, Outcome, Set};
+use netlink::ipset::{Client, Element, Outcome, Set};
 
 use crate::space::{move_away, run};
 
@@ -49,6 +49,26 @@ fn elements_come_and_go_and_are_found() {
         }
         assert_eq!(client.contains(set, address).unwrap(), Some(false));
         assert_eq!(elements(set), before);
+    }
+}
+
+#[test]
+fn ports_come_and_go() {
+    let mut client = client();
+    ipset(&["restore"], "create v4 hash:ip,port\ncreate v6 hash:ip,port family inet6\n");
+    for (set, text) in [("v4", "10.1.0.2"), ("v6", "fd00::2")] {
+        for (protocol, name) in [(6, "tcp"), (17, "udp"), (132, "sctp")] {
+            let element = Element::AddressPort { address: address(text), protocol, port: 8080 };
+            for _ in 0..2 {
+                assert_eq!(client.add(set, element).unwrap(), Outcome::Done);
+            }
+            assert_eq!(elements(set), [format!("{text},{name}:8080")]);
+            for _ in 0..2 {
+                assert_eq!(client.delete(set, element).unwrap(), Outcome::Done);
+            }
+            assert!(elements(set).is_empty());
+        }
+        client.add(set, address(text)).unwrap_err();
     }
 }
 
