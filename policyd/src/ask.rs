@@ -1,6 +1,7 @@
 //! What is asked of policyd once: `explain` and `lint`.
 
 use std::error::Error;
+use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,17 +9,25 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use policyd::World;
-use policyd::explain::{End, Query, Traffic, explain};
+use policyd::explain::{End, Query, Report, Traffic, explain};
 use policyd::lint::{Severity, lint};
+use policyd::live::Live;
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Node, snapshot};
+use serde::Serialize;
 use tokio::sync::mpsc;
+
+use crate::cli::Run;
+use crate::compared;
+use crate::run::node_name;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Listing 10,000 pods takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The exit code where the verdict is not what the kernel holds.
+const HOLDS_SOMETHING_ELSE: u8 = 3;
 
 /// Why traffic is allowed or denied.
 #[derive(Debug, Args)]
@@ -38,6 +47,11 @@ pub(crate) struct Explain {
     /// How to reach the API server [default: the pod's own service account].
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
+    /// Also compare what the kernel of this node holds for the two: rules, sets, and whether ours come
+    /// first. Nothing is changed, and policyd may run or not. The options that policyd runs with go
+    /// before the word explain (--node-name, --pod-cidr, --deny, --mark-..., --run-dir).
+    #[arg(long)]
+    live: bool,
     /// How the answer is written.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -62,18 +76,26 @@ enum Output {
 
 impl Explain {
     /// Answers, whatever the answer is.
-    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let Self { from, to, port, manifests, kubeconfig, output } = self;
+    pub(crate) fn run(self, options: &Run) -> Result<ExitCode, Failure> {
+        let Self { from, to, port, manifests, kubeconfig, live, output } = self;
+        let manifests = manifests.or_else(|| options.manifests.clone());
+        let kubeconfig = kubeconfig.or_else(|| options.kubeconfig.clone());
+        // Which node this is matters to the kernel's rules alone.
+        let node = if live { Some(node_name(options)?) } else { None };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let world = runtime.block_on(world(manifests, kubeconfig))?;
+        let (world, node) = runtime.block_on(world(manifests, kubeconfig, node))?;
         let traffic = port.unwrap_or(Traffic::Any);
         let report = explain(&world, &Query { from, to, traffic })?;
+        let live =
+            node.map(|node| compared::compare(options, world, &node, &report)).transpose()?;
+        let holds = live.as_ref().is_none_or(Live::holds);
+        let answer = Answer { report, live };
         let text = match output {
-            Output::Text => report.to_string(),
-            Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+            Output::Text => answer.to_string(),
+            Output::Json => serde_json::to_string_pretty(&answer)? + "\n",
         };
         print(&text)?;
-        Ok(ExitCode::SUCCESS)
+        Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(HOLDS_SOMETHING_ELSE) })
     }
 }
 
@@ -91,23 +113,43 @@ impl Lint {
     }
 }
 
-/// The objects as they are now.
-async fn world(manifests: Option<PathBuf>, kubeconfig: Option<PathBuf>) -> Result<World, Failure> {
+/// What the objects say, and what the kernel.
+#[derive(Debug, Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    report: Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Live>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.report)?;
+        self.live.iter().try_for_each(|live| write!(formatter, "{live}"))
+    }
+}
+
+/// The objects as they are now, and with the name of one, the node.
+async fn world(
+    manifests: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
+    node: Option<String>,
+) -> Result<(World, Option<Node>), Failure> {
     let (events, mut received) = mpsc::channel(64);
+    let name = node.clone().unwrap_or_default();
     let source = async {
         match manifests {
             Some(dir) => {
-                let folder = Folder { dir, node: Node::default() };
+                let folder = Folder { dir, node: Node { name, ..Node::default() } };
                 folder.run(events, |report| complain(report)).await;
             }
             None => {
                 let client = cluster::connect(kubeconfig.as_deref()).await?;
-                // Which node this is does not matter.
                 let tell = |report: &api_server::Report| match report {
-                    api_server::Report::NoNode(_) => {}
+                    api_server::Report::NoNode(name) if name.is_empty() => {}
                     report => complain(report),
                 };
-                ApiServer::new(client, String::new()).run(events, tell).await;
+                ApiServer::new(client, name).run(events, tell).await;
             }
         }
         Ok::<_, Failure>(())
@@ -115,12 +157,14 @@ async fn world(manifests: Option<PathBuf>, kubeconfig: Option<PathBuf>) -> Resul
     let answer = async {
         tokio::select! {
             Err(error) = source => Err(error),
-            world = snapshot(&mut received) => Ok(world),
+            told = snapshot(&mut received, node.is_some()) => Ok(told),
         }
     };
-    let world = tokio::time::timeout(PATIENCE, answer).await;
-    let world = world.map_err(|_| format!("no objects came within {} s", PATIENCE.as_secs()))??;
-    Ok(world.ok_or("the source of the objects ended")?)
+    let told = tokio::time::timeout(PATIENCE, answer).await;
+    let told =
+        told.map_err(|_| format!("not all objects came within {} s", PATIENCE.as_secs()))??;
+    let (world, told) = told.ok_or("the source of the objects ended")?;
+    Ok((world, told.filter(|_| node.is_some())))
 }
 
 /// The exit code of a question. Why there is no answer goes to the standard error, as it is: these
@@ -132,7 +176,7 @@ pub(crate) fn told(answer: Result<ExitCode, Failure>) -> ExitCode {
     })
 }
 
-fn complain(report: &dyn std::fmt::Display) {
+pub(crate) fn complain(report: &dyn std::fmt::Display) {
     // Whoever closed it does not want to be told.
     _ = writeln!(io::stderr(), "{report}");
 }

@@ -29,7 +29,9 @@ pub(crate) enum Command {
     /// Tell whether the kernel has all that the rules need: one of every kind is tried, in a network
     /// namespace made for it. Exits 1 when it has not, 3 when it cannot be tried.
     Preflight,
-    /// Tell whether traffic is allowed, and the path to that verdict.
+    /// Tell whether traffic is allowed, and the path to that verdict. Exits 0 with the verdict, whatever
+    /// it is, and 1 without. With --live 0 means that the kernel of this node holds what was compared, 3
+    /// that it holds something else.
     Explain(Explain),
     /// Tell what in manifests is wrong, or valid and probably not meant.
     Lint(Lint),

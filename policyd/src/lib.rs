@@ -16,6 +16,7 @@ pub mod health;
 pub mod index;
 pub mod iptables;
 pub mod lint;
+pub mod live;
 pub mod masquerade;
 pub mod metrics;
 pub mod model;

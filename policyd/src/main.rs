@@ -2,6 +2,7 @@
 
 mod ask;
 mod cli;
+mod compared;
 mod masquerading;
 mod run;
 mod trial;
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
         None => run::run(run),
         Some(Command::Cleanup) => run::clean_up(&run),
         Some(Command::Preflight) => return trial::run(&run),
-        Some(Command::Explain(explain)) => return ask::told(explain.run()),
+        Some(Command::Explain(explain)) => return ask::told(explain.run(&run)),
         Some(Command::Lint(lint)) => return ask::told(lint.run()),
     };
     match result {

@@ -181,7 +181,8 @@ async fn source(
     Ok(())
 }
 
-fn node_name(options: &Run) -> Result<String, Failure> {
+/// The node's name.
+pub(crate) fn node_name(options: &Run) -> Result<String, Failure> {
     if let Some(name) = &options.node_name {
         return Ok(name.clone());
     }

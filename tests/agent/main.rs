@@ -9,6 +9,7 @@ mod flows;
 mod folder;
 mod interfaces;
 mod kills;
+mod live;
 mod many;
 mod masquerading;
 mod node;

@@ -59,7 +59,7 @@ impl<R: Runner> Programs<R> {
         self.run(&program, &["--noflush", "-w", LOCK_WAIT], text).map(drop)
     }
 
-    pub(super) fn saved_sets(&mut self) -> Result<String, Error> {
+    pub(crate) fn saved_sets(&mut self) -> Result<String, Error> {
         self.run("ipset", &["save"], "")
     }
 

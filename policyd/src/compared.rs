@@ -1,0 +1,43 @@
+//! What `policyd explain --live` adds to the verdict: the kernel's side of it.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+
+use attachment::Files;
+use policyd::World;
+use policyd::attachment::Attachment;
+use policyd::explain::Report;
+use policyd::iptables::{Settings, hooks};
+use policyd::live::{Expected, Kernel, Live};
+use policyd::source::Node;
+
+use crate::ask::complain;
+use crate::cli::{Run, Switch};
+use crate::run::{families, programs};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Compares what the kernel of this node holds with what policyd makes of these objects.
+pub(crate) fn compare(
+    options: &Run,
+    world: World,
+    node: &Node,
+    report: &Report,
+) -> Result<Live, Failure> {
+    let settings = settings(options, node);
+    let (attachments, problems) = Files::new(&options.run_dir.join("attachments")).list()?;
+    problems.iter().for_each(|it| complain(&policyd::chain(it)));
+    let kernel = Kernel::read(&mut programs(), &families(), &hooks(&settings))?;
+    let attachments = attachments.iter().map(Attachment::from);
+    let expected = Expected::new(world, &node.name, attachments, settings);
+    let pairs: Vec<_> = report.paths.iter().flat_map(|it| it.addresses.clone()).collect();
+    Ok(expected.compare(&pairs, &kernel))
+}
+
+/// Those of a policyd that runs with these options.
+fn settings(options: &Run, node: &Node) -> Settings {
+    let own = options.settings();
+    let ranges: BTreeSet<_> = own.gated.iter().chain(&node.pod_ranges).copied().collect();
+    let is_gated = options.gate == Switch::On;
+    Settings { gated: ranges.into_iter().filter(|_| is_gated).collect(), ..own }
+}

@@ -1,0 +1,168 @@
+//! Whether the kernel of this node holds what a verdict says: all that the traffic between two ends
+//! can pass is compared, rules by the hashes that they carry and sets by their members. Pure but for
+//! [`Kernel::read`], which changes nothing.
+
+mod chains;
+mod hooked;
+mod kernel;
+mod report;
+mod sets;
+mod walk;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ruleset::iptables::Chain;
+
+pub use kernel::Kernel;
+pub use report::{Difference, Live};
+
+use self::walk::{Reached, Way};
+use crate::World;
+use crate::attachment::Attachment;
+use crate::explain::Pair;
+use crate::index::Index;
+use crate::iptables::{Family, Settings, dispatch, endpoint_chains, hooks, policy_chain};
+use crate::plan::{Endpoint, HostInterface, Lookup, Plan};
+use crate::source::{Change, Event};
+
+/// Chains that depend on the interfaces of pods begin so.
+const BY_INTERFACE: [&str; 3] = ["PODWIRE-LINK", "PODWIRE-PORT", "PODWIRE-SRC"];
+
+/// What the kernel of a node should hold.
+#[derive(Debug)]
+pub struct Expected {
+    index: Index,
+    plan: Plan,
+    settings: Settings,
+    node: String,
+}
+
+impl Expected {
+    /// What policyd makes of these objects on the node of that name, with these settings and the
+    /// attachments that the CNI plugin has told of.
+    #[must_use]
+    pub fn new(
+        world: World,
+        node: &str,
+        attachments: impl IntoIterator<Item = Attachment>,
+        settings: Settings,
+    ) -> Self {
+        let mut index = Index::new(node);
+        index.apply(Event::Namespaces(Change::Listed(world.namespaces)));
+        index.apply(Event::Policies(Change::Listed(world.policies)));
+        index.apply(Event::Pods(Change::Listed(world.pods)));
+        attachments.into_iter().for_each(|it| index.attach(it));
+        // What is not taken is not in the plan.
+        index.take_changes();
+        Self { plan: index.plan(), index, settings, node: node.to_owned() }
+    }
+
+    /// Compares what the traffic between these addresses, and what answers it, can pass.
+    #[must_use]
+    pub fn compare(&self, pairs: &[Pair], kernel: &Kernel) -> Live {
+        let mut live = Live::new(&self.node, self.notes(pairs));
+        for family in Family::ALL {
+            let pairs: Vec<_> = pairs.iter().filter(|it| family.has(&it.source)).collect();
+            if !pairs.is_empty() {
+                self.compare_family(family, &pairs, kernel, &mut live);
+            }
+        }
+        if !live.differences.is_empty() {
+            live.notes.push("this takes policyd to run with the options given here, and to have written what the objects say: what it is just writing differs, too".to_owned());
+        }
+        live
+    }
+
+    fn compare_family(&self, family: Family, pairs: &[&Pair], kernel: &Kernel, live: &mut Live) {
+        let Some(tables) = kernel.tables(family) else {
+            return live.differ("the kernel", "it has no tables of this family");
+        };
+        if tables.are_without_ours() {
+            let problem =
+                "no chain of policyd's is there: it has not written yet, or all was removed";
+            return live.differ(&tables.program, problem);
+        }
+        hooked::compare(&hooks(&self.settings), tables, live);
+        let chains = self.chains(family, &self.plan.endpoints);
+        let other = self.chains(family, &self.with_ports());
+        let mut reached = Reached::default();
+        for pair in pairs {
+            let (there, back) =
+                (self.way(pair.source, pair.destination), self.way(pair.destination, pair.source));
+            reached.follow(&chains, &self.settings, &there);
+            reached.follow(&chains, &self.settings, &back);
+        }
+        let is_unsure = self.is_unsure();
+        for name in reached.chains.iter().filter(|it| !is_unsure || !is_by_interface(it)) {
+            let wanted = [&chains, &other].map(|it| it.get(name));
+            chains::compare(name, &wanted, tables, live);
+        }
+        let ends: BTreeSet<IpAddr> =
+            pairs.iter().flat_map(|it| [it.source, it.destination]).collect();
+        let wanted = sets::wanted(family, &self.plan, &ends);
+        for (name, user) in
+            reached.sets.iter().filter(|(_, user)| !is_unsure || !is_by_interface(&user.chain))
+        {
+            sets::compare(name, user, wanted.get(name), kernel, live, &|address| {
+                self.index.name_of(address)
+            });
+        }
+    }
+
+    /// All chains of the node, whoever they are for.
+    fn chains(
+        &self,
+        family: Family,
+        endpoints: &BTreeMap<String, Endpoint>,
+    ) -> BTreeMap<String, Chain> {
+        let mut chains = dispatch(family, endpoints.iter(), &self.settings);
+        let of_endpoints =
+            endpoints.iter().flat_map(|(key, it)| endpoint_chains(family, key, it, &self.settings));
+        chains.extend(of_endpoints);
+        chains.extend(self.plan.chains.iter().map(|(key, it)| policy_chain(family, key, it)));
+        chains.into_iter().map(|it| (it.name.clone(), it)).collect()
+    }
+
+    /// The endpoints, as if those of which nobody told were ports of a bridge: the chains that
+    /// every packet passes are others then.
+    fn with_ports(&self) -> BTreeMap<String, Endpoint> {
+        let mut endpoints = self.plan.endpoints.clone();
+        let port = HostInterface { name: String::new(), bridge: Some(String::new()) };
+        for endpoint in endpoints.values_mut().filter(|it| it.interface.is_none()) {
+            endpoint.interface = Some(port.clone());
+        }
+        endpoints
+    }
+
+    fn way(&self, source: IpAddr, destination: IpAddr) -> Way<'_> {
+        let interface = self.index.endpoint_at(source).and_then(|it| it.interface.as_ref());
+        Way { source, destination, interface }
+    }
+
+    /// Whether policyd may have found interfaces by itself: what the kernel's neighbours told it
+    /// then may be gone.
+    fn is_unsure(&self) -> bool {
+        self.plan.endpoints.values().any(|it| it.interface.is_none())
+    }
+
+    fn notes(&self, pairs: &[Pair]) -> Vec<String> {
+        let mut notes = Vec::new();
+        let ends: BTreeSet<_> = pairs.iter().flat_map(|it| [it.source, it.destination]).collect();
+        for end in ends.iter().filter(|it| self.index.endpoint_at(**it).is_none()) {
+            let name = self.index.name_of(*end).map(|it| format!(" ({it})")).unwrap_or_default();
+            notes.push(format!("{end}{name} is none of node {}'s pods: whatever its own node holds is not seen here", self.node));
+        }
+        let unknown = self.plan.endpoints.values().filter(|it| it.interface.is_none()).count();
+        if unknown > 0 {
+            notes.push(format!("the CNI plugin has not told the interfaces of {unknown} pods, and which ones policyd found for them is not known here: chains {} were not compared", BY_INTERFACE.map(|it| format!("{it}*")).join(", ")));
+        }
+        notes
+    }
+}
+
+fn is_by_interface(chain: &str) -> bool {
+    BY_INTERFACE
+        .iter()
+        .any(|root| chain.strip_prefix(root).is_some_and(|it| it.is_empty() || it.starts_with('-')))
+}
