@@ -7,7 +7,7 @@ use ruleset::short_hash;
 
 use super::sets::{protocol_name, set};
 use super::{ALLOW, CHAIN_PREFIX, Family};
-use crate::model::Direction;
+use crate::model::{Direction, Protocol};
 use crate::plan::{AllowRule, ChainKey, PeerMatch, PolicyChain, PortMatch};
 
 /// As many ports as one rule can have (`XT_MULTI_PORTS`).
@@ -41,7 +41,9 @@ fn rules(family: Family, key: &ChainKey, rule: &AllowRule) -> Vec<Rule> {
     let ports = ports(family, &rule.port).into_iter();
     ports
         .map(|port| {
-            let matches: Vec<_> = peer.iter().cloned().chain(port).collect();
+            // What nf_tables compares by itself comes first: most rules do not apply, and to look
+            // into a set takes some times as long.
+            let matches: Vec<_> = port.into_iter().chain(peer.clone()).collect();
             Rule::new(matches, Target::Goto(ALLOW.to_owned())).labelled(&label)
         })
         .collect()
@@ -68,14 +70,22 @@ fn ports(family: Family, port: &PortMatch) -> Vec<Vec<Match>> {
         PortMatch::Any => vec![Vec::new()],
         PortMatch::Protocol(protocol) => vec![vec![Match::Protocol(protocol_name(*protocol))]],
         PortMatch::Ports(protocol, ranges) => {
-            let protocol = Match::Protocol(protocol_name(*protocol));
             let chunks = chunks(ranges).into_iter();
-            chunks.map(|ports| vec![protocol.clone(), Match::DestinationPorts(ports)]).collect()
+            chunks.map(|ports| port_match(*protocol, ports)).collect()
         }
         PortMatch::Named(key) => set(family, key)
             .map(|set| vec![Match::PortInSet(Side::Destination, set.name)])
             .into_iter()
             .collect(),
+    }
+}
+
+fn port_match(protocol: Protocol, ports: Vec<PortRange>) -> Vec<Match> {
+    let name = protocol_name(protocol);
+    match (protocol, ports.as_slice()) {
+        (Protocol::Tcp | Protocol::Udp, [port]) => vec![Match::DestinationPort(name, *port)],
+        // The match of SCTP is a module of its own.
+        _ => vec![Match::Protocol(name), Match::DestinationPorts(ports)],
     }
 }
 

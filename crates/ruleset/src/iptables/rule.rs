@@ -58,6 +58,9 @@ pub enum Match {
     NotByBridge,
     /// Its protocol: `tcp`, `udp`, `sctp`.
     Protocol(&'static str),
+    /// Its protocol, `tcp` or `udp`, and its destination port: nf_tables compares them by itself,
+    /// and does not have to call a match.
+    DestinationPort(&'static str, PortRange),
     /// Its destination port; at most 15, a range counting as two. Needs a [`Match::Protocol`].
     DestinationPorts(Vec<PortRange>),
     /// Its type of ICMPv6 message.
@@ -165,6 +168,9 @@ impl fmt::Display for Match {
             Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
             Self::NotByBridge => formatter.write_str("-m physdev ! --physdev-is-in"),
             Self::Protocol(protocol) => write!(formatter, "-p {protocol}"),
+            Self::DestinationPort(protocol, range) => {
+                write!(formatter, "-p {protocol} -m {protocol} --dport {range}")
+            }
             Self::DestinationPorts(ranges) => {
                 formatter.write_str("-m multiport --dports ")?;
                 list(formatter, ranges)
