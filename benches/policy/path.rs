@@ -134,6 +134,8 @@ fn round(lane: &mut Path, site: &Site) {
         // The last connection is used; those before only end.
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
+            // Waited for, so that no connection has to wait for its turn to be accepted.
+            stream.write_all(b"h").expect("the client waits for it");
             stream.set_nodelay(true).expect("an option of TCP");
             let mut byte = [0];
             while stream.read(&mut byte).is_ok_and(|length| length > 0) {
@@ -151,9 +153,10 @@ fn round(lane: &mut Path, site: &Site) {
         let mut connects = Vec::new();
         while started.elapsed() < ROUND {
             let begun = Instant::now();
-            let stream = TcpStream::connect_timeout(&target, Duration::from_secs(2))
+            let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(2))
                 .expect("what is allowed is let through");
             connects.push(begun.elapsed());
+            stream.read_exact(&mut [0]).expect("a greeting");
             // Ended by a reset: nothing is left to be waited for.
             let at_once = linger { l_onoff: 1, l_linger: 0 };
             setsockopt(&stream, sockopt::Linger, &at_once).expect("an option of sockets");
@@ -171,6 +174,7 @@ fn use_one(target: SocketAddr) -> Vec<Duration> {
     let mut stream = TcpStream::connect(target).expect("what is allowed is let through");
     stream.set_nodelay(true).expect("an option of TCP");
     let started = Instant::now();
+    stream.read_exact(&mut [0]).expect("a greeting");
     let mut trips = Vec::new();
     while started.elapsed() < ROUND {
         let begun = Instant::now();
