@@ -86,73 +86,48 @@ fn name(node: &PolicedNode, beginning: &str, of: &str) -> String {
     found.unwrap_or_else(|| panic!("no {beginning} of {of} in {saved}")).to_owned()
 }
 
-#[test]
-fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
-    let mut node = PolicedNode::new(&[]);
-    let [a, b, _] = ["a", "b", "c"].map(|name| attach(&node, name));
-    write_policies(&node);
-    let before = node.rules();
-    for policyd_runs in [true, false] {
-        for (from, to, verdict) in [("a", "b", "allowed"), ("b", "a", "denied")] {
-            let (code, text) = ask(&node, &[], from, to, &[]);
-            assert_eq!(code, 0, "{text}");
-            assert!(
-                text.starts_with(&format!("default/{from} to default/{to}, 80/TCP: {verdict}\n")),
-                "{text}"
-            );
-            assert!(
-                text.contains(
-                    "\nkernel of node-1: holds exactly this (38 chains and 8 sets compared)"
-                ),
-                "{text}"
-            );
-            assert!(!text.contains("note:"), "{text}");
-        }
-        assert_eq!(node.rules(), before);
-        if policyd_runs {
-            node.kill();
-        }
-    }
-    // With policyd away, nobody repairs what is broken before it is looked at.
-    let chain_of_b = name(&node, "PODWIRE-TO-", "default/b");
-    let other_chain = name(&node, "PODWIRE-TO-", "default/c");
-    let peers = name(&node, "podwire-4-", "default/b-from-a ingress");
-    for (damage, expected) in [
+/// What is broken, and of each difference that is told then how its place and its problem begin.
+type Case = (String, Vec<(String, &'static str)>);
+
+fn damaged_chains(node: &PolicedNode) -> Vec<Case> {
+    let chain = name(node, "PODWIRE-TO-", "default/b");
+    let place = format!("iptables-save: chain {chain} of default/b");
+    vec![
         (
-            format!("iptables -t mangle -F {chain_of_b}"),
-            vec![(
-                format!("iptables-save: chain {chain_of_b} of default/b"),
-                "8 of its 8 rules are missing, the first: ",
-            )],
+            format!("iptables -t mangle -F {chain}"),
+            vec![(place.clone(), "8 of its 8 rules are missing, the first: ")],
         ),
         (
-            format!("iptables -t mangle -A {chain_of_b} -j ACCEPT"),
-            vec![(
-                format!("iptables-save: chain {chain_of_b} of default/b"),
-                "1 rules of others are in it",
-            )],
+            format!("iptables -t mangle -A {chain} -j ACCEPT"),
+            vec![(place, "1 rules of others are in it")],
         ),
+        (
+            "ip6tables -t mangle -D PODWIRE-LINK 1".to_owned(),
+            vec![("ip6tables-save: chain PODWIRE-LINK of default/".to_owned(), "1 of its ")],
+        ),
+    ]
+}
+
+fn damaged_sets(node: &PolicedNode, [a, b]: [&[IpAddr]; 2]) -> Vec<Case> {
+    let peers = name(node, "podwire-4-", "default/b-from-a ingress");
+    let place = format!("ipset: set {peers} that PODWIRE-INGRESS-");
+    let of_gate = "ipset: set podwire-6-programmed that PODWIRE-".to_owned();
+    vec![
         (
             format!("ipset del {peers} {}", a[0]),
-            vec![(
-                format!("ipset: set {peers} that PODWIRE-INGRESS-"),
-                "it lacks 10.1.0.2 (default/a)",
-            )],
+            vec![(place.clone(), "it lacks 10.1.0.2 (default/a)")],
         ),
-        (
-            format!("ipset add {peers} 192.0.2.7"),
-            vec![(
-                format!("ipset: set {peers} that PODWIRE-INGRESS-"),
-                "it should not hold 192.0.2.7",
-            )],
-        ),
+        (format!("ipset add {peers} 192.0.2.7"), vec![(place, "it should not hold 192.0.2.7")]),
         (
             format!("ipset del podwire-6-programmed {}", b[1]),
-            vec![(
-                "ipset: set podwire-6-programmed that PODWIRE-".to_owned(),
-                "it lacks fd00:1::3 (default/b)",
-            )],
+            vec![(of_gate, "it lacks fd00:1::3 (default/b)")],
         ),
+    ]
+}
+
+fn damaged_hooks() -> Vec<Case> {
+    let input = || "ip6tables-save: mangle INPUT".to_owned();
+    vec![
         (
             "iptables -t mangle -I FORWARD -s 192.0.2.1 -j ACCEPT".to_owned(),
             vec![(
@@ -162,31 +137,53 @@ fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
         ),
         (
             "ip6tables -t mangle -D INPUT 1".to_owned(),
-            vec![(
-                "ip6tables-save: mangle INPUT".to_owned(),
-                "policyd's rule is missing (-j PODWIRE-INPUT)",
-            )],
-        ),
-        (
-            "ip6tables -t mangle -D PODWIRE-LINK 1".to_owned(),
-            vec![("ip6tables-save: chain PODWIRE-LINK of default/".to_owned(), "1 of its ")],
-        ),
-        // Nothing of what these two send comes there.
-        (
-            format!(
-                "iptables -t mangle -F {other_chain}; ipset add podwire-4-programmed 10.1.0.77"
-            ),
-            vec![],
+            vec![(input(), "policyd's rule is missing (-j PODWIRE-INPUT)")],
         ),
         (
             "iptables -t mangle -F; iptables -t mangle -X; ip6tables -t mangle -D INPUT 1"
                 .to_owned(),
             vec![
                 ("iptables-save".to_owned(), "no chain of policyd's is there"),
-                ("ip6tables-save: mangle INPUT".to_owned(), "policyd's rule is missing"),
+                (input(), "policyd's rule is missing"),
             ],
         ),
-    ] {
+    ]
+}
+
+/// What nothing of a's and b's comes to.
+fn damage_elsewhere(node: &PolicedNode) -> Case {
+    let chain = name(node, "PODWIRE-TO-", "default/c");
+    let add = "ipset add podwire-4-programmed 10.1.0.77";
+    (format!("iptables -t mangle -F {chain}; {add}"), Vec::new())
+}
+
+fn holds_exactly_this(node: &PolicedNode) {
+    let before = node.rules();
+    for (from, to, verdict) in [("a", "b", "allowed"), ("b", "a", "denied")] {
+        let (code, text) = ask(node, &[], from, to, &[]);
+        assert_eq!(code, 0, "{text}");
+        let head = format!("default/{from} to default/{to}, 80/TCP: {verdict}\n");
+        assert!(text.starts_with(&head), "{text}");
+        let end = "\nkernel of node-1: holds exactly this (38 chains and 8 sets compared)\n";
+        assert!(text.ends_with(end), "{text}");
+    }
+    assert_eq!(node.rules(), before);
+}
+
+#[test]
+fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
+    let mut node = PolicedNode::new(&[]);
+    let [a, b, _] = ["a", "b", "c"].map(|name| attach(&node, name));
+    write_policies(&node);
+    holds_exactly_this(&node);
+    // With policyd away, nobody repairs what is broken before it is looked at.
+    node.kill();
+    holds_exactly_this(&node);
+    let mut cases = damaged_chains(&node);
+    cases.extend(damaged_sets(&node, [&a, &b]));
+    cases.push(damage_elsewhere(&node));
+    cases.extend(damaged_hooks());
+    for (damage, expected) in cases {
         node.node.sh(&damage);
         let told = differences(&node);
         assert_eq!(told.len(), expected.len(), "{damage}: {told:#?}");
@@ -199,13 +196,22 @@ fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
         assert_eq!(differences(&node), []);
         node.kill();
     }
-    // One that shall run otherwise would write other rules.
+    node.wipe();
+    assert_eq!(differences(&node).len(), 2);
+}
+
+#[test]
+fn one_that_is_asked_of_another_policyd_says_that_options_matter() {
+    let node = PolicedNode::new(&[]);
+    for name in ["a", "b"] {
+        attach(&node, name);
+    }
+    write_policies(&node);
     let (code, text) = ask(&node, &["--deny", "reject"], "a", "b", &[]);
     assert_eq!(code, 3, "{text}");
     assert!(text.contains("iptables-save: filter FORWARD: policyd's rule is missing"), "{text}");
     assert!(text.contains("note: this takes policyd to run with the options given here"), "{text}");
-    node.wipe();
-    assert_eq!(differences(&node).len(), 2);
+    node.clean_up();
 }
 
 #[test]
