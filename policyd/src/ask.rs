@@ -16,7 +16,7 @@ use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Node, snapshot};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::cli::Run;
 use crate::compared;
@@ -137,6 +137,7 @@ async fn world(
 ) -> Result<(World, Option<Node>), Failure> {
     let (events, mut received) = mpsc::channel(64);
     let name = node.clone().unwrap_or_default();
+    let unknown = Notify::new();
     let source = async {
         match manifests {
             Some(dir) => {
@@ -146,7 +147,7 @@ async fn world(
             None => {
                 let client = cluster::connect(kubeconfig.as_deref()).await?;
                 let tell = |report: &api_server::Report| match report {
-                    api_server::Report::NoNode(name) if name.is_empty() => {}
+                    api_server::Report::NoNode(_) => unknown.notify_one(),
                     report => complain(report),
                 };
                 ApiServer::new(client, name).run(events, tell).await;
@@ -157,6 +158,9 @@ async fn world(
     let answer = async {
         tokio::select! {
             Err(error) = source => Err(error),
+            () = unknown.notified(), if node.is_some() => {
+                Err(api_server::Report::NoNode(node.clone().unwrap_or_default()).into())
+            }
             told = snapshot(&mut received, node.is_some()) => Ok(told),
         }
     };

@@ -4,6 +4,7 @@
 mod away;
 mod deployed;
 mod events;
+mod explained;
 mod objects;
 mod source;
 mod spread;
