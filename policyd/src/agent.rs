@@ -278,14 +278,18 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 Err(reason) => return self.status.set_unready(Readiness::NoGate(reason)),
             };
             self.is_astray = false;
-            self.status.metrics.drops.know(self.index.endpoints());
             let started = self.waiting_since.take();
-            return self.work.start(Job::Adopt(settings, Box::new(self.index.plan())), started);
+            let plan = self.index.plan();
+            let chains = plan.chains.clone();
+            self.work.start(Job::Adopt(settings, Box::new(plan)), started);
+            self.status.metrics.counters.know_endpoints(self.index.endpoints());
+            return self.status.metrics.counters.know_policies(&chains);
         }
         if !changes.is_empty() {
             if !changes.endpoints.is_empty() {
-                self.status.metrics.drops.know(self.index.endpoints());
+                self.status.metrics.counters.know_endpoints(self.index.endpoints());
             }
+            self.status.metrics.counters.change_policies(&changes.chains);
             if changes.endpoints.values().flatten().any(|it| it.interface.is_none()) {
                 self.links.look_again();
             }

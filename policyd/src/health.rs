@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::agent::{Readiness, Status};
-use crate::drops::Reader;
+use crate::counters::Reader;
 
 const METRICS: &str = "/metrics";
 /// As many are answered at once; more wait.

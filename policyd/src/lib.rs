@@ -8,8 +8,9 @@
 pub mod agent;
 pub mod attachment;
 pub mod attachments;
+pub mod counters;
 pub mod dataplane;
-pub mod drops;
+
 pub mod evaluate;
 pub mod explain;
 pub mod health;

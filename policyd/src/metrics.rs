@@ -8,8 +8,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::counters::Counters;
 use crate::dataplane::Counts;
-use crate::drops::Drops;
 use crate::masquerade;
 
 /// Counters and gauges of the agent.
@@ -31,8 +31,8 @@ pub struct Metrics {
     pub drift_repairs: Counter,
     /// Flows that were cut as policies no longer allow them.
     pub flows_cut: Counter,
-    /// Packets that the kernel dropped.
-    pub(crate) drops: Drops,
+    /// Packets that the kernel dropped or let through.
+    pub(crate) counters: Counters,
     /// What is done to masquerade.
     pub masquerade: masquerade::Metrics,
 }
@@ -92,8 +92,8 @@ impl Metrics {
             "Established flows that were cut as policies no longer allow them",
             flows_cut.clone(),
         );
-        let drops = Drops::default();
-        drops.register(&mut registry);
+        let counters = Counters::default();
+        counters.register(&mut registry);
         let masquerade = masquerade::Metrics::default();
         masquerade.register(&mut registry);
         Self {
@@ -110,7 +110,7 @@ impl Metrics {
             apply_failures,
             drift_repairs,
             flows_cut,
-            drops,
+            counters,
             masquerade,
         }
     }

@@ -1,4 +1,4 @@
-//! What the kernel dropped is counted.
+//! What the kernel dropped and let through is counted.
 
 use lab::probe::{must_not_reach, must_reach};
 use serde_json::{Value, json};
@@ -48,5 +48,27 @@ fn what_the_gate_drops_is_counted() {
     node.space("a").sh(&forge);
     assert!(node.metric("policyd_gate_drops_total") >= 3);
     assert_eq!(node.metric("policyd_forged_sources_total"), 0);
+    node.clean_up();
+}
+
+#[test]
+fn what_a_rule_allows_is_counted_by_policy_and_entry() {
+    let node = PolicedNode::new(&["a", "b"]);
+    let from = json!([{"podSelector": {"matchLabels": {"app": "nobody"}}}]);
+    let allow = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "allow"}, "spec": {"podSelector": {"matchLabels": {"app": "b"}},
+        "ingress": [{"from": from}, {"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]}});
+    node.write("allow", &allow);
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    for address in node.addresses("b") {
+        must_reach(node.space("a"), node.space("b"), &address.to_string());
+    }
+    let counter = |rule: usize| {
+        format!(
+            "policyd_allowed_packets_total{{namespace=\"default\",policy=\"allow\",direction=\"ingress\",rule=\"{rule}\"}}"
+        )
+    };
+    assert!(node.metric(&counter(1)) >= 2);
+    assert_eq!(node.metric(&counter(0)), 0);
     node.clean_up();
 }

@@ -7,7 +7,7 @@ mod transaction;
 
 pub use chain::{Chain, RuleHash};
 pub use rule::{Match, Packets, PortRange, Rule, Side, Target};
-pub use saved::{Counter, Saved};
+pub use saved::{RuleCounter, Saved};
 pub use transaction::Transaction;
 
 /// Why the output of `iptables-save` cannot be used.

@@ -16,8 +16,19 @@ const PORTS_OF_A_RULE: usize = 15;
 /// The chain that allows what the policy does.
 #[must_use]
 pub fn policy_chain(family: Family, key: &ChainKey, chain: &PolicyChain) -> Chain {
-    let rules = chain.rules.iter().flat_map(|rule| rules(family, key, rule)).collect();
+    let rules = rules(family, key, chain).map(|(_, rule)| rule).collect();
     Chain { name: name(key), rules }
+}
+
+/// The rules of that chain, each with the entry of the policy that it is made of.
+pub(crate) fn rules(
+    family: Family,
+    key: &ChainKey,
+    chain: &PolicyChain,
+) -> impl Iterator<Item = (usize, Rule)> {
+    chain.rules.iter().flat_map(move |allow| {
+        rules_of(family, key, allow).into_iter().map(|rule| (allow.entry, rule))
+    })
 }
 
 /// The name of a policy's chain.
@@ -35,7 +46,7 @@ const fn word(direction: Direction) -> &'static str {
     }
 }
 
-fn rules(family: Family, key: &ChainKey, rule: &AllowRule) -> Vec<Rule> {
+fn rules_of(family: Family, key: &ChainKey, rule: &AllowRule) -> Vec<Rule> {
     let Some(peer) = peer(family, key.direction, &rule.peer) else { return Vec::new() };
     let label = format!("{} {} {}", key.policy, word(key.direction), rule.entry);
     let ports = ports(family, &rule.port).into_iter();

@@ -15,11 +15,11 @@ pub struct Saved {
 
 /// How many packets a rule of ours has seen: printed by `iptables-save --counters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counter<'a> {
+pub struct RuleCounter<'a> {
     /// The chain.
     pub chain: &'a str,
-    /// The rule's place in it, counted from 0.
-    pub index: usize,
+    /// The rule's hash; `None` when it is not ours.
+    pub hash: Option<RuleHash>,
     /// Packets.
     pub packets: u64,
 }
@@ -57,18 +57,15 @@ impl Saved {
 
     /// The counters of our chains' rules, in the order in which
     /// `iptables-save --counters -t TABLE` printed them.
-    pub fn counters<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = Counter<'a>> {
-        let mut last = ("", 0);
+    pub fn counters<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = RuleCounter<'a>> {
         text.lines().filter_map(move |line| {
             let (counts, rule) = line.strip_prefix('[')?.split_once("] -A ")?;
             let chain = rule.split(' ').next()?;
             if !chain.starts_with(prefix) {
                 return None;
             }
-            // Rules are printed chain by chain.
-            last = if last.0 == chain { (chain, last.1 + 1) } else { (chain, 0) };
             let packets = counts.split(':').next()?.parse().ok()?;
-            Some(Counter { chain, index: last.1, packets })
+            Some(RuleCounter { chain, hash: RuleHash::of_line(rule), packets })
         })
     }
 }
@@ -119,13 +116,13 @@ COMMIT
     }
 
     #[test]
-    fn counters_are_told_by_place() {
+    fn counters_are_told_rule_by_rule() {
         let counters: Vec<_> = Saved::counters(SAVED, "PW-").collect();
         assert_eq!(
             counters,
             [
-                Counter { chain: "PW-A", index: 0, packets: 7 },
-                Counter { chain: "PW-A", index: 1, packets: 2 }
+                RuleCounter { chain: "PW-A", hash: Some(hash("mnopqrstuvwx")), packets: 7 },
+                RuleCounter { chain: "PW-A", hash: None, packets: 2 }
             ]
         );
     }
