@@ -19,10 +19,11 @@ use crate::iptables::Settings;
 use crate::model::NamespacedName;
 use crate::plan::HostInterface;
 use crate::recorder::Notice;
-use crate::source::{Event, Node};
+use crate::source::{Change, Event, Node};
 
 mod asked;
 mod bucket;
+mod delays;
 mod denied;
 mod drift;
 mod flows;
@@ -37,6 +38,7 @@ mod waiting;
 mod work;
 
 use asked::Asked;
+use delays::Delays;
 use denied::Denied;
 use drift::Drift;
 use flows::Flows;
@@ -63,8 +65,6 @@ pub struct Config {
     pub settings: Settings,
     /// Whether the ranges of the node's pods are gated.
     pub gate: bool,
-    /// Whether flows are cut that are no longer allowed.
-    pub cut_flows: bool,
     /// Where new problems of objects are told besides the log.
     pub notices: mpsc::Sender<Notice>,
 }
@@ -132,6 +132,7 @@ struct Agent<R> {
     flows: Flows,
     links: Links,
     waiting: Waiting,
+    delays: Delays,
     problems: Problems,
     asked: Asked,
     denied: Denied,
@@ -165,6 +166,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             flows,
             links: Links::new(),
             waiting: Waiting::default(),
+            delays: Delays::default(),
             asked: Asked::new(asks),
             status,
             is_astray: true,
@@ -196,6 +198,11 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if let Event::Node(node) = &event {
             self.see_node(node.clone());
         }
+        if let Event::Pods(Change::Applied(pod)) = &event
+            && self.index.gains_address(pod)
+        {
+            self.delays.address(&pod.uid);
+        }
         self.index.apply(event);
     }
 
@@ -205,6 +212,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
             Request::Attach { attachment, reply } => {
                 self.waiting_since.get_or_insert_with(Instant::now);
                 let container_id = attachment.container_id.clone();
+                if !self.index.has_endpoint(&container_id) {
+                    self.delays.attach(&container_id);
+                }
                 self.index.attach(attachment);
                 if let Some(name) = self.index.missing_pod(&container_id) {
                     self.asked.ask(name);
@@ -214,6 +224,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             Request::Detach { container_id, reply } => {
                 self.waiting_since.get_or_insert_with(Instant::now);
                 self.index.detach(&container_id);
+                self.delays.detach(&container_id);
                 self.waiting.push(None, reply);
             }
             Request::Status { reply } => {
@@ -272,6 +283,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if !self.waiting.is_empty() {
             self.waiting.begin(&self.index);
         }
+        self.delays.write(|container_id| self.index.has_endpoint(container_id));
         if self.is_astray {
             let settings = match self.gated() {
                 Ok(gated) => Settings { gated, ..self.config.settings.clone() },
@@ -299,6 +311,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         // What came changed nothing here.
         self.waiting_since = None;
         self.waiting.end(true);
+        self.delays.forget();
         if self.drift.due() <= Instant::now() {
             self.drift.begin();
             self.work.start(Job::Compare, None);
@@ -341,6 +354,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
     fn finish(&mut self, done: Done) {
         self.drift.forgive(&done.ran.process_ids);
         self.waiting.end(done.result.is_ok());
+        self.delays.end(done.result.is_ok(), &self.status.metrics);
         match done.result {
             Ok(outcome) => {
                 self.failures = 0;
@@ -355,7 +369,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 if outcome.is_suspect {
                     self.drift.suspect();
                 }
-                if outcome.is_commit && self.config.cut_flows {
+                if outcome.is_commit && self.config.settings.cuts_flows {
                     self.flows.look_again();
                 }
                 self.status.committed(&outcome, done.ran.took, done.took, done.waited);

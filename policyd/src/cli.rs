@@ -124,6 +124,7 @@ impl Run {
                 rejected: self.mark_rejected,
                 cut: self.mark_cut,
             },
+            cuts_flows: self.cut_flows == Switch::On,
             rejects: self.deny == Deny::Reject,
             log_group: self.log_denied,
             gated: self.pod_cidr.clone(),

@@ -15,9 +15,11 @@ use crate::iptables::{Family, SET_PREFIX, Settings, bound_set, members, programm
 use crate::plan::{Changes, Plan, SetChange, SetKey};
 
 mod error;
+pub(crate) mod flows;
 mod members;
 mod old_tables;
 mod programs;
+mod ready;
 mod table;
 mod variant;
 mod written;
@@ -44,6 +46,8 @@ pub struct Dataplane<R> {
     unused: BTreeSet<String>,
     /// Members of the sets that come last and go first.
     ready: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Flows that were cut since this was last asked.
+    cut: usize,
 }
 
 /// Something of ours in the kernel that is otherwise than it was left.
@@ -99,6 +103,7 @@ impl<R: Runner> Dataplane<R> {
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
             ready: BTreeMap::new(),
+            cut: 0,
         }
     }
 
@@ -113,6 +118,8 @@ impl<R: Runner> Dataplane<R> {
         self.remove_misfits(plan, &mut saved)?;
         self.sets = saved.iter().map(|set| (set.name.clone(), set.members.len())).collect();
         let saved: BTreeMap<_, _> = saved.into_iter().map(|set| (set.name, set.members)).collect();
+        // Without it what runs on the node was open, and goes on until it was looked at.
+        let had_gate = Family::ALL.iter().any(|it| saved.contains_key(&programmed_set(*it).name));
         let none = BTreeSet::new();
         self.unused = self.sets.keys().cloned().collect();
         self.ready.clear();
@@ -144,12 +151,15 @@ impl<R: Runner> Dataplane<R> {
             }
             tables.read(&mut self.programs, &self.settings)?;
         }
-        self.sort_ready(&mut growing, &mut shrinking);
+        let coming = self.sort_ready(&mut growing, &mut shrinking);
         self.programs.restore_sets(&growing)?;
         for tables in &mut self.tables {
             tables.adopt(&mut self.programs, &self.written, &self.settings)?;
         }
         self.entries = old_tables::entries()?;
+        if had_gate {
+            self.cut_left_over(&coming)?;
+        }
         self.programs.restore_sets(&shrinking)?;
         self.destroy_unused()
     }
@@ -176,12 +186,13 @@ impl<R: Runner> Dataplane<R> {
             return self.destroy_unused();
         }
         self.written.change(changes);
-        self.sort_ready(&mut growing, &mut shrinking);
+        let coming = self.sort_ready(&mut growing, &mut shrinking);
         self.programs.restore_sets(&growing)?;
         for tables in &mut self.tables {
             tables.apply(&mut self.programs, &self.written, changes, &self.settings)?;
         }
         self.entries = old_tables::entries()?;
+        self.cut_left_over(&coming)?;
         self.programs.restore_sets(&shrinking)?;
         self.destroy_unused()
     }
@@ -194,6 +205,11 @@ impl<R: Runner> Dataplane<R> {
     /// The programs that ran since this was last asked.
     pub fn take_ran(&mut self) -> Ran {
         self.programs.take_ran()
+    }
+
+    /// How many flows were cut since this was last asked.
+    pub fn take_cut(&mut self) -> usize {
+        std::mem::take(&mut self.cut)
     }
 
     /// Where the kernel is otherwise than it was left. Of sets only the numbers of members are
@@ -312,34 +328,6 @@ impl<R: Runner> Dataplane<R> {
                 }
             }
             SetChange::Removed => _ = self.unused.insert(set.name),
-        }
-    }
-
-    /// Of the sets that come last and go first: which endpoints have all their rules, and which
-    /// have an interface.
-    fn sort_ready(&mut self, growing: &mut ipset::Changes, shrinking: &mut ipset::Changes) {
-        let endpoints = &self.written.endpoints;
-        for tables in &self.tables {
-            let family = tables.family();
-            let addresses = |only_bound: bool| -> BTreeSet<IpAddr> {
-                let endpoints =
-                    endpoints.values().filter(|it| !only_bound || it.interface.is_some());
-                let addresses = endpoints.flat_map(|it| &it.addresses);
-                addresses.filter(|address| family.has(address)).copied().collect()
-            };
-            for (set, wanted) in
-                [(programmed_set(family), addresses(false)), (bound_set(family), addresses(true))]
-            {
-                let held = self.ready.entry(set.name.clone()).or_default();
-                for gone in held.difference(&wanted) {
-                    growing.delete(&set.name, &gone.to_string());
-                }
-                for come in wanted.difference(held) {
-                    shrinking.add(&set.name, &ipset::Member::Address(*come));
-                }
-                self.sets.insert(set.name, wanted.len());
-                *held = wanted;
-            }
         }
     }
 

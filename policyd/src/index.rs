@@ -185,6 +185,14 @@ impl Index {
         endpoint.or_else(|| self.pods.at(address).map(|pod| pod.name.to_string()))
     }
 
+    /// Whether the pod has an address that was not known to be its.
+    #[must_use]
+    pub fn gains_address(&self, pod: &Pod) -> bool {
+        let held = self.pods.get(&pod.uid).map(|it| &it.addresses);
+        pod.is_endpoint()
+            && pod.addresses.iter().any(|it| held.is_none_or(|held| !held.contains(it)))
+    }
+
     /// Whether a container is, or belongs to, an endpoint that is planned.
     #[must_use]
     pub fn has_endpoint(&self, container_id: &str) -> bool {

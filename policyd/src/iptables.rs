@@ -99,6 +99,8 @@ pub struct Settings {
     pub marks: Marks,
     /// Whether who sends what is denied is told so, instead of left waiting.
     pub rejects: bool,
+    /// Whether flows are cut that began before and are not allowed.
+    pub cuts_flows: bool,
     /// The group of netfilter's log that what is denied is copied to.
     pub log_group: Option<u16>,
     /// The ranges of the node's pods: an address of theirs passes only once it has its rules.

@@ -25,6 +25,8 @@ pub struct Metrics {
     apply_seconds: Histogram,
     program_seconds: Histogram,
     event_to_kernel_seconds: Histogram,
+    pub(crate) attachment_to_kernel_seconds: Histogram,
+    pub(crate) address_to_kernel_seconds: Histogram,
     /// Writes that failed.
     pub apply_failures: Counter,
     /// Times that rules or sets were found changed by somebody else, and repaired.
@@ -58,23 +60,27 @@ impl Metrics {
         let defective_pods =
             gauge("defective_pods", "Pods of this node with an address or a port that is none");
         // From a millisecond to half a minute.
-        let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
-        let [apply_seconds, program_seconds, event_to_kernel_seconds] =
-            [seconds(), seconds(), seconds()];
-        registry.register(
-            "apply_seconds",
-            "How long a write to the kernel took",
-            apply_seconds.clone(),
-        );
-        registry.register(
+        let mut histogram = |name: &str, help: &str| {
+            let histogram = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+            registry.register(name, help, histogram.clone());
+            histogram
+        };
+        let apply_seconds = histogram("apply_seconds", "How long a write to the kernel took");
+        let program_seconds = histogram(
             "program_seconds",
             "How much of that the programs of iptables and ipset took",
-            program_seconds.clone(),
         );
-        registry.register(
+        let event_to_kernel_seconds = histogram(
             "event_to_kernel_seconds",
             "From the arrival of the first event of a write to its end",
-            event_to_kernel_seconds.clone(),
+        );
+        let attachment_to_kernel_seconds = histogram(
+            "attachment_to_kernel_seconds",
+            "From the CNI plugin's call to the container's rules in the kernel: so long the gate kept it closed",
+        );
+        let address_to_kernel_seconds = histogram(
+            "address_to_kernel_seconds",
+            "From the arrival of a pod's address to the rules and sets that name it in the kernel",
         );
         let [apply_failures, drift_repairs, flows_cut]: [Counter; 3] = Default::default();
         registry.register(
@@ -107,6 +113,8 @@ impl Metrics {
             apply_seconds,
             program_seconds,
             event_to_kernel_seconds,
+            attachment_to_kernel_seconds,
+            address_to_kernel_seconds,
             apply_failures,
             drift_repairs,
             flows_cut,

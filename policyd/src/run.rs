@@ -132,13 +132,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
 }
 
 fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config {
-    Config {
-        node,
-        settings: options.settings(),
-        gate: options.gate == Switch::On,
-        cut_flows: options.cut_flows == Switch::On,
-        notices,
-    }
+    Config { node, settings: options.settings(), gate: options.gate == Switch::On, notices }
 }
 
 /// Shows the CNI plugin that policyd is there, for as long as the agent's loop goes round.

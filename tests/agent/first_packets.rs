@@ -1,4 +1,5 @@
-//! A pod that sends from its first microsecond, against a default-deny: nothing of it arrives.
+//! A pod that sends, or is sent to, from its first microsecond, against a default-deny: nothing
+//! arrives.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -118,6 +119,8 @@ struct Scene {
     node: PolicedNode,
     arrivals: Arrivals,
     targets: Vec<IpAddr>,
+    /// The addresses of a pod that is sent to.
+    listener: Vec<IpAddr>,
 }
 
 impl Scene {
@@ -132,11 +135,12 @@ impl Scene {
         );
         let arrivals = Arrivals::at(node.space("server"));
         let targets = node.addresses("server").to_vec();
-        Self { node, arrivals, targets }
+        let listener = node.addresses("server").iter().map(|it| far_along(*it)).collect();
+        Self { node, arrivals, targets, listener }
     }
 
-    /// Nothing leaves the noisy pod from now on. The server is as open as can be: that the pod's
-    /// own rules are there in time is what is to be seen.
+    /// Nothing leaves or reaches the noisy pod from now on. The server is as open as can be: that
+    /// the pod's own rules are there in time is what is to be seen.
     fn deny(&self) {
         self.node.write(
             "deny",
@@ -173,6 +177,28 @@ impl Scene {
         self.arrivals.take()
     }
 
+    /// A pod comes, is sent to all the time, and goes.
+    fn round_of_listening(&self) -> Vec<usize> {
+        let pod = self.node.node.pod("noisy");
+        pod.sh("ip link set lo up");
+        let arrivals = Arrivals::at(&pod);
+        let noise = Noise::start(self.node.space("server"), &self.listener);
+        let mut wired = self.node.conf();
+        wired["runtimeConfig"] = json!({"ips": self.listener});
+        let result = self.call("ADD", &pod, &wired).ok();
+        let policy = json!({"cniVersion": "1.0.0", "name": "net", "type": "podwire-policy",
+            "timeout": 1000, "prevResult": result});
+        let _ = self.call("ADD", &pod, &policy).ok();
+        sleep(NEIGHBOURS);
+        noise.end();
+        let arrived = arrivals.take();
+        // The answers to the server are not what the next round is about.
+        self.arrivals.take();
+        assert!(self.call("DEL", &pod, &policy).succeeded());
+        assert!(self.call("DEL", &pod, &wired).succeeded());
+        arrived
+    }
+
     fn must_be_silent(&self, what: &str, rounds: usize) {
         for round in 0..rounds {
             let wait = if round % 10 == 0 { NEIGHBOURS } else { Duration::from_millis(10) };
@@ -185,15 +211,29 @@ impl Scene {
     }
 }
 
-fn nothing_gets_out_before_its_rules_are_there(is_bridged: bool) {
+/// An address of the same range that no other pod is given.
+fn far_along(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(it) => Ipv4Addr::from_bits(it.to_bits() + 100).into(),
+        IpAddr::V6(it) => Ipv6Addr::from_bits(it.to_bits() + 100).into(),
+    }
+}
+
+fn nothing_gets_out_or_in_before_the_rules_are_there(is_bridged: bool) {
     let mut scene = Scene::new(is_bridged);
     // All of it would arrive.
     let open = scene.round(|| sleep(NEIGHBOURS));
     assert!(open.iter().all(|count| *count > 0), "{open:?}");
+    let open = scene.round_of_listening();
+    assert!(open.iter().all(|count| *count > 0), "{open:?}");
     scene.deny();
     scene.must_be_silent("present", 25);
+    assert_eq!(scene.round_of_listening(), [0; 8], "sent to while policyd is present");
+    let measured = scene.node.metric("policyd_attachment_to_kernel_seconds_count");
+    assert_eq!(measured, 28, "how long each pod waited for its rules");
     scene.node.kill();
     scene.must_be_silent("absent", 25);
+    assert_eq!(scene.round_of_listening(), [0; 8], "sent to while policyd is absent");
     for _ in 0..5 {
         let node = &scene.node;
         let late = scene.round(|| {
@@ -220,10 +260,10 @@ fn nothing_gets_out_before_its_rules_are_there(is_bridged: bool) {
 
 #[test]
 fn routed() {
-    nothing_gets_out_before_its_rules_are_there(false);
+    nothing_gets_out_or_in_before_the_rules_are_there(false);
 }
 
 #[test]
 fn bridged() {
-    nothing_gets_out_before_its_rules_are_there(true);
+    nothing_gets_out_or_in_before_the_rules_are_there(true);
 }

@@ -11,13 +11,14 @@ use std::future::pending;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use netlink::conntrack::{Client, Filter, Flow, Mark, Outcome};
+use netlink::conntrack::Flow;
 use netlink::{Error, Layer4};
-use nix::ifaddrs::getifaddrs;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Agent;
+use crate::dataplane::flows::{list, mark};
 use crate::evaluate::{Packet, Transport};
+use crate::iptables::Family;
 use crate::model::Protocol;
 use crate::plan::{self, Lookup};
 
@@ -25,11 +26,6 @@ use crate::plan::{self, Lookup};
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Looks are at least so far apart, however often rules change: each reads the kernel's whole table.
 const LEAST_PAUSE: Duration = Duration::from_millis(250);
-/// As many flows are marked, and then there is a pause: the kernel's table is locked for each.
-const MARKED_AT_ONCE: usize = 500;
-const PAUSE: Duration = Duration::from_millis(20);
-/// `IPS_EXPECTED`: begun by another flow (FTP's data), and judged with it.
-const EXPECTED: u32 = 1;
 
 /// What is being done to the flows, and what is to be done.
 #[derive(Debug)]
@@ -80,7 +76,8 @@ impl Flows {
         self.due = self.is_first.then(|| Instant::now() + SECOND_LOOK);
         self.is_first = false;
         let (isolated, bit) = (isolated(), self.bit);
-        self.running = Some(spawn_blocking(move || Done::Listed(list(&isolated, bit))));
+        let look = move || Done::Listed(list(&Family::ALL, bit, |end| isolated.contains(end)));
+        self.running = Some(spawn_blocking(look));
     }
 
     /// The next step's end; for ever when nothing is done.
@@ -137,57 +134,6 @@ impl<R> Agent<R> {
             }
         }
     }
-}
-
-/// Lists the flows that have an isolated end, or are cut.
-fn list(isolated: &HashSet<IpAddr>, bit: u32) -> Result<Vec<Flow>, Error> {
-    let Some(mut client) = Client::open()? else { return Ok(Vec::new()) };
-    let own = own_addresses();
-    let mut flows = Vec::new();
-    for is_ipv4 in [true, false] {
-        client.flows(&Filter::all(is_ipv4), |flow| {
-            let ends = [flow.original.source, flow.reply.source];
-            let is_concerned = ends.iter().any(|end| isolated.contains(end));
-            // What the node itself sends is never denied.
-            let is_own = own.contains(&flow.original.source);
-            let is_expected = flow.status.0 & EXPECTED != 0;
-            if flow.mark & bit != 0 || (is_concerned && !is_own && !is_expected) {
-                flows.push(*flow);
-            }
-        })?;
-    }
-    Ok(flows)
-}
-
-/// The node's own addresses; none where they cannot be read.
-fn own_addresses() -> HashSet<IpAddr> {
-    let interfaces = getifaddrs().into_iter().flatten();
-    let addresses = interfaces.filter_map(|interface| interface.address);
-    addresses
-        .filter_map(|address| {
-            let four = address.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
-            four.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
-        })
-        .collect()
-}
-
-fn mark(changes: &[(Flow, bool)], bit: u32) -> Result<(usize, usize), Error> {
-    let Some(mut client) = Client::open()? else { return Ok((0, 0)) };
-    let mut counts = (0, 0);
-    for (index, chunk) in changes.chunks(MARKED_AT_ONCE).enumerate() {
-        if index > 0 {
-            std::thread::sleep(PAUSE);
-        }
-        for (flow, is_denied) in chunk {
-            let value = if *is_denied { bit } else { 0 };
-            match client.set_mark(flow, Mark { value, mask: bit })? {
-                Outcome::Done if *is_denied => counts.0 += 1,
-                Outcome::Done => counts.1 += 1,
-                Outcome::FlowGone => {}
-            }
-        }
-    }
-    Ok(counts)
 }
 
 /// The flow's first packet, as a node that forwards it sees it.

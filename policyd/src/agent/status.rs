@@ -90,6 +90,7 @@ impl Status {
             return;
         }
         *self.lock() = Readiness::Ready;
+        self.metrics.flows_cut.inc_by(u64::try_from(outcome.cut).unwrap_or(u64::MAX));
         self.metrics.committed(&outcome.counts, in_programs, took, waited);
     }
 

@@ -7,7 +7,6 @@ use crate::attachment::PodReference;
 use crate::dataplane::Programs;
 use crate::metrics::Metrics;
 use crate::model::Pod;
-use crate::source::Change;
 
 fn agent() -> Agent<OsRunner> {
     agent_that_asks(mpsc::channel(4).0)
@@ -16,13 +15,8 @@ fn agent() -> Agent<OsRunner> {
 fn agent_that_asks(asks: mpsc::Sender<NamespacedName>) -> Agent<OsRunner> {
     let settings = Settings::default();
     let dataplane = Dataplane::new(Programs::new(OsRunner, ""), &[], settings.clone());
-    let config = Config {
-        node: "node-1".to_owned(),
-        settings,
-        gate: false,
-        cut_flows: false,
-        notices: mpsc::channel(1).0,
-    };
+    let config =
+        Config { node: "node-1".to_owned(), settings, gate: false, notices: mpsc::channel(1).0 };
     Agent::new(config, dataplane, asks, Arc::new(Status::new(Metrics::new())))
 }
 

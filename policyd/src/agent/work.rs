@@ -37,6 +37,8 @@ pub(super) struct Outcome {
     pub(super) found: Option<BTreeMap<IpAddr, HostInterface>>,
     /// Whether the tables should be compared.
     pub(super) is_suspect: bool,
+    /// Flows that were cut.
+    pub(super) cut: usize,
     /// Whether what is enforced may have changed.
     pub(super) is_commit: bool,
 }
@@ -123,5 +125,6 @@ fn carry_out<R: Runner>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outco
         Job::Survey(wanted) => found = Some(survey(wanted)?),
     }
     let is_commit = matches!(job, Job::Adopt(..) | Job::Apply(..));
-    Ok(Outcome { differences, counts: dataplane.counts(), found, is_suspect, is_commit })
+    let (counts, cut) = (dataplane.counts(), dataplane.take_cut());
+    Ok(Outcome { differences, counts, found, is_suspect, cut, is_commit })
 }
