@@ -291,11 +291,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             };
             self.is_astray = false;
             let started = self.waiting_since.take();
-            let plan = self.index.plan();
-            let chains = plan.chains.clone();
-            self.work.start(Job::Adopt(settings, Box::new(plan)), started);
-            self.status.metrics.counters.know_endpoints(self.index.endpoints());
-            return self.status.metrics.counters.know_policies(&chains);
+            return self.work.start(Job::Adopt(settings, Box::new(self.index.plan())), started);
         }
         if !changes.is_empty() {
             if !changes.endpoints.is_empty() {
@@ -368,6 +364,10 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 }
                 if outcome.is_suspect {
                     self.drift.suspect();
+                }
+                if outcome.is_adoption {
+                    self.status.metrics.counters.know_endpoints(self.index.endpoints());
+                    self.status.metrics.counters.know_policies(&self.index.chains().collect());
                 }
                 if outcome.is_commit && self.config.settings.cuts_flows {
                     self.flows.look_again();

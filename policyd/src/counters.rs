@@ -99,7 +99,7 @@ impl Counters {
     }
 
     /// Takes in all chains that pods of the node lead to. The counters of others go.
-    pub(crate) fn know_policies(&self, chains: &BTreeMap<ChainKey, PolicyChain>) {
+    pub(crate) fn know_policies(&self, chains: &BTreeMap<&ChainKey, &PolicyChain>) {
         let mut state = self.lock();
         state.allowed.retain(chains);
         chains.iter().for_each(|(key, chain)| state.allowed.know(key, Some(chain)));

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::{panic, thread};
 
 use ruleset::ipset;
 use runner::Runner;
@@ -89,7 +90,7 @@ pub struct Counts {
 /// How often the kernel is asked to let go of a set that was just in use: it frees rules later.
 const DESTROY_ATTEMPTS: u32 = 10;
 
-impl<R: Runner> Dataplane<R> {
+impl<R: Runner + Send> Dataplane<R> {
     /// The dataplane of a node with these families. [`Self::adopt`] must be called before anything
     /// else.
     pub fn new(programs: Programs<R>, families: &[Family], settings: Settings) -> Self {
@@ -152,9 +153,16 @@ impl<R: Runner> Dataplane<R> {
             tables.read(&mut self.programs, &self.settings)?;
         }
         let coming = self.sort_ready(&mut growing, &mut shrinking);
-        self.programs.restore_sets(&growing)?;
-        for tables in &mut self.tables {
-            tables.adopt(&mut self.programs, &self.written, &self.settings)?;
+        let Self { programs, settings, tables, written, .. } = self;
+        // Of thousands of policies each takes tens of milliseconds.
+        let adoptions: Vec<_> = thread::scope(|scope| {
+            let restored = scope.spawn(|| programs.restore_sets(&growing));
+            let adoptions = tables.iter_mut().map(|it| it.adoption(written, settings)).collect();
+            let restored = restored.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+            restored.map(|()| adoptions)
+        })?;
+        for (tables, adoption) in tables.iter_mut().zip(adoptions) {
+            tables.adopt(programs, adoption, settings)?;
         }
         self.entries = old_tables::entries()?;
         if had_gate {

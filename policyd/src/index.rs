@@ -185,6 +185,11 @@ impl Index {
         endpoint.or_else(|| self.pods.at(address).map(|pod| pod.name.to_string()))
     }
 
+    /// What the policies allow that endpoints lead to.
+    pub fn chains(&self) -> impl Iterator<Item = (&ChainKey, &PolicyChain)> {
+        self.chains.iter().map(|(key, chain)| (key, &chain.content))
+    }
+
     /// Whether the pod has an address that was not known to be its.
     #[must_use]
     pub fn gains_address(&self, pod: &Pod) -> bool {

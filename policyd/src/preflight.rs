@@ -59,7 +59,7 @@ pub fn enter_scratch_namespace() -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::Rules`], with what is likely missing.
-pub fn run<R: Runner>(
+pub fn run<R: Runner + Send>(
     programs: Programs<R>,
     families: &[Family],
     settings: &Settings,

@@ -39,6 +39,8 @@ pub(super) struct Outcome {
     pub(super) is_suspect: bool,
     /// Flows that were cut.
     pub(super) cut: usize,
+    /// Whether all was written, and not only what changed.
+    pub(super) is_adoption: bool,
     /// Whether what is enforced may have changed.
     pub(super) is_commit: bool,
 }
@@ -103,7 +105,7 @@ impl<R: Runner + Send + 'static> Work<R> {
     }
 }
 
-fn carry_out<R: Runner>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outcome, Error> {
+fn carry_out<R: Runner + Send>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outcome, Error> {
     let mut differences = Vec::new();
     let mut found = None;
     let mut is_suspect = false;
@@ -124,7 +126,8 @@ fn carry_out<R: Runner>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outco
         }
         Job::Survey(wanted) => found = Some(survey(wanted)?),
     }
-    let is_commit = matches!(job, Job::Adopt(..) | Job::Apply(..));
+    let is_adoption = matches!(job, Job::Adopt(..));
+    let is_commit = is_adoption || matches!(job, Job::Apply(..));
     let (counts, cut) = (dataplane.counts(), dataplane.take_cut());
-    Ok(Outcome { differences, counts, found, is_suspect, cut, is_commit })
+    Ok(Outcome { differences, counts, found, is_suspect, cut, is_adoption, is_commit })
 }

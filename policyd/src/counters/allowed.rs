@@ -52,7 +52,7 @@ impl Allowed {
     }
 
     /// Forgets the chains that are not among these.
-    pub(super) fn retain(&mut self, stay: &BTreeMap<ChainKey, PolicyChain>) {
+    pub(super) fn retain(&mut self, stay: &BTreeMap<&ChainKey, &PolicyChain>) {
         let chains = self.chains.values().map(|it| &it.key);
         let gone: Vec<_> = chains.filter(|key| !stay.contains_key(key)).cloned().collect();
         gone.iter().for_each(|key| self.know(key, None));

@@ -114,7 +114,7 @@ fn what_the_rules_of_a_policy_allow_is_told_entry_by_entry_and_only_grows() {
     let labels = |rule: usize| {
         format!("{{namespace=\"x\",policy=\"p\",direction=\"ingress\",rule=\"{rule}\"}}")
     };
-    counters.know_policies(&[(key.clone(), two.clone())].into());
+    counters.know_policies(&[(&key, &two)].into());
     assert_eq!(allowed(&counters), [0, 1].map(|rule| format!("{} 0", labels(rule))));
     counters.add(Family::V4, &print(&key, &two, &[1, 2, 30, 40]));
     counters.add(Family::V4, &print(&key, &two, &[1, 3, 30, 41]));
@@ -122,7 +122,7 @@ fn what_the_rules_of_a_policy_allow_is_told_entry_by_entry_and_only_grows() {
     counters.add(Family::V6, &print(&key, &two, &[5, 0, 0, 0]));
     assert_eq!(allowed(&counters), [format!("{} 9", labels(0)), format!("{} 71", labels(1))]);
     // Written again as a whole, nothing is counted twice; an entry that goes takes its counter along.
-    counters.know_policies(&[(key.clone(), two.clone())].into());
+    counters.know_policies(&[(&key, &two)].into());
     counters.add(Family::V4, &print(&key, &two, &[1, 3, 30, 41]));
     counters.change_policies(&[(key.clone(), Some(one.clone()))].into());
     counters.add(Family::V4, &print(&key, &one, &[2, 3]));
@@ -130,7 +130,7 @@ fn what_the_rules_of_a_policy_allow_is_told_entry_by_entry_and_only_grows() {
     counters.change_policies(&[(key.clone(), None)].into());
     counters.add(Family::V4, &print(&key, &one, &[3, 3]));
     assert_eq!(allowed(&counters), Vec::<String>::new());
-    counters.know_policies(&[(key, one)].into());
+    counters.know_policies(&[(&key, &one)].into());
     counters.know_policies(&BTreeMap::new());
     assert_eq!(allowed(&counters), Vec::<String>::new());
 }

@@ -37,6 +37,13 @@ pub(super) struct Tables {
     policies: BTreeSet<ChainKey>,
 }
 
+/// All that is to be changed of the tables, and what they hold of ours then.
+#[derive(Debug)]
+pub(super) struct Adoption {
+    text: String,
+    known: BTreeMap<String, Option<Vec<RuleHash>>>,
+}
+
 impl Tables {
     pub(super) const fn new(family: Family) -> Self {
         Self {
@@ -116,13 +123,8 @@ impl Tables {
         })
     }
 
-    /// Makes the tables, as they were read, hold what shall be written.
-    pub(super) fn adopt<R: Runner>(
-        &mut self,
-        programs: &mut Programs<R>,
-        written: &Written,
-        settings: &Settings,
-    ) -> Result<(), Error> {
+    /// What makes the tables, as they were read, hold what shall be written.
+    pub(super) fn adoption(&mut self, written: &Written, settings: &Settings) -> Adoption {
         self.of_endpoints.clear();
         let mut wanted = dispatch(self.family, written.endpoints.iter(), settings);
         self.dispatch = names(&wanted);
@@ -144,8 +146,17 @@ impl Tables {
             changes.remove(&name);
             known.remove(&name);
         }
-        let text = self.with_hooks(changes, settings);
-        self.commit(programs, &text, known)?;
+        Adoption { text: self.with_hooks(changes, settings), known }
+    }
+
+    /// Carries that out.
+    pub(super) fn adopt<R: Runner>(
+        &mut self,
+        programs: &mut Programs<R>,
+        adoption: Adoption,
+        settings: &Settings,
+    ) -> Result<(), Error> {
+        self.commit(programs, &adoption.text, adoption.known)?;
         self.hooks = hooks_in_place(settings);
         Ok(())
     }
