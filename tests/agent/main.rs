@@ -13,5 +13,6 @@ mod live;
 mod many;
 mod masquerading;
 mod node;
+mod order;
 mod preflight;
 mod stream;

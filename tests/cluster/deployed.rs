@@ -185,6 +185,35 @@ pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
     assert!(!left.contains("podwire"), "{left}");
 }
 
+/// Without one of them policyd is not ready, and tells which program the kernel refused.
+#[test]
+fn no_capability_of_the_manifest_is_too_much() {
+    let node = Node::quick();
+    let (cluster, config, daemons) = deployed(&node);
+    cluster.grant("kube-system", "policyd", &node.home().join("account"));
+    let add = "/spec/template/spec/containers/0/securityContext/capabilities/add";
+    let granted = daemons.pointer(add).and_then(Value::as_array).expect("capabilities").clone();
+    assert_eq!(granted.len(), 2);
+    for taken in &granted {
+        let mut lacking = daemons.clone();
+        let rest: Vec<_> = granted.iter().filter(|it| *it != taken).cloned().collect();
+        *lacking.pointer_mut(add).expect("capabilities") = json!(rest);
+        let log = node.home().join(format!("without-{}.log", taken.as_str().unwrap()));
+        let command = container(&node, &config, &lacking);
+        let mut daemon = Daemon::start("policyd", command, &node, log.clone());
+        let answer = || node.sh("curl -s --max-time 5 http://127.0.0.1:9099/readyz || true");
+        // Of the raw sockets by which `iptables` looks up sets, it says that it cannot open one.
+        let words = ["not permitted", "Can't open socket to ipset"];
+        daemon.wait_until(PATIENCE, || words.iter().any(|it| answer().contains(it)));
+        assert!(!is_ready(&node, 9099), "without {taken}: {}", answer());
+    }
+    let mut command = program(policyd());
+    command.env_remove("KUBECONFIG").args(["--masquerade", "cleanup"]);
+    assert!(node.run(command).status.success());
+    let left = node.sh("iptables-save; ip6tables-save; ipset save").to_lowercase();
+    assert!(!left.contains("podwire"), "{left}");
+}
+
 /// Of an account without the verb, the API server's refusal is what policyd tells.
 #[test]
 fn no_verb_of_the_reading_role_is_too_much() {

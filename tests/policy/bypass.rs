@@ -23,6 +23,16 @@ fn accept_all(cluster: &Cluster) {
     }
 }
 
+fn accept_no_more(cluster: &Cluster) {
+    for program in ["iptables", "ip6tables"] {
+        cluster.node.sh(&format!(
+            "{program} -D FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+             {program} -D INPUT -j ACCEPT; {program} -D FORWARD -j ACCEPT
+             {program} -D FORWARD -j CNI-FORWARD; {program} -F CNI-FORWARD; {program} -X CNI-FORWARD"
+        ));
+    }
+}
+
 fn some_policies() -> [Value; 3] {
     let from_a = json!([{"from": [{"podSelector": {"matchLabels": {"pod": "a"}}}]}]);
     let spec = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [
@@ -46,6 +56,8 @@ fn opens_nothing(wiring: Wiring, settings: Settings) {
     cluster.forget(&some_policies()[2]);
     cluster.enforce();
     assert_eq!(cluster.compare(USUAL), [""; 0], "{wiring:?}: changed");
+    accept_no_more(&cluster);
+    cluster.clean_up();
 }
 
 fn with_drop(wiring: Wiring) {
