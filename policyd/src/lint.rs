@@ -3,6 +3,7 @@
 //! Only what the given files say is known. Selectors are compared with pods where pods are given.
 
 mod blocks;
+mod duplicates;
 mod files;
 mod peers;
 mod ports;
@@ -96,7 +97,7 @@ impl Located {
 
 fn check(objects: &[Located]) -> Vec<Finding> {
     let world = world(objects);
-    let mut findings = Vec::new();
+    let mut findings = duplicates::check(objects);
     for located in objects {
         match &located.object {
             Written::Namespace(_) => {}

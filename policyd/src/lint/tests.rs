@@ -259,3 +259,17 @@ fn a_file_that_is_not_there_is_an_error() {
     assert!(text.starts_with("error: /nonexistent/f.yaml: cannot be read: No such file"), "{text}");
     assert_eq!(json!(found[0])["severity"], "error");
 }
+
+#[test]
+fn who_is_written_twice_is_told() {
+    let spec = "podSelector: {matchLabels: {app: web}}\npolicyTypes: [Ingress]";
+    let (web, other) = (policy("web", spec), policy("other", spec));
+    let pod = pod("shop", "{app: web}");
+    let files = [("a.yaml", [&*pod, &*web, &*other].join("---\n")), ("b.yaml", web.clone())];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let told = text(&findings(&files));
+    let twice: Vec<_> = told.lines().filter(|it| it.contains("of this name")).collect();
+    let [only] = twice.as_slice() else { panic!("{told}") };
+    let begin = "warning: b.yaml document 1: NetworkPolicy shop/web: metadata.name: ";
+    assert!(only.starts_with(begin) && only.contains("a.yaml document 2 has"), "{only}");
+}

@@ -168,40 +168,51 @@ fn rules<'a>(
 }
 
 fn usable(
-    peers: Result<Peers, Defect>,
+    peers: Result<Peers, Vec<Defect>>,
     raw_ports: Option<&[NetworkPolicyPort]>,
     path: &str,
     defects: &mut Vec<Defect>,
 ) -> Rule {
-    match peers.and_then(|peers| Ok(Rule::Allow { peers, ports: ports(raw_ports)? })) {
-        Ok(rule) => rule,
-        Err(defect) => {
-            defects.push(defect.within(path));
+    match (peers, ports(raw_ports)) {
+        (Ok(peers), Ok(ports)) => Rule::Allow { peers, ports },
+        (peers, ports) => {
+            let wrong = [peers.err(), ports.err()].into_iter().flatten().flatten();
+            defects.extend(wrong.map(|defect| defect.within(path)));
             Rule::Unusable
         }
     }
 }
 
-fn peers(raw: Option<&[NetworkPolicyPeer]>, field: &str) -> Result<Peers, Defect> {
+fn peers(raw: Option<&[NetworkPolicyPeer]>, field: &str) -> Result<Peers, Vec<Defect>> {
     let raw = raw.unwrap_or_default();
     if raw.is_empty() {
         return Ok(Peers::Any);
     }
-    let peers = raw.iter().enumerate().map(|(index, raw)| {
-        Peer::compile(raw).map_err(|defect| defect.within(&format!("{field}[{index}]")))
-    });
-    peers.collect::<Result<_, _>>().map(Peers::AnyOf)
+    entries(raw, field, Peer::compile).map(Peers::AnyOf)
 }
 
-fn ports(raw: Option<&[NetworkPolicyPort]>) -> Result<Ports, Defect> {
+fn ports(raw: Option<&[NetworkPolicyPort]>) -> Result<Ports, Vec<Defect>> {
     let raw = raw.unwrap_or_default();
     if raw.is_empty() {
         return Ok(Ports::Any);
     }
-    let ports = raw.iter().enumerate().map(|(index, raw)| {
-        Port::compile(raw).map_err(|defect| defect.within(&format!("ports[{index}]")))
-    });
-    ports.collect::<Result<_, _>>().map(Ports::AnyOf)
+    entries(raw, "ports", Port::compile).map(Ports::AnyOf)
+}
+
+/// What the entries of a list mean; where some are wrong, what is so in each of them.
+fn entries<Raw, Entry>(
+    raw: &[Raw],
+    field: &str,
+    compile: impl Fn(&Raw) -> Result<Entry, Defect>,
+) -> Result<Vec<Entry>, Vec<Defect>> {
+    let (mut good, mut wrong) = (Vec::new(), Vec::new());
+    for (index, raw) in raw.iter().enumerate() {
+        match compile(raw) {
+            Ok(entry) => good.push(entry),
+            Err(defect) => wrong.push(defect.within(&format!("{field}[{index}]"))),
+        }
+    }
+    if wrong.is_empty() { Ok(good) } else { Err(wrong) }
 }
 
 impl Peer {

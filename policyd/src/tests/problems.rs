@@ -61,6 +61,18 @@ fn wrong_peers_are_told_with_their_place_and_allow_nothing() {
 }
 
 #[test]
+fn all_entries_that_are_wrong_are_told() {
+    let spec = json!({"podSelector": {}, "ingress": [
+        {"from": [{}, {"podSelector": {}}, {"ipBlock": {"cidr": "x"}}],
+            "ports": [{"port": 0}, {"port": 1}, {"port": 10, "endPort": 5}]}]});
+    let told = problems(spec.clone());
+    let places: Vec<_> = told.iter().filter_map(|it| it.split(": ").nth(1)).collect();
+    let expected = ["from[0]", "from[2].ipBlock.cidr", "ports[0].port", "ports[2].endPort"];
+    assert_eq!(places, expected.map(|it| format!("spec.ingress[0].{it}")));
+    assert_packets(&with_policy(spec), &["!x/b > x/a 1/TCP"]);
+}
+
+#[test]
 fn exceptions_must_be_strict_subsets_of_their_block() {
     for except in ["11.0.0.0/16", "10.0.0.0/8", "10.0.0.0/7", "0.0.0.0/0", "fd00::/64"] {
         let block = json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": [except]}});
