@@ -278,7 +278,11 @@ impl<R: Runner + Send> Dataplane<R> {
         let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
         self.unused = saved.into_iter().map(|set| set.name).collect();
         self.sets.clear();
-        self.destroy_unused()
+        self.destroy_unused()?;
+        if self.unused.is_empty() {
+            return Ok(());
+        }
+        Err(Error::SetsInUse { sets: self.unused.iter().cloned().collect::<Vec<_>>().join(", ") })
     }
 
     /// Removes sets of another kind than those of their names shall have: they cannot be changed
@@ -352,13 +356,32 @@ impl<R: Runner + Send> Dataplane<R> {
                     self.unused.clear();
                 }
                 // They stay for the next time: an unused set does no harm.
-                Err(Error::Refused { .. }) if attempt == DESTROY_ATTEMPTS => return Ok(()),
+                Err(Error::Refused { .. }) if attempt == DESTROY_ATTEMPTS => {
+                    return self.destroy_each_unused();
+                }
                 Err(Error::Refused { .. }) => {
                     std::thread::sleep(std::time::Duration::from_millis(5 << attempt.min(5)));
                     let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
                     let held: BTreeSet<_> = saved.into_iter().map(|set| set.name).collect();
                     self.unused.retain(|set| held.contains(set));
                 }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// One that others look into must not keep the rest.
+    fn destroy_each_unused(&mut self) -> Result<(), Error> {
+        for set in self.unused.clone() {
+            let mut changes = ipset::Changes::default();
+            changes.destroy(&set);
+            match self.programs.restore_sets(&changes) {
+                Ok(()) => {
+                    self.sets.remove(&set);
+                    self.unused.remove(&set);
+                }
+                Err(Error::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -1,6 +1,7 @@
 //! Manifests come into force, stay in force without policyd, and go.
 
 use lab::probe::{must_not_reach, must_reach};
+use lab::{policyd, program};
 use serde_json::{Value, json};
 
 use crate::node::PolicedNode;
@@ -129,5 +130,22 @@ fn what_is_wrong_with_a_policy_is_counted_and_told_once_and_isolates() {
     assert_eq!(log.matches(told).count(), 1, "{log}");
     node.remove("wrong");
     node.wait("the gauge", |it| it.metric("policyd_rejected_policies") == 0);
+    node.clean_up();
+}
+
+#[test]
+fn cleanup_tells_of_a_set_that_others_use_and_removes_the_rest() {
+    let mut node = PolicedNode::new(&["a"]);
+    let rule = "FORWARD -m set --match-set podwire-4-programmed src -j ACCEPT";
+    node.node.sh(&format!("iptables -A {rule}"));
+    node.kill();
+    let mut command = program(policyd());
+    command.env_remove("KUBECONFIG").arg("cleanup");
+    let ended = node.node.run(command);
+    let told = "cannot remove the sets podwire-4-programmed: do rules of others look into them?";
+    assert!(!ended.status.success() && ended.stderr.contains(told), "{}", ended.stderr);
+    assert_eq!(node.node.sh("ipset list -n").trim(), "podwire-4-programmed");
+    node.node.sh(&format!("iptables -D {rule}"));
+    node.start();
     node.clean_up();
 }

@@ -25,6 +25,12 @@ pub enum Error {
         /// The set.
         set: String,
     },
+    /// Sets of ours cannot be removed.
+    #[error("cannot remove the sets {sets}: do rules of others look into them?")]
+    SetsInUse {
+        /// The sets.
+        sets: String,
+    },
     /// A table cannot be used.
     #[error("cannot use the tables of {program}")]
     Table {
