@@ -284,6 +284,10 @@ impl<R: Runner + Send + 'static> Agent<R> {
             self.waiting.begin(&self.index);
         }
         self.delays.write(|container_id| self.index.has_endpoint(container_id));
+        if changes.endpoints.values().flatten().any(|it| it.interface.is_none()) {
+            self.links.look_again();
+        }
+        self.is_astray |= self.work.needs_adoption(&changes);
         if self.is_astray {
             let settings = match self.gated() {
                 Ok(gated) => Settings { gated, ..self.config.settings.clone() },
@@ -298,9 +302,6 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 self.status.metrics.counters.know_endpoints(self.index.endpoints());
             }
             self.status.metrics.counters.change_policies(&changes.chains);
-            if changes.endpoints.values().flatten().any(|it| it.interface.is_none()) {
-                self.links.look_again();
-            }
             let started = self.waiting_since.take();
             return self.work.start(Job::Apply(changes), started);
         }

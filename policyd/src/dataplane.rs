@@ -12,7 +12,9 @@ use std::{panic, thread};
 use ruleset::ipset;
 use runner::Runner;
 
-use crate::iptables::{Family, SET_PREFIX, Settings, bound_set, members, programmed_set, set};
+use crate::iptables::{
+    Family, SET_PREFIX, Settings, bound_set, is_in_use, is_of_plan, members, programmed_set, set,
+};
 use crate::plan::{Changes, Plan, SetChange, SetKey};
 
 mod error;
@@ -39,6 +41,10 @@ pub struct Dataplane<R> {
     settings: Settings,
     tables: Vec<Tables>,
     written: Written,
+    /// The families that endpoints have addresses of. Of others there are no rules that look into
+    /// sets of the plan, and so none of those sets: beyond 256, the kernel waits for all processors
+    /// at every 64th that it makes (`ip_set_create`).
+    in_use: BTreeSet<Family>,
     /// How many entries those tables have whose changes nobody tells.
     entries: Entries,
     /// Sets that the kernel has, with the number of their members.
@@ -87,6 +93,9 @@ pub struct Counts {
     pub members: usize,
 }
 
+/// As many pods as a node may have before the sets of their addresses grow: twice the kubelet's limit.
+const ENDPOINTS: usize = 256;
+
 /// How often the kernel is asked to let go of a set that was just in use: it frees rules later.
 const DESTROY_ATTEMPTS: u32 = 10;
 
@@ -100,6 +109,7 @@ impl<R: Runner + Send> Dataplane<R> {
             settings,
             tables,
             written: Written::default(),
+            in_use: BTreeSet::new(),
             entries: Entries::new(),
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
@@ -115,6 +125,8 @@ impl<R: Runner + Send> Dataplane<R> {
     pub fn adopt(&mut self, plan: &Plan) -> Result<(), Error> {
         let mut growing = ipset::Changes::default();
         let mut shrinking = ipset::Changes::default();
+        let families = self.tables.iter().map(Tables::family);
+        self.in_use = families.filter(|it| is_in_use(*it, plan.endpoints.values())).collect();
         let mut saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
         self.remove_misfits(plan, &mut saved)?;
         self.sets = saved.iter().map(|set| (set.name.clone(), set.members.len())).collect();
@@ -127,16 +139,17 @@ impl<R: Runner + Send> Dataplane<R> {
         self.written = Written::new(plan);
         for tables in &mut self.tables {
             let family = tables.family();
-            for (key, members) in &plan.sets {
+            let sets = plan.sets.iter().filter(|_| self.in_use.contains(&family));
+            for (key, members) in sets {
                 let Some(set) = set(family, key) else { continue };
                 self.unused.remove(&set.name);
                 let held = saved.get(&set.name).unwrap_or(&none);
-                growing.create(&set);
                 let wanted: BTreeMap<_, _> = members
                     .iter()
                     .flat_map(|it| crate::iptables::members(family, it))
                     .map(|it| (it.to_string(), it))
                     .collect();
+                growing.create(&set, wanted.len());
                 let missing = wanted.iter().filter(|(text, _)| !held.contains(*text));
                 missing.for_each(|(_, member)| growing.add(&set.name, member));
                 let stale = held.iter().filter(|text| !wanted.contains_key(*text));
@@ -147,7 +160,7 @@ impl<R: Runner + Send> Dataplane<R> {
                 self.unused.remove(&set.name);
                 let held = saved.get(&set.name).into_iter().flatten();
                 let held = held.filter_map(|member| member.parse().ok()).collect();
-                growing.create(&set);
+                growing.create(&set, ENDPOINTS);
                 self.ready.insert(set.name, held);
             }
             tables.read(&mut self.programs, &self.settings)?;
@@ -172,6 +185,15 @@ impl<R: Runner + Send> Dataplane<R> {
         self.destroy_unused()
     }
 
+    /// Whether the changes need sets that [`Self::adopt`] has not made, as no endpoint had an
+    /// address of their family: then it must be next, and not [`Self::apply`].
+    #[must_use]
+    pub fn needs_adoption(&self, changes: &Changes) -> bool {
+        let families = self.tables.iter().map(Tables::family);
+        let mut others = families.filter(|family| !self.in_use.contains(family));
+        others.any(|family| is_in_use(family, changes.endpoints.values().flatten()))
+    }
+
     /// Makes the changes.
     ///
     /// # Errors
@@ -182,8 +204,7 @@ impl<R: Runner + Send> Dataplane<R> {
         }
         let mut growing = ipset::Changes::default();
         let mut shrinking = ipset::Changes::default();
-        for index in 0..self.tables.len() {
-            let Some(family) = self.tables.get(index).map(Tables::family) else { continue };
+        for family in self.in_use.clone() {
             for (key, change) in &changes.sets {
                 self.sort(family, key, change, &mut growing, &mut shrinking);
             }
@@ -194,6 +215,7 @@ impl<R: Runner + Send> Dataplane<R> {
             return self.destroy_unused();
         }
         self.written.change(changes);
+        self.leave_families();
         let coming = self.sort_ready(&mut growing, &mut shrinking);
         self.programs.restore_sets(&growing)?;
         for tables in &mut self.tables {
@@ -304,6 +326,16 @@ impl<R: Runner + Send> Dataplane<R> {
         self.programs.restore_sets(&changes)
     }
 
+    /// Sees to families that no endpoint has an address of any more.
+    fn leave_families(&mut self) {
+        let endpoints = &self.written.endpoints;
+        let is_left = |family: &Family| !is_in_use(*family, endpoints.values());
+        for family in self.in_use.extract_if(.., is_left) {
+            let sets = self.sets.keys().filter(|name| is_of_plan(family, name));
+            self.unused.extend(sets.cloned());
+        }
+    }
+
     fn sort(
         &mut self,
         family: Family,
@@ -319,9 +351,9 @@ impl<R: Runner + Send> Dataplane<R> {
                     // Left over, with whatever it held then.
                     growing.flush(&set.name);
                 }
-                growing.create(&set);
                 let members: BTreeSet<_> =
                     created.iter().flat_map(|it| members(family, it)).collect();
+                growing.create(&set, members.len());
                 members.iter().for_each(|member| growing.add(&set.name, member));
                 self.sets.insert(set.name, members.len());
             }

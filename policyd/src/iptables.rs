@@ -24,10 +24,11 @@ mod policy;
 mod sets;
 
 pub(crate) use endpoint::{direction as endpoint_chain_direction, name as endpoint_chain_name};
-pub use endpoint::{endpoint_chains, policies};
+pub use endpoint::{endpoint_chains, is_in_use, policies};
 pub use hooks::{Hook, dispatch, hooks};
 pub(crate) use policy::rules as policy_rules;
 pub use policy::{name as policy_chain_name, policy_chain};
+pub(crate) use sets::is_of_plan;
 pub use sets::{bound_set, members, programmed_set, set};
 
 /// What all chains of ours begin with.

@@ -128,7 +128,9 @@ impl State {
     fn serve(&mut self, requests: impl Iterator<Item = Request>) {
         let replies: Vec<Reply> = requests.map(|request| self.take_in(request)).collect();
         let changes = self.index.take_changes();
-        if !changes.is_empty() {
+        if self.dataplane.needs_adoption(&changes) {
+            self.dataplane.adopt(&self.index.plan()).expect("the kernel takes it");
+        } else if !changes.is_empty() {
             self.dataplane.apply(&changes).expect("the kernel takes it");
         }
         replies.into_iter().for_each(|reply| answer(reply, Ok(())));

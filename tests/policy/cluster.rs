@@ -208,6 +208,9 @@ impl Cluster {
     /// Brings the kernel to what was told.
     pub(crate) fn enforce(&mut self) {
         let changes = self.index.take_changes();
+        if self.dataplane.needs_adoption(&changes) {
+            return self.adopt();
+        }
         let dataplane = &mut self.dataplane;
         self.node.enter(|| dataplane.apply(&changes)).expect("the kernel takes it");
     }

@@ -54,6 +54,9 @@ impl BareNode {
 
     pub(crate) fn apply(&mut self) {
         let changes = self.index.take_changes();
+        if self.dataplane.needs_adoption(&changes) {
+            return self.adopt();
+        }
         let dataplane = &mut self.dataplane;
         self.node.enter(|| dataplane.apply(&changes)).expect("the kernel takes it");
     }

@@ -147,6 +147,45 @@ fn nor_does_the_opposite_order_nor_hearing_twice() {
     reaches(&wanted, &twice, |index| index % 5 == 0);
 }
 
+/// Sets of a family are there as long as a pod of the node has an address of it.
+#[test]
+fn a_family_that_pods_of_the_node_come_to_have_has_its_sets_until_it_is_left() {
+    let y = json!({"namespaceSelector": {"matchLabels": {"ns": "y"}}});
+    let policy = policy("v/p", json!({"podSelector": {}, "ingress": [{"from": [y]}]}));
+    let mut remote = with_addresses(pod("y/remote"), &nine(3));
+    remote["spec"]["nodeName"] = json!("node-2");
+    let all = [namespace("v"), namespace("y"), policy, remote];
+    let mut node = BareNode::new(&settings());
+    node.adopt();
+    all.iter().for_each(|it| node.happens(&Happening::There(it.clone())));
+    let member = nine(3).iter().find(|it| it.is_ipv6()).unwrap().to_string();
+    for (object, has_sets) in [
+        (one("v/a"), false),
+        (both("v/a"), true),
+        (one("v/a"), false),
+        (both("w/a"), true),
+        (both("v/a"), true),
+    ] {
+        node.happens(&Happening::There(object));
+        node.apply();
+        let saved = node.saved();
+        assert_eq!(saved.contains(&member), has_sets, "{saved}");
+        // Changes reach the sets that there are, and find none missing.
+        node.happens(&Happening::There(with_addresses(pod("y/other"), &nine(4))));
+        node.apply();
+        node.happens(&Happening::Gone(with_addresses(pod("y/other"), &nine(4))));
+        node.apply();
+        assert_eq!(node.saved(), saved);
+        node.dataplane = dataplane(&settings());
+        node.adopt();
+        assert_eq!(node.saved(), saved, "from nothing");
+    }
+    node.happens(&Happening::Gone(both("v/a")));
+    node.happens(&Happening::Gone(both("w/a")));
+    node.apply();
+    assert!(!node.saved().contains(&member), "{}", node.saved());
+}
+
 /// What each damage does, as a line for the node's shell.
 const DAMAGES: [(&str, &str); 15] = [
     (

@@ -49,6 +49,9 @@ pub enum Member {
 /// As many members as a set can have; the kernel's own limit is 65,536, and this one costs nothing.
 const MAX_MEMBERS: u32 = 1 << 20;
 
+/// The least that the kernel begins with (`IPSET_MIMINAL_HASHSIZE`): most sets are small.
+const LEAST_BUCKETS: usize = 64;
+
 /// Changes of sets, as `ipset restore` reads them. They are made one after the other.
 #[derive(Debug, Default)]
 pub struct Changes {
@@ -57,15 +60,20 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Makes a set. One that is there already, of the same kind, stays as it is.
-    pub fn create(&mut self, set: &Set) {
+    /// Makes a set with room for so many members. One that is there already, of the same kind,
+    /// stays as it is.
+    ///
+    /// It grows by itself when there are more, but each time it doubles the kernel waits for all
+    /// processors (`mtype_resize`), which takes ten milliseconds and more.
+    pub fn create(&mut self, set: &Set, members: usize) {
         let family = if set.is_ipv4 { "inet" } else { "inet6" };
         let Set { name, kind, .. } = set;
-        // The least that the kernel begins with: most sets are small, and grow by themselves.
+        let most = usize::try_from(MAX_MEMBERS).unwrap_or(usize::MAX);
+        let size = members.clamp(LEAST_BUCKETS, most).next_power_of_two();
         write(
             &mut self.lines,
             format_args!(
-                "create {name} {kind} family {family} hashsize 64 maxelem {MAX_MEMBERS} -exist"
+                "create {name} {kind} family {family} hashsize {size} maxelem {MAX_MEMBERS} -exist"
             ),
         );
     }
@@ -243,11 +251,13 @@ mod tests {
         let set = Set { name: "pw-a".to_owned(), kind: Kind::Addresses, is_ipv4: false };
         let mut changes = Changes::default();
         changes.destroy("pw-old");
-        changes.create(&set);
+        changes.create(&set, 1);
+        changes.create(&Set { name: "pw-b".to_owned(), ..set }, 1000);
         changes.add("pw-a", &Member::Address("fd00::1".parse().unwrap()));
         assert_eq!(
             changes.text(),
             "create pw-a hash:ip family inet6 hashsize 64 maxelem 1048576 -exist\n\
+             create pw-b hash:ip family inet6 hashsize 1024 maxelem 1048576 -exist\n\
              add pw-a fd00::1 -exist\ndestroy pw-old\n"
         );
     }

@@ -71,6 +71,11 @@ impl<R: Runner + Send + 'static> Work<R> {
         self.idle.is_none()
     }
 
+    /// Whether the changes can only be made with all else, by [`Job::Adopt`].
+    pub(super) fn needs_adoption(&self, changes: &Changes) -> bool {
+        self.idle.as_ref().is_some_and(|dataplane| dataplane.needs_adoption(changes))
+    }
+
     pub(super) fn start(&mut self, job: Job, waiting_since: Option<Instant>) {
         let Some(mut dataplane) = self.idle.take() else { return };
         self.running = Some(spawn_blocking(move || {

@@ -45,7 +45,7 @@ impl<R: Runner> Dataplane<R> {
             return None;
         }
         let mut steps = Vec::new();
-        for family in self.tables.iter().map(super::Tables::family) {
+        for family in self.in_use.iter().copied() {
             for (key, change) in &changes.sets {
                 let SetChange::Members(changes) = change else { return None };
                 let Some(set) = set(family, key) else { continue };

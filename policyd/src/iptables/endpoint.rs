@@ -58,6 +58,11 @@ pub fn policies<'a>(
     endpoints.flat_map(|it| [&it.ingress, &it.egress]).flatten().flatten().collect()
 }
 
+/// Whether any of the endpoints has an address of the family: else none leads to a chain of it.
+pub fn is_in_use<'a>(family: Family, mut endpoints: impl Iterator<Item = &'a Endpoint>) -> bool {
+    endpoints.any(|it| has_chains(family, it))
+}
+
 fn has_chains(family: Family, endpoint: &Endpoint) -> bool {
     endpoint.addresses.iter().any(|address| family.has(address))
 }

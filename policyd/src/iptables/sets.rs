@@ -34,8 +34,18 @@ pub fn bound_set(family: Family) -> Set {
 }
 
 fn named(family: Family, kind: Kind, name: &str) -> Set {
+    Set { name: format!("{}{name}", prefix(family)), kind, is_ipv4: family.is_ipv4() }
+}
+
+/// Whether a set of this name is for [`SetKey`]s, and of this family.
+pub(crate) fn is_of_plan(family: Family, name: &str) -> bool {
+    let of_node = [programmed_set(family).name, bound_set(family).name];
+    name.starts_with(&prefix(family)) && of_node.iter().all(|it| it != name)
+}
+
+fn prefix(family: Family) -> String {
     let number = if family.is_ipv4() { 4 } else { 6 };
-    Set { name: format!("{SET_PREFIX}{number}-{name}"), kind, is_ipv4: family.is_ipv4() }
+    format!("{SET_PREFIX}{number}-")
 }
 
 /// A member of a set as those of the ipset of this family.
