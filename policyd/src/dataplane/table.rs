@@ -125,23 +125,29 @@ impl Tables {
 
     /// What makes the tables, as they were read, hold what shall be written.
     pub(super) fn adoption(&mut self, written: &Written, settings: &Settings) -> Adoption {
+        let mut changes = Transaction::default();
+        let mut known = std::mem::take(&mut self.chains);
+        let mut stale: BTreeSet<_> = known.keys().cloned().collect();
+        // One chain after the other: all of them at once take more memory than all else here.
+        let mut put = |chain: &Chain| {
+            stale.remove(&chain.name);
+            put(&mut known, &mut changes, chain);
+        };
+        let chains = dispatch(self.family, written.endpoints.iter(), settings);
+        chains.iter().for_each(&mut put);
+        self.dispatch = names(&chains);
         self.of_endpoints.clear();
-        let mut wanted = dispatch(self.family, written.endpoints.iter(), settings);
-        self.dispatch = names(&wanted);
         for (key, endpoint) in &written.endpoints {
             let chains = endpoint_chains(self.family, key, endpoint, settings);
+            chains.iter().for_each(&mut put);
             self.of_endpoints.insert(key.clone(), names(&chains));
-            wanted.extend(chains);
         }
         self.policies =
             policies(self.family, written.endpoints.values()).into_iter().cloned().collect();
-        let policies = self.policies.iter().filter_map(|key| written.chains.get_key_value(key));
-        wanted.extend(policies.map(|(key, chain)| policy_chain(self.family, key, chain)));
-        let kept = names(&wanted);
-        let stale: Vec<_> = self.chains.keys().filter(|it| !kept.contains(*it)).cloned().collect();
-        let mut changes = Transaction::default();
-        let mut known = self.chains.clone();
-        wanted.iter().for_each(|chain| put(&mut known, &mut changes, chain));
+        for (key, chain) in self.policies.iter().filter_map(|key| written.chains.get_key_value(key))
+        {
+            put(&policy_chain(self.family, key, chain));
+        }
         for name in stale {
             changes.remove(&name);
             known.remove(&name);
@@ -282,11 +288,11 @@ fn put(
     changes: &mut Transaction,
     chain: &Chain,
 ) {
-    match known.get(&chain.name) {
+    let hashes = match known.get(&chain.name) {
         Some(Some(held)) => changes.change(held, chain),
         Some(None) | None => changes.create(chain),
-    }
-    known.insert(chain.name.clone(), Some(chain.hashes()));
+    };
+    known.insert(chain.name.clone(), Some(hashes));
 }
 
 fn hooks_in_place(settings: &Settings) -> Hooks {

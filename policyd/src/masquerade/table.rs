@@ -62,7 +62,7 @@ fn installation(saved: &Saved, chain: &Chain) -> Transaction {
     match known.and_then(|rules| rules.iter().cloned().collect::<Option<Vec<RuleHash>>>()) {
         Some(known) => change.change(&known, chain),
         None => change.create(chain),
-    }
+    };
     let hook = hook();
     let wanted = RuleHash::of(&hook);
     if !matches!(hooks(saved), [(_, hash)] if *hash == wanted) {

@@ -18,19 +18,21 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Makes a chain that is not there, or of which it is not known what it holds.
-    pub fn create(&mut self, chain: &Chain) {
+    /// Makes a chain that is not there, or of which it is not known what it holds. The hashes of
+    /// its rules.
+    pub fn create(&mut self, chain: &Chain) -> Vec<RuleHash> {
+        let hashes = chain.hashes();
         // Under --noflush this line also empties a chain that is there.
         line(&mut self.created, format_args!(":{} - [0:0]", chain.name));
-        for rule in &chain.rules {
-            let hash = RuleHash::of(rule);
-            line(&mut self.changes, format_args!("-A {} {}", chain.name, Commented(rule, &hash)));
+        for (rule, hash) in chain.rules.iter().zip(&hashes) {
+            line(&mut self.changes, format_args!("-A {} {}", chain.name, Commented(rule, hash)));
         }
+        hashes
     }
 
     /// Changes a chain that holds the rules with the hashes `known`. Rules that stay are not
-    /// touched, and keep their counters.
-    pub fn change(&mut self, known: &[RuleHash], chain: &Chain) {
+    /// touched, and keep their counters. The hashes that it holds then.
+    pub fn change(&mut self, known: &[RuleHash], chain: &Chain) -> Vec<RuleHash> {
         let desired = chain.hashes();
         let name = &chain.name;
         // Counted from 1, in the chain as it is by then.
@@ -51,6 +53,7 @@ impl Transaction {
                 }
             }
         }
+        desired
     }
 
     /// Removes a chain.
@@ -88,7 +91,7 @@ impl Transaction {
     #[must_use]
     pub fn text(&self, table: &str) -> String {
         let Self { created, changes, emptied, removed } = self;
-        format!("*{table}\n{created}{changes}{emptied}{removed}COMMIT\n")
+        ["*", table, "\n", created, changes, emptied, removed, "COMMIT\n"].concat()
     }
 }
 
