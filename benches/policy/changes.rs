@@ -23,7 +23,7 @@ pub(crate) const FIRST_PEER: usize = 0;
 pub(crate) struct Changes {
     pub(crate) contestant: Contestant,
     pub(crate) size: usize,
-    pub(crate) first_sync: Series,
+    pub(crate) first_sync: Duration,
     pub(crate) policies: Series,
     pub(crate) pods: Series,
     pub(crate) memory: Memory,
@@ -47,25 +47,16 @@ pub(crate) fn run(
     cluster: &Cluster<'_>,
     rounds: Rounds,
 ) -> Changes {
-    let user = if contestant == Contestant::Policyd { "agent" } else { "admin" };
-    let kubeconfig = cluster.kubeconfig_at(user, site.control.into());
-    let (opened, closed) =
-        [OPEN, CLOSED].map(|port| Probe::start(site, peer_address(FIRST_PEER), port)).into();
-    let started = Instant::now();
-    let running = contestant.start(site, &kubeconfig);
-    let in_force = closed.closes("a port that no policy allows", SILENCE, contestant.patience());
-    while opened.opens("an open port", contestant.patience()) < in_force {}
+    let (running, first_sync) = first_sync(contestant, site, cluster);
     let mut changes = Changes {
         contestant,
         size,
-        first_sync: Series::default(),
+        first_sync,
         policies: Series::default(),
         pods: Series::default(),
         memory: Memory::default(),
         writes: None,
     };
-    changes.first_sync.push(in_force.duration_since(started));
-    drop((opened, closed));
     let before = (contestant == Contestant::Policyd).then(|| writes(site));
     for round in 0..rounds.policies {
         changes.policies.push(policy(contestant, site, cluster, round));
@@ -85,6 +76,23 @@ pub(crate) fn run(
     changes.memory = running.memory();
     running.end();
     changes
+}
+
+/// Starts the contestant on a site that holds nothing yet: how long until policy is in force.
+pub(crate) fn first_sync(
+    contestant: Contestant,
+    site: &Site,
+    cluster: &Cluster<'_>,
+) -> (Running, Duration) {
+    let user = if contestant == Contestant::Policyd { "agent" } else { "admin" };
+    let kubeconfig = cluster.kubeconfig_at(user, site.control.into());
+    let (opened, closed) =
+        [OPEN, CLOSED].map(|port| Probe::start(site, peer_address(FIRST_PEER), port)).into();
+    let started = Instant::now();
+    let running = contestant.start(site, &kubeconfig);
+    let in_force = closed.closes("a port that no policy allows", SILENCE, contestant.patience());
+    while opened.opens("an open port", contestant.patience()) < in_force {}
+    (running, in_force.duration_since(started))
 }
 
 fn writes(site: &Site) -> [(f64, f64); 2] {

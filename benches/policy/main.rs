@@ -32,7 +32,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use changes::{Changes, FIRST_PEER, Rounds};
-use contestant::Contestant::{KubeRouter, Policyd};
+use contestant::Contestant::{self, KubeRouter, Policyd};
+use measuring::Series;
 use site::Site;
 use world::Size;
 
@@ -71,6 +72,8 @@ impl Options {
 struct Results {
     facts: Vec<(&'static str, String)>,
     changes: Vec<Changes>,
+    /// Of each contestant, over the objects of `changes`.
+    first_syncs: Vec<(Contestant, Series)>,
     large: Vec<Changes>,
     stream: Option<stream::Streamed>,
     /// Writes a second that the API server took while objects were loaded.
@@ -111,7 +114,7 @@ fn measure(options: &Options) -> Results {
     facts.push(("kube-router", "v2.10.0".to_owned()));
     let mut results = Results { facts, ..Results::default() };
     if options.wants("changes") {
-        results.changes = changes(options);
+        (results.changes, results.first_syncs) = changes(options);
     }
     if options.wants("large") {
         let (large, rate) = large(options);
@@ -133,8 +136,9 @@ fn measure(options: &Options) -> Results {
     results
 }
 
-/// Both contestants over the same objects; policyd once before and once after the other.
-fn changes(options: &Options) -> Vec<Changes> {
+/// Both contestants over the same objects; policyd once before and once after the other. Then they
+/// are started in turns, each time on a new node, as no start takes as long as another.
+fn changes(options: &Options) -> (Vec<Changes>, Vec<(Contestant, Series)>) {
     let size = Size(options.times(1000, 100));
     let control = Node::quick();
     let (cluster, _) = load(&control, size);
@@ -149,7 +153,22 @@ fn changes(options: &Options) -> Vec<Changes> {
         let site = Site::new(&control, number);
         all.push(changes::run(contestant, size.0, &site, &cluster, rounds));
     }
-    all
+    let mut first_syncs: Vec<_> = [Policyd, KubeRouter].map(|it| (it, Series::default())).into();
+    let mut numbers = 4..;
+    for turn in 1..=options.times(5, 1) {
+        eprintln!("first sync, turn {turn} ...");
+        for ((contestant, series), number) in first_syncs.iter_mut().zip(&mut numbers) {
+            let site = Site::new(&control, number);
+            let (running, took) = changes::first_sync(*contestant, &site, &cluster);
+            running.end();
+            series.push(took);
+        }
+    }
+    for (contestant, series) in &mut first_syncs {
+        let runs = all.iter().filter(|it| it.contestant == *contestant);
+        runs.for_each(|it| series.push(it.first_sync));
+    }
+    (all, first_syncs)
 }
 
 /// policyd alone over ten times as many, and how fast they could be created.
