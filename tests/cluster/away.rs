@@ -66,7 +66,11 @@ fn what_changed_while_the_api_server_was_away_is_so_in_the_end() {
     cluster.compact();
     cluster.stop_server();
     cluster.start_server();
-    daemon.wait_until(PATIENCE, || !node.sh("ipset save").contains("10.244.1.2\n"));
+    // Each watch tries again by itself, and may wait for half a minute after the others.
+    daemon.wait_until(PATIENCE, || {
+        let held = rules();
+        !held.contains("10.244.1.2\n") && held.contains("shop/two ") && !held.contains("shop/one ")
+    });
     for address in &addresses {
         must_reach(&two, &server, &address.to_string());
         must_not_reach(&one, &server, &address.to_string());
