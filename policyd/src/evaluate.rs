@@ -8,8 +8,8 @@
 //! - The node on which a pod runs always reaches it. In the other direction the node is a
 //!   destination like any other: the pod's egress policies hold.
 //! - Protocols without ports, ICMP among them, match only rules without `ports`.
-//! - Neighbour discovery and multicast listener discovery always pass: without them IPv6 is not
-//!   there. Echo requests are no part of them.
+//! - Neighbour discovery and multicast listener discovery are not asked about: without them IPv6 is
+//!   not there. Echo requests are no part of them, and neither is what a router has forwarded.
 //! - A named port is looked up on the destination pod whatever the peer is, so also for an
 //!   egress rule with an `ipBlock` or without `to` (for the latter, e2e: "should allow egress
 //!   access on one named port"). A destination that is not a pod has no names.
@@ -43,9 +43,6 @@ pub fn evaluate(world: &World, packet: &Packet) -> Verdict {
 }
 
 fn decide(world: &World, packet: &Packet, direction: Direction) -> Decision {
-    if packet.is_neighbour_discovery() {
-        return Decision::Exempt(Exemption::NeighbourDiscovery);
-    }
     let Some(subject) = subject(world, packet, direction) else {
         return Decision::Exempt(Exemption::NoPod);
     };

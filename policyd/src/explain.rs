@@ -71,7 +71,7 @@ pub fn explain(world: &World, query: &Query) -> Result<Report, Error> {
         let packet = Packet {
             source,
             destination,
-            transport: query.traffic.transport(source),
+            transport: query.traffic.transport(),
             from_node: from.node_that_sends(world, source),
         };
         let verdict = evaluate(world, &packet);

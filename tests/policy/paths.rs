@@ -4,6 +4,10 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use lab::Space;
+use lab::sockets::raw;
+use lab::wire::{LONGEST, echo_request};
+use nix::sys::socket::{SockProtocol, setsockopt, sockopt};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, NODE, Wiring, gated};
@@ -239,6 +243,45 @@ fn discovery(wiring: Wiring) {
     cluster.clean_up();
 }
 
+/// What a pod sends as neighbour or listener discovery, but with a hop limit or a destination by
+/// which it is for further than the link, is no discovery.
+fn not_discovery(wiring: Wiring) {
+    let mut cluster = Cluster::nine(wiring, gated());
+    ["x", "y", "z"].iter().for_each(|it| cluster.tell(&deny_all(it)));
+    cluster.enforce();
+    let (sender, target) = (&cluster.pods["x/a"], &cluster.pods["y/b"]);
+    let to = SocketAddr::new(target.address(false), 0);
+    let any: IpAddr = "::".parse().unwrap();
+    let arrivals = target.space.enter(|| raw(any, SockProtocol::IcmpV6));
+    let send = |space: &Space, hop_limit: i32, packet: &[u8]| {
+        let socket = space.enter(|| raw(any, SockProtocol::IcmpV6));
+        setsockopt(&socket, sockopt::Ipv6Ttl, &hop_limit).unwrap();
+        socket.send_to(packet, to).unwrap();
+    };
+    // A router is between two pods, or a bridge.
+    let hop_limits = if wiring == Wiring::Ptp { [2, 64, 255] } else { [1, 64, 254] };
+    for hop_limit in hop_limits {
+        for kind in [130, 131, 132, 133, 134, 135, 136, 137, 143] {
+            let mut packet = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+            packet.extend(b"anything");
+            send(&sender.space, hop_limit, &packet);
+        }
+    }
+    let of_node = echo_request(false, 1, 1);
+    send(&cluster.node, 64, &of_node);
+    let mut came = Vec::new();
+    wait_until("the node's packet comes", || {
+        let mut buffer = [0; LONGEST];
+        while let Ok(length) = arrivals.recv(&mut buffer) {
+            came.push(buffer[..length].to_vec());
+        }
+        came.iter().any(|it| it.first() == Some(&128))
+    });
+    came.retain(|it| it.ends_with(b"anything"));
+    assert!(came.is_empty(), "{wiring:?}: {came:?}");
+    cluster.clean_up();
+}
+
 /// The node reaches itself at all of its addresses, those of the pods' range included.
 fn node_itself(wiring: Wiring) {
     let mut cluster = Cluster::nine(wiring, gated());
@@ -259,4 +302,4 @@ fn node_itself(wiring: Wiring) {
     cluster.clean_up();
 }
 
-on_both_wirings!(node_itself, to_service, hairpin, established, errors, discovery);
+on_both_wirings!(node_itself, to_service, hairpin, established, errors, discovery, not_discovery);

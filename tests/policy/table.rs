@@ -134,7 +134,6 @@ pub(crate) fn probe(one: &End, two: &End, (protocol, port): Kind) -> Probe {
 
 pub(crate) fn packet(one: &End, two: &End, (protocol, port): Kind) -> Packet {
     let port = |protocol| Transport::Port { protocol, destination_port: port };
-    let message_type = if one.address.is_ipv4() { 8 } else { 128 };
     Packet {
         source: one.address,
         destination: two.address,
@@ -142,7 +141,7 @@ pub(crate) fn packet(one: &End, two: &End, (protocol, port): Kind) -> Packet {
             Tcp => port(model::Protocol::Tcp),
             Udp => port(model::Protocol::Udp),
             Sctp => port(model::Protocol::Sctp),
-            Echo => Transport::Icmp { message_type },
+            Echo => Transport::Icmp,
         },
         from_node: one.node.map(str::to_owned),
     }

@@ -148,7 +148,7 @@ fn packet(flow: &Flow) -> Packet {
         (132, Layer4::Ports { source: port, .. }, _) => {
             Transport::Port { protocol: Protocol::Sctp, destination_port: port }
         }
-        (1 | 58, _, Layer4::Icmp { kind, .. }) => Transport::Icmp { message_type: kind },
+        (1 | 58, _, Layer4::Icmp { .. }) => Transport::Icmp,
         (number, ..) => Transport::Other { number },
     };
     Packet {

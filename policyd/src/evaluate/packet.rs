@@ -7,6 +7,10 @@ use crate::model::Protocol;
 /// The first packet of a connection, as a node that forwards it sees it: after a Service's address
 /// has become an endpoint's, and before the source is masqueraded. Later packets, replies and the
 /// ICMP errors that belong to it share its fate.
+///
+/// Neighbour discovery (RFC 4861) and multicast listener discovery (RFC 2710, RFC 3810) never leave
+/// their link, and are no more asked about than ARP is. What has their types and has been forwarded,
+/// which its hop limit shows, is ICMP like any other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     /// Source address.
@@ -31,23 +35,10 @@ pub enum Transport {
         destination_port: u16,
     },
     /// ICMP, or ICMPv6 between IPv6 addresses.
-    Icmp {
-        /// The message's type.
-        message_type: u8,
-    },
+    Icmp,
     /// Another protocol.
     Other {
         /// Its number, as IANA assigns them.
         number: u8,
     },
-}
-
-impl Packet {
-    /// Whether it belongs to neighbour discovery (RFC 4861: 133 to 137) or to multicast listener
-    /// discovery (RFC 2710 and 3810: 130 to 132 and 143).
-    #[must_use]
-    pub const fn is_neighbour_discovery(&self) -> bool {
-        self.destination.is_ipv6()
-            && matches!(self.transport, Transport::Icmp { message_type: 130..=137 | 143 })
-    }
 }

@@ -62,8 +62,6 @@ impl Decision {
 /// Why policy does not speak of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exemption {
-    /// Neighbour or multicast listener discovery.
-    NeighbourDiscovery,
     /// The pod's own packet to itself.
     Itself,
     /// The node on which the pod runs sends it.

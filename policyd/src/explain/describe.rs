@@ -36,9 +36,6 @@ pub(super) fn side(
 
 fn exempt(world: &World, packet: &Packet, direction: Direction, exemption: Exemption) -> String {
     match (exemption, direction, &packet.from_node) {
-        (Exemption::NeighbourDiscovery, ..) => {
-            "neighbour and multicast listener discovery always pass".to_owned()
-        }
         (Exemption::Itself, ..) => "a pod always reaches itself".to_owned(),
         (Exemption::OwnNode, _, node) => {
             let node = node.as_deref().unwrap_or("the node");

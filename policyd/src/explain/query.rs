@@ -40,23 +40,19 @@ pub enum Traffic {
     Icmp,
 }
 
-/// ICMP's echo request (RFC 792), and ICMPv6's (RFC 4443).
-const ECHO_REQUEST: u8 = 8;
-const ECHO_REQUEST_6: u8 = 128;
 /// For experiments (RFC 3692): a protocol that no rule can name.
 const EXPERIMENTAL: u8 = 253;
 
 impl Traffic {
-    /// As a packet between addresses of the family of `source` carries it. For [`Self::Any`] a
-    /// protocol without ports: it passes where everything does.
-    pub(super) const fn transport(self, source: IpAddr) -> Transport {
+    /// As a packet carries it. For [`Self::Any`] a protocol without ports: it passes where everything
+    /// does.
+    pub(super) const fn transport(self) -> Transport {
         match self {
             Self::Any => Transport::Other { number: EXPERIMENTAL },
             Self::Port(protocol, destination_port) => {
                 Transport::Port { protocol, destination_port }
             }
-            Self::Icmp if source.is_ipv4() => Transport::Icmp { message_type: ECHO_REQUEST },
-            Self::Icmp => Transport::Icmp { message_type: ECHO_REQUEST_6 },
+            Self::Icmp => Transport::Icmp,
         }
     }
 }

@@ -1,5 +1,8 @@
 //! The chains that every packet goes through, up to those of its pods.
 
+use std::net::Ipv6Addr;
+
+use ipnetwork::Ipv6Network;
 use ruleset::iptables::{Chain, Match, Rule, Side, Target};
 
 use super::address_dispatch::by_address;
@@ -18,9 +21,17 @@ const PORT: &str = "PODWIRE-PORT";
 const SOURCE: &str = "PODWIRE-SRC";
 const DESTINATION: &str = "PODWIRE-DST";
 
-/// Messages without which IPv6 is not there: listener discovery (RFC 2710, RFC 3810) and neighbour
-/// discovery (RFC 4861).
-const DISCOVERY: [u8; 9] = [130, 131, 132, 133, 134, 135, 136, 137, 143];
+/// Messages without which IPv6 is not there. Neighbour discovery (RFC 4861) has the greatest hop
+/// limit, so that all see that no router has forwarded it: what a pod gives that type and sends
+/// further is not it.
+const NEIGHBOUR_DISCOVERY: [u8; 5] = [133, 134, 135, 136, 137];
+/// Likewise. Listener discovery (RFC 2710, RFC 3810) goes to groups, with a hop limit that no router
+/// forwards.
+const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
+/// All groups (RFC 4291).
+#[expect(clippy::expect_used, reason = "the compiler evaluates it")]
+const MULTICAST: Ipv6Network =
+    Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix of 8");
 
 /// A rule of ours at the head of a chain that the kernel has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,8 +125,14 @@ fn hooked(family: Family, hook: &str, policed: &[Rule]) -> Vec<Chain> {
     match family {
         Family::V4 => vec![chain(&name, policed)],
         Family::V6 => {
+            let neighbours =
+                NEIGHBOUR_DISCOVERY.map(|kind| vec![Match::HopLimit(255), Match::Icmp6Type(kind)]);
+            let groups = Match::Address(Side::Destination, MULTICAST.into());
+            let listeners = LISTENER_DISCOVERY
+                .map(|kind| vec![groups.clone(), Match::HopLimit(1), Match::Icmp6Type(kind)]);
+            let of_link = neighbours.into_iter().chain(listeners);
             let mut types: Vec<_> =
-                DISCOVERY.map(|kind| Rule::new([Match::Icmp6Type(kind)], Target::Return)).into();
+                of_link.map(|matches| Rule::new(matches, Target::Return)).collect();
             types.push(goto([], &rest));
             let icmp = goto([Match::Protocol("ipv6-icmp")], &discovery);
             vec![

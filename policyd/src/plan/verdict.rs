@@ -19,9 +19,7 @@ pub trait Lookup {
 /// Whether this node lets the first packet of a connection pass: out of the endpoint that sends it
 /// and in to the endpoint that it is for, where these are endpoints of this node.
 pub fn allows(plan: &impl Lookup, packet: &Packet) -> bool {
-    let is_exempt = packet.is_neighbour_discovery()
-        || packet.source == packet.destination
-        || packet.from_node.is_some();
+    let is_exempt = packet.source == packet.destination || packet.from_node.is_some();
     is_exempt
         || [(Direction::Egress, packet.source), (Direction::Ingress, packet.destination)]
             .iter()

@@ -32,7 +32,7 @@ fn a_namespace_selector_alone_means_all_their_pods() {
 #[test]
 fn an_empty_namespace_selector_means_all_namespaces_and_nothing_outside() {
     let world = with_policy(from(json!([{"namespaceSelector": {}}])));
-    assert_packets(&world, &["x/b > x/a 80/TCP", "z/c > x/a 8/ICMP", "!203.0.113.9 > x/a 80/TCP"]);
+    assert_packets(&world, &["x/b > x/a 80/TCP", "z/c > x/a ICMP", "!203.0.113.9 > x/a 80/TCP"]);
 }
 
 #[test]

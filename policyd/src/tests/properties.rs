@@ -86,7 +86,7 @@ pub(crate) fn policy_object() -> impl Strategy<Value = Value> {
 
 pub(crate) fn any_packet() -> impl Strategy<Value = Packet> {
     let pod = || (select(&NAMESPACES), select(&PODS)).prop_map(|(ns, pod)| format!("{ns}/{pod}"));
-    let transport = select(vec!["80/TCP", "79/TCP", "53/UDP", "80/SCTP", "8/ICMP", "47/GRE"]);
+    let transport = select(vec!["80/TCP", "79/TCP", "53/UDP", "80/SCTP", "ICMP", "47/GRE"]);
     let inside =
         (pod(), pod(), transport.clone(), any::<bool>()).prop_map(|(one, two, what, six)| {
             let text = format!("{one} > {two} {what}");

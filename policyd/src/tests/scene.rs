@@ -114,13 +114,15 @@ fn end(text: &str, form: &str) -> IpAddr {
 }
 
 fn transport(text: &str) -> Transport {
+    if text == "ICMP" {
+        return Transport::Icmp;
+    }
     let (number, protocol) = text.split_once('/').unwrap();
     let number = number.parse().unwrap();
     let protocol = match protocol {
         "TCP" => Protocol::Tcp,
         "UDP" => Protocol::Udp,
         "SCTP" => Protocol::Sctp,
-        "ICMP" => return Transport::Icmp { message_type: u8::try_from(number).unwrap() },
         _ => return Transport::Other { number: u8::try_from(number).unwrap() },
     };
     Transport::Port { protocol, destination_port: number }
@@ -137,7 +139,7 @@ fn parse(text: &str, form: &str) -> Packet {
     }
 }
 
-/// `x/a > y/b 80/TCP`: pods or addresses, and port/protocol, type/ICMP or number/IP. Pods by their
+/// `x/a > y/b 80/TCP`: pods or addresses, and port/protocol, ICMP or number/IP. Pods by their
 /// IPv4 addresses.
 pub(crate) fn packet(text: &str) -> Packet {
     parse(text, "10.0.{}.{}")

@@ -65,6 +65,8 @@ pub enum Match {
     DestinationPorts(Vec<PortRange>),
     /// Its type of ICMPv6 message.
     Icmp6Type(u8),
+    /// Its hop limit, of IPv6.
+    HopLimit(u8),
     /// Its connection.
     Connection(Packets),
     /// These bits of its mark are set.
@@ -178,6 +180,7 @@ impl fmt::Display for Match {
             Self::Icmp6Type(kind) => {
                 write!(formatter, "-p ipv6-icmp -m icmp6 --icmpv6-type {kind}")
             }
+            Self::HopLimit(hops) => write!(formatter, "-m hl --hl-eq {hops}"),
             Self::Connection(packets) => write!(formatter, "-m conntrack --ctstate {packets}"),
             Self::Mark(bits) => write!(formatter, "-m mark --mark {bits:#x}/{bits:#x}"),
             Self::ConnectionMark(bits) => {
