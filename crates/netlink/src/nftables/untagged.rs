@@ -41,9 +41,10 @@ const CHAINS: [Chain; 2] = [
 ];
 
 /// What the kernel holds of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Held {
     /// No table has its name.
+    #[default]
     Nothing,
     /// The table has that name and is not as it should be.
     Other,
