@@ -44,7 +44,7 @@ fn a_good_kernel_passes_and_keeps_nothing() {
         let ended = preflight(&node, words);
         assert!(ended.status.success(), "{words:?}: {}", ended.stderr);
     }
-    let left = node.sh("iptables-save; ip6tables-save; ipset save");
+    let left = node.sh("iptables-save; ip6tables-save; ipset save; nft list ruleset");
     assert!(!left.to_lowercase().contains("podwire"), "{left}");
 }
 
