@@ -126,16 +126,19 @@ fn carry_out<R: Runner + Send>(
     match job {
         Job::Adopt(settings, plan) => {
             dataplane.set_settings(settings.clone());
-            // Ahead of the rules: once these are there, the gate is open to the pod.
-            *own = tagged::keep_out(&tagged::ports(plan.endpoints.values()), |_| false)?;
+            // Ahead of the rules, which open the gate to the pod; but where it cannot be had, they are
+            // written nevertheless: what they hold back is much more.
+            let kept_out = tagged::keep_out(&tagged::ports(plan.endpoints.values()), |_| false);
             dataplane.adopt(plan)?;
             filter_bridges(&bridges(plan.endpoints.values()))?;
+            *own = kept_out?;
         }
         Job::Apply(changes) => {
-            *own = keep_out_of_coming(changes)?;
+            let kept_out = keep_out_of_coming(changes);
             dataplane.apply(changes)?;
             // Only after the rules: loading those for bridge ports loads what else may be missing.
             filter_bridges(&bridges(changes.endpoints.values().flatten()))?;
+            *own = kept_out?;
         }
         Job::Compare => differences = dataplane.differences()?,
         Job::Glance => {
