@@ -20,6 +20,7 @@ use crate::model::NamespacedName;
 use crate::plan::HostInterface;
 use crate::recorder::Notice;
 use crate::source::{Change, Event, Node};
+use crate::tagged;
 
 mod asked;
 mod bucket;
@@ -287,6 +288,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if changes.endpoints.values().flatten().any(|it| it.interface.is_none()) {
             self.links.look_again();
         }
+        if self.drift.take_of_tagged() {
+            self.links.look_again();
+        }
         self.is_astray |= self.work.needs_adoption(&changes);
         if self.is_astray {
             let settings = match self.gated() {
@@ -326,6 +330,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         let (sought, told) = self.index.interfaces();
         Wanted {
             bridges: survey::bridges(self.index.endpoints().map(|(_, it)| it)),
+            ports: tagged::ports(self.index.endpoints().map(|(_, it)| it)),
             gated: self.gated().unwrap_or_default(),
             sought: sought.into_iter().map(|it| (it, self.links.found.get(&it).cloned())).collect(),
             told,

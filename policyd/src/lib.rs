@@ -25,6 +25,7 @@ pub mod plan;
 pub mod preflight;
 pub mod recorder;
 pub mod source;
+pub mod tagged;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -7,6 +7,7 @@ mod hooked;
 mod kernel;
 mod report;
 mod sets;
+mod tagged;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,10 @@ impl Expected {
                 self.compare_family(family, &pairs, kernel, &mut live);
             }
         }
+        let ends = pairs.iter().flat_map(|it| [it.source, it.destination]);
+        let interfaces = ends.filter_map(|it| self.interface(it));
+        let ports = interfaces.filter_map(crate::tagged::port).collect();
+        tagged::compare(&ports, &kernel.tagged, &mut live);
         if !live.differences.is_empty() {
             live.notes.push("this takes policyd to run with the options given here, and to have written what the objects say: what it is just writing differs, too".to_owned());
         }
@@ -136,8 +141,12 @@ impl Expected {
     }
 
     fn way(&self, source: IpAddr, destination: IpAddr) -> Way<'_> {
-        let interface = self.index.endpoint_at(source).and_then(|it| it.interface.as_ref());
-        Way { source, destination, interface }
+        Way { source, destination, interface: self.interface(source) }
+    }
+
+    /// That of the pod of this node with the address, if it was told.
+    fn interface(&self, address: IpAddr) -> Option<&HostInterface> {
+        self.index.endpoint_at(address)?.interface.as_ref()
     }
 
     /// Whether policyd may have found interfaces by itself: what the kernel's neighbours told it

@@ -21,6 +21,7 @@ use policyd::recorder::{Notice, Recorder};
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Event, Node};
+use policyd::tagged;
 use runner::OsRunner;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,10 +55,12 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
 /// Removes everything of ours from the kernel.
 pub(crate) fn clean_up(options: &Run) -> Result<(), Failure> {
     start_log(options.log_format);
-    // Both are tried, whatever becomes of the other.
+    // All are tried, whatever becomes of the others.
     let programs = programs();
     let masquerading = options.masquerade.agent(programs.clone()).remove();
+    let frames = tagged::remove();
     dataplane(options, programs).clean_up()?;
+    frames?;
     masquerading?;
     Ok(())
 }

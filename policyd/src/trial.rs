@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use policyd::agent::{Readiness, Status};
-use policyd::{chain, preflight};
+use policyd::{chain, preflight, tagged};
 use runner::{OsRunner, Program, Runner};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -27,6 +27,12 @@ pub(crate) fn run(options: &Run) -> ExitCode {
     let programs = programs();
     let tried = preflight::enter_scratch_namespace()
         .and_then(|()| preflight::run(programs, &families(), &options.settings()));
+    // Nodes without pods on bridges do well without it: this alone is not held against the kernel.
+    if tried.is_ok()
+        && let Err(error) = tagged::try_out()
+    {
+        _ = writeln!(io::stderr(), "no pod can be on a bridge: {}", chain(&error));
+    }
     match &tried {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -68,6 +74,9 @@ fn attempt(arguments: &[String]) -> Result<(), String> {
     let output = OsRunner.run(&program).map_err(|error| chain(&error))?;
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if output.status.success() {
+        if !said.is_empty() {
+            tracing::warn!("{said}");
+        }
         return Ok(());
     }
     if output.status.code() == Some(NOT_TRIED.into()) {

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use lab::{Call, Suite};
+use lab::{Call, Pod, Suite};
 use serde_json::{Value, json};
 
 use crate::node::{PolicedNode, command};
 
 /// Wires a pod as a runtime does, whose manifest has its addresses, and tells policyd of it.
-fn attach(node: &PolicedNode, name: &str) -> Vec<IpAddr> {
+pub(crate) fn attach(node: &PolicedNode, name: &str) -> (Pod, Vec<IpAddr>) {
     let pod = node.node.pod(name);
     pod.sh("ip link set lo up");
     let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
@@ -32,7 +32,7 @@ fn attach(node: &PolicedNode, name: &str) -> Vec<IpAddr> {
     add(
         &json!({"cniVersion": "1.0.0", "name": "net", "type": "podwire-policy", "prevResult": result}),
     );
-    addresses
+    (pod, addresses)
 }
 
 /// All are isolated both ways, but that a may talk to b.
@@ -65,11 +65,11 @@ fn ask(node: &PolicedNode, options: &[&str], from: &str, to: &str, more: &[&str]
     (ended.status.code().expect("it ends by itself"), ended.stdout)
 }
 
-/// The differences that it tells of a to b.
-fn differences(node: &PolicedNode) -> Vec<(String, String)> {
+/// The differences that it tells of a to b, next to this verdict.
+pub(crate) fn differences(node: &PolicedNode, verdict: &str) -> Vec<(String, String)> {
     let (code, text) = ask(node, &[], "a", "b", &["--output", "json"]);
     let answer: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(answer["outcome"], "allowed", "{text}");
+    assert_eq!(answer["outcome"], verdict, "{text}");
     let told = answer["live"]["differences"].as_array().unwrap().iter();
     let word = |it: &Value, key: &str| it[key].as_str().unwrap().to_owned();
     let told: Vec<_> = told.map(|it| (word(it, "place"), word(it, "problem"))).collect();
@@ -173,7 +173,7 @@ fn holds_exactly_this(node: &PolicedNode) {
 #[test]
 fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
     let mut node = PolicedNode::new(&[]);
-    let [a, b, _] = ["a", "b", "c"].map(|name| attach(&node, name));
+    let [a, b, _] = ["a", "b", "c"].map(|name| attach(&node, name).1);
     write_policies(&node);
     holds_exactly_this(&node);
     // With policyd away, nobody repairs what is broken before it is looked at.
@@ -185,7 +185,7 @@ fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
     cases.extend(damaged_hooks());
     for (damage, expected) in cases {
         node.node.sh(&damage);
-        let told = differences(&node);
+        let told = differences(&node, "allowed");
         assert_eq!(told.len(), expected.len(), "{damage}: {told:#?}");
         for ((place, problem), (expected_place, expected)) in told.iter().zip(&expected) {
             assert!(place.starts_with(expected_place), "{damage}: {told:#?}");
@@ -193,11 +193,11 @@ fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
         }
         node.node.sh("iptables -t mangle -D FORWARD -s 192.0.2.1 -j ACCEPT || true");
         node.start();
-        assert_eq!(differences(&node), []);
+        assert_eq!(differences(&node, "allowed"), []);
         node.kill();
     }
     node.wipe();
-    assert_eq!(differences(&node).len(), 2);
+    assert_eq!(differences(&node, "allowed").len(), 2);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn of_pods_that_policyd_found_by_itself_it_says_what_is_not_known() {
         node.kill();
         let chain = name(&node, "PODWIRE-FROM-", "default/a");
         node.node.sh(&format!("iptables -t mangle -F {chain}"));
-        let told = differences(&node);
+        let told = differences(&node, "allowed");
         assert_eq!(told.len(), 1, "{told:#?}");
         assert_eq!(told[0].0, format!("iptables-save: chain {chain} of default/a"));
         node.wipe();

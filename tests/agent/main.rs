@@ -16,3 +16,4 @@ mod node;
 mod order;
 mod preflight;
 mod stream;
+mod tagged;

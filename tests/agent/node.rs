@@ -204,7 +204,7 @@ impl PolicedNode {
         command.env_remove("KUBECONFIG").arg("cleanup");
         let ended = self.node.run(command);
         assert!(ended.status.success(), "{}", ended.stderr);
-        let left = self.node.sh("iptables-save; ip6tables-save; ipset save");
+        let left = self.node.sh("iptables-save; ip6tables-save; ipset save; nft list ruleset");
         assert!(!left.to_lowercase().contains("podwire"), "{left}");
     }
 }

@@ -9,6 +9,7 @@ mod call;
 pub mod cluster;
 mod daemon;
 mod diff;
+pub mod frames;
 mod node;
 mod peak;
 pub mod probe;

@@ -47,6 +47,14 @@ pub enum Error {
         /// The bridge's name.
         bridge: String,
     },
+    /// The kernel has no nf_tables for what is bridged.
+    #[error(
+        "cannot {what}: does the kernel have nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE, module nf_tables)?"
+    )]
+    NoBridgeTables {
+        /// What was tried.
+        what: String,
+    },
 }
 
 impl Error {

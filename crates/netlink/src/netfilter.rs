@@ -43,6 +43,16 @@ impl Socket {
         self.socket
     }
 
+    /// The port that the kernel gave it with the first message.
+    pub(crate) fn port(&self) -> Result<u32, Error> {
+        let mut address = SocketAddr::new(0, 0);
+        self.socket.get_address(&mut address).map_err(|source| Error::Socket {
+            what: "learn the port of a netfilter socket".into(),
+            source,
+        })?;
+        Ok(address.port_number())
+    }
+
     /// The number of the next message.
     pub(crate) fn next(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);

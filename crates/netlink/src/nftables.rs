@@ -1,9 +1,12 @@
 //! The little of nf_tables that is needed: to find and delete the rules that lead to a chain, and
-//! the chain, in one transaction and without starting a program; and to hear of changes.
+//! the chain, in one transaction and without starting a program; to hear of changes; and to keep
+//! tagged frames from the ports of bridges.
 
 mod changes;
+mod expression;
 mod message;
 mod rule;
+mod untagged;
 
 use nix::errno::Errno;
 
@@ -14,6 +17,7 @@ use crate::netfilter::{Socket, end, refused};
 pub use changes::{Changes, Generation};
 use message::batch;
 pub use rule::Jump;
+pub use untagged::{Held, Untagged};
 
 /// A table of IPv4 or IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,15 +69,7 @@ impl Client {
     /// [`Error`], also without `CAP_NET_ADMIN`, which nf_tables asks of every question.
     pub fn has_chain(&mut self, table: Table<'_>, chain: &str) -> Result<bool, Error> {
         let what = format!("look for chain {chain:?} in nf_tables");
-        let sequence = self.0.next();
-        self.0.send(&Message::get_chain(table, chain).numbered(sequence).into_bytes(), &what)?;
-        let code = self.0.receive(&what, sequence..=sequence, |answer| Ok(Some(answer.code())))?;
-        match code.map(Errno::from_raw) {
-            None => Ok(true),
-            // Neither the table nor the chain, or (EINVAL, EOPNOTSUPP) not even nf_tables.
-            Some(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(false),
-            Some(errno) => Err(Error::Refused { what, explanation: String::new(), errno }),
-        }
+        Ok(self.get(Message::get_chain(table, chain), &what)?.is_some())
     }
 
     /// The rules of `chain` that jump to `target`.
@@ -87,16 +83,11 @@ impl Client {
         target: &str,
     ) -> Result<Vec<Jump>, Error> {
         let what = format!("list the rules of chain {chain:?} in nf_tables");
-        for _ in 0..DUMP_ATTEMPTS {
-            let mut jumps = Vec::new();
-            let is_interrupted = self.0.list(Message::list_rules(table, chain), &what, |rule| {
-                jumps.extend(rule::read_jump(rule, table, chain, target));
-            })?;
-            if !is_interrupted {
-                return Ok(jumps);
-            }
-        }
-        Err(Error::Interrupted { what })
+        self.list(
+            || Message::list_rules(table, chain),
+            &what,
+            |jumps: &mut Vec<Jump>, rule| jumps.extend(rule::read_jump(rule, table, chain, target)),
+        )
     }
 
     /// Deletes rules of `chain` by their handles and, with all its rules, `target`: all or nothing.
@@ -119,17 +110,65 @@ impl Client {
             changes.push(Message::empty_chain(table, target));
             changes.push(Message::delete_chain(table, target));
         }
+        self.commit(changes, &what)
+    }
+
+    /// The netlink port by which others are told that a change came from here, once there was one.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn port(&self) -> Result<u32, Error> {
+        self.0.port()
+    }
+
+    /// Makes all of these changes, or none.
+    fn commit(&mut self, changes: Vec<Message>, what: &str) -> Result<(), Error> {
         if changes.is_empty() {
             return Ok(());
         }
         let first = self.0.next();
         let (bytes, last) = batch(changes, first);
         self.0.used(last);
-        self.0.send(&bytes, &what)?;
+        self.0.send(&bytes, what)?;
         // The last change is acknowledged, and refusals are always answered.
-        self.0.receive(&what, first..=last, |answer| match answer.code() {
-            Some(code) => end(&what, answer, code),
+        self.0.receive(what, first..=last, |answer| match answer.code() {
+            Some(code) => end(what, answer, code),
             None => Ok(None),
         })
+    }
+
+    /// The attributes of one object; `None` when there is none of that name.
+    fn get(&mut self, message: Message, what: &str) -> Result<Option<Vec<u8>>, Error> {
+        let sequence = self.0.next();
+        self.0.send(&message.numbered(sequence).into_bytes(), what)?;
+        let found = self.0.receive(what, sequence..=sequence, |answer| {
+            let Some(code) = answer.code() else {
+                return Ok(Some(Ok(answer.bytes.get(HEADERS..).unwrap_or_default().to_vec())));
+            };
+            Ok(Some(Err(code)))
+        })?;
+        match found.map_err(|code| (code, Errno::from_raw(code))) {
+            Ok(attributes) => Ok(Some(attributes)),
+            // Neither the table nor what is in it, or (EINVAL, EOPNOTSUPP) not even nf_tables.
+            Err((_, Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP)) => Ok(None),
+            Err((code, _)) => Err(refused(what.into(), code)),
+        }
+    }
+
+    /// What follows the headers of each entry of a list goes to `take`, which begins anew with an
+    /// empty value when a change interrupts it.
+    fn list<T: Default>(
+        &mut self,
+        message: impl Fn() -> Message,
+        what: &str,
+        mut take: impl FnMut(&mut T, &[u8]),
+    ) -> Result<T, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut found = T::default();
+            if !self.0.list(message(), what, |entry| take(&mut found, entry))? {
+                return Ok(found);
+            }
+        }
+        Err(Error::Interrupted { what: what.into() })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::mem::take;
 use std::time::{Duration, Instant};
 
 use netlink::Event;
@@ -10,6 +11,7 @@ use netlink::nftables::{Changes, Generation};
 use super::listener::Listener;
 
 use crate::iptables::{Settings, hooks};
+use crate::tagged;
 
 /// Comparing costs tens of milliseconds: not more often than this, however often others write.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
@@ -25,6 +27,8 @@ pub(super) struct Drift {
     /// The netlink ports that unexplained changes came from: those of programs are their process
     /// ids.
     heard: BTreeSet<u32>,
+    /// The same of changes to the table that keeps tagged frames out.
+    heard_of_tagged: BTreeSet<u32>,
     missed: bool,
     compared: Instant,
     glanced: Instant,
@@ -42,7 +46,15 @@ impl Drift {
             .ok();
         let tables = hooks(settings).into_iter().map(|hook| hook.table).collect();
         let now = Instant::now();
-        Self { changes, heard: BTreeSet::new(), missed: false, compared: now, glanced: now, tables }
+        Self {
+            changes,
+            heard: BTreeSet::new(),
+            heard_of_tagged: BTreeSet::new(),
+            missed: false,
+            compared: now,
+            glanced: now,
+            tables,
+        }
     }
 
     /// Waits until somebody, perhaps ourselves, changed rules.
@@ -60,6 +72,9 @@ impl Drift {
                     {
                         self.heard.insert(generation.port);
                     }
+                    if tables.is_empty() || tables.contains(tagged::TABLE) {
+                        self.heard_of_tagged.insert(generation.port);
+                    }
                 }
                 Event::Missed => self.missed = true,
             }
@@ -69,6 +84,13 @@ impl Drift {
     /// These changes were ours.
     pub(super) fn forgive(&mut self, process_ids: &BTreeSet<u32>) {
         self.heard.retain(|port| !process_ids.contains(port));
+        self.heard_of_tagged.retain(|port| !process_ids.contains(port));
+    }
+
+    /// Whether the table that keeps tagged frames out was changed, or may have been, by others
+    /// since this was last asked.
+    pub(super) fn take_of_tagged(&mut self) -> bool {
+        self.missed || !take(&mut self.heard_of_tagged).is_empty()
     }
 
     /// When it is time to compare.

@@ -1,5 +1,5 @@
-//! What the node's links say of pods: which bridges have to show their frames to iptables, and
-//! where pods are that nobody told of.
+//! What the node's links say of pods: which bridges have to show their frames to iptables, which
+//! ports tagged frames have to be kept from, and where pods are that nobody told of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -13,6 +13,7 @@ use netlink::{
 
 use super::listener::Listener;
 use crate::plan::{Endpoint, HostInterface};
+use crate::tagged;
 
 /// The links are not looked at more often, however often they change.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
@@ -28,6 +29,8 @@ const KINDS_OF_PODS: [&str; 2] = ["veth", "tun"];
 pub(super) struct Wanted {
     /// Bridges that endpoints are ports of.
     pub(super) bridges: BTreeSet<String>,
+    /// Those ports.
+    pub(super) ports: BTreeSet<String>,
     /// A bridge with an address in one of these is one of pods too.
     pub(super) gated: Vec<IpNetwork>,
     /// Addresses of endpoints whose interface nobody told, with where they were found before.
@@ -35,6 +38,15 @@ pub(super) struct Wanted {
     /// Interfaces of endpoints that were told: whoever claims by his packets to be behind one of
     /// them is not believed.
     pub(super) told: BTreeSet<String>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// Where sought addresses are.
+    pub(super) found: BTreeMap<IpAddr, HostInterface>,
+    /// The netlink port from which nf_tables was changed.
+    pub(super) own: Option<u32>,
 }
 
 /// The bridges that these endpoints are ports of.
@@ -66,11 +78,11 @@ fn filter_bridge(socket: &mut Socket, bridge: &Link) -> Result<(), Error> {
     if done.is_err() && socket.link_by_index(bridge.index)?.is_none() { Ok(()) } else { done }
 }
 
-/// Sees to the bridges, and finds where the sought addresses are.
+/// Sees to the bridges and their ports, and finds where the sought addresses are.
 ///
 /// # Errors
 /// [`Error`].
-pub(super) fn survey(wanted: &Wanted) -> Result<BTreeMap<IpAddr, HostInterface>, Error> {
+pub(super) fn survey(wanted: &Wanted) -> Result<Survey, Error> {
     let mut socket = Socket::open()?;
     let links = socket.links()?;
     let in_gated = |address: IpAddr| wanted.gated.iter().any(|range| range.contains(address));
@@ -83,10 +95,26 @@ pub(super) fn survey(wanted: &Wanted) -> Result<BTreeMap<IpAddr, HostInterface>,
     for bridge in links.iter().filter(is_bridge).filter(is_wanted) {
         filter_bridge(&mut socket, bridge)?;
     }
-    if wanted.sought.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    Ok(find(wanted, &links, &socket.host_interfaces()?))
+    let found = if wanted.sought.is_empty() {
+        BTreeMap::new()
+    } else {
+        find(wanted, &links, &socket.host_interfaces()?)
+    };
+    let own = keep_tagged_out(wanted, &found, &links)?;
+    Ok(Survey { found, own })
+}
+
+/// A port that nobody is known to have may yet be of somebody who is sought: it is let go with its
+/// link, or once all are found.
+fn keep_tagged_out(
+    wanted: &Wanted,
+    found: &BTreeMap<IpAddr, HostInterface>,
+    links: &[Link],
+) -> Result<Option<u32>, Error> {
+    let of_found = found.values().filter_map(tagged::port).map(str::to_owned);
+    let ports = wanted.ports.iter().cloned().chain(of_found).collect();
+    let is_whole = wanted.sought.keys().all(|it| found.contains_key(it));
+    tagged::keep_out(&ports, |name| is_whole || links.iter().all(|it| it.name != name))
 }
 
 /// Where the sought addresses are. Once found, an address stays where it is for as long as its link

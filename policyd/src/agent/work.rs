@@ -12,6 +12,7 @@ use super::survey::{Wanted, bridges, filter_bridges, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance, Ran};
 use crate::iptables::Settings;
 use crate::plan::{Changes, HostInterface, Plan};
+use crate::tagged;
 
 /// One piece of work.
 #[derive(Debug)]
@@ -80,8 +81,11 @@ impl<R: Runner + Send + 'static> Work<R> {
         let Some(mut dataplane) = self.idle.take() else { return };
         self.running = Some(spawn_blocking(move || {
             let started = Instant::now();
-            let result = carry_out(&mut dataplane, &job);
-            let ran = dataplane.take_ran();
+            let mut own = None;
+            let result = carry_out(&mut dataplane, &job, &mut own);
+            let mut ran = dataplane.take_ran();
+            // What was written without a program is ours as well.
+            ran.process_ids.extend(own);
             let took = started.elapsed();
             let waited = waiting_since.map(|since| since.elapsed());
             (dataplane, Done { result, ran, took, waited })
@@ -110,29 +114,49 @@ impl<R: Runner + Send + 'static> Work<R> {
     }
 }
 
-fn carry_out<R: Runner + Send>(dataplane: &mut Dataplane<R>, job: &Job) -> Result<Outcome, Error> {
+/// Does it, and leaves in `own` the netlink port from which nf_tables was changed without a program.
+fn carry_out<R: Runner + Send>(
+    dataplane: &mut Dataplane<R>,
+    job: &Job,
+    own: &mut Option<u32>,
+) -> Result<Outcome, Error> {
     let mut differences = Vec::new();
     let mut found = None;
     let mut is_suspect = false;
     match job {
         Job::Adopt(settings, plan) => {
             dataplane.set_settings(settings.clone());
+            // Ahead of the rules, which open the gate to the pod; but where it cannot be had, they are
+            // written nevertheless: what they hold back is much more.
+            let kept_out = tagged::keep_out(&tagged::ports(plan.endpoints.values()), |_| false);
             dataplane.adopt(plan)?;
             filter_bridges(&bridges(plan.endpoints.values()))?;
+            *own = kept_out?;
         }
         Job::Apply(changes) => {
+            let kept_out = keep_out_of_coming(changes);
             dataplane.apply(changes)?;
             // Only after the rules: loading those for bridge ports loads what else may be missing.
             filter_bridges(&bridges(changes.endpoints.values().flatten()))?;
+            *own = kept_out?;
         }
         Job::Compare => differences = dataplane.differences()?,
         Job::Glance => {
             Glance { differences, is_suspect } = dataplane.glance()?;
         }
-        Job::Survey(wanted) => found = Some(survey(wanted)?),
+        Job::Survey(wanted) => {
+            let done = survey(wanted)?;
+            (found, *own) = (Some(done.found), done.own);
+        }
     }
     let is_adoption = matches!(job, Job::Adopt(..));
     let is_commit = is_adoption || matches!(job, Job::Apply(..));
     let (counts, cut) = (dataplane.counts(), dataplane.take_cut());
     Ok(Outcome { differences, counts, found, is_suspect, cut, is_adoption, is_commit })
+}
+
+/// Those that go leave with the next survey: most changes are of no port, and ask nothing.
+fn keep_out_of_coming(changes: &Changes) -> Result<Option<u32>, netlink::Error> {
+    let ports = tagged::ports(changes.endpoints.values().flatten());
+    if ports.is_empty() { Ok(None) } else { tagged::keep_out(&ports, |_| false) }
 }

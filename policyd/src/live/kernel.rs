@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use netlink::nftables::Held;
 use ruleset::ipset;
 use ruleset::iptables::{RuleHash, Saved};
 use runner::Runner;
 
 use crate::dataplane::{Error, Programs};
 use crate::iptables::{CHAIN_PREFIX, Family, Hook, SET_PREFIX};
+use crate::tagged;
 
 /// The table that our chains are in.
 const OURS: &str = "mangle";
@@ -17,6 +19,8 @@ const OURS: &str = "mangle";
 pub struct Kernel {
     tables: BTreeMap<Family, Tables>,
     sets: BTreeMap<String, ipset::Saved>,
+    /// The table that keeps tagged frames from ports of bridges.
+    pub(super) tagged: Held,
 }
 
 /// The tables of one family.
@@ -45,7 +49,7 @@ impl Kernel {
         families: &[Family],
         hooks: &[Hook],
     ) -> Result<Self, Error> {
-        let mut kernel = Self::default();
+        let mut kernel = Self { tagged: tagged::held()?, ..Self::default() };
         for family in families {
             let program = programs.iptables(*family, "save");
             let mut tables = Tables { program: program.clone(), by_name: BTreeMap::new() };

@@ -10,6 +10,8 @@ pub(crate) const HEADERS: usize = 16 + 4;
 pub(crate) const IPV4: u8 = 2;
 /// `AF_INET6`.
 pub(crate) const IPV6: u8 = 10;
+/// `NFPROTO_BRIDGE`.
+pub(crate) const BRIDGE: u8 = 7;
 /// The payload is a list of attributes (`NLA_F_NESTED`).
 const NESTED: u16 = 1 << 15;
 /// The payload is a number of the network's byte order (`NLA_F_NET_BYTEORDER`).
@@ -69,7 +71,8 @@ impl Message {
     }
 
     pub(crate) fn acknowledged(mut self) -> Self {
-        self.put(6, &(NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
+        let held = self.bytes.get(6..8).and_then(|it| it.try_into().ok()).map(u16::from_ne_bytes);
+        self.put(6, &(held.unwrap_or(NLM_F_REQUEST) | NLM_F_ACK).to_ne_bytes());
         self
     }
 

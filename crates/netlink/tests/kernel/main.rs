@@ -12,3 +12,4 @@ mod nflog;
 mod nftables;
 mod routed;
 mod space;
+mod untagged;

@@ -1,0 +1,174 @@
+//! Ports of bridges that no frame with a VLAN tag passes.
+//!
+//! br_netfilter shows iptables no frame that has a tag, unless a sysctl of the whole node says so;
+//! but a tag of VLAN 0 means nothing, and who receives it takes the packet as any other. So what a
+//! container sends with one would pass all rules. A table of the bridge family drops it first.
+
+mod message;
+
+use std::collections::BTreeSet;
+
+use nix::errno::Errno;
+
+use super::Client;
+use super::expression::Interface;
+use crate::Error;
+
+/// The types of frames that are a tag: 802.1Q's and 802.1ad's.
+const TAGS: [u16; 2] = [0x8100, 0x88a8];
+/// The name of a link is shorter (`IFNAMSIZ`).
+const NAME_ROOM: usize = 16;
+/// A list of members is one attribute, of 64 KiB at most; each takes 28 bytes.
+const MOST_AT_ONCE: usize = 1024;
+/// The set of the ports' names.
+const SET: &str = "ports";
+/// Ahead of br_netfilter (0), and of who changes addresses (`NF_BR_PRI_NAT_DST_BRIDGED`).
+const PRIORITY: i32 = -300;
+
+/// A chain of the table, with a rule for each kind of tag.
+#[derive(Debug)]
+struct Chain {
+    name: &'static str,
+    hook: u32,
+    interface: Interface,
+}
+
+/// What a port's container sends, to other ports or to the bridge itself; and what any other port
+/// would have forwarded to it.
+const CHAINS: [Chain; 2] = [
+    Chain { name: "from-ports", hook: 0, interface: Interface::In },
+    Chain { name: "to-ports", hook: 2, interface: Interface::Out },
+];
+
+/// What the kernel holds of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Held {
+    /// No table has its name.
+    #[default]
+    Nothing,
+    /// The table has that name and is not as it should be.
+    Other,
+    /// The table is as it should be, for these ports.
+    Ports(BTreeSet<String>),
+}
+
+/// The table of the bridge family with this name.
+#[derive(Debug)]
+pub struct Untagged<'a> {
+    client: &'a mut Client,
+    table: &'a str,
+}
+
+impl Client {
+    /// The table of the bridge family, of this name, that keeps tagged frames from ports.
+    pub const fn untagged<'a>(&'a mut self, table: &'a str) -> Untagged<'a> {
+        Untagged { client: self, table }
+    }
+}
+
+impl Untagged<'_> {
+    /// What the kernel holds.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn read(&mut self) -> Result<Held, Error> {
+        match self.read_parts() {
+            // Somebody removed a part between two questions.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Held::Other),
+            read => read,
+        }
+    }
+
+    fn read_parts(&mut self) -> Result<Held, Error> {
+        let what = format!("read table {:?} of the bridges in nf_tables", self.table);
+        let Some(found) = self.client.get(message::get_table(self.table), &what)? else {
+            return Ok(Held::Nothing);
+        };
+        if !message::is_awake(&found) {
+            return Ok(Held::Other);
+        }
+        for chain in &CHAINS {
+            let found = self.client.get(message::get_chain(self.table, chain.name), &what)?;
+            if !found.is_some_and(|it| message::is_like(&it, chain)) {
+                return Ok(Held::Other);
+            }
+            let table = self.table;
+            let list = || message::list_rules(table, chain.name);
+            let held = self.client.list(list, &what, |rules: &mut Vec<Vec<u8>>, rule| {
+                rules.extend(message::read_remark(rule, table, chain.name));
+            });
+            if held? != TAGS.map(|tag| message::remark(chain, tag)) {
+                return Ok(Held::Other);
+            }
+        }
+        let set = self.client.get(message::get_set(self.table), &what)?;
+        if !set.is_some_and(|it| message::is_set_of_names(&it)) {
+            return Ok(Held::Other);
+        }
+        let table = self.table;
+        let list = || message::list_members(table);
+        let ports = self.client.list(list, &what, |ports: &mut BTreeSet<String>, members| {
+            ports.extend(message::read_members(members));
+        });
+        Ok(Held::Ports(ports?))
+    }
+
+    /// Writes the table anew, for these ports, in place of whatever has its name. What cannot be
+    /// the name of a link is left out.
+    ///
+    /// # Errors
+    /// [`Error`], of which [`Error::NoBridgeTables`] says that the kernel cannot.
+    pub fn write(&mut self, ports: &BTreeSet<String>) -> Result<(), Error> {
+        let what = format!("write table {:?} of the bridges to nf_tables", self.table);
+        // Once made it can be deleted, whether it was there or not.
+        let mut changes = vec![
+            message::new_table(self.table),
+            message::delete_table(self.table),
+            message::new_table(self.table),
+            message::new_set(self.table),
+        ];
+        for chain in &CHAINS {
+            changes.push(message::new_chain(self.table, chain));
+            changes.extend(TAGS.map(|tag| message::new_rule(self.table, chain, tag)));
+        }
+        changes.extend(message::change_members(self.table, ports, true));
+        self.client.commit(changes, &what).map_err(|error| match error.errno() {
+            // A family, a kind of chain or an expression that the kernel does not have: all else
+            // comes in the same transaction.
+            Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::ENOENT) => {
+                Error::NoBridgeTables { what }
+            }
+            _ => error,
+        })
+    }
+
+    /// Adds and removes ports of a table that is as it should be.
+    ///
+    /// # Errors
+    /// [`Error`]; where one that shall go is not there, none is changed.
+    pub fn change(
+        &mut self,
+        come: &BTreeSet<String>,
+        gone: &BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let what = format!("change the ports in table {:?} of the bridges", self.table);
+        let mut changes = message::change_members(self.table, come, true);
+        changes.extend(message::change_members(self.table, gone, false));
+        self.client.commit(changes, &what)
+    }
+
+    /// Removes the table with all that is in it, if there is one.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn remove(&mut self) -> Result<(), Error> {
+        let what = format!("remove table {:?} of the bridges from nf_tables", self.table);
+        if self.client.get(message::get_table(self.table), &what)?.is_none() {
+            return Ok(());
+        }
+        match self.client.commit(vec![message::delete_table(self.table)], &what) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+            done => done,
+        }
+    }
+}

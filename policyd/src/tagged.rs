@@ -1,0 +1,83 @@
+//! Frames with a VLAN tag, of pods that are ports of a bridge. br_netfilter shows iptables none of
+//! them, but who receives one with the tag of VLAN 0 takes what is in it: so none may pass. A table
+//! of nf_tables drops them, which stays when policyd ends.
+
+use std::collections::BTreeSet;
+
+use netlink::Error;
+use netlink::nftables::{Client, Held};
+
+use crate::plan::{Endpoint, HostInterface};
+
+/// The name of the table, of the family `bridge`: there the program nft shows it to people, and by
+/// it policyd recognises what is its own.
+pub const TABLE: &str = "podwire";
+
+/// The interfaces of these endpoints that are ports of bridges.
+pub(crate) fn ports<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> BTreeSet<String> {
+    endpoints.filter_map(|it| port(it.interface.as_ref()?)).map(str::to_owned).collect()
+}
+
+/// The interface's name, if it is a port of a bridge.
+pub(crate) fn port(interface: &HostInterface) -> Option<&str> {
+    interface.bridge.as_ref().map(|_| interface.name.as_str())
+}
+
+/// Keeps tagged frames from these ports, and no longer from those that `is_gone` says it of.
+/// Whatever else was done to the table is undone; none is made for no port. When something was
+/// written, the netlink port from which the kernel tells that it came.
+///
+/// # Errors
+/// [`Error`], of which [`Error::NoBridgeTables`] says that the kernel cannot.
+pub(crate) fn keep_out(
+    ports: &BTreeSet<String>,
+    is_gone: impl Fn(&str) -> bool,
+) -> Result<Option<u32>, Error> {
+    let Some(mut client) = Client::open()? else {
+        return if ports.is_empty() { Ok(None) } else { Err(no_tables()) };
+    };
+    let mut table = client.untagged(TABLE);
+    match table.read()? {
+        Held::Nothing if ports.is_empty() => return Ok(None),
+        Held::Nothing | Held::Other => table.write(ports)?,
+        Held::Ports(held) => {
+            let come = ports - &held;
+            let gone = held.into_iter().filter(|it| !ports.contains(it) && is_gone(it)).collect();
+            if come.is_empty() && BTreeSet::is_empty(&gone) {
+                return Ok(None);
+            }
+            table.change(&come, &gone)?;
+        }
+    }
+    client.port().map(Some)
+}
+
+/// What the kernel holds.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) fn held() -> Result<Held, Error> {
+    let Some(mut client) = Client::open()? else { return Ok(Held::Nothing) };
+    client.untagged(TABLE).read()
+}
+
+/// Removes the table.
+///
+/// # Errors
+/// [`Error`].
+pub fn remove() -> Result<(), Error> {
+    let Some(mut client) = Client::open()? else { return Ok(()) };
+    client.untagged(TABLE).remove()
+}
+
+/// Makes the table in the namespace of this thread, as it would be for a pod on a bridge.
+///
+/// # Errors
+/// [`Error::NoBridgeTables`] where the kernel cannot.
+pub fn try_out() -> Result<(), Error> {
+    keep_out(&BTreeSet::from(["preflight".to_owned()]), |_| false).map(drop)
+}
+
+fn no_tables() -> Error {
+    Error::NoBridgeTables { what: format!("keep tagged frames out by table {TABLE:?}") }
+}
