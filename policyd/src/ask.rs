@@ -13,7 +13,7 @@ use policyd::explain::{End, Query, Report, Traffic, explain};
 use policyd::lint::{Severity, lint};
 use policyd::live::Live;
 use policyd::source::api_server::{self, ApiServer};
-use policyd::source::folder::Folder;
+use policyd::source::folder::{self, Folder};
 use policyd::source::{Node, snapshot};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
@@ -137,12 +137,18 @@ async fn world(
 ) -> Result<(World, Option<Node>), Failure> {
     let (events, mut received) = mpsc::channel(64);
     let name = node.clone().unwrap_or_default();
-    let unknown = Notify::new();
+    let (unknown, bad) = (Notify::new(), Notify::new());
     let source = async {
         match manifests {
             Some(dir) => {
                 let folder = Folder { dir, node: Node { name, ..Node::default() } };
-                folder.run(events, |report| complain(report)).await;
+                let tell = |report: &folder::Report| {
+                    complain(report);
+                    if report.hides_objects() {
+                        bad.notify_one();
+                    }
+                };
+                folder.run(events, tell).await;
             }
             None => {
                 let client = cluster::connect(kubeconfig.as_deref()).await?;
@@ -160,6 +166,9 @@ async fn world(
             Err(error) = source => Err(error),
             () = unknown.notified(), if node.is_some() => {
                 Err(api_server::Report::NoNode(node.clone().unwrap_or_default()).into())
+            }
+            () = bad.notified() => {
+                Err("there is no verdict, as nobody knows what all manifests should say".into())
             }
             told = snapshot(&mut received, node.is_some()) => Ok(told),
         }

@@ -69,6 +69,20 @@ fn what_cannot_be_answered_is_told_and_fails() {
 }
 
 #[test]
+fn a_bad_manifest_gives_no_verdict() {
+    let folder = folder();
+    fs::write(folder.path().join("bad.yaml"), MANIFEST.replace("egress: []", "egres: []")).unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let ask = ["explain", "--manifests", dir, "--from", "shop/client", "--to", "shop/web"];
+    let answer = policyd(&ask);
+    assert_eq!(answer.status.code(), Some(1), "{answer:?}");
+    assert_eq!(text(&answer.stdout), "");
+    let said = text(&answer.stderr);
+    assert!(said.contains("bad.yaml: document 3: spec.egres: there is no such field"), "{said}");
+    assert!(said.contains("there is no verdict"), "{said}");
+}
+
+#[test]
 fn errors_alone_make_lint_fail() {
     let folder = folder();
     let file = folder.path().join("shop.yaml");

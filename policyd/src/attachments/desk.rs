@@ -72,7 +72,7 @@ impl Desk {
             Err(error) => return Ok(not_yet(&error)),
         };
         for container_id in former {
-            tracing::warn!(%container_id, by = %attached.container_id, "its addresses were given to another container: it is taken as gone");
+            tracing::warn!(%container_id, by = %attached.container_id, "its addresses or its pod are another container's now: it is taken as gone");
             self.tell(|reply| Request::Detach { container_id, reply }).await?;
         }
         let committed = self.ask(|reply| Request::Attach { attachment: attached, reply }).await?;

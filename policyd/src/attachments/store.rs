@@ -41,12 +41,14 @@ impl Store {
         Ok(changes)
     }
 
-    /// Writes an attachment down. Containers that had its addresses before are forgotten: no address
-    /// is given away twice, so they are gone, and only nobody said so. Returns their ids.
+    /// Writes an attachment down. Containers that had its addresses before are forgotten, and former
+    /// sandboxes of its pod: no address is given away twice, and no pod has two sandboxes, so they
+    /// are gone, and only nobody said so. Returns their ids.
     pub(super) fn put(&mut self, attachment: Attachment) -> Result<Vec<String>, Error> {
         let former = |held: &&Attachment| {
             held.container_id != attachment.container_id
-                && !held.addresses.is_disjoint(&attachment.addresses)
+                && (!held.addresses.is_disjoint(&attachment.addresses)
+                    || held.pod.is_some() && held.pod == attachment.pod)
         };
         let former: Vec<_> =
             self.held.values().filter(former).map(|it| it.container_id.clone()).collect();

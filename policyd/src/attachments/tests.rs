@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use attachment::{Answer, Attachment, Files, Key, Request as Told};
+use attachment::{Answer, Attachment, Files, Key, Pod, Request as Told};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -152,6 +152,23 @@ async fn what_fails_keeps_its_file() {
     assert_eq!(scene.ask(Told::Detach(key("c1", "eth0"))).await, Answer::Done {});
     assert_eq!(scene.ask(Told::Status {}).await, Answer::Done {});
     assert_eq!(scene.ids(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_second_sandbox_of_a_pod_takes_the_place_of_the_first() {
+    let scene = Scene::empty();
+    let of_pod = |id: &str, address: &str, uid: &str| {
+        let pod = Pod { namespace: "shop".into(), name: "web".into(), uid: Some(uid.into()) };
+        Told::Attach(Attachment { pod: Some(pod), ..attachment(id, address) })
+    };
+    for (id, address, uid) in
+        [("a", "10.0.0.2", "u-1"), ("z", "10.0.0.3", "u-1"), ("m", "10.0.0.4", "u-2")]
+    {
+        assert_eq!(scene.ask(of_pod(id, address, uid)).await, Answer::Done {});
+    }
+    // Another pod of that name may still be ending.
+    assert_eq!(scene.ids(), ["m", "z"]);
+    assert_eq!(scene.seen(), ["attach a", "detach a", "attach z", "attach m"]);
 }
 
 #[tokio::test]

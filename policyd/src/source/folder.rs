@@ -1,7 +1,8 @@
 //! A folder of manifests as the source of objects: for nodes without a cluster.
 //!
 //! `*.yaml`, `*.yml` and `*.json` are read, those of subfolders are not. A file that is wrong
-//! somewhere counts as it was when it was last good. Pods, Namespaces and NetworkPolicies are
+//! somewhere counts as it was when it was last good. Nothing is told before each has been good once:
+//! what the kernel has from before may be just what the bad one said. Pods, Namespaces and NetworkPolicies are
 //! told apart by their names.
 
 mod contents;
@@ -99,7 +100,8 @@ impl Source {
             let seconds = RETRY.as_secs();
             reports.push(Report::Watch { dir: self.dir.clone(), seconds, source });
         }
-        let events = match self.disk.read(&self.seen) {
+        let bad = if self.contents.is_some() { State::Nothing } else { State::Awaited };
+        let events = match self.disk.read(&self.seen, bad) {
             Ok(changed) => self.changes(changed),
             // One report of a folder that is not there is enough.
             Err(failed) => {
@@ -133,7 +135,8 @@ impl Source {
     }
 
     fn changes(&mut self, changed: bool) -> Vec<Event> {
-        if !changed && self.contents.is_some() {
+        let is_started = self.contents.is_some();
+        if !changed && is_started || !is_started && !self.disk.is_known() {
             return Vec::new();
         }
         let (contents, duplicates) = Contents::of(self.disk.manifests());

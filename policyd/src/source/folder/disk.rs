@@ -44,8 +44,9 @@ impl Disk {
     }
 
     /// Reads the files that have changed, but those that somebody is writing: half a manifest may
-    /// be a good one that lacks a policy. Whether any did is returned.
-    pub(super) fn read(&mut self, seen: &Seen) -> Result<bool, Report> {
+    /// be a good one that lacks a policy. Whether any did is returned. `bad` is what becomes of a
+    /// file that was never good.
+    pub(super) fn read(&mut self, seen: &Seen, bad: State) -> Result<bool, Report> {
         let names = self.list()?;
         let before = self.files.len();
         self.files.retain(|path, _| path.file_name().is_some_and(|name| names.contains(name)));
@@ -56,7 +57,7 @@ impl Disk {
             if !seen.writing.contains(&name) && !about_to() {
                 let file = self.files.entry(path.clone()).or_default();
                 let anew = seen.everything || seen.touched.contains(&name);
-                changed |= file.read(&path, &self.node, anew);
+                changed |= file.read(&path, &self.node, anew, bad);
             }
         }
         Ok(changed)
@@ -66,6 +67,11 @@ impl Disk {
     pub(super) fn manifests(&self) -> impl Iterator<Item = (&Path, &Manifest)> {
         let files = self.files.iter();
         files.filter_map(|(path, file)| Some((path.as_path(), file.good.as_ref()?)))
+    }
+
+    /// Whether each file was good at least once.
+    pub(super) fn is_known(&self) -> bool {
+        self.files.values().all(|file| file.good.is_some())
     }
 
     /// What is to be said of the files.
@@ -91,13 +97,13 @@ impl Disk {
 
 impl Manuscript {
     /// Reads the file, when it is otherwise than before, or when told to.
-    fn read(&mut self, path: &Path, node: &str, anew: bool) -> bool {
+    fn read(&mut self, path: &Path, node: &str, anew: bool, bad: State) -> bool {
         let stamp = fs::metadata(path).ok().map(|metadata| stamp(&metadata));
         if stamp == self.stamp && stamp.is_some() && !anew {
             return false;
         }
         self.stamp = stamp;
-        let state = if self.good.is_some() { State::LastGood } else { State::Nothing };
+        let state = if self.good.is_some() { State::LastGood } else { bad };
         let file = path.to_owned();
         let bad = |defect| Report::Bad { file: file.clone(), state, defect };
         self.reports = match content(path) {

@@ -78,13 +78,27 @@ pub enum Report {
     },
 }
 
+impl Report {
+    /// Whether objects may be there that could not be read.
+    #[must_use]
+    pub const fn hides_objects(&self) -> bool {
+        match self {
+            Self::Folder { .. } | Self::TooMany { .. } => true,
+            Self::Unreadable { .. } | Self::Bad { .. } => true,
+            Self::Watch { .. } | Self::OtherKind { .. } | Self::Duplicate { .. } => false,
+        }
+    }
+}
+
 /// What of a bad file is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// What it said when it was last good.
     LastGood,
-    /// Nothing: it was never good.
+    /// Nothing: it was never good, and came after the first list.
     Nothing,
+    /// Nothing is known of it, and so there is no first list.
+    Awaited,
 }
 
 impl fmt::Display for State {
@@ -92,6 +106,9 @@ impl fmt::Display for State {
         formatter.write_str(match self {
             Self::LastGood => "what it said before stays in force",
             Self::Nothing => "nothing of this file is in force",
+            Self::Awaited => {
+                "what it should say is not known: until it is good or gone, all stays as it is"
+            }
         })
     }
 }

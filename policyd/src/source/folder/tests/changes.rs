@@ -152,6 +152,23 @@ fn a_bad_file_stays_as_it_was_and_the_others_go_on() {
 }
 
 #[test]
+fn there_is_no_first_list_before_each_file_was_good() {
+    let mut watched = Watched::new(&[("deny.yaml", DENY), ("bad.yaml", "{"), ("gone.json", "{}")]);
+    let texts = [watched.report(), watched.report()];
+    for text in texts {
+        assert!(text.ends_with("until it is good or gone, all stays as it is"), "{text}");
+    }
+    fs::remove_file(watched.path("gone.json")).unwrap();
+    watched.write("more.yaml", &named("more"));
+    // Time to do what would be wrong.
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    watched.write("bad.yaml", &named("good"));
+    let first = watched.take(4).join("; ");
+    assert!(first.contains("shop/deny") && first.contains("shop/good"), "{first}");
+    assert!(first.contains("shop/more"), "{first}");
+}
+
+#[test]
 fn what_is_no_file_is_told() {
     let mut watched = Watched::listed(&[]);
     symlink("/nowhere", watched.path("dangling.yaml")).unwrap();
