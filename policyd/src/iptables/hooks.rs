@@ -29,7 +29,6 @@ const NEIGHBOUR_DISCOVERY: [u8; 5] = [133, 134, 135, 136, 137];
 /// forwards.
 const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
 /// All groups (RFC 4291).
-#[expect(clippy::expect_used, reason = "the compiler evaluates it")]
 const MULTICAST: Ipv6Network =
     Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix of 8");
 
