@@ -1,5 +1,6 @@
 //! The program `policyd`: see `docs/policyd.md`.
 
+mod alone;
 mod ask;
 mod cli;
 mod compared;

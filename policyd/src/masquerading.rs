@@ -29,6 +29,8 @@ pub(crate) fn start(mut agent: Agent<OsRunner>, metrics: Arc<Metrics>) -> std::i
 /// Removes what was left from when it was on.
 pub(crate) fn stop(mut agent: Agent<OsRunner>) -> std::io::Result<()> {
     let remove = move || {
+        // It keeps nobody waiting, and what policy needs comes first.
+        thread::sleep(LOOK);
         if let Err(error) = agent.remove() {
             tracing::warn!("rules of masquerading may be left: {}", chain(&error));
         }

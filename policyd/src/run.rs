@@ -1,14 +1,14 @@
 //! Putting the parts of policyd together.
 
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join;
-use policyd::agent::{self, Config, Inputs, Status};
+use policyd::agent::{self, Config, Inputs, Readiness, Status};
 use policyd::attachments::{Places, Server};
 use policyd::chain;
 use policyd::counters::Reader;
@@ -26,10 +26,11 @@ use runner::OsRunner;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use crate::cli::{Listen, LogFormat, Run, Switch};
-use crate::{masquerading, trial};
+use crate::{alone, masquerading, trial};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -84,24 +85,18 @@ pub(crate) fn families() -> Vec<Family> {
 
 async fn serve(options: Run) -> Result<(), Failure> {
     let status = Arc::new(Status::new(Metrics::new()));
-    let programs = programs();
-    if let Listen::At(address) = options.listen {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            format!("cannot listen on {address} for health checks: {error} (see --listen)")
-        })?;
-        let counters = Reader::new(programs.clone(), families());
-        tokio::spawn(health::serve(listener, Arc::clone(&status), counters));
-    }
     let node = node_name(&options)?;
     let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
-    let mut source = pin!(source(options.clone(), node.clone(), events, asked, told));
+    let mut source = pin!(source(options.clone(), node.clone(), events, asked, told, &status));
+    let mut told_to_end = pin!(told_to_end()?);
     // The objects are listed meanwhile.
-    tokio::select! {
-        () = trial::wait(&status) => {}
+    let (programs, _alone) = tokio::select! {
+        prepared = prepare(&options, &status) => prepared?,
         ended = &mut source => return ended.map_err(Into::into),
-    }
+        () = &mut told_to_end => return Ok(()),
+    };
     let masquerade = options.masquerade.agent(programs.clone());
     if options.masquerade.masquerade {
         masquerading::start(masquerade, Arc::clone(&status.metrics))?;
@@ -118,20 +113,54 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let (server, attachments) = Server::bind(&places, calls)?;
     tokio::spawn(server.run());
     tokio::spawn(show_alive(options.run_dir.join("policyd.alive"), Arc::clone(&status)));
-    let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    let [terminate, interrupt] = &mut signals;
     let inputs = Inputs { events: received, attachments, asks, requests, shutdown };
-    let mut agent = pin!(agent::run(config, dataplane(&options, programs), inputs, status));
+    let mut agent =
+        pin!(agent::run(config, dataplane(&options, programs), inputs, Arc::clone(&status)));
     tokio::select! {
         () = &mut agent => return Ok(()),
         ended = &mut source => ended?,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = told_to_end => {}
     }
     tracing::info!("ending; what is enforced stays enforced");
     _ = stop.send(true);
     agent.await;
     Ok(())
+}
+
+/// Waits for a signal to end. The first process of a container has to ask for it: else it gets none.
+fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Serves health checks, and waits until the kernel can hold the rules and nobody else writes them.
+/// The programs to write them with, and what keeps others from it.
+async fn prepare(
+    options: &Run,
+    status: &Arc<Status>,
+) -> Result<(Programs<OsRunner>, File), Failure> {
+    let listener = match options.listen {
+        Listen::Off => None,
+        Listen::At(address) => Some(TcpListener::bind(address).await.map_err(|error| {
+            format!("cannot listen on {address} for health checks: {error} (see --listen)")
+        })?),
+    };
+    let programs = spawn_blocking(programs).await?;
+    if let Some(listener) = listener {
+        let counters = Reader::new(programs.clone(), families());
+        tokio::spawn(health::serve(listener, Arc::clone(status), counters));
+    }
+    trial::wait(status).await;
+    let alone = alone::wait(&options.run_dir, status).await?;
+    // Whatever was in the way until now is no longer.
+    status.set_unready(Readiness::Syncing);
+    Ok((programs, alone))
 }
 
 fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config {
@@ -164,10 +193,12 @@ async fn source(
     events: mpsc::Sender<Event>,
     asked: mpsc::Receiver<NamespacedName>,
     notices: mpsc::Receiver<Notice>,
+    status: &Status,
 ) -> Result<(), cluster::Error> {
     if let Some(dir) = options.manifests {
         let folder = Folder { dir, node: Node { name: node, ..Node::default() } };
-        folder.run(events, |report| tracing::warn!("{report}")).await;
+        let defective = |count| status.metrics.found_defective_manifests(count);
+        folder.run(events, |report| tracing::warn!("{report}"), defective).await;
         return Ok(());
     }
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
