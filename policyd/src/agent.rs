@@ -43,6 +43,7 @@ use delays::Delays;
 use denied::Denied;
 use drift::Drift;
 use flows::Flows;
+pub(crate) use listener::Listener;
 use problems::Problems;
 pub use status::{Readiness, Status};
 use survey::{Links, Wanted};

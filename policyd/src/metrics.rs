@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::counters::Counters;
 use crate::dataplane::Counts;
-use crate::masquerade;
+use crate::{masquerade, node_network};
 
 /// Counters and gauges of the agent.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub struct Metrics {
     pub(crate) counters: Counters,
     /// What is done to masquerade.
     pub masquerade: masquerade::Metrics,
+    /// What is done for the node's network.
+    pub(crate) node_network: node_network::Metrics,
 }
 
 impl Metrics {
@@ -102,6 +104,8 @@ impl Metrics {
         counters.register(&mut registry);
         let masquerade = masquerade::Metrics::default();
         masquerade.register(&mut registry);
+        let node_network = node_network::Metrics::default();
+        node_network.register(&mut registry);
         Self {
             registry,
             chains,
@@ -120,6 +124,7 @@ impl Metrics {
             flows_cut,
             counters,
             masquerade,
+            node_network,
         }
     }
 

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use policyd::agent::{self, Config, Inputs, Status};
 use policyd::attachments::{Places, Server};
 use policyd::chain;
@@ -17,6 +17,7 @@ use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
 use policyd::model::NamespacedName;
+use policyd::node_network::{self, Members};
 use policyd::recorder::{Notice, Recorder};
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::interval;
 
 use crate::cli::{Listen, LogFormat, Run, Switch};
-use crate::{masquerading, trial};
+use crate::{masquerading, networking, trial};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -52,16 +53,21 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
     result
 }
 
-/// Removes everything of ours from the kernel.
-pub(crate) fn clean_up(options: &Run) -> Result<(), Failure> {
+/// Removes everything of ours from the kernel, and with `all` what tells the runtime to use us.
+pub(crate) fn clean_up(options: &Run, all: bool) -> Result<(), Failure> {
     start_log(options.log_format);
     // All are tried, whatever becomes of the others.
     let programs = programs();
+    // New pods first: none may come to a node without the rest.
+    let list = if all { options.network.conf_dir().remove().map(drop) } else { Ok(()) };
     let masquerading = options.masquerade.agent(programs.clone()).remove();
     let frames = tagged::remove();
+    let network = node_network::remove(&mut programs.clone());
     dataplane(options, programs).clean_up()?;
     frames?;
     masquerading?;
+    network?;
+    list?;
     Ok(())
 }
 
@@ -96,7 +102,9 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
-    let mut source = pin!(source(options.clone(), node.clone(), events, asked, told));
+    let (members, cluster) = watch::channel(None);
+    let members = options.network.node_network.then_some(members);
+    let mut source = pin!(source(options.clone(), node.clone(), events, asked, told, members));
     // The objects are listed meanwhile.
     tokio::select! {
         () = trial::wait(&status) => {}
@@ -108,6 +116,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
     } else {
         masquerading::stop(masquerade)?;
     }
+    networking::start(&options.network, &node, programs.clone(), cluster, &status)?;
     let config = config(&options, node, notices);
     let (stop, shutdown) = watch::channel(false);
     let (calls, requests) = mpsc::channel(MOST_WAITING_CALLS);
@@ -164,6 +173,7 @@ async fn source(
     events: mpsc::Sender<Event>,
     asked: mpsc::Receiver<NamespacedName>,
     notices: mpsc::Receiver<Notice>,
+    members: Option<watch::Sender<Option<Arc<Members>>>>,
 ) -> Result<(), cluster::Error> {
     if let Some(dir) = options.manifests {
         let folder = Folder { dir, node: Node { name: node, ..Node::default() } };
@@ -173,8 +183,14 @@ async fn source(
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
     tokio::spawn(Recorder::new(client.clone(), node.clone()).run(notices));
     let report = |report: &api_server::Report| tracing::warn!("{}", policyd::chain(report));
-    let server = ApiServer::new(client, node);
-    join(server.answer(asked, &events), server.run(events.clone(), report)).await;
+    let nodes = async {
+        let report = |error: &cluster::Error| tracing::warn!("{}", policyd::chain(error));
+        if let Some(members) = members {
+            node_network::watch(client.clone(), members, report).await;
+        }
+    };
+    let server = ApiServer::new(client.clone(), node);
+    join3(server.answer(asked, &events), server.run(events.clone(), report), nodes).await;
     Ok(())
 }
 

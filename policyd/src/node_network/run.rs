@@ -1,0 +1,184 @@
+//! Calling the keeper when the cluster or the kernel changes, and telling what it did.
+
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netlink::nftables::{Changes, Generation};
+use netlink::{Event, RoutingChanges};
+use runner::Runner;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep_until;
+
+use super::keeper::Told;
+use super::{Keeper, Members, Report, accept};
+use crate::agent::{Listener, Readiness, Status};
+
+/// The runtime's folder, forwarding and policies are looked at this often: nobody tells of the first.
+const LOOK: Duration = Duration::from_millis(700);
+/// Looks are at least so far apart, however much happens ...
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+/// ... and this many times as far as the last one took: some nodes have the routes of the whole
+/// Internet.
+const SHARE: u32 = 10;
+
+/// Keeps the node's network for as long as the nodes are told. What is in place stays.
+pub async fn run<R: Runner + Send + 'static>(
+    mut keeper: Keeper<R>,
+    mut members: watch::Receiver<Option<Arc<Members>>>,
+    status: Arc<Status>,
+) {
+    status.set_network(Some("not all nodes are known yet".to_owned()));
+    let mut ears = Ears::new();
+    let mut told = Told::default();
+    let mut was = Ok(());
+    loop {
+        let known = members.borrow_and_update().clone();
+        let mut took = Duration::ZERO;
+        if let Some(known) = known {
+            let has_policy = status.readiness() == Readiness::Ready;
+            if ears.take_suspicion() {
+                keeper.suspect_rules();
+            }
+            let started = Instant::now();
+            let work = spawn_blocking(move || {
+                let report = keeper.reconcile(&known, has_policy, started);
+                (keeper, report)
+            });
+            let report;
+            (keeper, report) = match work.await {
+                Ok(done) => done,
+                // It panicked: only a fresh start is safe.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            ears.own.extend(keeper.take_ran().process_ids);
+            took = started.elapsed();
+            status.metrics.node_network.see(&report);
+            tell(&report, &mut told);
+            was = tell_state(report.state(), was, &status);
+        }
+        ears.wait(&mut members, took).await;
+    }
+}
+
+fn tell_state(
+    state: Result<(), String>,
+    was: Result<(), String>,
+    status: &Status,
+) -> Result<(), String> {
+    if state != was {
+        match &state {
+            Ok(()) => tracing::info!("the node's network is in place"),
+            Err(why) => tracing::error!("{why}"),
+        }
+    }
+    status.set_network(state.as_ref().err().cloned());
+    state
+}
+
+fn tell(report: &Report, told: &mut Told) {
+    let (news, more) = told.news(&report.defects);
+    news.iter().for_each(|it| tracing::warn!("{it}"));
+    if more > 0 {
+        tracing::warn!("and {more} more of that kind");
+    }
+    let (added, removed) = report.changed_routes;
+    let repaired = report.repairs.routes;
+    if added + removed > 0 {
+        tracing::info!(added, removed, repaired, "routes changed");
+    }
+    if report.repairs.rules {
+        tracing::warn!("somebody changed the rules that accept pods' packets; they are repaired");
+    }
+    if report.repairs.forwarding {
+        tracing::warn!("somebody turned forwarding off; it is on again");
+    }
+    if report.written.is_some() {
+        let repaired = report.repairs.file;
+        tracing::info!(repaired, "the runtime's list of networks is written");
+    }
+}
+
+/// What is heard of the kernel.
+struct Ears {
+    routing: Option<Listener<RoutingChanges>>,
+    rules: Option<Listener<Changes>>,
+    /// The processes that changed table filter, of which ours are forgiven.
+    heard: BTreeSet<u32>,
+    missed: bool,
+    own: BTreeSet<u32>,
+}
+
+impl Ears {
+    fn new() -> Self {
+        let deaf = |error: &std::io::Error| {
+            tracing::warn!(%error, "changes are not told by the kernel; they are looked for");
+        };
+        let routing = Listener::new("changes of routes", RoutingChanges::open());
+        let rules = Listener::new("changes of the rules", Changes::open());
+        Self {
+            routing: routing.inspect_err(deaf).ok(),
+            rules: rules.inspect_err(deaf).ok(),
+            heard: BTreeSet::new(),
+            missed: false,
+            own: BTreeSet::new(),
+        }
+    }
+
+    /// Whether others may have changed table filter since this was last asked.
+    fn take_suspicion(&mut self) -> bool {
+        let own = std::mem::take(&mut self.own);
+        let others = std::mem::take(&mut self.heard).into_iter().any(|it| !own.contains(&it));
+        others | std::mem::take(&mut self.missed)
+    }
+
+    /// Waits until it is time to look again, after a look that took so long.
+    async fn wait(&mut self, members: &mut watch::Receiver<Option<Arc<Members>>>, took: Duration) {
+        let now = Instant::now();
+        let pause = took.saturating_mul(SHARE);
+        let (earliest, latest) = (now + pause.max(LEAST_PAUSE), now + pause.max(LOOK));
+        let mut is_due = false;
+        while !is_due && Instant::now() < latest {
+            tokio::select! {
+                changed = members.changed() => match changed {
+                    Ok(()) => is_due = true,
+                    // Nodes are told until the process ends.
+                    Err(_) => pending().await,
+                },
+                _ = heard(&mut self.routing, RoutingChanges::receive) => is_due = true,
+                events = heard(&mut self.rules, Changes::receive) => is_due = self.hear(events),
+                () = sleep_until(latest.into()) => is_due = true,
+            }
+        }
+        sleep_until(earliest.into()).await;
+    }
+
+    /// Whether they are of table filter, and not ours.
+    fn hear(&mut self, events: Vec<Event<Generation>>) -> bool {
+        let table = accept::own_chain().table;
+        for event in events {
+            match event {
+                Event::Missed => self.missed = true,
+                Event::Heard(it) => {
+                    if it.tables.is_empty() || it.tables.contains(table) {
+                        self.heard.insert(it.port);
+                    }
+                }
+            }
+        }
+        self.missed || self.heard.iter().any(|port| !self.own.contains(port))
+    }
+}
+
+/// What a listener hears; nothing, for ever, where there is none.
+async fn heard<T: std::os::fd::AsRawFd, E>(
+    listener: &mut Option<Listener<T>>,
+    receive: impl Fn(&mut T) -> Result<Option<Vec<Event<E>>>, netlink::Error>,
+) -> Vec<Event<E>> {
+    match listener {
+        Some(listener) => listener.next(receive).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,7 @@
+//! The node's own network: nodes on one wire, with routes to each other's pods.
+
+mod accept;
+mod drift;
+mod list;
+mod nodes;
+mod routes;
