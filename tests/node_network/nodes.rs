@@ -84,10 +84,9 @@ impl Nodes {
             let programs = &mut Programs::new(OsRunner, "");
             host.node.enter(|| node_network::remove(programs)).unwrap();
             host.conf_dir().remove().unwrap();
-            let is_kept = |line: &&String| {
-                !["forwarding", "accept_ra", " file "].iter().any(|it| line.contains(it))
-                    && !line.contains("ip_forward")
-            };
+            // What pods leave of host-local, and what forwarding brings.
+            let others = ["file /var/lib/", "type=anycast", "forward", "accept_ra"];
+            let is_kept = |line: &&String| !others.iter().any(|it| line.contains(it));
             let facts =
                 |world: &World| world.lines.iter().filter(is_kept).cloned().collect::<Vec<_>>();
             let (before, after) = (facts(&host.before), facts(&World::of(&host.node, &[])));

@@ -96,9 +96,12 @@ impl<R: Runner> Keeper<R> {
         let done = self.keep_routes(own, members, &seen, &mut socket, &mut report);
         report.note(done);
         let uplinks = plan::uplinks(own, &seen);
-        let links = uplinks.as_deref().unwrap_or_default();
-        let done = self.keep_forwarding(own, &seen, links, &mut socket);
-        report.repairs.forwarding = report.note(done);
+        // Whoever turns it on has to know the uplinks.
+        if uplinks.is_ok() || self.options.mtu.is_some() {
+            let links = uplinks.as_deref().unwrap_or_default();
+            let done = self.keep_forwarding(own, &seen, links, &mut socket);
+            report.repairs.forwarding = report.note(done);
+        }
         let done = self.keep_rules(own, now);
         report.repairs.rules = report.note(done);
         let mtu = self.mtu(own, uplinks);

@@ -20,9 +20,10 @@ use crate::agent::{Listener, Readiness, Status};
 const LOOK: Duration = Duration::from_millis(700);
 /// Looks are at least so far apart, however much happens ...
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
-/// ... and this many times as far as the last one took: some nodes have the routes of the whole
-/// Internet.
-const SHARE: u32 = 10;
+/// ... and this many times as far as the last one took without programs, up to a bound: some nodes
+/// have the routes of the whole Internet.
+const SHARE: u32 = 5;
+const MOST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Keeps the node's network for as long as the nodes are told. What is in place stays.
 pub async fn run<R: Runner + Send + 'static>(
@@ -53,8 +54,9 @@ pub async fn run<R: Runner + Send + 'static>(
                 // It panicked: only a fresh start is safe.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
-            ears.own.extend(keeper.take_ran().process_ids);
-            took = started.elapsed();
+            let ran = keeper.take_ran();
+            ears.own.extend(ran.process_ids);
+            took = started.elapsed().saturating_sub(ran.took);
             status.metrics.node_network.see(&report);
             tell(&report, &mut told);
             was = tell_state(report.state(), was, &status);
@@ -137,7 +139,7 @@ impl Ears {
     /// Waits until it is time to look again, after a look that took so long.
     async fn wait(&mut self, members: &mut watch::Receiver<Option<Arc<Members>>>, took: Duration) {
         let now = Instant::now();
-        let pause = took.saturating_mul(SHARE);
+        let pause = took.saturating_mul(SHARE).min(MOST_PAUSE);
         let (earliest, latest) = (now + pause.max(LEAST_PAUSE), now + pause.max(LOOK));
         let mut is_due = false;
         while !is_due && Instant::now() < latest {
