@@ -124,16 +124,7 @@ fn parse(words: &[OsString]) -> Result<Command, UsageError> {
             watch: take_flag(&mut words, "--watch"),
         },
         "unchain" => Command::Unchain { file: take_file(&mut words, "--from")? },
-        "validate" => {
-            let files = std::mem::take(&mut words);
-            if let Some(option) = files.iter().find(|word| word.as_bytes().starts_with(b"--")) {
-                return Err(UsageError(format!("unknown option {option:?}")));
-            }
-            if files.is_empty() {
-                return Err(UsageError("validate: which files?".into()));
-            }
-            Command::Validate { files: files.iter().map(PathBuf::from).collect() }
-        }
+        "validate" => parse_validate(&mut words)?,
         "ipam" => parse_ipam(&mut words)?,
         other => return Err(UsageError(format!("unknown command {other:?}"))),
     };
@@ -145,6 +136,17 @@ fn parse(words: &[OsString]) -> Result<Command, UsageError> {
 
 fn is_help(word: &str) -> bool {
     matches!(word, "--help" | "-h")
+}
+
+fn parse_validate(words: &mut Vec<&OsStr>) -> Result<Command, UsageError> {
+    let files = std::mem::take(words);
+    if let Some(option) = files.iter().find(|word| word.as_bytes().starts_with(b"--")) {
+        return Err(UsageError(format!("unknown option {option:?}")));
+    }
+    if files.is_empty() {
+        return Err(UsageError("validate: which files?".into()));
+    }
+    Ok(Command::Validate { files: files.iter().map(PathBuf::from).collect() })
 }
 
 fn parse_ipam(words: &mut Vec<&OsStr>) -> Result<Command, UsageError> {

@@ -39,6 +39,7 @@ mod waiting;
 mod work;
 
 use asked::Asked;
+pub(crate) use bucket::TokenBucket;
 use delays::Delays;
 use denied::Denied;
 use drift::Drift;

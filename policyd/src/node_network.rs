@@ -25,6 +25,7 @@ pub mod plan;
 mod removal;
 mod report;
 mod run;
+mod teller;
 
 pub(crate) use accept::jump;
 pub use conf_dir::ConfDir;

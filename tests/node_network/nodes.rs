@@ -19,7 +19,7 @@ const LIST: &str = "10-podwire.conflist";
 pub(crate) struct Nodes {
     pub(crate) all: Vec<Host>,
     pub(crate) members: Members,
-    _switch: Switch,
+    pub(crate) switch: Switch,
 }
 
 /// One of them.
@@ -61,7 +61,7 @@ impl Nodes {
             all.push(Host { node, keeper, name, before });
         }
         let members = (1..=count).map(member).map(|it| (it.name.clone(), it)).collect();
-        Self { all, members, _switch: switch }
+        Self { all, members, switch }
     }
 
     /// All keepers look; policies are in force.

@@ -50,30 +50,39 @@ impl Spec<'_> {
     }
 
     fn main(&self) -> Value {
-        let mut plugin = match self.main {
-            Main::Ptp => json!({"type": "ptp"}),
-            // Only so a pod reaches itself by a Service.
+        let mut plugin = Map::new();
+        let mut set = |key: &str, value: Value| plugin.insert(key.to_owned(), value);
+        match self.main {
+            Main::Ptp => _ = set("type", "ptp".into()),
             Main::Bridge => {
-                json!({"type": "bridge", "bridge": BRIDGE, "isGateway": true, "hairpinMode": true})
+                set("type", "bridge".into());
+                set("bridge", BRIDGE.into());
+                set("isGateway", true.into());
+                // Only so a pod reaches itself by a Service.
+                set("hairpinMode", true.into());
             }
-        };
-        if let Some(mtu) = self.mtu {
-            plugin["mtu"] = json!(mtu);
         }
+        if let Some(mtu) = self.mtu {
+            set("mtu", mtu.into());
+        }
+        set("ipam", self.ipam());
+        plugin.into()
+    }
+
+    fn ipam(&self) -> Value {
         let ranges = self.ranges.iter().map(|range| json!([{"subnet": range.to_string()}]));
-        let routes = [(true, "0.0.0.0/0"), (false, "::/0")].into_iter();
         let has = |is_ipv4: bool| self.ranges.iter().any(|it| it.is_ipv4() == is_ipv4);
+        let routes = [(true, "0.0.0.0/0"), (false, "::/0")].into_iter();
         let routes =
             routes.filter(|(is_ipv4, _)| has(*is_ipv4)).map(|(_, dst)| json!({"dst": dst}));
-        plugin["ipam"] = json!({
+        json!({
             "type": "host-local",
             "ranges": ranges.collect::<Vec<_>>(),
             "routes": routes.collect::<Vec<_>>(),
             // No pod outlives its node's boot, and who should have given the address back may have
             // been killed.
             "reclaimAfterReboot": true,
-        });
-        plugin
+        })
     }
 }
 
@@ -109,8 +118,9 @@ fn is_name(text: &str) -> bool {
 #[must_use]
 pub fn is_ours(text: &[u8]) -> bool {
     let list: Value = serde_json::from_slice(text).unwrap_or_default();
-    let last = list["plugins"].as_array().and_then(|plugins| plugins.last());
-    list["name"] == NETWORK && last.is_some_and(|it| it["type"] == POLICY)
+    let last = list.get("plugins").and_then(Value::as_array).and_then(|plugins| plugins.last());
+    let is_named = list.get("name").and_then(Value::as_str) == Some(NETWORK);
+    is_named && last.and_then(kind) == Some(POLICY)
 }
 
 /// Whether a file of the runtime's folder is that of a plugin which calls the networks of other
@@ -118,8 +128,13 @@ pub fn is_ours(text: &[u8]) -> bool {
 #[must_use]
 pub fn is_meta(text: &[u8]) -> bool {
     let conf: Value = serde_json::from_slice(text).unwrap_or_default();
-    let first = conf["plugins"].as_array().and_then(|plugins| plugins.first()).unwrap_or(&conf);
-    first["type"].as_str().is_some_and(|kind| kind.starts_with("multus"))
+    let plugins = conf.get("plugins").and_then(Value::as_array);
+    let first = plugins.and_then(|plugins| plugins.first()).unwrap_or(&conf);
+    kind(first).is_some_and(|kind| kind.starts_with("multus"))
+}
+
+fn kind(plugin: &Value) -> Option<&str> {
+    plugin.get("type")?.as_str()
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ const ALWAYS: &str = "2";
 
 /// Turns forwarding on for families where it is off; whether it was off for one.
 ///
-/// A node that forwards IPv6 takes no more router advertisements, and at once forgets the routers that
-/// it knows. Where it lives by them, its uplinks are told first to take them all the same. Where
-/// forwarding was on before, that was somebody else's decision, and is left alone.
+/// A node that forwards IPv6 takes no more router advertisements, and loses the routers and addresses
+/// that it has by them. So its uplinks are told first to take them all the same. Where forwarding was
+/// on before, that was somebody else's decision, and is left alone.
 ///
 /// # Errors
 /// [`Error`].

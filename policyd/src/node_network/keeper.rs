@@ -1,6 +1,6 @@
 //! Keeps the kernel and the runtime's folder as the cluster says.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -236,23 +236,4 @@ fn has_old_tables() -> bool {
     let files = ["ip_tables_names", "ip6_tables_names"];
     let names = files.map(|it| fs::read_to_string(format!("/proc/thread-self/net/{it}")));
     names.iter().flatten().any(|names| names.lines().any(|name| name == "filter"))
-}
-
-/// What is wrong with the cluster, told once for as long as it lasts.
-#[derive(Debug, Default)]
-pub(super) struct Told(BTreeSet<String>);
-
-/// So many are told at once; of more only the number.
-const MOST_TOLD: usize = 20;
-
-impl Told {
-    /// What is new of it, and how much more there is.
-    pub(super) fn news(&mut self, defects: &[Defect]) -> (VecDeque<String>, usize) {
-        let standing: BTreeSet<String> = defects.iter().map(ToString::to_string).collect();
-        let mut news: VecDeque<String> = standing.difference(&self.0).cloned().collect();
-        self.0 = standing;
-        let more = news.len().saturating_sub(MOST_TOLD);
-        news.truncate(MOST_TOLD);
-        (news, more)
-    }
 }

@@ -12,9 +12,10 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
-use super::keeper::Told;
+use super::teller::Teller;
 use super::{Keeper, Members, Report, accept};
 use crate::agent::{Listener, Readiness, Status};
+use crate::dataplane::Ran;
 
 /// The runtime's folder, forwarding and policies are looked at this often: nobody tells of the first.
 const LOOK: Duration = Duration::from_millis(700);
@@ -32,75 +33,43 @@ pub async fn run<R: Runner + Send + 'static>(
     status: Arc<Status>,
 ) {
     status.set_network(Some("not all nodes are known yet".to_owned()));
-    let mut ears = Ears::new();
-    let mut told = Told::default();
-    let mut was = Ok(());
+    let (mut ears, mut teller) = (Ears::new(), Teller::new());
     loop {
         let known = members.borrow_and_update().clone();
         let mut took = Duration::ZERO;
         if let Some(known) = known {
-            let has_policy = status.readiness() == Readiness::Ready;
             if ears.take_suspicion() {
                 keeper.suspect_rules();
             }
-            let started = Instant::now();
-            let work = spawn_blocking(move || {
-                let report = keeper.reconcile(&known, has_policy, started);
-                (keeper, report)
-            });
-            let report;
-            (keeper, report) = match work.await {
-                Ok(done) => done,
-                // It panicked: only a fresh start is safe.
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            };
-            let ran = keeper.take_ran();
+            let has_policy = status.readiness() == Readiness::Ready;
+            let (report, ran);
+            (keeper, report, ran, took) = look(keeper, known, has_policy).await;
             ears.own.extend(ran.process_ids);
-            took = started.elapsed().saturating_sub(ran.took);
             status.metrics.node_network.see(&report);
-            tell(&report, &mut told);
-            was = tell_state(report.state(), was, &status);
+            status.set_network(report.state().err());
+            teller.tell(&report, Instant::now());
         }
-        ears.wait(&mut members, took).await;
+        if !ears.wait(&mut members, took).await {
+            return;
+        }
     }
 }
 
-fn tell_state(
-    state: Result<(), String>,
-    was: Result<(), String>,
-    status: &Status,
-) -> Result<(), String> {
-    if state != was {
-        match &state {
-            Ok(()) => tracing::info!("the node's network is in place"),
-            Err(why) => tracing::error!("{why}"),
-        }
-    }
-    status.set_network(state.as_ref().err().cloned());
-    state
-}
-
-fn tell(report: &Report, told: &mut Told) {
-    let (news, more) = told.news(&report.defects);
-    news.iter().for_each(|it| tracing::warn!("{it}"));
-    if more > 0 {
-        tracing::warn!("and {more} more of that kind");
-    }
-    let (added, removed) = report.changed_routes;
-    let repaired = report.repairs.routes;
-    if added + removed > 0 {
-        tracing::info!(added, removed, repaired, "routes changed");
-    }
-    if report.repairs.rules {
-        tracing::warn!("somebody changed the rules that accept pods' packets; they are repaired");
-    }
-    if report.repairs.forwarding {
-        tracing::warn!("somebody turned forwarding off; it is on again");
-    }
-    if report.written.is_some() {
-        let repaired = report.repairs.file;
-        tracing::info!(repaired, "the runtime's list of networks is written");
-    }
+/// Calls the keeper where it may block; the report, and how long it took without programs.
+async fn look<R: Runner + Send + 'static>(
+    mut keeper: Keeper<R>,
+    known: Arc<Members>,
+    has_policy: bool,
+) -> (Keeper<R>, Report, Ran, Duration) {
+    let work = spawn_blocking(move || {
+        let started = Instant::now();
+        let report = keeper.reconcile(&known, has_policy, started);
+        let ran = keeper.take_ran();
+        let took = started.elapsed().saturating_sub(ran.took);
+        (keeper, report, ran, took)
+    });
+    // When it panicked, only a fresh start is safe.
+    work.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// What is heard of the kernel.
@@ -136,25 +105,31 @@ impl Ears {
         others | std::mem::take(&mut self.missed)
     }
 
-    /// Waits until it is time to look again, after a look that took so long.
-    async fn wait(&mut self, members: &mut watch::Receiver<Option<Arc<Members>>>, took: Duration) {
+    /// Waits until it is time to look again, after a look that took so long; whether there will be
+    /// more to see: `false` once nobody tells of nodes any more.
+    async fn wait(
+        &mut self,
+        members: &mut watch::Receiver<Option<Arc<Members>>>,
+        took: Duration,
+    ) -> bool {
         let now = Instant::now();
         let pause = took.saturating_mul(SHARE).min(MOST_PAUSE);
         let (earliest, latest) = (now + pause.max(LEAST_PAUSE), now + pause.max(LOOK));
         let mut is_due = false;
-        while !is_due && Instant::now() < latest {
-            tokio::select! {
+        while !is_due {
+            is_due = tokio::select! {
+                biased;
                 changed = members.changed() => match changed {
-                    Ok(()) => is_due = true,
-                    // Nodes are told until the process ends.
-                    Err(_) => pending().await,
+                    Ok(()) => true,
+                    Err(_) => return false,
                 },
-                _ = heard(&mut self.routing, RoutingChanges::receive) => is_due = true,
-                events = heard(&mut self.rules, Changes::receive) => is_due = self.hear(events),
-                () = sleep_until(latest.into()) => is_due = true,
-            }
+                _ = heard(&mut self.routing, RoutingChanges::receive) => true,
+                events = heard(&mut self.rules, Changes::receive) => self.hear(events),
+                () = sleep_until(latest.into()) => true,
+            };
         }
         sleep_until(earliest.into()).await;
+        true
     }
 
     /// Whether they are of table filter, and not ours.

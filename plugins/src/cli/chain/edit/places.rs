@@ -6,12 +6,12 @@ use std::ops::Range;
 pub(super) fn value_of(text: &str, key: &str) -> Option<Range<usize>> {
     let open = text.find('{')?;
     let parts = elements(text, open);
-    let pairs = parts.chunks_exact(2).filter_map(|pair| {
+    let mut pairs = parts.chunks_exact(2).filter_map(|pair| {
         let [name, value] = pair else { return None };
         let name: String = serde_json::from_str(text.get(name.clone())?).ok()?;
         (name == key).then(|| value.clone())
     });
-    pairs.last()
+    pairs.next_back()
 }
 
 /// The elements of the array, or the keys and values in turn of the object, whose bracket is at
