@@ -39,10 +39,12 @@ mod waiting;
 mod work;
 
 use asked::Asked;
+pub(crate) use bucket::TokenBucket;
 use delays::Delays;
 use denied::Denied;
 use drift::Drift;
 use flows::Flows;
+pub(crate) use listener::Listener;
 use problems::Problems;
 pub use status::{Readiness, Status};
 use survey::{Links, Wanted};

@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::counters::Counters;
 use crate::dataplane::Counts;
-use crate::masquerade;
+use crate::{masquerade, node_network};
 
 /// Counters and gauges of the agent.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Metrics {
     pub(crate) counters: Counters,
     /// What is done to masquerade.
     pub masquerade: masquerade::Metrics,
+    /// What is done for the node's network.
+    pub(crate) node_network: node_network::Metrics,
 }
 
 impl Metrics {
@@ -79,6 +81,8 @@ impl Metrics {
         counters.register(all);
         let masquerade = masquerade::Metrics::default();
         masquerade.register(all);
+        let node_network = node_network::Metrics::default();
+        node_network.register(all);
         Self {
             registry,
             chains,
@@ -98,6 +102,7 @@ impl Metrics {
             flows_cut,
             counters,
             masquerade,
+            node_network,
         }
     }
 

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use policyd::agent::{self, Config, Inputs, Readiness, Status};
 use policyd::attachments::{Places, Server};
 use policyd::chain;
@@ -17,6 +17,7 @@ use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
 use policyd::model::NamespacedName;
+use policyd::node_network::{self, Members};
 use policyd::recorder::{Notice, Recorder};
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
@@ -30,7 +31,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use crate::cli::{Listen, LogFormat, Run, Switch};
-use crate::{alone, masquerading, trial};
+use crate::{alone, masquerading, networking, trial};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -40,6 +41,9 @@ const MOST_WAITING_EVENTS: usize = 1024;
 const MOST_WAITING_CALLS: usize = 256;
 /// As many problems of objects wait to be told by Events; more are only logged.
 const MOST_WAITING_NOTICES: usize = 256;
+/// What is left from when other options held keeps nobody waiting for so long: what policy needs comes
+/// first.
+pub(crate) const LEFT_OVER: Duration = Duration::from_secs(1);
 /// How often policyd shows that it is there.
 const ALIVE: Duration = Duration::from_secs(3);
 
@@ -53,16 +57,21 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
     result
 }
 
-/// Removes everything of ours from the kernel.
-pub(crate) fn clean_up(options: &Run) -> Result<(), Failure> {
+/// Removes everything of ours from the kernel, and with `all` what tells the runtime to use us.
+pub(crate) fn clean_up(options: &Run, all: bool) -> Result<(), Failure> {
     start_log(options.log_format);
     // All are tried, whatever becomes of the others.
     let programs = programs();
+    // New pods first: none may come to a node without the rest.
+    let list = if all { options.network.conf_dir().remove().map(drop) } else { Ok(()) };
     let masquerading = options.masquerade.agent(programs.clone()).remove();
     let frames = tagged::remove();
+    let network = node_network::remove(&mut programs.clone());
     dataplane(options, programs).clean_up()?;
     frames?;
     masquerading?;
+    network?;
+    list?;
     Ok(())
 }
 
@@ -89,7 +98,10 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
-    let mut source = pin!(source(options.clone(), node.clone(), events, asked, told, &status));
+    let (members, cluster) = watch::channel(None);
+    let members = options.network.node_network.then_some(members);
+    let source = source(options.clone(), node.clone(), events, asked, told, members, &status);
+    let mut source = pin!(source);
     let mut told_to_end = pin!(told_to_end()?);
     // The objects are listed meanwhile.
     let (programs, _alone) = tokio::select! {
@@ -103,6 +115,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
     } else {
         masquerading::stop(masquerade)?;
     }
+    networking::start(&options.network, &node, programs.clone(), cluster, &status)?;
     let config = config(&options, node, notices);
     let (stop, shutdown) = watch::channel(false);
     let (calls, requests) = mpsc::channel(MOST_WAITING_CALLS);
@@ -193,6 +206,7 @@ async fn source(
     events: mpsc::Sender<Event>,
     asked: mpsc::Receiver<NamespacedName>,
     notices: mpsc::Receiver<Notice>,
+    members: Option<watch::Sender<Option<Arc<Members>>>>,
     status: &Status,
 ) -> Result<(), cluster::Error> {
     if let Some(dir) = options.manifests {
@@ -204,8 +218,14 @@ async fn source(
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
     tokio::spawn(Recorder::new(client.clone(), node.clone()).run(notices));
     let report = |report: &api_server::Report| tracing::warn!("{}", policyd::chain(report));
-    let server = ApiServer::new(client, node);
-    join(server.answer(asked, &events), server.run(events.clone(), report)).await;
+    let nodes = async {
+        let report = |error: &cluster::Error| tracing::warn!("{}", policyd::chain(error));
+        if let Some(members) = members {
+            node_network::watch(client.clone(), members, report).await;
+        }
+    };
+    let server = ApiServer::new(client.clone(), node);
+    join3(server.answer(asked, &events), server.run(events.clone(), report), nodes).await;
     Ok(())
 }
 
