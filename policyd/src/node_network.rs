@@ -27,7 +27,7 @@ mod report;
 mod run;
 mod teller;
 
-pub(crate) use accept::jump;
+pub(crate) use accept::forget_jump;
 pub use conf_dir::ConfDir;
 pub use constants::{BRIDGE, CHAIN, LAST_METRIC, METRIC, NETWORK, PROTOCOL};
 pub use defect::Defect;

@@ -145,6 +145,7 @@ fn pods_of_three_nodes_reach_each_other_as_policy_says() {
     // Both kinds of rules stand in one chain, and neither module takes the other's for damage.
     let forward = nodes[1].sh("iptables -S FORWARD");
     assert!(forward.find("REJECT").unwrap() < forward.find("PODWIRE-ACCEPT").unwrap(), "{forward}");
+    explained(&nodes[1], &cluster);
     // A node goes, and comes again.
     cluster.delete(&objects[2]);
     daemons[0].wait_until(PATIENCE, || !state(&nodes[0]).contains("192.0.2.3"));
@@ -159,6 +160,17 @@ fn pods_of_three_nodes_reach_each_other_as_policy_says() {
         cnitool(node, "del", &name, space);
     }
     ended(&nodes, daemons);
+}
+
+/// The kernel holds what the objects say, also beside the rules of the node's network.
+fn explained(node: &Node, cluster: &Cluster<'_>) {
+    let file = cluster.kubeconfig_at("agent", [192, 0, 2, 1].into());
+    let mut command = program(policyd());
+    command.args(["--node-name", "node-2", "--deny", "reject", "--run-dir"]);
+    command.arg(node.run_dir().join("podwire")).args(["explain", "--live", "--kubeconfig"]);
+    command.arg(file).args(["--from", "shop/pod-1", "--to", "shop/pod-2", "--port", "80/TCP"]);
+    let ended = node.run(command);
+    assert_eq!(ended.status.code(), Some(0), "{}{}", ended.stdout, ended.stderr);
 }
 
 /// Whenever it is killed, the next one makes what it should be, and the list is whole or not there.

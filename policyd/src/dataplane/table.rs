@@ -73,8 +73,7 @@ impl Tables {
         for table in TABLES.into_iter().filter(|table| used.contains(table)) {
             let mut saved = self.read_table(programs, table)?;
             // That of the node's network is kept by who made it.
-            let others = RuleHash::of(&node_network::jump());
-            saved.hooks.values_mut().for_each(|held| held.retain(|(_, hash)| *hash != others));
+            node_network::forget_jump(&mut saved);
             if table == OURS {
                 let chains = saved.chains.into_iter();
                 self.chains = chains.map(|(name, it)| (name, it.into_iter().collect())).collect();

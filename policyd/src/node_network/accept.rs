@@ -4,15 +4,24 @@
 //! It opens nothing that NetworkPolicies close: those are in table mangle, which comes before.
 
 use ipnetwork::IpNetwork;
-use ruleset::iptables::{Chain, Match, Rule, Side, Target};
+use ruleset::iptables::{Chain, Match, Rule, RuleHash, Saved, Side, Target};
 
 use super::constants::CHAIN;
 use crate::iptables::Family;
 use crate::own_chain::{OwnChain, Place};
 
 /// The jump to the chain.
-pub(crate) fn jump() -> Rule {
+fn jump() -> Rule {
     Rule::new([], Target::Jump(CHAIN.to_owned())).labelled("accept what pods send and get")
+}
+
+/// Leaves out the jump of what a table holds of ours, for who looks at the rules of policy alone.
+pub(crate) fn forget_jump(saved: &mut Saved) {
+    let hash = RuleHash::of(&jump());
+    saved.hooks.retain(|_, held| {
+        held.retain(|(_, it)| *it != hash);
+        !held.is_empty()
+    });
 }
 
 /// Where the chain hangs: ahead of all, but for the rule by which policyd rejects what it denies.
