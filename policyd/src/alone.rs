@@ -10,6 +10,8 @@ use std::time::Duration;
 use policyd::agent::{Readiness, Status};
 use tokio::time::sleep;
 
+/// The file, in the run folder, that is locked by who writes.
+const LOCK: &str = "policyd.lock";
 /// How often it is looked whether the other has ended.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -22,14 +24,23 @@ pub(crate) struct Error {
     source: io::Error,
 }
 
+/// Whether a policyd runs that has this folder.
+pub(crate) fn is_taken(run_dir: &Path) -> bool {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
+    let opened = options.open(run_dir.join(LOCK));
+    opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error { what, path, source }
+}
+
 /// Waits until no other policyd has this folder; it is ours for as long as the file is open, however
 /// this process ends.
 pub(crate) async fn wait(run_dir: &Path, status: &Status) -> Result<File, Error> {
-    let path = run_dir.join("policyd.lock");
-    let failed = |what, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error { what, path, source }
-    };
+    let path = run_dir.join(LOCK);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -37,6 +48,8 @@ pub(crate) async fn wait(run_dir: &Path, status: &Status) -> Result<File, Error>
         .map_err(failed("make", run_dir))?;
     let mut options = OpenOptions::new();
     let options = options.write(true).create(true).truncate(false).mode(0o600);
+    // A pipe would be waited for.
+    let options = options.custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
     let file = options.open(&path).map_err(failed("open", &path))?;
     loop {
         match file.try_lock() {

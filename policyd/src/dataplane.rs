@@ -56,6 +56,8 @@ pub struct Dataplane<R> {
     unused: BTreeSet<String>,
     /// Members of the sets that come last and go first.
     ready: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Whose addresses were let pass; `None`: nothing was written yet.
+    owners: Option<BTreeMap<IpAddr, ready::Owner>>,
     /// Flows that were cut since this was last asked.
     cut: usize,
 }
@@ -115,6 +117,7 @@ impl<R: Runner + Send> Dataplane<R> {
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
             ready: BTreeMap::new(),
+            owners: None,
             cut: 0,
         }
     }
@@ -150,14 +153,15 @@ impl<R: Runner + Send> Dataplane<R> {
         }
         self.written.change(changes);
         self.leave_families();
-        let coming = self.sort_ready(&mut growing, &mut shrinking);
+        let coming = self.sort_ready(&mut growing, &mut shrinking, true);
         self.programs.restore_sets(&growing)?;
         for tables in &mut self.tables {
             tables.apply(&mut self.programs, &self.written, changes, &self.settings)?;
         }
         self.entries = old_tables::entries()?;
-        self.end_left_over(&coming, true)?;
+        self.end_left_over(&coming)?;
         self.programs.restore_sets(&shrinking)?;
+        self.note_owners();
         self.destroy_unused()
     }
 

@@ -62,7 +62,7 @@ impl Expected {
     /// Compares what the traffic between these addresses, and what answers it, can pass.
     #[must_use]
     pub fn compare(&self, pairs: &[Pair], kernel: &Kernel) -> Live {
-        let mut live = Live::new(&self.node, self.notes(pairs));
+        let mut live = Live::new(&self.node, self.notes(pairs, kernel));
         for family in Family::ALL {
             let pairs: Vec<_> = pairs.iter().filter(|it| family.has(&it.source)).collect();
             if !pairs.is_empty() {
@@ -155,10 +155,13 @@ impl Expected {
         self.plan.endpoints.values().any(|it| it.interface.is_none())
     }
 
-    fn notes(&self, pairs: &[Pair]) -> Vec<String> {
+    fn notes(&self, pairs: &[Pair], kernel: &Kernel) -> Vec<String> {
         let mut notes = Vec::new();
         let ends: BTreeSet<_> = pairs.iter().flat_map(|it| [it.source, it.destination]).collect();
-        for end in ends.iter().filter(|it| self.index.endpoint_at(**it).is_none()) {
+        let is_other = |it: &&IpAddr| {
+            self.index.endpoint_at(**it).is_none() && !kernel.own_addresses.contains(*it)
+        };
+        for end in ends.iter().filter(is_other) {
             if self.settings.gated.iter().any(|range| range.contains(*end)) {
                 notes.push(format!("{end} is in the gated ranges of node {}, and none of its pods has it: the gate drops what comes from it or goes to it, whatever policies allow", self.node));
                 continue;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -60,6 +61,9 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
 /// Removes everything of ours from the kernel, and with `all` what tells the runtime to use us.
 pub(crate) fn clean_up(options: &Run, all: bool) -> Result<(), Failure> {
     start_log(options.log_format);
+    if alone::is_taken(&options.run_dir) {
+        return Err("policyd is running: what is removed would be written again, and be open meanwhile (end it first, on this node)".into());
+    }
     // All are tried, whatever becomes of the others.
     let programs = programs();
     // New pods first: none may come to a node without the rest.
@@ -141,7 +145,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
 }
 
 /// Waits for a signal to end. The first process of a container has to ask for it: else it gets none.
-fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+fn told_to_end() -> io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
@@ -158,22 +162,47 @@ async fn prepare(
     options: &Run,
     status: &Arc<Status>,
 ) -> Result<(Programs<OsRunner>, File), Failure> {
-    let listener = match options.listen {
-        Listen::Off => None,
-        Listen::At(address) => Some(TcpListener::bind(address).await.map_err(|error| {
-            format!("cannot listen on {address} for health checks: {error} (see --listen)")
-        })?),
+    let listener = match listen(options.listen).await {
+        // By another policyd, that is about to end?
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            tracing::warn!("{}", unheard(options.listen, &error));
+            None
+        }
+        bound => bound.map_err(|error| unheard(options.listen, &error))?,
     };
     let programs = spawn_blocking(programs).await?;
-    if let Some(listener) = listener {
-        let counters = Reader::new(programs.clone(), families());
-        tokio::spawn(health::serve(listener, Arc::clone(status), counters));
-    }
+    let counters = Reader::new(programs.clone(), families());
+    let serve = |it| health::serve(it, Arc::clone(status), counters);
+    let serve = match listener {
+        Some(listener) => {
+            tokio::spawn(serve(listener));
+            None
+        }
+        None => Some(serve),
+    };
     trial::wait(status).await;
     let alone = alone::wait(&options.run_dir, status).await?;
     // Whatever was in the way until now is no longer.
     status.set_unready(Readiness::Syncing);
+    if let Some(serve) = serve {
+        let bound = listen(options.listen).await;
+        let bound = bound.map_err(|error| unheard(options.listen, &error))?;
+        bound.map(|listener| tokio::spawn(serve(listener)));
+    }
     Ok((programs, alone))
+}
+
+/// Where health checks are to be answered; `None`: nowhere.
+async fn listen(at: Listen) -> io::Result<Option<TcpListener>> {
+    match at {
+        Listen::Off => Ok(None),
+        Listen::At(address) => TcpListener::bind(address).await.map(Some),
+    }
+}
+
+fn unheard(at: Listen, error: &io::Error) -> String {
+    let Listen::At(address) = at else { return error.to_string() };
+    format!("cannot listen on {address} for health checks: {error} (see --listen)")
 }
 
 fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config {

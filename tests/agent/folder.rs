@@ -127,6 +127,12 @@ fn a_second_policyd_waits_until_the_first_has_ended() {
     let listening = socket(&node);
     let command = command_at(&node.node, "127.0.0.1:9098");
     let mut second = Daemon::start("a second policyd", command, &node.node, log);
+    // Nor is anything removed under the one that runs.
+    let mut cleanup = command_at(&node.node, "off");
+    cleanup.arg("cleanup");
+    let refused = node.node.run(cleanup);
+    assert!(!refused.status.success() && refused.stderr.contains("policyd is running"));
+    assert_eq!(node.rules(), before);
     let ask = |it: &PolicedNode, what: &str| {
         it.node.try_sh(&format!("curl -s --max-time 2 http://127.0.0.1:9098/{what}")).stdout
     };
@@ -140,6 +146,18 @@ fn a_second_policyd_waits_until_the_first_has_ended() {
     assert_eq!(node.rules(), before);
     reaches(&node, "a", "b", false);
     drop(second);
+    node.start();
+    // The next one of a supervisor that does not wait has the same address for its health checks.
+    let log = node.node.home().join("third.log");
+    let command = command_at(&node.node, "127.0.0.1:9099");
+    let mut third = Daemon::start("a third policyd", command, &node.node, log.clone());
+    third.wait_until(PATIENCE, || {
+        std::fs::read_to_string(&log).unwrap().contains("another policyd runs on this node")
+    });
+    node.kill();
+    third.wait_until(PATIENCE, || node.is_ready());
+    assert_eq!(node.rules(), before);
+    drop(third);
     node.start();
     node.clean_up();
 }

@@ -95,54 +95,160 @@ impl Attached {
     }
 }
 
-fn manifests(node: &PolicedNode) {
-    for name in ["former", "heir"] {
-        node.write(
-            &format!("pod-{name}"),
-            &json!({"apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "labels": {"app": name}},
-            "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+/// A pod as it is written down before it has addresses, or with those that it has.
+fn manifest(node: &PolicedNode, name: &str, addresses: &[&str]) {
+    let ips: Vec<_> = addresses.iter().map(|it| json!({"ip": it})).collect();
+    let status = json!({"phase": "Running", "podIPs": ips});
+    node.write(
+        &format!("pod-{name}"),
+        &json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}, "status": status}),
+    );
+}
+
+/// What is known of the former owner when the heir comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Former {
+    /// It has gone, with its object.
+    Gone,
+    /// Its object still tells of the addresses, as a kubelet's does for a while.
+    Told,
+    /// And nobody has said that its container is gone.
+    Attached,
+    /// It went while policyd was away, as the heir came.
+    Unseen,
+}
+
+struct Scene {
+    node: PolicedNode,
+    /// Outside of the node, so that no pod but those two is there.
+    server: Pod,
+    addresses: [IpAddr; 2],
+}
+
+impl Scene {
+    fn new(has_others: bool) -> Self {
+        let names: &[&str] = if has_others { &["other"] } else { &[] };
+        let node = PolicedNode::new(names);
+        let server = node.node.pod("outside");
+        let addresses = ["192.0.2.2", "2001:db8::2"].map(|it| it.parse().unwrap());
+        node.node.sh(&format!(
+            "ip link add out type veth peer name eth0 netns {}
+             ip link set out up; ip addr add 192.0.2.1/24 dev out
+             ip addr add 2001:db8::1/64 dev out nodad",
+            server.path().display()
+        ));
+        server.sh("ip link set lo up; ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0
+             ip addr add 2001:db8::2/64 dev eth0 nodad
+             ip route add default via 192.0.2.1; ip -6 route add default via 2001:db8::1");
+        Self { node, server, addresses }
+    }
+
+    /// What reaches the heir of what the server pushes, after the former owner of its addresses
+    /// spoke first.
+    fn inherited(&mut self, gone: Former) -> [usize; 2] {
+        let node = &self.node;
+        manifest(node, "former", &ADDRESSES);
+        manifest(node, "heir", &[]);
+        let listening = self.server.enter(|| udp(any()));
+        let former = Attached::new(node, "former");
+        for address in self.addresses {
+            let address = match address {
+                IpAddr::V4(it) => it.to_ipv6_mapped().into(),
+                IpAddr::V6(_) => address,
+            };
+            former.socket.send_to(b"asked", SocketAddr::new(address, PORT)).unwrap();
+        }
+        let pushing = Pushing::start(&self.server, listening);
+        node.wait("the former owner is answered", |_| former.arrived().iter().all(|it| *it > 0));
+        let confs = former.confs.clone();
+        if gone == Former::Unseen {
+            self.node.kill();
+        }
+        let node = &self.node;
+        match gone {
+            Former::Attached => {
+                assert!(node.call("former", "DEL", &former.pod, &confs[1]).succeeded());
+                drop(former);
+            }
+            _ => former.detach(node),
+        }
+        if matches!(gone, Former::Gone | Former::Unseen) {
+            node.remove("pod-former");
+            sleep(Duration::from_millis(300));
+        }
+        let heir = Attached::new(node, "heir");
+        if gone == Former::Unseen {
+            self.node.start();
+        }
+        if gone == Former::Attached {
+            // That the address has another owner, the heir's attachment is the first to tell.
+            _ = heir.arrived();
+        }
+        sleep(WHILE);
+        let arrived = heir.arrived();
+        pushing.end();
+        heir.detach(&self.node);
+        arrived
+    }
+
+    /// For what it is sent alone: it may itself begin what it likes.
+    fn deny(&self) {
+        self.node.write(
+            "deny",
+            &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "deny"},
+            "spec": {"policyTypes": ["Ingress"], "podSelector": {"matchLabels": {"app": "heir"}}}}),
         );
+        // A policy that selects nobody of this node yet shows in no rule.
+        sleep(Duration::from_millis(500));
     }
 }
 
-/// The heir's arrivals, after the former owner of its addresses spoke first to who pushes.
-fn inherited(node: &PolicedNode) -> [usize; 2] {
-    let server = node.space("server");
-    let listening = server.enter(|| udp(any()));
-    let former = Attached::new(node, "former");
-    for address in node.addresses("server") {
-        let address = match address {
-            IpAddr::V4(it) => it.to_ipv6_mapped().into(),
-            IpAddr::V6(_) => *address,
-        };
-        former.socket.send_to(b"asked", SocketAddr::new(address, PORT)).unwrap();
+fn a_flow_does_not_pass_to_the_heir(has_others: bool, ways: &[Former]) {
+    let mut scene = Scene::new(has_others);
+    let open = scene.inherited(Former::Gone);
+    assert!(open.iter().all(|count| *count > 0), "an heir that nothing isolates: {open:?}");
+    scene.deny();
+    for way in ways {
+        assert_eq!(scene.inherited(*way), [0; 2], "{way:?}");
     }
-    let pushing = Pushing::start(server, listening);
-    node.wait("the former owner is answered", |_| former.arrived().iter().all(|it| *it > 0));
-    former.detach(node);
-    let heir = Attached::new(node, "heir");
-    sleep(WHILE);
-    let arrived = heir.arrived();
-    pushing.end();
-    heir.detach(node);
-    arrived
+    scene.node.clean_up();
 }
 
 #[test]
-fn a_flow_that_the_former_owner_began_does_not_pass_to_the_heir() {
-    let node = PolicedNode::new(&["server"]);
-    manifests(&node);
-    let open = inherited(&node);
-    assert!(open.iter().all(|count| *count > 0), "an heir that nothing isolates: {open:?}");
-    // For what it is sent alone: it may itself begin what it likes.
-    node.write(
-        "deny",
-        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"name": "deny"},
-        "spec": {"policyTypes": ["Ingress"], "podSelector": {"matchLabels": {"app": "heir"}}}}),
-    );
+fn whatever_is_known_of_the_former_owner() {
+    use Former::{Attached, Gone, Told, Unseen};
+    a_flow_does_not_pass_to_the_heir(true, &[Gone, Told, Attached, Unseen]);
+}
+
+#[test]
+fn on_a_node_without_another_pod() {
+    a_flow_does_not_pass_to_the_heir(false, &[Former::Gone, Former::Told]);
+}
+
+#[test]
+fn an_address_is_closed_when_its_pod_is_detached_though_the_object_still_tells_of_it() {
+    let scene = Scene::new(true);
+    let node = &scene.node;
+    manifest(node, "former", &ADDRESSES);
+    let former = Attached::new(node, "former");
+    let is_open = |address: &str| {
+        let set = if address.contains(':') { 6 } else { 4 };
+        let ask = format!("ipset test podwire-{set}-programmed {address}");
+        node.node.try_sh(&ask).status.success()
+    };
+    assert!(ADDRESSES.into_iter().all(is_open));
+    node.wait("the pod's object", |it| it.rules().contains("default/former"));
+    former.detach(node);
+    assert!(!ADDRESSES.into_iter().any(is_open), "{}", node.rules());
+    // Nor does news of the object open it, but another attachment does.
+    manifest(node, "former", &ADDRESSES[..1]);
     sleep(Duration::from_millis(500));
-    assert_eq!(inherited(&node), [0; 2]);
-    node.clean_up();
+    assert!(!ADDRESSES.into_iter().any(is_open));
+    let again = Attached::new(node, "former");
+    assert!(ADDRESSES.into_iter().all(is_open));
+    again.detach(node);
+    scene.node.clean_up();
 }

@@ -56,7 +56,12 @@ impl<R: Runner + Send> Dataplane<R> {
         let had_gate = Family::ALL.iter().any(|it| saved.contains_key(&programmed_set(*it).name));
         self.written = Written::new(plan);
         let (mut growing, mut shrinking) = self.adopt_sets(plan, &saved);
-        let coming = self.sort_ready(&mut growing, &mut shrinking);
+        let is_filled = |family: &Family| {
+            let held = self.ready.get(&programmed_set(*family).name);
+            held.is_some_and(|it: &BTreeSet<_>| !it.is_empty())
+        };
+        let knows_gate = Family::ALL.iter().any(is_filled);
+        let coming = self.sort_ready(&mut growing, &mut shrinking, knows_gate);
         let Self { programs, settings, tables, written, .. } = self;
         // Of thousands of policies each takes tens of milliseconds.
         let adoptions: Vec<_> = thread::scope(|scope| {
@@ -70,9 +75,10 @@ impl<R: Runner + Send> Dataplane<R> {
         }
         self.entries = old_tables::entries()?;
         if had_gate {
-            self.end_left_over(&coming, false)?;
+            self.end_left_over(&coming)?;
         }
         self.programs.restore_sets(&shrinking)?;
+        self.note_owners();
         self.destroy_unused()
     }
 

@@ -109,7 +109,7 @@ fn of_addresses(addresses: &BTreeSet<IpAddr>, bit: u32) -> Result<Vec<Flow>, Err
 }
 
 /// The node's own addresses; none where they cannot be read.
-fn own_addresses() -> HashSet<IpAddr> {
+pub(crate) fn own_addresses() -> HashSet<IpAddr> {
     let interfaces = getifaddrs().into_iter().flatten();
     let addresses = interfaces.filter_map(|interface| interface.address);
     addresses

@@ -1,6 +1,6 @@
 //! The two sets that come last and go first: the addresses whose rules are in place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ruleset::ipset;
@@ -8,64 +8,112 @@ use runner::Runner;
 
 use super::{Dataplane, Error, flows};
 use crate::iptables::{bound_set, programmed_set};
+use crate::plan::Endpoint;
+
+/// Whose an address is: the endpoint's key, and its interface where that is known.
+pub(super) type Owner = (String, Option<String>);
+
+/// Addresses that the gate is about to let pass and has not let pass until now, or only for
+/// somebody else.
+#[derive(Debug, Default)]
+pub(super) struct Coming {
+    /// Those that have a new owner, who can have no flow yet: the gate kept him closed.
+    new: BTreeSet<IpAddr>,
+    /// Those whose owner may have been there all the time.
+    other: BTreeSet<IpAddr>,
+}
 
 impl<R: Runner> Dataplane<R> {
     /// Before the gate lets addresses pass that it did not: whoever had them before may have left
-    /// flows. When they are not `are_new`, the endpoints may have been there all the time, and only
-    /// the gate's set not.
-    pub(super) fn end_left_over(
-        &mut self,
-        coming: &BTreeSet<IpAddr>,
-        are_new: bool,
-    ) -> Result<(), Error> {
+    /// flows.
+    pub(super) fn end_left_over(&mut self, coming: &Coming) -> Result<(), Error> {
         if !self.settings.cuts_flows {
             return Ok(());
         }
         let endpoints = self.written.endpoints.values();
         let isolated = endpoints.filter(|it| it.ingress.is_some() || it.egress.is_some());
-        let addresses = isolated.flat_map(|it| it.addresses.intersection(coming)).copied();
-        // What the gate does not keep closed may have flows of its own by now.
-        let is_gated =
-            |address: &IpAddr| self.settings.gated.iter().any(|range| range.contains(*address));
-        let (new, others): (BTreeSet<_>, BTreeSet<_>) =
-            addresses.partition(|address| are_new && is_gated(address));
-        self.cut += flows::forget_left_over(&new)?;
-        self.cut += flows::cut_left_over(&others, self.settings.marks.cut)?;
+        let isolated: BTreeSet<_> = isolated.flat_map(|it| it.addresses.iter().copied()).collect();
+        self.cut += flows::forget_left_over(&(&coming.new & &isolated))?;
+        self.cut += flows::cut_left_over(&(&coming.other & &isolated), self.settings.marks.cut)?;
         Ok(())
     }
 
     /// Of the sets that come last and go first: which endpoints have all their rules, and which
-    /// have an interface. Tells which addresses the gate did not let pass.
+    /// have an interface. `knows_gate` says that the gate's set was there and nobody had emptied it.
     pub(super) fn sort_ready(
         &mut self,
         growing: &mut ipset::Changes,
         shrinking: &mut ipset::Changes,
-    ) -> BTreeSet<IpAddr> {
-        let mut coming = BTreeSet::new();
-        let endpoints = &self.written.endpoints;
+        knows_gate: bool,
+    ) -> Coming {
+        let mut coming = Coming::default();
+        let owners = owners(&self.written.endpoints);
+        let moved: BTreeSet<IpAddr> = owners
+            .iter()
+            .filter(|(address, owner)| {
+                let before = self.owners.as_ref().and_then(|it| it.get(*address));
+                before.is_some_and(|before| !is_same(before, owner))
+            })
+            .map(|(address, _)| *address)
+            .collect();
         for tables in &self.tables {
             let family = tables.family();
             let addresses = |only_bound: bool| -> BTreeSet<IpAddr> {
-                let endpoints =
-                    endpoints.values().filter(|it| !only_bound || it.interface.is_some());
+                let endpoints = self.written.endpoints.values();
+                let endpoints = endpoints.filter(|it| !only_bound || it.interface.is_some());
                 let addresses = endpoints.flat_map(|it| &it.addresses);
                 addresses.filter(|address| family.has(address)).copied().collect()
             };
             let [programmed, bound] = [programmed_set(family).name, bound_set(family).name];
-            let held = self.ready.get(&programmed).into_iter().flatten();
-            coming.extend(&addresses(false) - &held.copied().collect());
-            for (set, wanted) in [(programmed, addresses(false)), (bound, addresses(true))] {
+            for (set, wanted) in [(&programmed, addresses(false)), (&bound, addresses(true))] {
                 let held = self.ready.entry(set.clone()).or_default();
-                for gone in held.difference(&wanted) {
-                    growing.delete(&set, &gone.to_string());
+                // An address that changes hands is closed meanwhile.
+                let stays = &*held - &moved;
+                for gone in held.iter().filter(|it| !wanted.contains(it) || moved.contains(it)) {
+                    growing.delete(set, &gone.to_string());
                 }
-                for come in wanted.difference(held) {
-                    shrinking.add(&set, &ipset::Member::Address(*come));
+                for come in wanted.difference(&stays) {
+                    shrinking.add(set, &ipset::Member::Address(*come));
                 }
-                self.sets.insert(set, wanted.len());
+                if *set == programmed {
+                    for come in wanted.difference(&stays) {
+                        let had_none = match &self.owners {
+                            Some(before) => before.get(come).is_none_or(|_| moved.contains(come)),
+                            None => knows_gate,
+                        };
+                        // What the gate does not keep closed may have flows of its own by now.
+                        let is_gated = self.settings.gated.iter().any(|it| it.contains(*come));
+                        let side =
+                            if had_none && is_gated { &mut coming.new } else { &mut coming.other };
+                        side.insert(*come);
+                    }
+                }
+                self.sets.insert(set.clone(), wanted.len());
                 *held = wanted;
             }
         }
         coming
+    }
+
+    /// All was written.
+    pub(super) fn note_owners(&mut self) {
+        self.owners = Some(owners(&self.written.endpoints));
+    }
+}
+
+fn owners(endpoints: &BTreeMap<String, Endpoint>) -> BTreeMap<IpAddr, Owner> {
+    let owned = endpoints.iter().flat_map(|(key, endpoint)| {
+        let interface = endpoint.interface.as_ref().map(|it| it.name.clone());
+        endpoint.addresses.iter().map(move |it| (*it, (key.clone(), interface.clone())))
+    });
+    owned.collect()
+}
+
+/// Whether it is the same sandbox: a container may be found to be a pod's, and a pod get another
+/// sandbox.
+fn is_same(one: &Owner, other: &Owner) -> bool {
+    match (&one.1, &other.1) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.0 == other.0,
     }
 }

@@ -14,13 +14,16 @@ pub(super) struct Pods {
     attachments: BTreeMap<String, Attachment>,
     /// The uids of the pods that attachments are for.
     bindings: BTreeMap<String, String>,
+    /// By pod, the addresses that it was attached with and is no more. Its object may go on telling
+    /// of them for a while, and they may be another's by then.
+    left: HashMap<String, BTreeSet<IpAddr>>,
 }
 
 /// A pod as rules see it.
 #[derive(Debug)]
 pub(super) struct View<'a> {
     pub(super) pod: &'a Pod,
-    /// Those of its status, and those that it was just attached with.
+    /// Those of its status, but for those that it left, and those that it is attached with.
     pub(super) addresses: BTreeSet<IpAddr>,
     /// `None` while the namespace is not known: no selector of namespaces matches it.
     pub(super) namespace_labels: Option<&'a Labels>,
@@ -37,13 +40,18 @@ impl Pods {
     }
 
     pub(super) fn put(&mut self, pod: Pod) {
-        self.remove(&pod.uid);
+        self.take_out(&pod.uid);
         let of_namespace = self.by_namespace.entry(pod.name.namespace.clone()).or_default();
         of_namespace.insert(pod.uid.clone());
         self.pods.insert(pod.uid.clone(), pod);
     }
 
     pub(super) fn remove(&mut self, uid: &str) {
+        self.left.remove(uid);
+        self.take_out(uid);
+    }
+
+    fn take_out(&mut self, uid: &str) {
         let Some(pod) = self.pods.remove(uid) else { return };
         if let Some(of_namespace) = self.by_namespace.get_mut(&pod.name.namespace) {
             of_namespace.remove(uid);
@@ -92,8 +100,11 @@ impl Pods {
     }
 
     pub(super) fn detach(&mut self, container_id: &str) {
-        self.attachments.remove(container_id);
-        self.bindings.remove(container_id);
+        let attachment = self.attachments.remove(container_id);
+        let pod = self.bindings.remove(container_id).filter(|uid| self.pods.contains_key(uid));
+        if let (Some(attachment), Some(uid)) = (attachment, pod) {
+            self.left.entry(uid).or_default().extend(attachment.addresses);
+        }
     }
 
     /// The pod that the attachment is for, as it was last bound.
@@ -179,6 +190,7 @@ impl Pods {
         let is_of_this_node = pod.node.as_deref() == Some(node);
         let mut addresses = pod.addresses.clone();
         if is_of_this_node {
+            addresses.retain(|it| self.left.get(uid).is_none_or(|left| !left.contains(it)));
             addresses.extend(self.attachments_of(uid).flat_map(|it| &it.addresses));
         }
         let namespace_labels = self.labels_of_namespace(&pod.name.namespace);

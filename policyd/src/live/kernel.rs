@@ -1,12 +1,14 @@
 //! What the kernel holds, as its programs print it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 
 use netlink::nftables::Held;
 use ruleset::ipset;
 use ruleset::iptables::{RuleHash, Saved};
 use runner::Runner;
 
+use crate::dataplane::flows::own_addresses;
 use crate::dataplane::{Error, Programs};
 use crate::iptables::{CHAIN_PREFIX, Family, Hook, SET_PREFIX};
 use crate::node_network;
@@ -22,6 +24,8 @@ pub struct Kernel {
     sets: BTreeMap<String, ipset::Saved>,
     /// The table that keeps tagged frames from ports of bridges.
     pub(super) tagged: Held,
+    /// The node's own addresses.
+    pub(super) own_addresses: HashSet<IpAddr>,
 }
 
 /// The tables of one family.
@@ -50,7 +54,8 @@ impl Kernel {
         families: &[Family],
         hooks: &[Hook],
     ) -> Result<Self, Error> {
-        let mut kernel = Self { tagged: tagged::held()?, ..Self::default() };
+        let mut kernel =
+            Self { tagged: tagged::held()?, own_addresses: own_addresses(), ..Self::default() };
         for family in families {
             let program = programs.iptables(*family, "save");
             let mut tables = Tables { program: program.clone(), by_name: BTreeMap::new() };
