@@ -9,6 +9,10 @@ export PODWIRE_BIN_DIR = $(LAB)/podwire
 export PEERS_BIN_DIR = $(LAB)/peers
 export POLICYD_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/daemon/policyd
 export FLOOR_BIN = $(RELEASE)/floor
+export PODWIRE_BIN = $(RELEASE)/podwire
+export TESTBED_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/debug/testbed
+export TESTBED_IMAGES = $(LAB)/images
+export TESTBED_STATE = $(LAB)/cluster
 
 .PHONY: help
 help: ## this list
@@ -41,6 +45,34 @@ test-setup: ## what the tests run against: podwire, installed, and its peers (th
 .PHONY: test
 test: test-setup ## everything: unit, property, differential, conformance, traffic and fault tests; needs root
 	cargo test --locked --workspace
+
+.PHONY: image
+image: build ## podwire's container image as an archive: target/lab/images/podwire.tar, and its list of parts
+	@scripts/setup image
+	@scripts/image $(TESTBED_IMAGES)/podwire.tar $(PODWIRE_BIN) $(POLICYD_BIN)
+	@echo "image: podwire, in $(TESTBED_IMAGES)/podwire.tar"
+
+.PHONY: cluster-setup
+cluster-setup: image ## what a whole cluster runs: Kubernetes, containerd and CoreDNS, built with Go; and their images
+	@scripts/setup cluster
+	@tests/peers/build $(PEERS_BIN_DIR) kubernetes
+	@tests/peers/build $(PEERS_BIN_DIR) cluster
+	cargo build --locked --target $(TARGET) -p testbed
+	@tests/peers/images $(PEERS_BIN_DIR) $(dir $(TESTBED_BIN))pause $(TESTBED_IMAGES)
+
+.PHONY: cluster
+cluster: cluster-setup ## a whole cluster on this machine, podwire on it (NODES=3 FAMILY=ipv4|ipv6|dual PROXY=iptables|nftables); needs root
+	@$(TESTBED_BIN) up --nodes $(or $(NODES),1) --family $(or $(FAMILY),ipv4) --proxy $(or $(PROXY),iptables)
+	@echo "kubectl: $(TESTBED_BIN) --state $(TESTBED_STATE) kubectl get pods -A"
+	@echo "more:    $(TESTBED_BIN) --state $(TESTBED_STATE) status | logs | on NODE PROGRAM ... | down"
+
+.PHONY: cluster-down
+cluster-down: ## take it down; it leaves nothing but its logs
+	@$(TESTBED_BIN) down
+
+.PHONY: e2e
+e2e: cluster-setup ## tests on whole clusters (E2E=name of some); needs root
+	cargo test --locked -p lab --test e2e -- --test-threads=1 --nocapture $(E2E)
 
 .PHONY: bench-cni
 bench-cni: test-setup ## podwire beside the reference plugins and the kernel's floor; writes benches/results
