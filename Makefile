@@ -16,7 +16,7 @@ export TESTBED_STATE = $(LAB)/cluster
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: build
 build: ## the static programs: target/x86_64-unknown-linux-musl/release/podwire, .../daemon/policyd (TARGET=aarch64-unknown-linux-musl for the other)

@@ -43,9 +43,11 @@ pub struct Parts {
 /// Brings a cluster up. One that was left behind by a crash is taken down before, and so is one that
 /// does not come up; its logs stay.
 ///
+/// `program` is the program `testbed`, which supervises it.
+///
 /// # Errors
 /// A part is missing, the kernel refuses, or something does not come up in time.
-pub fn up(state: &State, settings: Settings, parts: &Parts) -> Result<()> {
+pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> Result<()> {
     programs::check(parts)?;
     if state.running().is_ok() {
         return Err(Error::Up(state.root().to_owned()));
@@ -54,7 +56,7 @@ pub fn up(state: &State, settings: Settings, parts: &Parts) -> Result<()> {
     remove_folder(state.root())?;
     let started = Instant::now();
     let mut record = prepare(state, settings, parts)?;
-    let supervisor = supervisor::start(state)?;
+    let supervisor = supervisor::start(state, program)?;
     record.supervisor = Some(supervisor);
     let result = state.save(&record).and_then(|()| populate(state, &settings, parts, supervisor));
     if result.is_err() {

@@ -99,7 +99,8 @@ fn run(folder: &std::path::Path, command: Command) -> Result<ExitCode> {
     match command {
         Command::Up { settings, parts } => {
             let PartsArguments { peers, podwire, images, conf } = parts;
-            bring_up::up(&state, settings, &Parts { peers, podwire, images, conf })?;
+            let parts = Parts { peers, podwire, images, conf };
+            bring_up::up(&state, supervisor::OURSELVES.as_ref(), settings, &parts)?;
         }
         Command::Down => bring_up::down(&state)?,
         Command::Status => report::status(&state)?,

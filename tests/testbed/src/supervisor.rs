@@ -28,27 +28,36 @@ const START: Duration = Duration::from_secs(20);
 /// Between a node's end and its next start.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Starts the supervisor of this cluster, in namespaces of its own.
+/// This program.
+pub const OURSELVES: &str = "/proc/self/exe";
+
+/// Starts the supervisor of this cluster, by the program `testbed`, in namespaces of its own.
 ///
 /// # Errors
 /// The kernel refuses, or the cluster's folder cannot be written.
-pub fn start(state: &State) -> Result<Identity> {
+pub fn start(state: &State, program: &Path) -> Result<Identity> {
     let flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
-    let pid = spawn_in(flags, state, &["supervise"], &state.supervisor_log())?;
+    let pid = spawn_in(flags, program, state, &["supervise"], &state.supervisor_log())?;
     Identity::of(pid.as_raw()).ok_or_else(|| Error::NoNode("the supervisor".to_owned()))
 }
 
-/// Starts this program again with these arguments as the first process of new namespaces.
-fn spawn_in(flags: CloneFlags, state: &State, arguments: &[&str], logged: &Path) -> Result<Pid> {
-    let file = log(logged)?;
-    let mut command = program(Path::new("/proc/self/exe"));
+/// Starts `testbed` with these arguments as the first process of new namespaces.
+fn spawn_in(
+    flags: CloneFlags,
+    file: &Path,
+    state: &State,
+    arguments: &[&str],
+    logged: &Path,
+) -> Result<Pid> {
+    let said = log(logged)?;
+    let mut command = program(file);
     command.arg0("testbed").arg("--state").arg(state.root()).args(arguments);
     command.stdin(Stdio::null()).process_group(0);
-    command.stdout(file.try_clone().map_err(Error::file("write", logged))?).stderr(file);
+    command.stdout(said.try_clone().map_err(Error::file("write", logged))?).stderr(said);
     // On a thread of its own, as it stays where it went.
     let spawn = || {
         unshare(flags).map_err(Error::kernel("make namespaces"))?;
-        let child = command.spawn().map_err(Error::file("run", "/proc/self/exe"))?;
+        let child = command.spawn().map_err(Error::file("run", file))?;
         Ok(Pid::from_raw(child.id().cast_signed()))
     };
     thread::scope(|scope| scope.spawn(spawn).join())
@@ -108,7 +117,7 @@ fn start_node(state: &State, number: u8) -> Result<Pid> {
         | CloneFlags::CLONE_NEWUTS;
     let logged = state.node(number).join("node.log");
     let number_text = number.to_string();
-    let pid = spawn_in(flags, state, &["node", &number_text], &logged)?;
+    let pid = spawn_in(flags, OURSELVES.as_ref(), state, &["node", &number_text], &logged)?;
     say(&format!("{} is process {pid}", node_name(number)));
     networks::join(number, pid.as_raw())?;
     Ok(pid)
