@@ -58,7 +58,7 @@ pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> R
     let mut record = prepare(state, settings, parts)?;
     let supervisor = supervisor::start(state, program)?;
     record.supervisor = Some(supervisor);
-    let result = state.save(&record).and_then(|()| populate(state, &settings, parts, supervisor));
+    let result = state.save(&record).and_then(|()| populate(&settings, parts, supervisor));
     if result.is_err() {
         supervisor.end(END)?;
         down(state)?;
@@ -121,7 +121,7 @@ fn prepare(state: &State, settings: Settings, parts: &Parts) -> Result<Record> {
 }
 
 /// Waits for the control plane, and gives it what the cluster is to run.
-fn populate(state: &State, settings: &Settings, parts: &Parts, supervisor: Identity) -> Result<()> {
+fn populate(settings: &Settings, parts: &Parts, supervisor: Identity) -> Result<()> {
     let first = || Node::find(supervisor, 1);
     let node = wait_until(START, || "the first node".to_owned(), || first().map(Some))?;
     let kubectl = Kubectl::on(node);
@@ -133,7 +133,6 @@ fn populate(state: &State, settings: &Settings, parts: &Parts, supervisor: Ident
     }
     say("the images are there");
     node_network::set_up(
-        state,
         settings,
         supervisor,
         &kubectl,

@@ -12,7 +12,6 @@ use crate::inside::Node;
 use crate::kubectl::Kubectl;
 use crate::process::{Identity, wait_until};
 use crate::settings::{Settings, node_name};
-use crate::state::{State, write};
 
 /// The controller manager may take this long to give a new node its ranges.
 const RANGES: Duration = Duration::from_secs(120);
@@ -25,12 +24,18 @@ const FORWARD: &str = "for name in ipv4/ip_forward ipv6/conf/all/forwarding; do
     echo 1 >/proc/sys/net/$name
 done";
 
+/// By the node itself: what is written below an overlay the node does not see. Whole at once, as the
+/// runtime watches the folder.
+const PUT: &str = "folder=/etc/cni/net.d
+    mkdir -p $folder
+    cat >$folder/10-podwire.new
+    mv $folder/10-podwire.new $folder/10-podwire.conflist";
+
 /// Has every node wire its pods as the list `template` says, and reach the pods of others.
 ///
 /// # Errors
 /// A node has no ranges, or cannot be written to.
 pub(crate) fn set_up(
-    state: &State,
     settings: &Settings,
     supervisor: Identity,
     kubectl: &Kubectl,
@@ -53,8 +58,8 @@ pub(crate) fn set_up(
             node.run(&["ip", "route", "replace", range, "via", &way], &[], ROUTE)?;
         }
         // Last: from then on the node is ready for pods.
-        let file = state.node(*number).join("etc/cni/net.d/10-podwire.conflist");
-        write(&file, conflist(&template, own).to_string())?;
+        let list = conflist(&template, own).to_string();
+        node.run(&["sh", "-euc", PUT], list.as_bytes(), ROUTE)?;
     }
     Ok(())
 }
