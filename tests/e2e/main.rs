@@ -18,7 +18,17 @@ type Case = (&'static str, fn(&Bed));
 struct Suite {
     name: &'static str,
     settings: Settings,
+    end: End,
     cases: &'static [Case],
+}
+
+/// How a cluster ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It is taken down.
+    Down,
+    /// Its first process is killed, and what is left is taken down.
+    Crash,
 }
 
 const fn settings(nodes: u8, family: Family, proxy: Proxy) -> Settings {
@@ -30,16 +40,19 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "smoke",
         settings: settings(1, Family::Ipv4, Proxy::Iptables),
+        end: End::Down,
         cases: cases::SMOKE,
     },
     Suite {
         name: "nodes",
         settings: settings(3, Family::Dual, Proxy::Nftables),
+        end: End::Crash,
         cases: cases::NODES,
     },
     Suite {
         name: "ipv6",
         settings: settings(1, Family::Ipv6, Proxy::Iptables),
+        end: End::Down,
         cases: cases::FAMILY,
     },
 ];
@@ -86,12 +99,30 @@ impl Suite {
                 bed.tell();
             }
         }
-        tally.count(&format!("{}::down_leaves_nothing", self.name), || {
+        tally.count(&format!("{}::{}", self.name, self.end.name()), || {
+            if self.end == End::Crash {
+                bed.crash();
+            }
             bed.down();
             let after = machine::dump();
-            let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
-            assert_eq!(lines(&before), lines(&after), "the machine is not as it was");
+            let of_one = |one: &[String], other: &[String]| -> Vec<_> {
+                one.iter().filter(|line| !other.contains(line)).cloned().collect()
+            };
+            let (gone, new) = (of_one(&before, &after), of_one(&after, &before));
+            assert!(
+                gone.is_empty() && new.is_empty(),
+                "of the machine gone: {gone:?}; new: {new:?}"
+            );
         });
+    }
+}
+
+impl End {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Down => "down_leaves_nothing",
+            Self::Crash => "down_leaves_nothing_after_a_crash",
+        }
     }
 }
 

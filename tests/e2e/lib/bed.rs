@@ -89,6 +89,14 @@ impl Bed {
         bring_up::down(&self.state).unwrap_or_else(|error| panic!("{}", error.chain()));
     }
 
+    /// Kills the process that all others of the cluster descend from.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn crash(&self) {
+        self.supervisor.end(BOUND).unwrap();
+    }
+
     /// What was asked for.
     #[must_use]
     pub fn settings(&self) -> &Settings {

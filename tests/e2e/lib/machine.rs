@@ -14,9 +14,28 @@ const PARAMETERS: [&str; 7] = [
     "net/netfilter/nf_conntrack_max",
 ];
 
+/// Folders of the machine that programs of a cluster would use if they were not kept from it. Others may
+/// have some of them.
+const FOLDERS: [&str; 14] = [
+    "/etc/cni",
+    "/etc/cni/net.d",
+    "/opt",
+    "/opt/cni/bin",
+    "/run/containerd",
+    "/run/netns",
+    "/run/podwire",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/etcd",
+    "/var/lib/kubelet",
+    "/var/lib/testbed",
+    "/var/log/containers",
+    "/var/log/pods",
+];
+
 /// Links, mounts, parameters, folders and control groups, a line for each.
 #[must_use]
-pub fn dump() -> String {
+pub fn dump() -> Vec<String> {
     let mut lines = Vec::new();
     lines.extend(names("/sys/class/net").into_iter().map(|it| format!("link {it}")));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -26,12 +45,12 @@ pub fn dump() -> String {
         let value = fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default();
         lines.push(format!("{name} = {}", value.trim()));
     }
-    for folder in ["/run", "/var/lib", "/var/log", "/opt", "/etc", "/etc/cni", "/run/netns"] {
+    for folder in FOLDERS {
         lines.extend(names(folder).into_iter().map(|it| format!("file {folder}/{it}")));
     }
     groups(Path::new("/sys/fs/cgroup"), &mut lines);
     lines.sort();
-    lines.join("\n")
+    lines
 }
 
 fn names(folder: &str) -> Vec<String> {
