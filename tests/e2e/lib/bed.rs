@@ -12,6 +12,7 @@ use serde_json::Value;
 use testbed::bring_up::{self, Parts};
 use testbed::inside::Node;
 use testbed::kubectl::Kubectl;
+use testbed::node_network;
 use testbed::process::Identity;
 use testbed::settings::Settings;
 use testbed::state::State;
@@ -71,7 +72,7 @@ impl Bed {
             peers: variable("PEERS_BIN_DIR"),
             podwire: variable("PODWIRE_BIN"),
             images: variable("TESTBED_IMAGES"),
-            conf: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../conf")),
+            conf: conf(),
         };
         let program = variable("TESTBED_BIN");
         bring_up::up(&state, &program, settings, &parts)
@@ -176,6 +177,8 @@ impl Bed {
             node.run(&["test", "-S", "/run/containerd/containerd.sock"], &[], BOUND).ok()
         };
         await_that(&format!("node {number} is back"), PATIENCE, || kubelet().is_some());
+        let template = conf().join("10-ptp-policy.conflist");
+        node_network::set_up(&self.settings, self.supervisor, &self.kubectl, &template).unwrap();
         let name = testbed::settings::node_name(number);
         self.kubectl(&["wait", "node", &name, "--for=condition=Ready", "--timeout=100s"]);
     }
@@ -307,6 +310,11 @@ impl Bed {
         let mut doors = files.filter_map(|entry| File::open(entry.ok()?.path()).ok());
         doors.find(has_address).unwrap_or_else(|| panic!("no namespace has the address of {pod:?}"))
     }
+}
+
+/// podwire's configurations.
+fn conf() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../conf"))
 }
 
 fn is_ready(object: &Value) -> bool {

@@ -10,7 +10,7 @@ pub mod inside;
 pub mod kubectl;
 mod mounts;
 mod networks;
-mod node_network;
+pub mod node_network;
 pub mod process;
 mod programs;
 mod running;

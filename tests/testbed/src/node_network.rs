@@ -31,11 +31,12 @@ const PUT: &str = "folder=/etc/cni/net.d
     cat >$folder/10-podwire.new
     mv $folder/10-podwire.new $folder/10-podwire.conflist";
 
-/// Has every node wire its pods as the list `template` says, and reach the pods of others.
+/// Has every node wire its pods as the list `template` says, and reach the pods of others. A node that
+/// was started again needs it once more.
 ///
 /// # Errors
 /// A node has no ranges, or cannot be written to.
-pub(crate) fn set_up(
+pub fn set_up(
     settings: &Settings,
     supervisor: Identity,
     kubectl: &Kubectl,
