@@ -21,6 +21,7 @@ pub(crate) const SMOKE: &[Case] = &[
 /// On several nodes.
 pub(crate) const NODES: &[Case] = &[
     ("pods_of_all_nodes_reach_each_other", paths::pods_of_all_nodes_reach_each_other),
+    ("pods_reach_pods_and_the_world", paths::pods_reach_pods_and_the_world),
     ("services_and_their_names", paths::services_and_their_names),
     ("a_policy_holds_across_nodes", policies::a_policy_holds_across_nodes),
     ("a_node_that_was_rebooted_takes_pods", restarts::a_node_that_was_rebooted_takes_pods),

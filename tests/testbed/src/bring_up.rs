@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::inside::Node;
@@ -141,12 +141,32 @@ fn populate(settings: &Settings, parts: &Parts, supervisor: Identity) -> Result<
     let policyd = parts.conf.join("kubernetes/policyd.yaml");
     let text = fs::read_to_string(&policyd).map_err(Error::file("read", policyd))?;
     kubectl.apply(&text)?;
+    if settings.family.ranges().iter().any(|it| it.pods.contains(':')) {
+        masquerade_ipv6(&kubectl)?;
+    }
     kubectl.apply(&programs::coredns(settings))?;
     await_nodes(&kubectl, settings)?;
     say("the nodes are ready");
     for workload in ["daemonset/policyd", "deployment/coredns"] {
         await_rollout(&kubectl, workload)?;
         say(&format!("{workload} is ready"));
+    }
+    Ok(())
+}
+
+/// policyd masquerades IPv6 where it is told to, as ip-masq-agent does: pods have private addresses.
+fn masquerade_ipv6(kubectl: &Kubectl) -> Result<()> {
+    let switch = json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-",
+        "value": "--enable-ipv6"}]);
+    let private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+    let config = json!({"nonMasqueradeCIDRs": private, "resyncInterval": "60s"});
+    let config = json!({"data": {"ip-masq-agent": config.to_string()}});
+    let patch = ["-n", "kube-system", "patch"];
+    for (what, kind, content) in
+        [("daemonset/policyd", "json", switch), ("configmap/policyd", "merge", config)]
+    {
+        let rest = [what, "--type", kind, "--patch", &content.to_string()];
+        kubectl.run(&[&patch[..], &rest].concat())?;
     }
     Ok(())
 }
