@@ -49,11 +49,12 @@ pub struct Parts {
 /// A part is missing, the kernel refuses, or something does not come up in time.
 pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> Result<()> {
     programs::check(parts)?;
+    let _lock = state.lock()?;
     if state.running().is_ok() {
         return Err(Error::Up(state.root().to_owned()));
     }
-    down(state)?;
-    remove_folder(state.root())?;
+    take_down(state)?;
+    state.clear()?;
     let started = Instant::now();
     let mut record = prepare(state, settings, parts)?;
     let supervisor = supervisor::start(state, program)?;
@@ -61,7 +62,7 @@ pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> R
     let result = state.save(&record).and_then(|()| populate(&settings, parts, supervisor));
     if result.is_err() {
         supervisor.end(END)?;
-        down(state)?;
+        take_down(state)?;
     }
     result?;
     say(&format!("up after {:.0} s", started.elapsed().as_secs_f64()));
@@ -74,6 +75,14 @@ pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> R
 /// # Errors
 /// Something stays. The rest is removed all the same, and what stays is tried again the next time.
 pub fn down(state: &State) -> Result<()> {
+    if !state.root().exists() {
+        return Ok(());
+    }
+    let _lock = state.lock()?;
+    take_down(state)
+}
+
+fn take_down(state: &State) -> Result<()> {
     let Some(record) = state.load()? else { return Ok(()) };
     if let Some(supervisor) = record.supervisor {
         supervisor.end(END)?;

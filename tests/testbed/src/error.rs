@@ -68,6 +68,9 @@ pub enum Error {
     /// There is a cluster already.
     #[error("a cluster is up already, in {} (take it down first)", .0.display())]
     Up(PathBuf),
+    /// Somebody else brings one up, or takes one down.
+    #[error("another testbed is at work in {}", .0.display())]
+    Busy(PathBuf),
     /// There is none.
     #[error("no cluster is up in {}", .0.display())]
     Down(PathBuf),

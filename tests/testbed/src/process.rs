@@ -33,6 +33,15 @@ impl Identity {
         stat(id).map(|stat| Self { id, started: stat.started })
     }
 
+    /// Whether it is the calling process, by whatever number that is known to others. (When a process
+    /// began is the same in every namespace.)
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        let own = fs::read_link("/proc/self").ok();
+        let own = own.and_then(|it| it.to_str()?.parse().ok()).and_then(stat);
+        own.is_some_and(|stat| stat.started == self.started)
+    }
+
     /// Whether it runs still.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -122,7 +131,8 @@ mod tests {
     #[test]
     fn a_process_is_known_again_and_others_are_not_taken_for_it() {
         let own = Identity::of(std::process::id().cast_signed()).unwrap();
-        assert!(own.is_alive());
+        assert!(own.is_alive() && own.is_ours());
+        assert!(!Identity { started: own.started + 1, ..own }.is_ours());
         assert!(!Identity { started: own.started + 1, ..own }.is_alive());
         assert!(Identity::of(i32::MAX).is_none());
     }

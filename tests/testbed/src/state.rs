@@ -1,6 +1,6 @@
 //! The folder of a cluster: all that it writes is below it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,9 @@ use crate::cgroups::Hierarchy;
 use crate::error::{Error, Result};
 use crate::process::Identity;
 use crate::settings::{Settings, node_name};
+
+/// Who has this file locked is at work.
+const LOCK: &str = "lock";
 
 /// The folder of a cluster.
 #[derive(Debug, Clone)]
@@ -70,6 +73,35 @@ impl State {
     #[must_use]
     pub fn supervisor_log(&self) -> PathBuf {
         self.root.join("supervisor.log")
+    }
+
+    /// Keeps others from bringing a cluster up or down here, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], or the folder cannot be written.
+    pub fn lock(&self) -> Result<File> {
+        make_folder(&self.root)?;
+        let path = self.root.join(LOCK);
+        let file = File::create(&path).map_err(Error::file("write", path))?;
+        file.try_lock().map_err(|_| Error::Busy(self.root.clone()))?;
+        Ok(file)
+    }
+
+    /// Removes what an earlier cluster has left: logs.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn clear(&self) -> Result<()> {
+        let entries = fs::read_dir(&self.root).map_err(Error::file("read", &self.root))?;
+        for entry in entries.flatten().filter(|it| it.file_name() != LOCK) {
+            let path = entry.path();
+            if path.is_dir() {
+                remove_folder(&path)?;
+            } else {
+                fs::remove_file(&path).map_err(Error::file("remove", path))?;
+            }
+        }
+        Ok(())
     }
 
     fn record(&self) -> PathBuf {

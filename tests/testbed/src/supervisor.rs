@@ -73,8 +73,8 @@ pub fn supervise(state: &State) -> Result<()> {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(Error::kernel("keep mounts from the machine"))?;
     mounts::fresh("proc", "/proc", none)?;
-    // Nothing is done before it is on record who can be ended to end all of it.
-    let recorded = || Ok(state.load()?.filter(|it| it.supervisor.is_some()));
+    // Nothing is done before it is on record that all of it ends with this process.
+    let recorded = || Ok(state.load()?.filter(|it| it.supervisor.is_some_and(|it| it.is_ours())));
     let record = wait_until(START, || "the cluster's record".to_owned(), recorded)?;
     networks::make_world(record.settings.family)?;
     let mut nodes = Vec::new();
