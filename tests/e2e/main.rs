@@ -50,6 +50,12 @@ const SUITES: &[Suite] = &[
         cases: cases::NODES,
     },
     Suite {
+        name: "crowd",
+        settings: settings(1, Family::Ipv4, Proxy::Nftables),
+        end: End::Down,
+        cases: cases::CROWD,
+    },
+    Suite {
         name: "ipv6",
         settings: settings(1, Family::Ipv6, Proxy::Iptables),
         end: End::Down,

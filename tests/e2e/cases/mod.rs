@@ -15,7 +15,11 @@ pub(crate) const SMOKE: &[Case] = &[
     ("a_roll_of_policyd_breaks_nothing", restarts::a_roll_of_policyd_breaks_nothing),
     ("a_killed_policyd_breaks_nothing", restarts::a_killed_policyd_breaks_nothing),
     ("kubelet_and_containerd_come_back", restarts::kubelet_and_containerd_come_back),
-    ("a_crowd_leaves_nothing", churn::a_crowd_leaves_nothing),
+    (
+        "a_pod_that_sends_at_once_gets_nothing_out",
+        policies::a_pod_that_sends_at_once_gets_nothing_out,
+    ),
+    ("thirty_pods_leave_nothing", churn::thirty_pods_leave_nothing),
 ];
 
 /// On several nodes.
@@ -32,4 +36,10 @@ pub(crate) const FAMILY: &[Case] = &[
     ("pods_reach_pods_and_the_world", paths::pods_reach_pods_and_the_world),
     ("services_and_their_names", paths::services_and_their_names),
     ("a_policy_holds_and_probes_pass_it", policies::a_policy_holds_and_probes_pass_it),
+];
+
+/// Many pods.
+pub(crate) const CROWD: &[Case] = &[
+    ("services_and_their_names", paths::services_and_their_names),
+    ("a_hundred_pods_leave_nothing", churn::a_hundred_pods_leave_nothing),
 ];

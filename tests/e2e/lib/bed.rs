@@ -198,7 +198,12 @@ impl Bed {
         let pods = self.get(&["pods", "-A", &field]);
         let of = |pod: &Value| {
             let on_node = pod["spec"]["hostNetwork"].as_bool() == Some(true);
-            if on_node { 0 } else { pod["status"]["podIPs"].as_array().map_or(0, Vec::len) }
+            let has_ended = ["Succeeded", "Failed"].iter().any(|it| pod["status"]["phase"] == *it);
+            if on_node || has_ended {
+                0
+            } else {
+                pod["status"]["podIPs"].as_array().map_or(0, Vec::len)
+            }
         };
         pods["items"].as_array().unwrap().iter().map(of).sum()
     }
@@ -270,6 +275,21 @@ impl Bed {
             addresses,
             node: node.parse().unwrap(),
         }
+    }
+
+    /// Waits until a pod that runs once has ended, and returns how: `Succeeded` or `Failed`.
+    ///
+    /// # Panics
+    /// It does not end in time.
+    #[must_use]
+    pub fn await_end(&self, namespace: &str, name: &str) -> String {
+        let mut phase = String::new();
+        await_that(&format!("{namespace}/{name} ends"), PATIENCE, || {
+            let pod = self.get(&["pod", "-n", namespace, name]);
+            phase = pod["status"]["phase"].as_str().unwrap_or_default().to_owned();
+            phase == "Succeeded" || phase == "Failed"
+        });
+        phase
     }
 
     /// Whether a pod is ready now.

@@ -48,6 +48,26 @@ pub fn deny(namespace: &str) -> Value {
     policy(namespace, "deny", &json!({"podSelector": {}, "policyTypes": ["Ingress"]}))
 }
 
+/// A policy that lets nothing out of any pod of the namespace.
+#[must_use]
+pub fn deny_egress(namespace: &str) -> Value {
+    policy(namespace, "deny-egress", &json!({"podSelector": {}, "policyTypes": ["Egress"]}))
+}
+
+/// A pod that connects to `target` as the first thing, and has succeeded when it could.
+#[must_use]
+pub fn sender(namespace: &str, name: &str, target: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "terminationGracePeriodSeconds": 0, "restartPolicy": "Never",
+            "containers": [{"name": "sender", "image": "agnhost:1.37.2",
+                "args": ["connect", "--timeout=2s", target]}],
+        },
+    })
+}
+
 /// A policy that lets those with the label `app: from` in to those with `app: to`.
 #[must_use]
 pub fn allow(namespace: &str, from: &str, to: &str) -> Value {
