@@ -4,7 +4,7 @@ TARGET ?= x86_64-unknown-linux-musl
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 LAB ?= $(CURDIR)/target/lab
 RELEASE = $(CARGO_TARGET_DIR)/$(TARGET)/release
-export CARGO_TARGET_DIR
+export CARGO_TARGET_DIR LAB
 export PODWIRE_BIN_DIR = $(LAB)/podwire
 export PEERS_BIN_DIR = $(LAB)/peers
 export POLICYD_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/daemon/policyd
@@ -71,8 +71,8 @@ cluster-down: ## take it down; it leaves nothing but its logs
 	@$(TESTBED_BIN) down
 
 .PHONY: e2e
-e2e: cluster-setup ## tests on whole clusters (E2E=name of some); needs root
-	cargo test --locked -p lab --test e2e -- --test-threads=1 --nocapture $(E2E)
+e2e: cluster-setup ## tests of podwire on whole clusters (E2E=smoke: the shortest, or any part of a name); needs root
+	cargo test --locked -p e2e --test e2e -- $(E2E)
 
 .PHONY: bench-cni
 bench-cni: test-setup ## podwire beside the reference plugins and the kernel's floor; writes benches/results

@@ -13,7 +13,7 @@ use crate::process::{Identity, wait_until};
 use crate::running::say;
 use crate::settings::{Settings, node_name};
 use crate::state::{Record, State, make_folder, remove_folder, write};
-use crate::{cgroups, files, mounts, node_network, programs, supervisor};
+use crate::{cgroups, coredns, files, mounts, node_network, programs, supervisor};
 
 /// The image that holds the namespaces of each pod.
 const SANDBOX: &str = "pause:1";
@@ -63,6 +63,10 @@ pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> R
     if result.is_err() {
         supervisor.end(END)?;
         take_down(state)?;
+        say(&format!(
+            "it did not come up; what its programs said is below {}",
+            state.root().display()
+        ));
     }
     result?;
     say(&format!("up after {:.0} s", started.elapsed().as_secs_f64()));
@@ -153,7 +157,7 @@ fn populate(settings: &Settings, parts: &Parts, supervisor: Identity) -> Result<
     if settings.family.ranges().iter().any(|it| it.pods.contains(':')) {
         masquerade_ipv6(&kubectl)?;
     }
-    kubectl.apply(&programs::coredns(settings))?;
+    kubectl.apply(&coredns::manifest(settings))?;
     await_nodes(&kubectl, settings)?;
     say("the nodes are ready");
     for workload in ["daemonset/policyd", "deployment/coredns"] {

@@ -4,6 +4,7 @@
 pub mod arguments;
 pub mod bring_up;
 mod cgroups;
+mod coredns;
 pub mod error;
 mod files;
 pub mod inside;

@@ -1,14 +1,12 @@
-//! What comes from outside of the cluster: programs, and manifests of what runs in it.
+//! Programs that come from outside of the cluster.
 
 use std::path::Path;
 use std::time::Duration;
 
 use runner::{OsRunner, Program, Runner};
-use serde_json::{Value, json};
 
 use crate::bring_up::Parts;
 use crate::error::{Error, Result};
-use crate::settings::Settings;
 
 /// Those that others made.
 const PEERS: [&str; 11] = [
@@ -66,83 +64,5 @@ pub(crate) fn install(podwire: &Path, folder: &Path) -> Result<()> {
         program: format!("podwire {}", args.join(" ")),
         status: output.status.to_string(),
         said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
-}
-
-/// The cluster's DNS: two of them, where there are two nodes.
-#[must_use]
-pub(crate) fn coredns(settings: &Settings) -> String {
-    let corefile = ".:53 {\n errors\n health {\n lameduck 1s\n }\n ready\n \
-        kubernetes cluster.local in-addr.arpa ip6.arpa {\n fallthrough in-addr.arpa ip6.arpa\n }\n \
-        cache 5\n loadbalance\n}\n";
-    let dns = settings.family.ranges().iter().map(|it| it.dns).collect::<Vec<_>>();
-    let named = |kind: &str, version: &str| {
-        json!({"apiVersion": version, "kind": kind,
-            "metadata": {"name": "coredns", "namespace": "kube-system"}})
-    };
-    let with = |mut object: Value, name: &str, value: Value| {
-        if let Some(map) = object.as_object_mut() {
-            map.insert(name.to_owned(), value);
-        }
-        object
-    };
-    let group = "rbac.authorization.k8s.io";
-    let rbac = format!("{group}/v1");
-    let policy = if dns.len() == 1 { "SingleStack" } else { "RequireDualStack" };
-    let items = [
-        named("ServiceAccount", "v1"),
-        with(named("ConfigMap", "v1"), "data", json!({"Corefile": corefile})),
-        with(
-            named("ClusterRole", &rbac),
-            "rules",
-            json!([
-                {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"]},
-                {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
-            ]),
-        ),
-        with(
-            with(
-                named("ClusterRoleBinding", &rbac),
-                "roleRef",
-                json!({"apiGroup": group, "kind": "ClusterRole", "name": "coredns"}),
-            ),
-            "subjects",
-            json!([{"kind": "ServiceAccount", "name": "coredns", "namespace": "kube-system"}]),
-        ),
-        with(
-            named("Service", "v1"),
-            "spec",
-            json!({
-            "selector": {"app": "coredns"}, "clusterIP": dns.first(), "clusterIPs": dns,
-            "ipFamilyPolicy": policy,
-            "ports": [{"name": "dns", "port": 53, "protocol": "UDP"},
-                {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]}),
-        ),
-        with(named("Deployment", "apps/v1"), "spec", coredns_deployment(settings.nodes.min(2))),
-    ];
-    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
-}
-
-fn coredns_deployment(replicas: u8) -> Value {
-    json!({
-        "replicas": replicas,
-        "selector": {"matchLabels": {"app": "coredns"}},
-        "template": {
-            "metadata": {"labels": {"app": "coredns"}},
-            "spec": {
-                "serviceAccountName": "coredns", "dnsPolicy": "Default",
-                "priorityClassName": "system-cluster-critical",
-                "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
-                    "whenUnsatisfiable": "ScheduleAnyway",
-                    "labelSelector": {"matchLabels": {"app": "coredns"}}}],
-                "containers": [{
-                    "name": "coredns", "image": "coredns:1.15.0", "args": ["-conf", "/conf/Corefile"],
-                    "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 2},
-                    "livenessProbe": {"httpGet": {"path": "/health", "port": 8080}},
-                    "volumeMounts": [{"name": "conf", "mountPath": "/conf", "readOnly": true}],
-                }],
-                "volumes": [{"name": "conf", "configMap": {"name": "coredns"}}],
-            },
-        },
     })
 }
