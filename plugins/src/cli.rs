@@ -1,5 +1,6 @@
 //! What podwire does under its own name, for people and installers.
 
+mod chain;
 mod install;
 mod leases;
 mod output;
@@ -10,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use allocator::Allocator;
 use output::{complain, say};
 pub use validate::check_configuration;
 
@@ -22,6 +24,12 @@ Usage:
         program, or a copy for each; what is replaced is saved
   podwire uninstall [--bin-dir DIR]
         take them out again and restore what was there
+  podwire chain --into FILE [--watch]
+        add podwire-policy to the list of networks that somebody else owns
+        (flannel, k3s), last and once; with --watch again whenever the owner
+        has written it
+  podwire unchain --from FILE
+        take it out again
   podwire validate FILE...
         check network configurations and lists: every error with its place,
         unknown keys as warnings; exits 1 if there are errors
@@ -35,6 +43,8 @@ Usage:
 
 /// The command line is wrong.
 const EXIT_USAGE: u8 = 2;
+/// Where SELinux keeps a file's label.
+const SELINUX_LABEL: &str = "security.selinux";
 
 /// A command line that cannot be understood; the text says why.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +55,8 @@ struct UsageError(String);
 enum Command {
     Install { bin_dir: PathBuf, method: install::Method },
     Uninstall { bin_dir: PathBuf },
+    Chain { file: PathBuf, watch: bool },
+    Unchain { file: PathBuf },
     Validate { files: Vec<PathBuf> },
     IpamList { data_dir: PathBuf },
     IpamShow { network: String, data_dir: PathBuf, conf: Option<PathBuf> },
@@ -53,7 +65,7 @@ enum Command {
 }
 
 /// Runs the command that the program was started with.
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run(allocator: &Allocator) -> ExitCode {
     let result = match parse(&std::env::args_os().skip(1).collect::<Vec<_>>()) {
         Err(UsageError(problem)) => {
             complain(&format!("{problem}\n\n{USAGE}"));
@@ -61,6 +73,12 @@ pub(crate) fn run() -> ExitCode {
         }
         Ok(Command::Install { bin_dir, method }) => install::install(&bin_dir, method),
         Ok(Command::Uninstall { bin_dir }) => install::uninstall(&bin_dir),
+        Ok(Command::Chain { file, watch: false }) => chain::chain(&file),
+        Ok(Command::Chain { file, watch: true }) => {
+            allocator.use_system();
+            chain::watch(&file)
+        }
+        Ok(Command::Unchain { file }) => chain::unchain(&file),
         Ok(Command::Validate { files }) => return validate::validate(&files),
         Ok(Command::IpamList { data_dir }) => leases::list(&data_dir),
         Ok(Command::IpamShow { network, data_dir, conf }) => {
@@ -101,16 +119,12 @@ fn parse(words: &[OsString]) -> Result<Command, UsageError> {
             Command::Install { bin_dir, method }
         }
         "uninstall" => Command::Uninstall { bin_dir: bin_dir(&mut words)? },
-        "validate" => {
-            let files = std::mem::take(&mut words);
-            if let Some(option) = files.iter().find(|word| word.as_bytes().starts_with(b"--")) {
-                return Err(UsageError(format!("unknown option {option:?}")));
-            }
-            if files.is_empty() {
-                return Err(UsageError("validate: which files?".into()));
-            }
-            Command::Validate { files: files.iter().map(PathBuf::from).collect() }
-        }
+        "chain" => Command::Chain {
+            file: take_file(&mut words, "--into")?,
+            watch: take_flag(&mut words, "--watch"),
+        },
+        "unchain" => Command::Unchain { file: take_file(&mut words, "--from")? },
+        "validate" => parse_validate(&mut words)?,
         "ipam" => parse_ipam(&mut words)?,
         other => return Err(UsageError(format!("unknown command {other:?}"))),
     };
@@ -122,6 +136,17 @@ fn parse(words: &[OsString]) -> Result<Command, UsageError> {
 
 fn is_help(word: &str) -> bool {
     matches!(word, "--help" | "-h")
+}
+
+fn parse_validate(words: &mut Vec<&OsStr>) -> Result<Command, UsageError> {
+    let files = std::mem::take(words);
+    if let Some(option) = files.iter().find(|word| word.as_bytes().starts_with(b"--")) {
+        return Err(UsageError(format!("unknown option {option:?}")));
+    }
+    if files.is_empty() {
+        return Err(UsageError("validate: which files?".into()));
+    }
+    Ok(Command::Validate { files: files.iter().map(PathBuf::from).collect() })
 }
 
 fn parse_ipam(words: &mut Vec<&OsStr>) -> Result<Command, UsageError> {
@@ -163,6 +188,16 @@ fn take_option(words: &mut Vec<&OsStr>, name: &str, default: &str) -> Result<Pat
     }
 }
 
+/// Takes the file out of the words that an option must name.
+fn take_file(words: &mut Vec<&OsStr>, name: &str) -> Result<PathBuf, UsageError> {
+    let file = take_option(words, name, "")?;
+    if file.as_os_str().is_empty() {
+        Err(UsageError(format!("{name} FILE is missing")))
+    } else {
+        Ok(file)
+    }
+}
+
 fn take_flag(words: &mut Vec<&OsStr>, name: &str) -> bool {
     let at = words.iter().position(|word| *word == name);
     at.map(|at| words.remove(at)).is_some()
@@ -188,11 +223,25 @@ mod tests {
             conf: Some("f".into()),
         };
         assert_eq!(parsed("ipam show --data-dir /d net --conf f"), Ok(show));
+        let chain = |watch| Command::Chain { file: "f".into(), watch };
+        assert_eq!(parsed("chain --into f"), Ok(chain(false)));
+        assert_eq!(parsed("chain --watch --into=f"), Ok(chain(true)));
+        assert_eq!(parsed("unchain --from f"), Ok(Command::Unchain { file: "f".into() }));
     }
 
     #[test]
     fn help_is_given_wherever_it_is_asked_for() {
-        for verb in ["", "install", "uninstall", "validate", "ipam", "ipam list", "ipam show n"] {
+        for verb in [
+            "",
+            "install",
+            "uninstall",
+            "chain",
+            "unchain",
+            "validate",
+            "ipam",
+            "ipam list",
+            "ipam show n",
+        ] {
             for word in ["--help", "-h"] {
                 assert_eq!(parsed(&format!("{verb} {word}")), Ok(Command::Help), "{verb}");
             }
@@ -221,6 +270,12 @@ mod tests {
             "install --bin-dir",
             "install --bin-dir=",
             "uninstall --copy",
+            "chain",
+            "chain f",
+            "chain --into",
+            "chain --into f g",
+            "unchain --into f",
+            "unchain --from f --watch",
             "validate",
             "validate --strict a",
             "ipam",

@@ -1,7 +1,8 @@
 //! podwire: every CNI plugin in one program.
 //!
 //! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`,
-//! `podwire-policy`) it is that plugin; under its own it installs itself, checks configurations and lists leases.
+//! `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
+//! lists leases.
 
 mod bridge;
 mod cli;
@@ -24,12 +25,14 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::ExitCode;
 
+use allocator::Allocator;
 pub use cli::check_configuration;
 use error::Error;
 
-/// Does what the program was called for; `called_as` is its first argument, a name or a path.
+/// Does what the program was called for; `called_as` is its first argument, a name or a path. What
+/// runs for long has `allocator` give memory back.
 #[must_use]
-pub fn run(called_as: &OsStr) -> ExitCode {
+pub fn run(called_as: &OsStr, allocator: &Allocator) -> ExitCode {
     let name = Path::new(called_as).file_name().unwrap_or_default().to_string_lossy();
     match plugin::by_name(&name) {
         Some(plugin) => cni::serve::serve(plugin),
@@ -38,6 +41,6 @@ pub fn run(called_as: &OsStr) -> ExitCode {
             let (name, known) = (name.into_owned(), plugin::names());
             cni::serve::refuse(&Error::UnknownName { name, known }.into())
         }
-        None => cli::run(),
+        None => cli::run(allocator),
     }
 }

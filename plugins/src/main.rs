@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: allocator::Allocator = allocator::Allocator::new();
 
 fn main() -> ExitCode {
-    podwire::run(&std::env::args_os().next().unwrap_or_default())
+    podwire::run(&std::env::args_os().next().unwrap_or_default(), &ALLOCATOR)
 }

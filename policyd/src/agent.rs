@@ -39,10 +39,12 @@ mod waiting;
 mod work;
 
 use asked::Asked;
+pub(crate) use bucket::TokenBucket;
 use delays::Delays;
 use denied::Denied;
 use drift::Drift;
 use flows::Flows;
+pub(crate) use listener::Listener;
 use problems::Problems;
 pub use status::{Readiness, Status};
 use survey::{Links, Wanted};
@@ -138,6 +140,8 @@ struct Agent<R> {
     asked: Asked,
     denied: Denied,
     status: Arc<Status>,
+    /// The kernel was read while the objects were on their way.
+    has_read: bool,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
     failures: u32,
@@ -170,6 +174,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             delays: Delays::default(),
             asked: Asked::new(asks),
             status,
+            has_read: false,
             is_astray: true,
             failures: 0,
             next_try: None,
@@ -272,7 +277,14 @@ impl<R: Runner + Send + 'static> Agent<R> {
     /// Starts to write, when there is something to write and nothing is being written.
     fn start_work(&mut self) {
         let is_early = self.next_try.is_some_and(|time| Instant::now() < time);
-        if self.work.is_running() || !self.synced.is_whole() || is_early {
+        if self.work.is_running() || is_early {
+            return;
+        }
+        if !self.synced.is_whole() {
+            // What is read now need not be read when the objects are there.
+            if !std::mem::replace(&mut self.has_read, true) {
+                self.work.start(Job::Read, None);
+            }
             return;
         }
         let changes = self.index.take_changes();
@@ -293,13 +305,13 @@ impl<R: Runner + Send + 'static> Agent<R> {
         }
         self.is_astray |= self.work.needs_adoption(&changes);
         if self.is_astray {
-            let settings = match self.gated() {
-                Ok(gated) => Settings { gated, ..self.config.settings.clone() },
+            let gated = match self.gated() {
+                Ok(gated) => gated,
                 Err(reason) => return self.status.set_unready(Readiness::NoGate(reason)),
             };
             self.is_astray = false;
             let started = self.waiting_since.take();
-            return self.work.start(Job::Adopt(settings, Box::new(self.index.plan())), started);
+            return self.work.start(Job::Adopt(gated, Box::new(self.index.plan())), started);
         }
         if !changes.is_empty() {
             if !changes.endpoints.is_empty() {

@@ -148,7 +148,7 @@ async fn world(
                         bad.notify_one();
                     }
                 };
-                folder.run(events, tell).await;
+                folder.run(events, tell, |_| ()).await;
             }
             None => {
                 let client = cluster::connect(kubeconfig.as_deref()).await?;

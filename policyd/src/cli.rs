@@ -1,6 +1,7 @@
 //! The command line.
 
 mod masquerade;
+mod node_network;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use policyd::health::parse_listen;
 use policyd::iptables::{Marks, Settings};
+
+pub(crate) use node_network::NodeNetwork;
 
 use crate::ask::{Explain, Lint};
 
@@ -25,7 +28,12 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Remove everything of policyd's from the kernel; it must not be running.
-    Cleanup,
+    Cleanup {
+        /// Also the list that tells the container runtime to use podwire: the node has no network
+        /// for new pods then.
+        #[arg(long)]
+        all: bool,
+    },
     /// Tell whether the kernel has all that the rules need: one of every kind is tried, in a network
     /// namespace made for it. Exits 1 when it has not, 3 when it cannot be tried.
     Preflight,
@@ -87,6 +95,8 @@ pub(crate) struct Run {
     pub(crate) log_format: LogFormat,
     #[command(flatten)]
     pub(crate) masquerade: masquerade::Masquerade,
+    #[command(flatten)]
+    pub(crate) network: node_network::NodeNetwork,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

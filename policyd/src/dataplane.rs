@@ -7,16 +7,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::{panic, thread};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use ruleset::ipset;
 use runner::Runner;
 
-use crate::iptables::{
-    Family, SET_PREFIX, Settings, bound_set, is_in_use, is_of_plan, members, programmed_set, set,
-};
-use crate::plan::{Changes, Plan, SetChange, SetKey};
+use crate::iptables::{Family, SET_PREFIX, Settings, is_in_use, is_of_plan, members, set};
+use crate::plan::{Changes, SetChange, SetKey};
 
+mod adoption;
 mod error;
 pub(crate) mod flows;
 mod members;
@@ -47,6 +48,8 @@ pub struct Dataplane<R> {
     in_use: BTreeSet<Family>,
     /// How many entries those tables have whose changes nobody tells.
     entries: Entries,
+    /// The kernel's sets as [`Self::read`] found them, and when.
+    held: Option<(Instant, Vec<ipset::Saved>)>,
     /// Sets that the kernel has, with the number of their members.
     sets: BTreeMap<String, usize>,
     /// Of those, the ones that no rule of ours looks into any more.
@@ -93,9 +96,6 @@ pub struct Counts {
     pub members: usize,
 }
 
-/// As many pods as a node may have before the sets of their addresses grow: twice the kubelet's limit.
-const ENDPOINTS: usize = 256;
-
 /// How often the kernel is asked to let go of a set that was just in use: it frees rules later.
 const DESTROY_ATTEMPTS: u32 = 10;
 
@@ -111,78 +111,12 @@ impl<R: Runner + Send> Dataplane<R> {
             written: Written::default(),
             in_use: BTreeSet::new(),
             entries: Entries::new(),
+            held: None,
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
             ready: BTreeMap::new(),
             cut: 0,
         }
-    }
-
-    /// Reads what the kernel holds of ours, whoever put it there, and makes it what the plan says.
-    ///
-    /// # Errors
-    /// [`Error`] when a program fails; what was changed by then stays, and never opens anything.
-    pub fn adopt(&mut self, plan: &Plan) -> Result<(), Error> {
-        let mut growing = ipset::Changes::default();
-        let mut shrinking = ipset::Changes::default();
-        let families = self.tables.iter().map(Tables::family);
-        self.in_use = families.filter(|it| is_in_use(*it, plan.endpoints.values())).collect();
-        let mut saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
-        self.remove_misfits(plan, &mut saved)?;
-        self.sets = saved.iter().map(|set| (set.name.clone(), set.members.len())).collect();
-        let saved: BTreeMap<_, _> = saved.into_iter().map(|set| (set.name, set.members)).collect();
-        // Without it what runs on the node was open, and goes on until it was looked at.
-        let had_gate = Family::ALL.iter().any(|it| saved.contains_key(&programmed_set(*it).name));
-        let none = BTreeSet::new();
-        self.unused = self.sets.keys().cloned().collect();
-        self.ready.clear();
-        self.written = Written::new(plan);
-        for tables in &mut self.tables {
-            let family = tables.family();
-            let sets = plan.sets.iter().filter(|_| self.in_use.contains(&family));
-            for (key, members) in sets {
-                let Some(set) = set(family, key) else { continue };
-                self.unused.remove(&set.name);
-                let held = saved.get(&set.name).unwrap_or(&none);
-                let wanted: BTreeMap<_, _> = members
-                    .iter()
-                    .flat_map(|it| crate::iptables::members(family, it))
-                    .map(|it| (it.to_string(), it))
-                    .collect();
-                growing.create(&set, wanted.len());
-                let missing = wanted.iter().filter(|(text, _)| !held.contains(*text));
-                missing.for_each(|(_, member)| growing.add(&set.name, member));
-                let stale = held.iter().filter(|text| !wanted.contains_key(*text));
-                stale.for_each(|text| shrinking.delete(&set.name, text));
-                self.sets.insert(set.name, wanted.len());
-            }
-            for set in [programmed_set(family), bound_set(family)] {
-                self.unused.remove(&set.name);
-                let held = saved.get(&set.name).into_iter().flatten();
-                let held = held.filter_map(|member| member.parse().ok()).collect();
-                growing.create(&set, ENDPOINTS);
-                self.ready.insert(set.name, held);
-            }
-            tables.read(&mut self.programs, &self.settings)?;
-        }
-        let coming = self.sort_ready(&mut growing, &mut shrinking);
-        let Self { programs, settings, tables, written, .. } = self;
-        // Of thousands of policies each takes tens of milliseconds.
-        let adoptions: Vec<_> = thread::scope(|scope| {
-            let restored = scope.spawn(|| programs.restore_sets(&growing));
-            let adoptions = tables.iter_mut().map(|it| it.adoption(written, settings)).collect();
-            let restored = restored.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
-            restored.map(|()| adoptions)
-        })?;
-        for (tables, adoption) in tables.iter_mut().zip(adoptions) {
-            tables.adopt(programs, adoption, settings)?;
-        }
-        self.entries = old_tables::entries()?;
-        if had_gate {
-            self.cut_left_over(&coming)?;
-        }
-        self.programs.restore_sets(&shrinking)?;
-        self.destroy_unused()
     }
 
     /// Whether the changes need sets that [`Self::adopt`] has not made, as no endpoint had an
@@ -222,14 +156,14 @@ impl<R: Runner + Send> Dataplane<R> {
             tables.apply(&mut self.programs, &self.written, changes, &self.settings)?;
         }
         self.entries = old_tables::entries()?;
-        self.cut_left_over(&coming)?;
+        self.end_left_over(&coming, true)?;
         self.programs.restore_sets(&shrinking)?;
         self.destroy_unused()
     }
 
-    /// Has the rules depend on other settings; [`Self::adopt`] must be next.
-    pub fn set_settings(&mut self, settings: Settings) {
-        self.settings = settings;
+    /// Has the rules gate these ranges; [`Self::adopt`] must be next.
+    pub fn set_gated(&mut self, gated: Vec<IpNetwork>) {
+        self.settings.gated = gated;
     }
 
     /// The programs that ran since this was last asked.
@@ -307,25 +241,6 @@ impl<R: Runner + Send> Dataplane<R> {
         Err(Error::SetsInUse { sets: self.unused.iter().cloned().collect::<Vec<_>>().join(", ") })
     }
 
-    /// Removes sets of another kind than those of their names shall have: they cannot be changed
-    /// into it.
-    fn remove_misfits(&mut self, plan: &Plan, saved: &mut Vec<ipset::Saved>) -> Result<(), Error> {
-        let wanted = self.tables.iter().map(Tables::family).flat_map(|family| {
-            let sets = plan.sets.keys().filter_map(move |key| set(family, key));
-            sets.chain([programmed_set(family), bound_set(family)])
-        });
-        let wanted: BTreeMap<_, _> = wanted.map(|set| (set.name.clone(), set)).collect();
-        let mut changes = ipset::Changes::default();
-        saved.retain(|held| {
-            let fits = wanted.get(&held.name).is_none_or(|set| held.is_like(set));
-            if !fits {
-                changes.destroy(&held.name);
-            }
-            fits
-        });
-        self.programs.restore_sets(&changes)
-    }
-
     /// Sees to families that no endpoint has an address of any more.
     fn leave_families(&mut self) {
         let endpoints = &self.written.endpoints;
@@ -392,7 +307,7 @@ impl<R: Runner + Send> Dataplane<R> {
                     return self.destroy_each_unused();
                 }
                 Err(Error::Refused { .. }) => {
-                    std::thread::sleep(std::time::Duration::from_millis(5 << attempt.min(5)));
+                    thread::sleep(Duration::from_millis(5 << attempt.min(5)));
                     let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
                     let held: BTreeSet<_> = saved.into_iter().map(|set| set.name).collect();
                     self.unused.retain(|set| held.contains(set));

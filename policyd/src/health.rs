@@ -88,7 +88,10 @@ fn answer(request: &Request<Incoming>, status: &Status) -> Response<Full<Bytes>>
         }
         "/readyz" => {
             let (code, text) = match status.readiness() {
-                Readiness::Ready => (StatusCode::OK, "ok\n".to_owned()),
+                Readiness::Ready => match status.network_problem() {
+                    None => (StatusCode::OK, "ok\n".to_owned()),
+                    Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+                },
                 Readiness::Syncing => {
                     let text = "not all objects are known yet\n".to_owned();
                     (StatusCode::SERVICE_UNAVAILABLE, text)

@@ -21,6 +21,8 @@ pub mod live;
 pub mod masquerade;
 pub mod metrics;
 pub mod model;
+pub mod node_network;
+mod own_chain;
 pub mod plan;
 pub mod preflight;
 pub mod recorder;

@@ -159,6 +159,10 @@ impl Expected {
         let mut notes = Vec::new();
         let ends: BTreeSet<_> = pairs.iter().flat_map(|it| [it.source, it.destination]).collect();
         for end in ends.iter().filter(|it| self.index.endpoint_at(**it).is_none()) {
+            if self.settings.gated.iter().any(|range| range.contains(*end)) {
+                notes.push(format!("{end} is in the gated ranges of node {}, and none of its pods has it: the gate drops what comes from it or goes to it, whatever policies allow", self.node));
+                continue;
+            }
             let name = self.index.name_of(*end).map(|it| format!(" ({it})")).unwrap_or_default();
             notes.push(format!("{end}{name} is none of node {}'s pods: whatever its own node holds is not seen here", self.node));
         }

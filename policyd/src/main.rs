@@ -1,9 +1,11 @@
 //! The program `policyd`: see `docs/policyd.md`.
 
+mod alone;
 mod ask;
 mod cli;
 mod compared;
 mod masquerading;
+mod networking;
 mod run;
 mod trial;
 
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
     let Cli { command, run } = Cli::parse();
     let result = match command {
         None => run::run(run),
-        Some(Command::Cleanup) => run::clean_up(&run),
+        Some(Command::Cleanup { all }) => run::clean_up(&run, all),
         Some(Command::Preflight) => return trial::run(&run),
         Some(Command::Explain(explain)) => return ask::told(explain.run(&run)),
         Some(Command::Lint(lint)) => return ask::told(lint.run()),

@@ -11,7 +11,6 @@ mod duration;
 mod metrics;
 mod ports;
 mod rules;
-mod table;
 
 use std::path::PathBuf;
 

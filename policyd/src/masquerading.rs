@@ -10,6 +10,8 @@ use policyd::masquerade::{Agent, Report};
 use policyd::metrics::Metrics;
 use runner::OsRunner;
 
+use crate::run::LEFT_OVER;
+
 /// How often the file is looked at. Reading it takes microseconds.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -29,6 +31,7 @@ pub(crate) fn start(mut agent: Agent<OsRunner>, metrics: Arc<Metrics>) -> std::i
 /// Removes what was left from when it was on.
 pub(crate) fn stop(mut agent: Agent<OsRunner>) -> std::io::Result<()> {
     let remove = move || {
+        thread::sleep(LEFT_OVER);
         if let Err(error) = agent.remove() {
             tracing::warn!("rules of masquerading may be left: {}", chain(&error));
         }

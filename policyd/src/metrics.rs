@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 
 use crate::counters::Counters;
 use crate::dataplane::Counts;
-use crate::masquerade;
+use crate::{masquerade, node_network};
 
 /// Counters and gauges of the agent.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub struct Metrics {
     members: Gauge,
     rejected_policies: Gauge,
     defective_pods: Gauge,
+    defective_manifests: Gauge,
     apply_seconds: Histogram,
     program_seconds: Histogram,
     event_to_kernel_seconds: Histogram,
@@ -37,6 +38,8 @@ pub struct Metrics {
     pub(crate) counters: Counters,
     /// What is done to masquerade.
     pub masquerade: masquerade::Metrics,
+    /// What is done for the node's network.
+    pub(crate) node_network: node_network::Metrics,
 }
 
 impl Metrics {
@@ -44,64 +47,42 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("policyd");
-        let mut gauge = |name: &str, help: &str| {
-            let gauge = Gauge::default();
-            registry.register(name, help, gauge.clone());
-            gauge
-        };
-        let chains = gauge("chains", "Chains in the kernel, of both families");
-        let rules = gauge("rules", "Rules in the kernel, of both families");
-        let sets = gauge("sets", "Sets in the kernel, of both families");
-        let members = gauge("set_members", "Members of all sets in the kernel");
+        let all = &mut registry;
+        let chains = gauge(all, "chains", "Chains in the kernel, of both families");
+        let rules = gauge(all, "rules", "Rules in the kernel, of both families");
+        let sets = gauge(all, "sets", "Sets in the kernel, of both families");
+        let members = gauge(all, "set_members", "Members of all sets in the kernel");
         let rejected_policies = gauge(
+            all,
             "rejected_policies",
             "NetworkPolicies with something wrong in them, which allows nothing",
         );
-        let defective_pods =
-            gauge("defective_pods", "Pods of this node with an address or a port that is none");
-        // From a millisecond to half a minute.
-        let mut histogram = |name: &str, help: &str| {
-            let histogram = Histogram::new(exponential_buckets(0.001, 2.0, 16));
-            registry.register(name, help, histogram.clone());
-            histogram
-        };
-        let apply_seconds = histogram("apply_seconds", "How long a write to the kernel took");
-        let program_seconds = histogram(
-            "program_seconds",
-            "How much of that the programs of iptables and ipset took",
-        );
-        let event_to_kernel_seconds = histogram(
-            "event_to_kernel_seconds",
-            "From the arrival of the first event of a write to its end",
-        );
-        let attachment_to_kernel_seconds = histogram(
-            "attachment_to_kernel_seconds",
-            "From the CNI plugin's call to the container's rules in the kernel: so long the gate kept it closed",
-        );
-        let address_to_kernel_seconds = histogram(
-            "address_to_kernel_seconds",
-            "From the arrival of a pod's address to the rules and sets that name it in the kernel",
-        );
-        let [apply_failures, drift_repairs, flows_cut]: [Counter; 3] = Default::default();
-        registry.register(
-            "apply_failures",
-            "Writes to the kernel that failed",
-            apply_failures.clone(),
-        );
-        registry.register(
-            "drift_repairs",
-            "Times that somebody else had changed rules or sets, and they were repaired",
-            drift_repairs.clone(),
-        );
-        registry.register(
-            "flows_cut",
-            "Established flows that were cut as policies no longer allow them",
-            flows_cut.clone(),
-        );
+        let help = "Pods of this node with an address or a port that is none";
+        let defective_pods = gauge(all, "defective_pods", help);
+        let help = "Files of the folder with something wrong in them, that count as they were when they were last good";
+        let defective_manifests = gauge(all, "defective_manifests", help);
+        let help = "How long a write to the kernel took";
+        let apply_seconds = histogram(all, "apply_seconds", help);
+        let help = "How much of that the programs of iptables and ipset took";
+        let program_seconds = histogram(all, "program_seconds", help);
+        let help = "From the arrival of the first event of a write to its end";
+        let event_to_kernel_seconds = histogram(all, "event_to_kernel_seconds", help);
+        let help = "From the CNI plugin's call to the container's rules in the kernel: so long the gate kept it closed";
+        let attachment_to_kernel_seconds = histogram(all, "attachment_to_kernel_seconds", help);
+        let help =
+            "From the arrival of a pod's address to the rules and sets that name it in the kernel";
+        let address_to_kernel_seconds = histogram(all, "address_to_kernel_seconds", help);
+        let apply_failures = counter(all, "apply_failures", "Writes to the kernel that failed");
+        let help = "Times that somebody else had changed rules or sets, and they were repaired";
+        let drift_repairs = counter(all, "drift_repairs", help);
+        let help = "Established flows that were cut as policies no longer allow them";
+        let flows_cut = counter(all, "flows_cut", help);
         let counters = Counters::default();
-        counters.register(&mut registry);
+        counters.register(all);
         let masquerade = masquerade::Metrics::default();
-        masquerade.register(&mut registry);
+        masquerade.register(all);
+        let node_network = node_network::Metrics::default();
+        node_network.register(all);
         Self {
             registry,
             chains,
@@ -110,6 +91,7 @@ impl Metrics {
             members,
             rejected_policies,
             defective_pods,
+            defective_manifests,
             apply_seconds,
             program_seconds,
             event_to_kernel_seconds,
@@ -120,6 +102,7 @@ impl Metrics {
             flows_cut,
             counters,
             masquerade,
+            node_network,
         }
     }
 
@@ -135,6 +118,11 @@ impl Metrics {
     pub(crate) fn found_problems(&self, policies: usize, pods: usize) {
         set(&self.rejected_policies, policies);
         set(&self.defective_pods, pods);
+    }
+
+    /// As many files of a folder of manifests have something wrong in them.
+    pub fn found_defective_manifests(&self, files: usize) {
+        set(&self.defective_manifests, files);
     }
 
     pub(crate) fn committed(
@@ -154,6 +142,25 @@ impl Metrics {
             self.event_to_kernel_seconds.observe(waited.as_secs_f64());
         }
     }
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str) -> Gauge {
+    let gauge = Gauge::default();
+    registry.register(name, help, gauge.clone());
+    gauge
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
+    let counter = Counter::default();
+    registry.register(name, help, counter.clone());
+    counter
+}
+
+/// Of seconds, from a millisecond to half a minute.
+fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let histogram = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+    registry.register(name, help, histogram.clone());
+    histogram
 }
 
 fn set(gauge: &Gauge, count: usize) {

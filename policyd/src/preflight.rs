@@ -53,7 +53,8 @@ pub fn enter_scratch_namespace() -> Result<(), Error> {
     Ok(())
 }
 
-/// Loads one rule of every kind that `settings` lead to into the namespace of this process. Rules
+/// Loads one rule of every kind that `settings` lead to into the namespace of this process, which
+/// holds none. Rules
 /// for the ports of bridges are not tried: to load them has the kernel show iptables the frames of
 /// every bridge of the node, for good.
 ///
@@ -68,6 +69,7 @@ pub fn run<R: Runner + Send>(
     // Those of the node are not known yet; every family is tried.
     settings.gated.extend(addresses(1).map(IpNetwork::from));
     let mut dataplane = Dataplane::new(programs, families, settings);
+    dataplane.assume_nothing();
     dataplane.adopt(&plan()).map_err(Error::Rules)
 }
 

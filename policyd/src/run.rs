@@ -1,14 +1,14 @@
 //! Putting the parts of policyd together.
 
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join;
-use policyd::agent::{self, Config, Inputs, Status};
+use futures_util::future::join3;
+use policyd::agent::{self, Config, Inputs, Readiness, Status};
 use policyd::attachments::{Places, Server};
 use policyd::chain;
 use policyd::counters::Reader;
@@ -17,6 +17,7 @@ use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
 use policyd::model::NamespacedName;
+use policyd::node_network::{self, Members};
 use policyd::recorder::{Notice, Recorder};
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
@@ -26,10 +27,11 @@ use runner::OsRunner;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::interval;
 
 use crate::cli::{Listen, LogFormat, Run, Switch};
-use crate::{masquerading, trial};
+use crate::{alone, masquerading, networking, trial};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -39,6 +41,9 @@ const MOST_WAITING_EVENTS: usize = 1024;
 const MOST_WAITING_CALLS: usize = 256;
 /// As many problems of objects wait to be told by Events; more are only logged.
 const MOST_WAITING_NOTICES: usize = 256;
+/// What is left from when other options held keeps nobody waiting for so long: what policy needs comes
+/// first.
+pub(crate) const LEFT_OVER: Duration = Duration::from_secs(1);
 /// How often policyd shows that it is there.
 const ALIVE: Duration = Duration::from_secs(3);
 
@@ -52,16 +57,21 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
     result
 }
 
-/// Removes everything of ours from the kernel.
-pub(crate) fn clean_up(options: &Run) -> Result<(), Failure> {
+/// Removes everything of ours from the kernel, and with `all` what tells the runtime to use us.
+pub(crate) fn clean_up(options: &Run, all: bool) -> Result<(), Failure> {
     start_log(options.log_format);
     // All are tried, whatever becomes of the others.
     let programs = programs();
+    // New pods first: none may come to a node without the rest.
+    let list = if all { options.network.conf_dir().remove().map(drop) } else { Ok(()) };
     let masquerading = options.masquerade.agent(programs.clone()).remove();
     let frames = tagged::remove();
+    let network = node_network::remove(&mut programs.clone());
     dataplane(options, programs).clean_up()?;
     frames?;
     masquerading?;
+    network?;
+    list?;
     Ok(())
 }
 
@@ -84,30 +94,28 @@ pub(crate) fn families() -> Vec<Family> {
 
 async fn serve(options: Run) -> Result<(), Failure> {
     let status = Arc::new(Status::new(Metrics::new()));
-    let programs = programs();
-    if let Listen::At(address) = options.listen {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            format!("cannot listen on {address} for health checks: {error} (see --listen)")
-        })?;
-        let counters = Reader::new(programs.clone(), families());
-        tokio::spawn(health::serve(listener, Arc::clone(&status), counters));
-    }
     let node = node_name(&options)?;
     let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
-    let mut source = pin!(source(options.clone(), node.clone(), events, asked, told));
+    let (members, cluster) = watch::channel(None);
+    let members = options.network.node_network.then_some(members);
+    let source = source(options.clone(), node.clone(), events, asked, told, members, &status);
+    let mut source = pin!(source);
+    let mut told_to_end = pin!(told_to_end()?);
     // The objects are listed meanwhile.
-    tokio::select! {
-        () = trial::wait(&status) => {}
+    let (programs, _alone) = tokio::select! {
+        prepared = prepare(&options, &status) => prepared?,
         ended = &mut source => return ended.map_err(Into::into),
-    }
+        () = &mut told_to_end => return Ok(()),
+    };
     let masquerade = options.masquerade.agent(programs.clone());
     if options.masquerade.masquerade {
         masquerading::start(masquerade, Arc::clone(&status.metrics))?;
     } else {
         masquerading::stop(masquerade)?;
     }
+    networking::start(&options.network, &node, programs.clone(), cluster, &status)?;
     let config = config(&options, node, notices);
     let (stop, shutdown) = watch::channel(false);
     let (calls, requests) = mpsc::channel(MOST_WAITING_CALLS);
@@ -118,20 +126,54 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let (server, attachments) = Server::bind(&places, calls)?;
     tokio::spawn(server.run());
     tokio::spawn(show_alive(options.run_dir.join("policyd.alive"), Arc::clone(&status)));
-    let mut signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-    let [terminate, interrupt] = &mut signals;
     let inputs = Inputs { events: received, attachments, asks, requests, shutdown };
-    let mut agent = pin!(agent::run(config, dataplane(&options, programs), inputs, status));
+    let mut agent =
+        pin!(agent::run(config, dataplane(&options, programs), inputs, Arc::clone(&status)));
     tokio::select! {
         () = &mut agent => return Ok(()),
         ended = &mut source => ended?,
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = told_to_end => {}
     }
     tracing::info!("ending; what is enforced stays enforced");
     _ = stop.send(true);
     agent.await;
     Ok(())
+}
+
+/// Waits for a signal to end. The first process of a container has to ask for it: else it gets none.
+fn told_to_end() -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Serves health checks, and waits until the kernel can hold the rules and nobody else writes them.
+/// The programs to write them with, and what keeps others from it.
+async fn prepare(
+    options: &Run,
+    status: &Arc<Status>,
+) -> Result<(Programs<OsRunner>, File), Failure> {
+    let listener = match options.listen {
+        Listen::Off => None,
+        Listen::At(address) => Some(TcpListener::bind(address).await.map_err(|error| {
+            format!("cannot listen on {address} for health checks: {error} (see --listen)")
+        })?),
+    };
+    let programs = spawn_blocking(programs).await?;
+    if let Some(listener) = listener {
+        let counters = Reader::new(programs.clone(), families());
+        tokio::spawn(health::serve(listener, Arc::clone(status), counters));
+    }
+    trial::wait(status).await;
+    let alone = alone::wait(&options.run_dir, status).await?;
+    // Whatever was in the way until now is no longer.
+    status.set_unready(Readiness::Syncing);
+    Ok((programs, alone))
 }
 
 fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config {
@@ -164,17 +206,26 @@ async fn source(
     events: mpsc::Sender<Event>,
     asked: mpsc::Receiver<NamespacedName>,
     notices: mpsc::Receiver<Notice>,
+    members: Option<watch::Sender<Option<Arc<Members>>>>,
+    status: &Status,
 ) -> Result<(), cluster::Error> {
     if let Some(dir) = options.manifests {
         let folder = Folder { dir, node: Node { name: node, ..Node::default() } };
-        folder.run(events, |report| tracing::warn!("{report}")).await;
+        let defective = |count| status.metrics.found_defective_manifests(count);
+        folder.run(events, |report| tracing::warn!("{report}"), defective).await;
         return Ok(());
     }
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
     tokio::spawn(Recorder::new(client.clone(), node.clone()).run(notices));
     let report = |report: &api_server::Report| tracing::warn!("{}", policyd::chain(report));
-    let server = ApiServer::new(client, node);
-    join(server.answer(asked, &events), server.run(events.clone(), report)).await;
+    let nodes = async {
+        let report = |error: &cluster::Error| tracing::warn!("{}", policyd::chain(error));
+        if let Some(members) = members {
+            node_network::watch(client.clone(), members, report).await;
+        }
+    };
+    let server = ApiServer::new(client.clone(), node);
+    join3(server.answer(asked, &events), server.run(events.clone(), report), nodes).await;
     Ok(())
 }
 

@@ -2,17 +2,14 @@
 
 use std::net::IpAddr;
 
+use lab::Pod;
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Call, Pod, Suite};
 use serde_json::{Value, json};
 
 use crate::node::PolicedNode;
 
 fn call(node: &PolicedNode, command: &str, pod: &Pod, conf: &Value) -> Value {
-    let plugin = conf["type"].as_str().unwrap();
-    let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=late";
-    let call = Call::new(plugin, command).container("late").netns(&pod.path()).args(args);
-    let reply = call.conf(conf).run(&node.node, &Suite::podwire());
+    let reply = node.call("late", command, pod, conf);
     if command == "ADD" {
         reply.ok()
     } else {

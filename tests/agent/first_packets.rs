@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lab::sockets::{begin_tcp, raw, udp};
 use lab::wire::{echo_request, sctp_init};
-use lab::{Call, Pod, Reply, Suite};
+use lab::{Pod, Reply};
 use nix::sys::socket::SockProtocol;
 use serde_json::{Value, json};
 
@@ -153,10 +153,7 @@ impl Scene {
     }
 
     fn call(&self, command: &str, pod: &Pod, conf: &Value) -> Reply {
-        let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=noisy";
-        let call = Call::new(conf["type"].as_str().unwrap(), command).container("noisy");
-        let call = call.netns(&pod.path()).args(args).conf(conf);
-        call.run(&self.node.node, &Suite::podwire())
+        self.node.call("noisy", command, pod, conf)
     }
 
     /// A pod comes, sends all the time, and goes; `meanwhile` is done when it has been added.

@@ -1,10 +1,12 @@
 //! Manifests come into force, stay in force without policyd, and go.
 
+use std::os::unix::fs::MetadataExt;
+
 use lab::probe::{must_not_reach, must_reach};
-use lab::{policyd, program};
+use lab::{Daemon, policyd, program};
 use serde_json::{Value, json};
 
-use crate::node::PolicedNode;
+use crate::node::{PATIENCE, PolicedNode, command_at};
 
 fn deny_all(name: &str) -> Value {
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
@@ -107,6 +109,38 @@ fn a_bad_manifest_leaves_everything_as_it_was() {
         text.contains("deny.json") && text.contains("podSelector")
     });
     assert_eq!(node.rules(), before);
+    node.wait("the gauge", |it| it.metric("policyd_defective_manifests") == 1);
+    node.write("deny", &deny_all("deny"));
+    node.wait("the gauge", |it| it.metric("policyd_defective_manifests") == 0);
+    assert_eq!(node.rules(), before);
+    node.clean_up();
+}
+
+#[test]
+fn a_second_policyd_waits_until_the_first_has_ended() {
+    let mut node = PolicedNode::new(&["a", "b"]);
+    node.write("deny", &deny_all("deny"));
+    node.wait("isolation", |it| has_chain(it, "PODWIRE-TO-"));
+    let (before, log) = (node.rules(), node.node.home().join("second.log"));
+    let socket =
+        |it: &PolicedNode| it.node.run_dir().join("podwire/policyd.sock").metadata().unwrap().ino();
+    let listening = socket(&node);
+    let command = command_at(&node.node, "127.0.0.1:9098");
+    let mut second = Daemon::start("a second policyd", command, &node.node, log);
+    let ask = |it: &PolicedNode, what: &str| {
+        it.node.try_sh(&format!("curl -s --max-time 2 http://127.0.0.1:9098/{what}")).stdout
+    };
+    second.wait_until(PATIENCE, || ask(&node, "readyz").contains("another policyd runs on"));
+    assert_eq!(ask(&node, "healthz"), "ok\n");
+    assert_eq!(node.rules(), before);
+    // The plugin still finds the one that writes.
+    assert_eq!(socket(&node), listening);
+    node.kill();
+    second.wait_until(PATIENCE, || ask(&node, "readyz") == "ok\n");
+    assert_eq!(node.rules(), before);
+    reaches(&node, "a", "b", false);
+    drop(second);
+    node.start();
     node.clean_up();
 }
 

@@ -54,10 +54,11 @@ fn write_policies(node: &PolicedNode) {
     node.wait("the policies", |it| it.rules().contains("default/b-from-a ingress 0"));
 }
 
-/// What `policyd OPTIONS explain --live` from pod `from` to pod `to` says, and its exit code.
+/// What `policyd OPTIONS explain --live` from pod or address `from` to `to` says, and its exit code.
 fn ask(node: &PolicedNode, options: &[&str], from: &str, to: &str, more: &[&str]) -> (i32, String) {
     let mut command = command(&node.node);
-    let (from, to) = (format!("default/{from}"), format!("default/{to}"));
+    let end = |it: &str| if it.contains('.') { it.to_owned() } else { format!("default/{it}") };
+    let (from, to) = (end(from), end(to));
     command.args(options).args(["explain", "--live", "--from", &from, "--to", &to]);
     command.args(["--port", "80/TCP"]).args(more);
     let ended = node.node.run(command);
@@ -198,6 +199,18 @@ fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
     }
     node.wipe();
     assert_eq!(differences(&node, "allowed").len(), 2);
+}
+
+#[test]
+fn of_an_address_that_waits_for_a_pod_it_says_that_the_gate_drops() {
+    let node = PolicedNode::new(&[]);
+    attach(&node, "a");
+    let (code, text) = ask(&node, &[], "10.1.0.77", "a", &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("allowed\n") && text.contains("note: 10.1.0.77 is in the gated ranges of node node-1, and none of its pods has it: the gate drops"), "{text}");
+    let (_, text) = ask(&node, &[], "192.0.2.7", "a", &[]);
+    assert!(text.contains("note: 192.0.2.7 is none of node node-1's pods"), "{text}");
+    node.clean_up();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod denied;
 mod first_packets;
 mod flows;
 mod folder;
+mod former_owner;
 mod interfaces;
 mod kills;
 mod live;

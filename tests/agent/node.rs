@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lab::{Call, Daemon, Node, Options, Pod, Suite, policyd, program};
+use lab::{Call, Daemon, Node, Options, Pod, Reply, Suite, policyd, program};
 use serde_json::{Value, json};
 
 /// What must happen happens within this time.
@@ -23,12 +23,17 @@ pub(crate) struct PolicedNode {
 
 /// policyd over the folder `manifests` of the node.
 pub(crate) fn command(node: &Node) -> Command {
+    command_at(node, "127.0.0.1:9099")
+}
+
+/// The same, with its health checks at this address.
+pub(crate) fn command_at(node: &Node, listen: &str) -> Command {
     let mut command = program(policyd());
     command
         .env_remove("KUBECONFIG")
         .arg("--run-dir")
         .arg(node.run_dir().join("podwire"))
-        .args(["--node-name", "node-1", "--listen", "127.0.0.1:9099", "--manifests"])
+        .args(["--node-name", "node-1", "--listen", listen, "--manifests"])
         .arg(node.home().join("manifests"))
         .args(["--pod-cidr", "10.1.0.0/24", "--pod-cidr", "fd00:1::/64"]);
     command
@@ -96,6 +101,13 @@ impl PolicedNode {
             "ipam": {"type": "host-local", "dataDir": self.node.data(),
                 "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]],
                 "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}})
+    }
+
+    /// Calls a plugin for a pod of the namespace `default`, which is its container's id too.
+    pub(crate) fn call(&self, name: &str, command: &str, pod: &Pod, conf: &Value) -> Reply {
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
+        let call = Call::new(conf["type"].as_str().unwrap(), command).container(name);
+        call.netns(&pod.path()).args(&args).conf(conf).run(&self.node, &Suite::podwire())
     }
 
     /// Starts policyd, or starts it again, and waits until what the folder says is in force.

@@ -31,9 +31,13 @@ touch /run/xtables.lock
 mount --bind "$home/run/podwire" /run/podwire
 mount --bind "$home/run/xtables.lock" /run/xtables.lock
 mount --bind "$home/account" /run/secrets/kubernetes.io/serviceaccount
+if [ -d "$home/net.d" ]; then
+    mkdir -p /etc/cni/net.d
+    mount --bind "$home/net.d" /etc/cni/net.d
+fi
 for place in $(cut -d' ' -f5 /proc/self/mountinfo | sort -u); do
     case $place in
-    /run/podwire | /run/xtables.lock) ;;
+    /run/podwire | /run/xtables.lock | /etc/cni/net.d) ;;
     *) mount -o remount,bind,ro "$place" 2>/dev/null || : ;;
     esac
 done
@@ -63,13 +67,13 @@ fn collection(document: &str) -> &'static str {
     }
 }
 
-fn texts(list: &Value) -> Vec<&str> {
+pub(crate) fn texts(list: &Value) -> Vec<&str> {
     list.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect()
 }
 
 /// The control plane with the node and what the manifest has, and of that the ConfigMap and the
 /// DaemonSet.
-fn deployed(node: &Node) -> (Cluster<'_>, Value, Value) {
+pub(crate) fn deployed(node: &Node) -> (Cluster<'_>, Value, Value) {
     let cluster = Cluster::start(node, Version::Old);
     let documents = documents();
     for document in &documents {
@@ -105,8 +109,14 @@ pub(crate) fn wire(node: &Node, cluster: &Cluster<'_>, name: &str) -> (Pod, Vec<
     (space, addresses)
 }
 
+/// The paths of the node that the DaemonSet's container sees.
+pub(crate) fn host_paths(daemons: &Value) -> Vec<&str> {
+    let volumes = daemons.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
+    volumes.unwrap().iter().filter_map(|it| it["hostPath"]["path"].as_str()).collect()
+}
+
 /// What the DaemonSet says, run on the node: program, arguments, capabilities and files.
-fn container(node: &Node, config: &Value, daemons: &Value) -> Command {
+pub(crate) fn container(node: &Node, config: &Value, daemons: &Value) -> Command {
     let spec = &daemons["spec"]["template"]["spec"];
     let container = &spec["containers"][0];
     let security = &container["securityContext"];
@@ -114,9 +124,6 @@ fn container(node: &Node, config: &Value, daemons: &Value) -> Command {
     assert_eq!(security["allowPrivilegeEscalation"], false);
     assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
     assert_eq!(spec["hostNetwork"], true);
-    let paths = spec["volumes"].as_array().unwrap().iter();
-    let paths: Vec<_> = paths.filter_map(|it| it["hostPath"]["path"].as_str()).collect();
-    assert_eq!(paths, ["/run/xtables.lock", "/run/podwire"]);
     fs::create_dir_all(node.home().join("etc/config")).unwrap();
     for (name, text) in config["data"].as_object().unwrap() {
         let file = node.home().join("etc/config").join(name);
@@ -148,6 +155,7 @@ pub(crate) fn is_ready(node: &Node, port: u16) -> bool {
 pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
     let node = Node::quick();
     let (cluster, config, daemons) = deployed(&node);
+    assert_eq!(host_paths(&daemons), ["/run/xtables.lock", "/run/podwire"]);
     let (client, _) = wire(&node, &cluster, "client");
     let (server, addresses) = wire(&node, &cluster, "server");
     cluster.grant("kube-system", "policyd", &node.home().join("account"));

@@ -5,6 +5,7 @@ mod away;
 mod deployed;
 mod events;
 mod explained;
+mod networks;
 mod objects;
 mod source;
 mod spread;

@@ -17,6 +17,7 @@ mod process;
 pub mod sockets;
 mod space;
 mod suite;
+mod switch;
 pub mod wire;
 pub mod world;
 
@@ -27,4 +28,5 @@ pub use node::{Node, Options, Pod};
 pub use process::{Finished, Running, program};
 pub use space::Space;
 pub use suite::{Suite, peer, policyd, workspace};
+pub use switch::Switch;
 pub use world::World;

@@ -91,7 +91,8 @@ impl Files {
         Ok(())
     }
 
-    /// All that can be read, and what is wrong with the others.
+    /// All that can be read, in the order in which they were written, and what is wrong with the
+    /// others.
     ///
     /// # Errors
     /// [`Error::File`] when the folder cannot be read; a folder that is not there is empty.
@@ -111,7 +112,11 @@ impl Files {
             };
             match read(&path) {
                 Ok(attachment) if attachment.container_id == container_id => {
-                    attachments.push(attachment);
+                    // One that goes in this moment is as good as gone.
+                    let Ok(written) = fs::metadata(&path).and_then(|it| it.modified()) else {
+                        continue;
+                    };
+                    attachments.push((written, attachment));
                 }
                 Ok(attachment) => {
                     let problem = format!("it is of container {:?}", attachment.container_id);
@@ -122,7 +127,8 @@ impl Files {
                 Err(error) => problems.push(error),
             }
         }
-        Ok((attachments, problems))
+        attachments.sort_by_key(|(written, _)| *written);
+        Ok((attachments.into_iter().map(|(_, attachment)| attachment).collect(), problems))
     }
 
     fn path(&self, container_id: &str) -> PathBuf {

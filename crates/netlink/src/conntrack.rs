@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use nix::errno::Errno;
 
+use crate::netfilter::message::Message;
 use crate::netfilter::{Socket, refused};
 use crate::{Error, Tuple};
 
@@ -134,9 +135,21 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub fn set_mark(&mut self, flow: &Flow, mark: Mark) -> Result<Outcome, Error> {
+        self.change(flow, "mark", message::set_mark(flow, mark))
+    }
+
+    /// Has the kernel forget a flow. The next packet of it, from either end, begins a new one.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn forget(&mut self, flow: &Flow) -> Result<Outcome, Error> {
+        self.change(flow, "forget", message::delete(flow))
+    }
+
+    fn change(&mut self, flow: &Flow, verb: &str, message: Message) -> Result<Outcome, Error> {
         let (source, destination) = (flow.original.source, flow.original.destination);
-        let what = format!("mark the flow from {source} to {destination}");
-        match self.0.change(message::set_mark(flow, mark), &what)? {
+        let what = format!("{verb} the flow from {source} to {destination}");
+        match self.0.change(message, &what)? {
             0 => Ok(Outcome::Done),
             code if code == Errno::ENOENT as i32 => Ok(Outcome::FlowGone),
             code => Err(refused(what, code)),

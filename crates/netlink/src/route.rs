@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_core::NLM_F_CREATE;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-    RouteScope, RouteType,
+    RouteScope, RouteType, RouteVia,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::address::family;
 use crate::answer::Answer;
@@ -67,7 +67,7 @@ impl Route {
         (self.dst.network(), self.dst.prefix())
     }
 
-    fn message(&self) -> RouteMessage {
+    pub(crate) fn message(&self) -> RouteMessage {
         let (network, prefix) = self.destination();
         let mut message = RouteMessage::default();
         message.header.address_family = family(network);
@@ -128,24 +128,32 @@ impl Socket {
     /// # Errors
     /// [`Error`].
     pub fn routes(&mut self, is_ipv4: bool) -> Result<Vec<Route>, Error> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = if is_ipv4 {
-            netlink_packet_route::AddressFamily::Inet
-        } else {
-            netlink_packet_route::AddressFamily::Inet6
-        };
         let what = "list routes".to_owned();
-        let messages = self.dump(&Request::dump(what, RouteNetlinkMessage::GetRoute(message)))?;
+        let question = RouteNetlinkMessage::GetRoute(question(is_ipv4));
+        let messages = self.dump(&Request::dump(what, question))?;
         Ok(messages.into_iter().flat_map(|message| read(message, is_ipv4)).collect())
     }
 }
 
-/// The routes of a message: several when it has several next hops.
+/// What asks for the routes of a family.
+pub(crate) fn question(is_ipv4: bool) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family =
+        if is_ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message
+}
+
+/// The unicast routes of a message.
 fn read(answer: Answer, is_ipv4: bool) -> Vec<Route> {
     let Answer::Other(RouteNetlinkMessage::NewRoute(message)) = answer else { return Vec::new() };
     if message.header.kind != RouteType::Unicast {
         return Vec::new();
     }
+    read_message(message, is_ipv4)
+}
+
+/// The routes of a message: several when it has several next hops.
+pub(crate) fn read_message(message: RouteMessage, is_ipv4: bool) -> Vec<Route> {
     let prefix = message.header.destination_prefix_length;
     let everything: IpAddr = if is_ipv4 { [0; 4].into() } else { [0; 16].into() };
     let Ok(mut dst) = IpNetwork::new(everything, prefix) else { return Vec::new() };
@@ -161,6 +169,8 @@ fn read(answer: Answer, is_ipv4: bool) -> Vec<Route> {
                     .unwrap_or(dst);
             }
             RouteAttribute::Gateway(address) => route.gateway = address_of(&address),
+            // A next hop of IPv6 for a destination of IPv4.
+            RouteAttribute::Via(RouteVia::Inet6(address)) => route.gateway = Some(address.into()),
             RouteAttribute::PrefSource(address) => route.source = address_of(&address),
             RouteAttribute::Oif(link) => route.link = link,
             RouteAttribute::Table(table) => route.table = table,

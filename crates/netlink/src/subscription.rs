@@ -41,10 +41,21 @@ impl Subscription {
     /// Opens a socket of a netlink family, in the calling thread's namespace, that hears of a
     /// multicast group.
     pub(crate) fn open(family: isize, group: u32, what: &'static str) -> Result<Self, Error> {
+        Self::open_of(family, &[group], what)
+    }
+
+    /// The same of several groups.
+    pub(crate) fn open_of(
+        family: isize,
+        groups: &[u32],
+        what: &'static str,
+    ) -> Result<Self, Error> {
         let failed = |source| Error::Socket { what: what.into(), source };
         let mut socket = SystemSocket::new(family).map_err(failed)?;
         socket.bind_auto().map_err(failed)?;
-        socket.add_membership(group).map_err(failed)?;
+        for group in groups {
+            socket.add_membership(*group).map_err(failed)?;
+        }
         Ok(Self::new(socket, what))
     }
 

@@ -1,11 +1,13 @@
 //! Chains and rules of iptables.
 
 mod chain;
+mod jump;
 mod rule;
 mod saved;
 mod transaction;
 
 pub use chain::{Chain, RuleHash};
+pub use jump::Jump;
 pub use rule::{Match, Packets, PortRange, Rule, Side, Target};
 pub use saved::{RuleCounter, Saved};
 pub use transaction::Transaction;

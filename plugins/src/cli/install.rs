@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use runner::Lock;
 
+use super::SELINUX_LABEL;
 use super::output::say;
 use crate::error::{Error, warn};
 use crate::plugin;
@@ -32,8 +33,6 @@ const LOCK_WAIT: Duration = Duration::from_secs(30);
 const SAVED: &str = ".podwire-saved";
 /// Its bytes are in every podwire binary of every version and in nobody else's.
 static MARKER: &[u8] = b"podwire: this file is a podwire plugin binary\0";
-/// Where SELinux keeps a file's label.
-const SELINUX_LABEL: &str = "security.selinux";
 
 fn failed(what: &str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let (what, path) = (what.to_owned(), path.to_owned());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Lets `burst` through at once, and one more each `interval`. It counts what it holds back.
 #[derive(Debug)]
-pub(super) struct TokenBucket {
+pub(crate) struct TokenBucket {
     burst: u32,
     interval: Duration,
     tokens: u32,
@@ -15,13 +15,13 @@ pub(super) struct TokenBucket {
 
 impl TokenBucket {
     /// A full one.
-    pub(super) const fn new(burst: u32, interval: Duration, now: Instant) -> Self {
+    pub(crate) const fn new(burst: u32, interval: Duration, now: Instant) -> Self {
         Self { burst, interval, tokens: burst, filled: now, suppressed: 0 }
     }
 
     /// Takes a token: how many were refused since the last one that was given; `None` when there
     /// is none now.
-    pub(super) fn take(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
         self.fill(now);
         let Some(left) = self.tokens.checked_sub(1) else {
             self.suppressed = self.suppressed.saturating_add(1);

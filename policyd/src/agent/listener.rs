@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 /// A subscription that is waited on.
 #[derive(Debug)]
-pub(super) struct Listener<T: AsRawFd> {
+pub(crate) struct Listener<T: AsRawFd> {
     subscription: AsyncFd<T>,
     /// What it hears of, for the log.
     what: &'static str,
@@ -18,7 +18,7 @@ pub(super) struct Listener<T: AsRawFd> {
 
 impl<T: AsRawFd> Listener<T> {
     /// Of what was subscribed to, which must keep its descriptor for as long as it lives.
-    pub(super) fn new(what: &'static str, opened: Result<T, Error>) -> io::Result<Self> {
+    pub(crate) fn new(what: &'static str, opened: Result<T, Error>) -> io::Result<Self> {
         #[expect(
             deprecated,
             reason = "the new way is unsafe: subscriptions keep their descriptor open for as long as they live"
@@ -29,7 +29,7 @@ impl<T: AsRawFd> Listener<T> {
     }
 
     /// Waits until something is told. `receive` reads it, and gives `None` when there is nothing.
-    pub(super) async fn next<E>(
+    pub(crate) async fn next<E>(
         &mut self,
         receive: impl Fn(&mut T) -> Result<Option<Vec<Event<E>>>, Error>,
     ) -> Vec<Event<E>> {

@@ -30,6 +30,8 @@ pub struct Status {
     /// Milliseconds from the start to the last heartbeat.
     last_beat: AtomicU64,
     readiness: Mutex<Readiness>,
+    /// Why the node's network is not in place.
+    network: Mutex<Option<String>>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
 }
@@ -42,6 +44,7 @@ impl Status {
             started: Instant::now(),
             last_beat: AtomicU64::new(0),
             readiness: Mutex::new(Readiness::Syncing),
+            network: Mutex::new(None),
             metrics: Arc::new(metrics),
         }
     }
@@ -57,6 +60,17 @@ impl Status {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.lock().clone()
+    }
+
+    /// Why the node's network is not in place, where policyd keeps it.
+    #[must_use]
+    pub fn network_problem(&self) -> Option<String> {
+        self.network.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells why the node's network is not in place; `None`: it is.
+    pub fn set_network(&self, problem: Option<String>) {
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     fn lock(&self) -> MutexGuard<'_, Readiness> {

@@ -5,20 +5,22 @@ use std::future::pending;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use runner::Runner;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::survey::{Wanted, bridges, filter_bridges, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance, Ran};
-use crate::iptables::Settings;
 use crate::plan::{Changes, HostInterface, Plan};
 use crate::tagged;
 
 /// One piece of work.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// Make the kernel, whatever it holds, what the plan says.
-    Adopt(Settings, Box<Plan>),
+    /// Read what the kernel holds, for the first [`Job::Adopt`].
+    Read,
+    /// Make the kernel, whatever it holds, what the plan says, with these ranges gated.
+    Adopt(Vec<IpNetwork>, Box<Plan>),
     /// Make these changes.
     Apply(Changes),
     /// Look whether it is still what it was left as.
@@ -124,8 +126,9 @@ fn carry_out<R: Runner + Send>(
     let mut found = None;
     let mut is_suspect = false;
     match job {
-        Job::Adopt(settings, plan) => {
-            dataplane.set_settings(settings.clone());
+        Job::Read => dataplane.read()?,
+        Job::Adopt(gated, plan) => {
+            dataplane.set_gated(gated.clone());
             // Ahead of the rules, which open the gate to the pod; but where it cannot be had, they are
             // written nevertheless: what they hold back is much more.
             let kept_out = tagged::keep_out(&tagged::ports(plan.endpoints.values()), |_| false);

@@ -25,9 +25,20 @@ impl Store {
         Self { files: Files::new(folder), held: BTreeMap::new() }
     }
 
-    /// Takes in what the plugin changed while nobody answered it.
+    /// Takes in what the plugin changed while nobody answered it. Files of attachments whose place a
+    /// later one took are removed.
     pub(super) fn refresh(&mut self) -> Result<Changes, Error> {
-        let (listed, problems) = self.files.list()?;
+        let (listed, mut problems) = self.files.list()?;
+        let mut former = BTreeSet::new();
+        for (place, attachment) in listed.iter().enumerate() {
+            let later = listed.get(place + 1..).unwrap_or_default();
+            if later.iter().any(|it| takes_place(it, attachment)) {
+                problems.extend(self.files.remove(&attachment.container_id).err());
+                former.insert(attachment.container_id.clone());
+            }
+        }
+        let listed = listed.into_iter().filter(|it| !former.contains(&it.container_id));
+        let listed: Vec<_> = listed.collect();
         let mut changes = Changes { problems, ..Changes::default() };
         let ids: BTreeSet<_> = listed.iter().map(|it| it.container_id.clone()).collect();
         changes.gone = self.held.keys().filter(|id| !ids.contains(*id)).cloned().collect();
@@ -41,17 +52,10 @@ impl Store {
         Ok(changes)
     }
 
-    /// Writes an attachment down. Containers that had its addresses before are forgotten, and former
-    /// sandboxes of its pod: no address is given away twice, and no pod has two sandboxes, so they
-    /// are gone, and only nobody said so. Returns their ids.
+    /// Writes an attachment down. Those whose place it takes are forgotten; returns their ids.
     pub(super) fn put(&mut self, attachment: Attachment) -> Result<Vec<String>, Error> {
-        let former = |held: &&Attachment| {
-            held.container_id != attachment.container_id
-                && (!held.addresses.is_disjoint(&attachment.addresses)
-                    || held.pod.is_some() && held.pod == attachment.pod)
-        };
-        let former: Vec<_> =
-            self.held.values().filter(former).map(|it| it.container_id.clone()).collect();
+        let former = self.held.values().filter(|held| takes_place(&attachment, held));
+        let former: Vec<_> = former.map(|it| it.container_id.clone()).collect();
         former.iter().try_for_each(|container_id| self.remove(container_id))?;
         self.files.put(&attachment)?;
         self.held.insert(attachment.container_id.clone(), attachment);
@@ -85,4 +89,12 @@ impl Store {
         let invalid = of_network.filter(|it| !valid.contains(&it.key()));
         invalid.map(|it| it.container_id.clone()).collect()
     }
+}
+
+/// Whether the one has the place that the other had before: no address is given away twice, and no pod
+/// has two sandboxes, so the other is gone, and only nobody said so.
+fn takes_place(attachment: &Attachment, other: &Attachment) -> bool {
+    other.container_id != attachment.container_id
+        && (!other.addresses.is_disjoint(&attachment.addresses)
+            || other.pod.is_some() && other.pod == attachment.pod)
 }

@@ -277,3 +277,29 @@ fn the_gates_sets_have_the_names_that_the_plugin_knows() {
     use crate::iptables::{Family, programmed_set};
     assert_eq!(Family::ALL.map(|family| programmed_set(family).name), attachment::GATE_SETS);
 }
+
+#[tokio::test]
+async fn of_two_sandboxes_of_a_pod_that_came_while_nobody_answered_the_later_one_counts() {
+    let home = tempfile::tempdir().unwrap();
+    let files = Files::new(&places(&home).files);
+    let pod = || Some(Pod { namespace: "default".into(), name: "p".into(), uid: None });
+    // Their ids say nothing of their age.
+    for (earlier, later, number) in [("b", "a", 1), ("c", "d", 2)] {
+        for (container_id, last) in [(earlier, 1), (later, 2)] {
+            let pod = pod().map(|it| Pod { name: format!("p{number}"), ..it });
+            let address = format!("10.1.{number}.{last}");
+            files.put(&Attachment { pod, ..attachment(container_id, &address) }).unwrap();
+            // The kernel's clock of files has steps of some milliseconds.
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+    // An address that has a new owner is the same.
+    files.put(&attachment("f", "10.1.3.1")).unwrap();
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    files.put(&attachment("e", "10.1.3.1")).unwrap();
+    let scene = Scene::new(home);
+    let mut first = scene.first.clone();
+    first.sort();
+    assert_eq!(first, ["a", "d", "e"]);
+    assert_eq!(scene.ids(), ["a", "d", "e"]);
+}

@@ -67,19 +67,45 @@ pub(crate) fn mark(changes: &[(Flow, bool)], bit: u32) -> Result<(usize, usize),
     Ok(counts)
 }
 
-/// Cuts all flows of addresses that the gate is about to let pass: they were begun by, or with,
-/// whoever had the address before, and would pass as established. Those that policy allows are let
-/// go on by the look at all flows that follows each commit.
+/// Cuts all flows of addresses that the gate is about to let pass: they may have been begun by, or
+/// with, whoever had the address before, and would pass as established. Those that policy allows
+/// are let go on by the look at all flows that follows each commit.
 ///
 /// # Errors
 /// [`Error`] when the kernel cannot be asked, or refuses.
 pub(super) fn cut_left_over(addresses: &BTreeSet<IpAddr>, bit: u32) -> Result<usize, Error> {
+    let flows = of_addresses(addresses, bit)?.into_iter().filter(|flow| flow.mark & bit == 0);
+    let changes: Vec<_> = flows.map(|flow| (flow, true)).collect();
+    Ok(if changes.is_empty() { 0 } else { mark(&changes, bit)?.0 })
+}
+
+/// Has the kernel forget all flows of addresses that have a new owner: none of them is his, so that
+/// what still comes of them begins a flow, and policy is asked. Cutting them would not do: one that
+/// the former owner began looks as if the new one had, who may be free to.
+///
+/// # Errors
+/// [`Error`] when the kernel cannot be asked, or refuses.
+pub(super) fn forget_left_over(addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+    let flows = of_addresses(addresses, 0)?;
+    if flows.is_empty() {
+        return Ok(0);
+    }
+    let Some(mut client) = Client::open()? else { return Ok(0) };
+    let mut count = 0;
+    for flow in &flows {
+        count += usize::from(client.forget(flow)? == Outcome::Done);
+    }
+    Ok(count)
+}
+
+/// The flows that have one of these ends, or are cut by this bit.
+fn of_addresses(addresses: &BTreeSet<IpAddr>, bit: u32) -> Result<Vec<Flow>, Error> {
+    if addresses.is_empty() {
+        return Ok(Vec::new());
+    }
     let has_any = |family: &Family| addresses.iter().any(|it| family.has(it));
     let families: Vec<_> = Family::ALL.into_iter().filter(has_any).collect();
-    let flows = list(&families, bit, |end| addresses.contains(end))?;
-    let left_over = flows.into_iter().filter(|flow| flow.mark & bit == 0);
-    let changes: Vec<_> = left_over.map(|flow| (flow, true)).collect();
-    Ok(if changes.is_empty() { 0 } else { mark(&changes, bit)?.0 })
+    list(&families, bit, |end| addresses.contains(end))
 }
 
 /// The node's own addresses; none where they cannot be read.

@@ -11,18 +11,26 @@ use crate::iptables::{bound_set, programmed_set};
 
 impl<R: Runner> Dataplane<R> {
     /// Before the gate lets addresses pass that it did not: whoever had them before may have left
-    /// flows.
-    pub(super) fn cut_left_over(&mut self, coming: &BTreeSet<IpAddr>) -> Result<(), Error> {
+    /// flows. When they are not `are_new`, the endpoints may have been there all the time, and only
+    /// the gate's set not.
+    pub(super) fn end_left_over(
+        &mut self,
+        coming: &BTreeSet<IpAddr>,
+        are_new: bool,
+    ) -> Result<(), Error> {
         if !self.settings.cuts_flows {
             return Ok(());
         }
         let endpoints = self.written.endpoints.values();
         let isolated = endpoints.filter(|it| it.ingress.is_some() || it.egress.is_some());
         let addresses = isolated.flat_map(|it| it.addresses.intersection(coming)).copied();
-        let addresses: BTreeSet<_> = addresses.collect();
-        if !addresses.is_empty() {
-            self.cut += flows::cut_left_over(&addresses, self.settings.marks.cut)?;
-        }
+        // What the gate does not keep closed may have flows of its own by now.
+        let is_gated =
+            |address: &IpAddr| self.settings.gated.iter().any(|range| range.contains(*address));
+        let (new, others): (BTreeSet<_>, BTreeSet<_>) =
+            addresses.partition(|address| are_new && is_gated(address));
+        self.cut += flows::forget_left_over(&new)?;
+        self.cut += flows::cut_left_over(&others, self.settings.marks.cut)?;
         Ok(())
     }
 

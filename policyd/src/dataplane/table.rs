@@ -12,6 +12,7 @@ use crate::iptables::{
     CHAIN_PREFIX, Family, Settings, dispatch, endpoint_chains, hooks, policies, policy_chain,
     policy_chain_name,
 };
+use crate::node_network;
 use crate::plan::{ChainKey, Changes};
 
 /// Tables that rules of ours may be in.
@@ -70,7 +71,9 @@ impl Tables {
         self.hooks.clear();
         let used: BTreeSet<_> = hooks(settings).iter().map(|hook| hook.table).collect();
         for table in TABLES.into_iter().filter(|table| used.contains(table)) {
-            let saved = self.read_table(programs, table)?;
+            let mut saved = self.read_table(programs, table)?;
+            // That of the node's network is kept by who made it.
+            node_network::forget_jump(&mut saved);
             if table == OURS {
                 let chains = saved.chains.into_iter();
                 self.chains = chains.map(|(name, it)| (name, it.into_iter().collect())).collect();

@@ -9,6 +9,7 @@ use runner::Runner;
 
 use crate::dataplane::{Error, Programs};
 use crate::iptables::{CHAIN_PREFIX, Family, Hook, SET_PREFIX};
+use crate::node_network;
 use crate::tagged;
 
 /// The table that our chains are in.
@@ -115,6 +116,8 @@ impl Table {
                 first.entry(chain.to_owned()).or_insert_with(|| line.to_owned());
             }
         }
-        Ok(Self { saved: Saved::read(text, CHAIN_PREFIX)?, first })
+        let mut saved = Saved::read(text, CHAIN_PREFIX)?;
+        node_network::forget_jump(&mut saved);
+        Ok(Self { saved, first })
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use runner::Runner;
 
-use super::{Config, Error, Options, ReadConfig, chain, table};
+use super::rules::own_chain;
+use super::{Config, Error, Options, ReadConfig, chain};
 use crate::dataplane::Programs;
 use crate::iptables::Family;
 
@@ -75,17 +76,19 @@ impl<R: Runner> Agent<R> {
     /// The first of the two families' errors; both are tried.
     pub fn remove(&mut self) -> Result<(), Error> {
         self.next = None;
-        let [four, six] = Family::ALL.map(|family| table::remove(&mut self.programs, family));
-        four.and(six).map(drop)
+        let place = own_chain();
+        let [four, six] = Family::ALL.map(|family| place.remove(&mut self.programs, family));
+        Ok(four.and(six).map(drop)?)
     }
 
     fn apply(&mut self, config: &Config) -> Result<bool, Error> {
         let Self { options, programs, .. } = self;
+        let place = own_chain();
         let [four, six] = Family::ALL.map(|family| {
             if !family.is_ipv4() && !options.ipv6 {
-                return table::remove(programs, family);
+                return place.remove(programs, family);
             }
-            table::install(programs, family, &chain(config, options, family))
+            place.install(programs, family, &chain(config, options, family))
         });
         Ok(four? | six?)
     }

@@ -6,6 +6,7 @@ use ruleset::iptables::{Chain, Match, Rule, Side, Target};
 use super::{Config, Options};
 use crate::iptables::Family;
 use crate::model::parse_cidr;
+use crate::own_chain::{OwnChain, Place};
 
 /// The chain of ours, and what the names of all begin with.
 pub const CHAIN: &str = "PODWIRE-MASQUERADE";
@@ -19,6 +20,12 @@ const WITH_PORTS: [&str; 3] = ["tcp", "udp", "sctp"];
 pub fn hook() -> Rule {
     Rule::new([Match::NotLocalAddress(Side::Destination)], Target::Jump(CHAIN.to_owned()))
         .labelled("masquerade what leaves")
+}
+
+/// Where the chain hangs.
+pub(super) fn own_chain() -> OwnChain {
+    let (name, from) = (CHAIN, "POSTROUTING");
+    OwnChain { table: "nat", name, from, jump: hook(), place: Place::Last }
 }
 
 /// The chain of one family: it returns for what is not masqueraded, and masquerades the rest.

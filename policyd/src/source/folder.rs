@@ -53,14 +53,22 @@ pub struct Folder {
 
 impl Folder {
     /// Sends what the folder holds and how it changes, until nobody receives it any more. What the
-    /// manifests' author should know is given to `report`, once for as long as it stands.
-    pub async fn run(self, events: Sender<Event>, mut report: impl FnMut(&Report)) {
+    /// manifests' author should know is given to `report`, once for as long as it stands; `defective`
+    /// is told, after each reading, how many files may have objects that could not be read.
+    pub async fn run(
+        self,
+        events: Sender<Event>,
+        mut report: impl FnMut(&Report),
+        mut defective: impl FnMut(usize),
+    ) {
         let mut source = Source::new(&self);
         if events.send(Event::Node(self.node)).await.is_err() {
             return;
         }
         while !events.is_closed() {
-            for event in source.read(&mut report) {
+            let read = source.read(&mut report);
+            defective(source.disk.defective());
+            for event in read {
                 if events.send(event).await.is_err() {
                     return;
                 }

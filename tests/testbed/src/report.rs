@@ -7,7 +7,7 @@ use std::path::Path;
 use testbed::error::{Error, Result};
 use testbed::inside::Node;
 use testbed::kubectl::Kubectl;
-use testbed::settings::node_name;
+use testbed::settings::{MOST_NODES, node_name};
 use testbed::state::State;
 
 /// Tells why something failed.
@@ -38,11 +38,14 @@ pub(crate) fn logs(
     node: Option<u8>,
     lines: usize,
 ) -> Result<()> {
-    let record = state.load()?.ok_or_else(|| Error::Down(state.root().to_owned()))?;
+    // Those of a cluster that is down are there as well.
+    if !state.supervisor_log().exists() {
+        return Err(Error::Down(state.root().to_owned()));
+    }
     if node.is_none() && program.is_none() {
         show(&state.supervisor_log(), lines);
     }
-    for number in record.settings.numbers().filter(|it| node.is_none_or(|node| node == *it)) {
+    for number in (1..=MOST_NODES).filter(|it| node.is_none_or(|node| node == *it)) {
         let Ok(entries) = fs::read_dir(state.logs(number)) else { continue };
         let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.sort();

@@ -12,6 +12,7 @@ use crate::tuple::{ICMP, ICMPV6, Layer4, Tuple};
 const SUBSYSTEM: u8 = 1;
 const NEW: [u8; 2] = [SUBSYSTEM, 0];
 const GET: [u8; 2] = [SUBSYSTEM, 1];
+const DELETE: [u8; 2] = [SUBSYSTEM, 2];
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
@@ -60,12 +61,18 @@ pub(super) fn list(filter: &Filter) -> Message {
 
 /// Sets the bits of a mark: `(old & !mask) ^ value`, says `ctnetlink_change_mark`.
 pub(super) fn set_mark(flow: &Flow, mark: Mark) -> Message {
-    let mut message = Message::new(NEW, 0, family(flow.original.source.is_ipv4()), 0)
+    put_mark(about(NEW, flow), mark)
+}
+
+/// Deletes a flow.
+pub(super) fn delete(flow: &Flow) -> Message {
+    about(DELETE, flow)
+}
+
+fn about(kind: [u8; 2], flow: &Flow) -> Message {
+    let message = Message::new(kind, 0, family(flow.original.source.is_ipv4()), 0)
         .nested(TUPLE_ORIGINAL, |tuple| put_tuple(tuple, &flow.original));
-    if flow.zone != 0 {
-        message = message.attribute(ZONE, &flow.zone.to_be_bytes());
-    }
-    put_mark(message, mark)
+    if flow.zone == 0 { message } else { message.attribute(ZONE, &flow.zone.to_be_bytes()) }
 }
 
 fn put_mark(message: Message, mark: Mark) -> Message {

@@ -206,7 +206,26 @@ fn a_flow_that_has_gone_is_told() {
 }
 
 #[test]
-fn flows_of_other_zones_are_marked_too() {
+fn what_comes_of_a_forgotten_flow_begins_another() {
+    let routed = routed(RULES);
+    let mut client = client(&routed);
+    for addresses in addresses() {
+        let filter = Filter::all(addresses.client.is_ipv4());
+        let (asking, _answering) = udp(&routed, &addresses);
+        let flow = of_protocol(&list(&mut client, &filter), UDP);
+        assert_eq!(client.set_mark(&flow, CUT).unwrap(), Outcome::Done);
+        assert_eq!(client.forget(&flow).unwrap(), Outcome::Done);
+        assert_eq!(client.forget(&flow).unwrap(), Outcome::FlowGone);
+        let left = list(&mut client, &filter);
+        assert!(left.iter().all(|flow| flow.original.protocol != UDP), "{left:?}");
+        asking.send(b"again").unwrap();
+        let begun = of_protocol(&list(&mut client, &filter), UDP);
+        assert_eq!((begun.original, begun.mark), (flow.original, FOREIGN));
+    }
+}
+
+#[test]
+fn flows_of_other_zones_are_marked_and_forgotten_too() {
     let routed = routed(RULES);
     let mut client = client(&routed);
     {
@@ -220,6 +239,8 @@ fn flows_of_other_zones_are_marked_too() {
     assert_eq!(client.set_mark(&flow, CUT).unwrap(), Outcome::Done);
     let flow = of_protocol(&list(&mut client, &Filter::all(true)), TCP);
     assert_eq!(flow.mark, FOREIGN | CUT.value);
+    assert_eq!(client.forget(&flow).unwrap(), Outcome::Done);
+    assert_eq!(list(&mut client, &Filter::all(true)), []);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod bridges;
 mod changes;
 mod conntrack;
 mod ipset;
+mod kept_routes;
 mod links;
 mod nflog;
 mod nftables;

@@ -91,6 +91,8 @@ pub enum Target {
     Goto(String),
     /// Leaves the chain.
     Return,
+    /// Lets it pass, as far as the table is concerned.
+    Accept,
     /// Drops it.
     Drop,
     /// Tells the sender that it was refused.
@@ -203,6 +205,7 @@ impl fmt::Display for Target {
             Self::Jump(chain) => write!(formatter, "-j {chain}"),
             Self::Goto(chain) => write!(formatter, "-g {chain}"),
             Self::Return => formatter.write_str("-j RETURN"),
+            Self::Accept => formatter.write_str("-j ACCEPT"),
             Self::Drop => formatter.write_str("-j DROP"),
             Self::Reject => formatter.write_str("-j REJECT"),
             Self::SetMark(bits) => write!(formatter, "-j MARK --set-xmark {bits:#x}/{bits:#x}"),

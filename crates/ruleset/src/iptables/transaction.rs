@@ -65,8 +65,13 @@ impl Transaction {
 
     /// Puts a rule at the head of a chain that is not ours.
     pub fn hook(&mut self, chain: &str, rule: &Rule) {
+        self.hook_at(chain, 1, rule);
+    }
+
+    /// Puts a rule at this place (counted from 1) of a chain that is not ours.
+    pub fn hook_at(&mut self, chain: &str, place: usize, rule: &Rule) {
         let hash = RuleHash::of(rule);
-        line(&mut self.changes, format_args!("-I {chain} 1 {}", Commented(rule, &hash)));
+        line(&mut self.changes, format_args!("-I {chain} {place} {}", Commented(rule, &hash)));
     }
 
     /// Puts a rule at the end of a chain that is not ours.

@@ -79,6 +79,11 @@ impl Disk {
         self.files.values().flat_map(|file| &file.reports)
     }
 
+    /// How many files may have objects that could not be read.
+    pub(super) fn defective(&self) -> usize {
+        self.files.values().filter(|file| file.reports.iter().any(Report::hides_objects)).count()
+    }
+
     fn list(&self) -> Result<BTreeSet<OsString>, Report> {
         let failed = |source| Report::Folder { dir: self.dir.clone(), source };
         let mut names = BTreeSet::new();

@@ -43,7 +43,7 @@ impl Watched {
         let node = Node { name: "node-1".to_owned(), ..Node::default() };
         let folder = Folder { dir: dir.path().join(sub), node };
         let report = move |it: &Report| told.send(it.to_string()).unwrap();
-        runtime.spawn(folder.run(sender, report));
+        runtime.spawn(folder.run(sender, report, |_| ()));
         Self { dir, runtime, events, reports }
     }
 

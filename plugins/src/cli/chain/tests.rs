@@ -1,0 +1,84 @@
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use super::*;
+
+const LIST: &str = "{\"plugins\": [ {\"type\": \"flannel\"} ]}\n";
+const CHAINED: &str =
+    "{\"plugins\": [ {\"type\": \"flannel\"}, {\"type\": \"podwire-policy\"} ]}\n";
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn a_file_keeps_its_mode_and_owner_and_no_other_file_is_left() {
+    let folder =
+        folder(&[("10-flannel.conflist", LIST), (".10-flannel.conflist.podwire-new", "{")]);
+    let file = folder.path().join("10-flannel.conflist");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::chown(&file, Some(7), Some(8)).unwrap();
+    assert!(put_into(&file).unwrap());
+    assert!(!put_into(&file).unwrap());
+    assert_eq!(fs::read_to_string(&file).unwrap(), CHAINED);
+    let metadata = fs::metadata(&file).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o640, 7, 8));
+    unchain(&file).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), LIST);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    fs::remove_file(&file).unwrap();
+    unchain(&file).unwrap();
+    assert!(put_into(&file).is_err());
+}
+
+#[test]
+fn a_link_stays_and_what_it_leads_to_is_changed() {
+    let (folder, elsewhere) = (folder(&[]), folder(&[("list", LIST)]));
+    let (link, target) = (folder.path().join("a.conflist"), elsewhere.path().join("list"));
+    symlink(&target, &link).unwrap();
+    assert!(put_into(&link).unwrap());
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(fs::read_to_string(&target).unwrap(), CHAINED);
+}
+
+#[test]
+fn what_the_owner_wrote_meanwhile_is_not_overwritten() {
+    let folder = folder(&[("a.conflist", "{}")]);
+    let file = folder.path().join("a.conflist");
+    assert_eq!(replace(&file, LIST.as_bytes(), CHAINED).unwrap(), Outcome::Changed);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn multus_is_left_alone_and_the_right_file_named() {
+    let multus =
+        r#"{"type": "multus-shim", "clusterNetwork": "/host/etc/cni/net.d/20-b.conflist"}"#;
+    let folder = folder(&[
+        ("00-multus.conf", multus),
+        ("01-multus.conflist", r#"{"plugins": [{"type": "multus"}]}"#),
+        ("10-a.conflist", LIST),
+        ("20-b.conflist", LIST),
+    ]);
+    for (name, right) in
+        [("00-multus.conf", "20-b.conflist"), ("01-multus.conflist", "10-a.conflist")]
+    {
+        let file = folder.path().join(name);
+        let before = fs::read(&file).unwrap();
+        let error = put_into(&file).unwrap_err().to_string();
+        let wanted = format!("use --into {}", folder.path().join(right).display());
+        assert!(error.contains("Multus") && error.ends_with(&wanted), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_single_plugin_is_refused_with_what_to_do() {
+    let folder = folder(&[("10-bridge.conf", r#"{"name": "n", "type": "bridge"}"#)]);
+    let error = put_into(&folder.path().join("10-bridge.conf")).unwrap_err().to_string();
+    assert!(error.contains("10-bridge.conf: this is a single plugin"), "{error}");
+    assert!(error.contains(".conflist"), "{error}");
+}

@@ -1,0 +1,195 @@
+//! The folder that the container runtime reads its networks from.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::conflist::{is_meta, is_ours};
+
+/// No list is longer. A longer file is somebody else's mistake, and replaced.
+const LONGEST: u64 = 1 << 20;
+/// As others write such files: there is nothing secret in them.
+const MODE: u32 = 0o644;
+/// What runtimes take for a network.
+const KINDS: [&str; 3] = ["conf", "conflist", "json"];
+/// So many files that come before ours are looked at; more are nobody's intention.
+const MOST_RIVALS: usize = 16;
+
+/// The folder, and our file in it.
+#[derive(Debug, Clone)]
+pub struct ConfDir {
+    dir: PathBuf,
+    name: String,
+}
+
+impl ConfDir {
+    /// The file `name` of the folder `dir`.
+    #[must_use]
+    pub fn new(dir: &Path, name: &str) -> Self {
+        Self { dir: dir.to_owned(), name: name.to_owned() }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.join(&self.name)
+    }
+
+    /// Runtimes pass over a file without a known ending. One name for all writes: who is killed in
+    /// between leaves one such file at most, and the next write takes it.
+    fn draft(&self) -> PathBuf {
+        self.dir.join(format!(".{}.new", self.name))
+    }
+
+    /// What the file holds; `None`: there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(&self) -> Result<Option<Vec<u8>>, Error> {
+        let failed = self.failed("read");
+        match File::open(self.file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+            Ok(file) => {
+                let mut content = Vec::new();
+                file.take(LONGEST + 1).read_to_end(&mut content).map_err(failed)?;
+                Ok(Some(content))
+            }
+        }
+    }
+
+    /// Makes the file hold `text`: whole, or as it was before, also when the power fails. The folder
+    /// is made where there is none.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, text: &str) -> Result<(), Error> {
+        self.put(text).map_err(self.failed("write"))
+    }
+
+    fn put(&self, text: &str) -> io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let draft = self.draft();
+        let mut options = File::options();
+        let mut file = options.write(true).create(true).truncate(true).mode(MODE).open(&draft)?;
+        // The process may have been told to withhold some rights from new files.
+        file.set_permissions(Permissions::from_mode(MODE))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, self.file())?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Removes the file, if it is ours, and what a killed write left; whether it was and is gone.
+    ///
+    /// # Errors
+    /// It cannot be read or removed.
+    pub fn remove(&self) -> Result<bool, Error> {
+        let gone = |file: &Path| match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        gone(&self.draft()).map_err(self.failed("remove the draft of"))?;
+        let is_ours = self.read()?.is_some_and(|content| is_ours(&content));
+        if is_ours {
+            gone(&self.file()).map_err(self.failed("remove"))?;
+        }
+        Ok(is_ours)
+    }
+
+    /// The files that the runtime takes before ours. That of a plugin that calls others' networks
+    /// belongs there.
+    #[must_use]
+    pub fn rivals(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let is_network = |name: &String| {
+            let kind = Path::new(name).extension().and_then(|it| it.to_str());
+            kind.is_some_and(|kind| KINDS.contains(&kind))
+        };
+        let mut rivals: Vec<String> =
+            names.filter(|name| *name < self.name).filter(is_network).take(MOST_RIVALS).collect();
+        rivals.retain(|name| {
+            let other = Self::new(&self.dir, name);
+            other.read().ok().flatten().is_none_or(|content| !is_meta(&content))
+        });
+        rivals.sort();
+        rivals
+    }
+
+    fn failed(&self, what: &'static str) -> impl Fn(io::Error) -> Error + use<> {
+        let file = self.file();
+        move |source| Error::File { what, file: file.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn conf_dir() -> (tempfile::TempDir, ConfDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = ConfDir::new(&folder.path().join("net.d"), "10-podwire.conflist");
+        (folder, dir)
+    }
+
+    const OURS: &str = r#"{"name":"podwire","plugins":[{"type":"podwire-policy"}]}"#;
+
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let (_folder, dir) = conf_dir();
+        assert_eq!(dir.read().unwrap(), None);
+        dir.write("one").unwrap();
+        let first = fs::metadata(dir.file()).unwrap();
+        assert_eq!(first.mode() & 0o7777, MODE);
+        // Whoever has it open goes on reading what it was.
+        let mut open = File::open(dir.file()).unwrap();
+        fs::write(dir.draft(), "left by one who was killed, and longer than the next").unwrap();
+        dir.write("two").unwrap();
+        let mut text = String::new();
+        open.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one");
+        assert_eq!(dir.read().unwrap().unwrap(), b"two");
+        assert_eq!(fs::read_dir(&dir.dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_what_is_ours_is_removed() {
+        let (_folder, dir) = conf_dir();
+        assert!(!dir.remove().unwrap());
+        dir.write("{}").unwrap();
+        fs::write(dir.draft(), "torn").unwrap();
+        assert!(!dir.remove().unwrap());
+        assert_eq!(fs::read_dir(&dir.dir).unwrap().count(), 1);
+        dir.write(OURS).unwrap();
+        assert!(dir.remove().unwrap());
+        assert_eq!(fs::read_dir(&dir.dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_comes_before_ours_is_told() {
+        let (_folder, dir) = conf_dir();
+        dir.write(OURS).unwrap();
+        for (name, text) in [
+            ("00-multus.conf", r#"{"type":"multus"}"#),
+            ("05-cilium.conflist", "{}"),
+            ("10-flannel.conflist", "{}"),
+            ("10-flannel.conflist.bak", "{}"),
+            ("99-loopback.conf", "{}"),
+        ] {
+            fs::write(dir.dir.join(name), text).unwrap();
+        }
+        assert_eq!(dir.rivals(), ["05-cilium.conflist", "10-flannel.conflist"]);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_with_its_name() {
+        let (folder, _) = conf_dir();
+        fs::write(folder.path().join("net.d"), "a file").unwrap();
+        let dir = ConfDir::new(&folder.path().join("net.d"), "10-podwire.conflist");
+        let error = dir.write("x").unwrap_err().to_string();
+        assert!(error.starts_with("cannot write ") && error.contains("10-podwire"), "{error}");
+    }
+}
