@@ -4,15 +4,19 @@ TARGET ?= x86_64-unknown-linux-musl
 CARGO_TARGET_DIR ?= $(CURDIR)/target
 LAB ?= $(CURDIR)/target/lab
 RELEASE = $(CARGO_TARGET_DIR)/$(TARGET)/release
-export CARGO_TARGET_DIR
+export CARGO_TARGET_DIR LAB
 export PODWIRE_BIN_DIR = $(LAB)/podwire
 export PEERS_BIN_DIR = $(LAB)/peers
 export POLICYD_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/daemon/policyd
 export FLOOR_BIN = $(RELEASE)/floor
+export PODWIRE_BIN = $(RELEASE)/podwire
+export TESTBED_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/debug/testbed
+export TESTBED_IMAGES = $(LAB)/images
+export TESTBED_STATE = $(LAB)/cluster
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 .PHONY: build
 build: ## the static programs: target/x86_64-unknown-linux-musl/release/podwire, .../daemon/policyd (TARGET=aarch64-unknown-linux-musl for the other)
@@ -41,6 +45,34 @@ test-setup: ## what the tests run against: podwire, installed, and its peers (th
 .PHONY: test
 test: test-setup ## everything: unit, property, differential, conformance, traffic and fault tests; needs root
 	cargo test --locked --workspace
+
+.PHONY: image
+image: build ## podwire's container image as an archive: target/lab/images/podwire.tar, and its list of parts
+	@scripts/setup image
+	@scripts/image $(TESTBED_IMAGES)/podwire.tar $(PODWIRE_BIN) $(POLICYD_BIN)
+	@echo "image: podwire, in $(TESTBED_IMAGES)/podwire.tar"
+
+.PHONY: cluster-setup
+cluster-setup: image ## what a whole cluster runs: Kubernetes, containerd and CoreDNS, built with Go; and their images
+	@scripts/setup cluster
+	@tests/peers/build $(PEERS_BIN_DIR) kubernetes
+	@tests/peers/build $(PEERS_BIN_DIR) cluster
+	cargo build --locked --target $(TARGET) -p testbed
+	@tests/peers/images $(PEERS_BIN_DIR) $(dir $(TESTBED_BIN))pause $(TESTBED_IMAGES)
+
+.PHONY: cluster
+cluster: cluster-setup ## a whole cluster on this machine, podwire on it (NODES=3 FAMILY=ipv4|ipv6|dual PROXY=iptables|nftables); needs root
+	@$(TESTBED_BIN) up --nodes $(or $(NODES),1) --family $(or $(FAMILY),ipv4) --proxy $(or $(PROXY),iptables)
+	@echo "kubectl: $(TESTBED_BIN) --state $(TESTBED_STATE) kubectl get pods -A"
+	@echo "more:    $(TESTBED_BIN) --state $(TESTBED_STATE) status | logs | on NODE PROGRAM ... | down"
+
+.PHONY: cluster-down
+cluster-down: ## take it down; it leaves nothing but its logs
+	@$(TESTBED_BIN) down
+
+.PHONY: e2e
+e2e: cluster-setup ## tests of podwire on whole clusters (E2E=smoke: the shortest, or any part of a name); needs root
+	cargo test --locked -p e2e --test e2e -- $(E2E)
 
 .PHONY: bench-cni
 bench-cni: test-setup ## podwire beside the reference plugins and the kernel's floor; writes benches/results

@@ -14,6 +14,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testbed::arguments;
 use tokio::runtime::{Builder, Runtime};
 
 pub use self::etcd::Version;
@@ -296,26 +297,18 @@ fn client(space: &Space, runtime: &Runtime, port: u16) -> Client {
 }
 
 fn serve(space: &Space, home: &TempDir, port: u16) -> Daemon {
-    let file = |name: &str| home.path().join(name).display().to_string();
     let mut command: Command = program(peer("kube-apiserver"));
+    command.args(arguments::api_server(home.path(), port));
     command.args([
-        format!("--etcd-servers={}", etcd::URL),
-        format!("--secure-port={port}"),
-        format!("--cert-dir={}", file("certs")),
-        format!("--token-auth-file={}", file("tokens")),
-        // Made by the server itself, before it reads it.
-        format!("--service-account-key-file={}", file("certs/apiserver.key")),
-        format!("--service-account-signing-key-file={}", file("certs/apiserver.key")),
-        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-        "--authorization-mode=RBAC".to_owned(),
+        "--service-cluster-ip-range=10.96.0.0/16",
+        "--authorization-mode=RBAC",
         // There is no controller that would make the accounts.
-        "--disable-admission-plugins=ServiceAccount".to_owned(),
+        "--disable-admission-plugins=ServiceAccount",
         // A namespace has no address but these: nothing is advertised.
-        "--advertise-address=127.0.0.1".to_owned(),
-        "--endpoint-reconciler-type=none".to_owned(),
+        "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",
         // As a cluster that was not always of this release has them.
-        "--feature-gates=StrictIPCIDRValidation=false".to_owned(),
+        "--feature-gates=StrictIPCIDRValidation=false",
     ]);
     Daemon::start("kube-apiserver", command, space, home.path().join("kube-apiserver.log"))
 }

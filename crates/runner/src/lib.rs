@@ -182,8 +182,10 @@ fn die_with_parent(command: &mut Command, inherited: Option<BorrowedFd<'_>>) {
     let inherited = inherited.map(|fd| fd.as_raw_fd());
     let prepare = move || {
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-        // The signal is only sent by a death after this call.
-        if nix::unistd::getppid() != parent {
+        // The signal is only sent by a death after this call. Who was started into another namespace
+        // of processes has 0 for a parent that is outside of it and lives, and 1 for one that died.
+        let now = nix::unistd::getppid();
+        if now != parent && now.as_raw() != 0 {
             return Err(io::ErrorKind::NotFound.into());
         }
         if let Some(fd) = inherited {

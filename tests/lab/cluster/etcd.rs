@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testbed::arguments;
 
 use crate::daemon::Daemon;
 use crate::process::program;
@@ -13,9 +14,7 @@ use crate::space::Space;
 use crate::suite::peer;
 
 /// Where it listens, in the namespace that it was started in.
-pub(super) const URL: &str = "http://127.0.0.1:2379";
 const ADDRESS: &str = "127.0.0.1:2379";
-const PEERS: &str = "http://127.0.0.1:2380";
 
 /// It may take this long to start.
 const START: Duration = Duration::from_secs(30);
@@ -36,12 +35,7 @@ pub(super) fn start(space: &Space, version: Version, home: &Path) -> Daemon {
         Version::New => "etcd",
     };
     let mut command = program(peer(name));
-    command.arg("--data-dir").arg(home.join("etcd"));
-    command.args(["--listen-client-urls", URL, "--advertise-client-urls", URL]);
-    command.args(["--listen-peer-urls", PEERS, "--initial-advertise-peer-urls", PEERS]);
-    command.args(["--initial-cluster", &format!("default={PEERS}")]);
-    // What a test stores need not survive the machine.
-    command.arg("--unsafe-no-fsync");
+    command.args(arguments::etcd(&home.join("etcd")));
     let mut daemon = Daemon::start(name, command, space, home.join("etcd.log"));
     daemon.wait_until(START, || space.enter(|| ask("/v3/maintenance/status", "{}").is_some()));
     daemon

@@ -1,0 +1,45 @@
+//! The tests.
+
+mod churn;
+mod paths;
+mod policies;
+mod restarts;
+
+use crate::Case;
+
+/// On one node: whether all works together.
+pub(crate) const SMOKE: &[Case] = &[
+    ("pods_reach_pods_and_the_world", paths::pods_reach_pods_and_the_world),
+    ("services_and_their_names", paths::services_and_their_names),
+    ("a_policy_holds_and_probes_pass_it", policies::a_policy_holds_and_probes_pass_it),
+    ("a_roll_of_policyd_breaks_nothing", restarts::a_roll_of_policyd_breaks_nothing),
+    ("a_killed_policyd_breaks_nothing", restarts::a_killed_policyd_breaks_nothing),
+    ("kubelet_and_containerd_come_back", restarts::kubelet_and_containerd_come_back),
+    (
+        "a_pod_that_sends_at_once_gets_nothing_out",
+        policies::a_pod_that_sends_at_once_gets_nothing_out,
+    ),
+    ("thirty_pods_leave_nothing", churn::thirty_pods_leave_nothing),
+];
+
+/// On several nodes.
+pub(crate) const NODES: &[Case] = &[
+    ("pods_of_all_nodes_reach_each_other", paths::pods_of_all_nodes_reach_each_other),
+    ("pods_reach_pods_and_the_world", paths::pods_reach_pods_and_the_world),
+    ("services_and_their_names", paths::services_and_their_names),
+    ("a_policy_holds_across_nodes", policies::a_policy_holds_across_nodes),
+    ("a_node_that_was_rebooted_takes_pods", restarts::a_node_that_was_rebooted_takes_pods),
+];
+
+/// In each family.
+pub(crate) const FAMILY: &[Case] = &[
+    ("pods_reach_pods_and_the_world", paths::pods_reach_pods_and_the_world),
+    ("services_and_their_names", paths::services_and_their_names),
+    ("a_policy_holds_and_probes_pass_it", policies::a_policy_holds_and_probes_pass_it),
+];
+
+/// Many pods.
+pub(crate) const CROWD: &[Case] = &[
+    ("services_and_their_names", paths::services_and_their_names),
+    ("a_hundred_pods_leave_nothing", churn::a_hundred_pods_leave_nothing),
+];

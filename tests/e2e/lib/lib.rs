@@ -1,0 +1,8 @@
+//! A cluster under test: pods in it, traffic between them, and what the machine around it looks like.
+
+mod bed;
+pub mod machine;
+pub mod objects;
+pub mod traffic;
+
+pub use bed::{Bed, Pod, await_that, state};

@@ -1,0 +1,66 @@
+//! What is told to people.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the program's answer")]
+
+use std::fs;
+use std::path::Path;
+
+use testbed::error::{Error, Result};
+use testbed::inside::Node;
+use testbed::kubectl::Kubectl;
+use testbed::settings::{MOST_NODES, node_name};
+use testbed::state::State;
+
+/// Tells why something failed.
+pub(crate) fn complain(error: &Error) {
+    eprintln!("testbed: {}", error.chain());
+}
+
+/// Tells what runs.
+pub(crate) fn status(state: &State) -> Result<()> {
+    let (record, supervisor) = state.running()?;
+    println!("supervisor: process {}, logs below {}", supervisor.id, state.root().display());
+    for number in record.settings.numbers() {
+        match Node::find(supervisor, number) {
+            Ok(node) => println!("{}: process {}", node_name(number), node.init().id),
+            Err(error) => println!("{error}"),
+        }
+    }
+    let kubectl = Kubectl::on(Node::find(supervisor, 1)?);
+    println!("{}", kubectl.run(&["get", "nodes", "-o", "wide"])?);
+    println!("{}", kubectl.run(&["get", "pods", "-A", "-o", "wide"])?);
+    Ok(())
+}
+
+/// Shows the end of each log.
+pub(crate) fn logs(
+    state: &State,
+    program: Option<String>,
+    node: Option<u8>,
+    lines: usize,
+) -> Result<()> {
+    // Those of a cluster that is down are there as well.
+    if !state.supervisor_log().exists() {
+        return Err(Error::Down(state.root().to_owned()));
+    }
+    if node.is_none() && program.is_none() {
+        show(&state.supervisor_log(), lines);
+    }
+    for number in (1..=MOST_NODES).filter(|it| node.is_none_or(|node| node == *it)) {
+        let Ok(entries) = fs::read_dir(state.logs(number)) else { continue };
+        let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        files.sort();
+        let wanted = |file: &&std::path::PathBuf| {
+            program.as_deref().is_none_or(|it| file.file_stem().is_some_and(|stem| stem == it))
+        };
+        files.iter().filter(wanted).for_each(|file| show(file, lines));
+    }
+    Ok(())
+}
+
+fn show(file: &Path, lines: usize) {
+    println!("==> {} <==", file.display());
+    let text = String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
+    let all: Vec<_> = text.lines().collect();
+    let from = all.len().saturating_sub(lines);
+    all.iter().skip(from).for_each(|line| println!("{line}"));
+}

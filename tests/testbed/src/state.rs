@@ -1,0 +1,180 @@
+//! The folder of a cluster: all that it writes is below it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroups::Hierarchy;
+use crate::error::{Error, Result};
+use crate::process::Identity;
+use crate::settings::{Settings, node_name};
+
+/// Who has this file locked is at work.
+const LOCK: &str = "lock";
+
+/// The folder of a cluster.
+#[derive(Debug, Clone)]
+pub struct State {
+    root: PathBuf,
+}
+
+/// What has to be known to end a cluster, and to find one's way in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// What was asked for.
+    pub settings: Settings,
+    /// Where the programs are that others made.
+    pub peers: PathBuf,
+    /// Where the images are, as archives.
+    pub images: PathBuf,
+    /// The control groups that were made for it.
+    pub(crate) groups: Vec<Hierarchy>,
+    /// The process that all others descend from; not there before it has been started.
+    pub supervisor: Option<Identity>,
+}
+
+impl State {
+    /// That folder, whether it is there or not.
+    ///
+    /// # Errors
+    /// The path is relative, and nobody knows to what.
+    pub fn at(path: &Path) -> Result<Self> {
+        let root = std::path::absolute(path).map_err(Error::file("find", path))?;
+        Ok(Self { root })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What all nodes see as `/var/lib/testbed`: certificates, tokens, configurations, images.
+    #[must_use]
+    pub fn shared(&self) -> PathBuf {
+        self.root.join("shared")
+    }
+
+    /// What is of one node.
+    #[must_use]
+    pub fn node(&self, number: u8) -> PathBuf {
+        self.root.join(node_name(number))
+    }
+
+    /// Where a node's programs write what they have to say.
+    #[must_use]
+    pub fn logs(&self, number: u8) -> PathBuf {
+        self.node(number).join("log/testbed")
+    }
+
+    /// Where the supervisor writes what it has to say.
+    #[must_use]
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.root.join("supervisor.log")
+    }
+
+    /// Keeps others from bringing a cluster up or down here, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Busy`], or the folder cannot be written.
+    pub fn lock(&self) -> Result<File> {
+        make_folder(&self.root)?;
+        let path = self.root.join(LOCK);
+        let file = File::create(&path).map_err(Error::file("write", path))?;
+        file.try_lock().map_err(|_| Error::Busy(self.root.clone()))?;
+        Ok(file)
+    }
+
+    /// Removes what an earlier cluster has left: logs.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn clear(&self) -> Result<()> {
+        let entries = fs::read_dir(&self.root).map_err(Error::file("read", &self.root))?;
+        for entry in entries.flatten().filter(|it| it.file_name() != LOCK) {
+            let path = entry.path();
+            if path.is_dir() {
+                remove_folder(&path)?;
+            } else {
+                fs::remove_file(&path).map_err(Error::file("remove", path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self) -> PathBuf {
+        self.root.join("cluster.json")
+    }
+
+    /// Reads the record; `None` where there is no cluster, not even a dead one.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn load(&self) -> Result<Option<Record>> {
+        let path = self.record();
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| Error::Damaged { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("read", path)(error)),
+        }
+    }
+
+    /// The record of a cluster that runs.
+    ///
+    /// # Errors
+    /// [`Error::Down`], and what reading it can lead to.
+    pub fn running(&self) -> Result<(Record, Identity)> {
+        let down = || Error::Down(self.root.clone());
+        let record = self.load()?.ok_or_else(down)?;
+        let supervisor = record.supervisor.filter(Identity::is_alive).ok_or_else(down)?;
+        Ok((record, supervisor))
+    }
+
+    /// Removes the record: there is nothing left to take down.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn forget(&self) -> Result<()> {
+        let path = self.record();
+        fs::remove_file(&path).map_err(Error::file("remove", path))
+    }
+
+    /// Writes the record, whole or not at all.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        let (path, draft) = (self.record(), self.root.join("cluster.json.new"));
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|source| Error::Damaged { path: path.clone(), source })?;
+        write(&draft, text)?;
+        fs::rename(&draft, &path).map_err(Error::file("replace", path))
+    }
+}
+
+/// Writes a file, and the folders that it is in.
+pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
+    fs::write(path, content).map_err(Error::file("write", path))
+}
+
+/// Makes a folder and those that it is in, unless it is there.
+pub(crate) fn make_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::file("make the folder", path))
+}
+
+/// Removes a folder with all that is in it, if it is there.
+pub(crate) fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::file("remove the folder", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
