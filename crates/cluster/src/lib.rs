@@ -8,12 +8,14 @@ use std::time::Duration;
 mod backoff;
 mod client;
 mod error;
+mod narrow;
 mod page;
 mod watch;
 
 pub use client::{connect, create, get, patch};
 pub use error::{Attempt, Error};
 pub use kube::Client;
+pub use narrow::{Metadata, Narrow, Part};
 pub use watch::{Change, Object, Watch};
 
 /// An answer may take this long, and so may the next object of a list.

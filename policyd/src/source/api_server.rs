@@ -4,17 +4,20 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use cluster::{Client, Object, Watch};
+use cluster::{Client, Narrow, Object, Watch};
 use futures_util::StreamExt;
 use futures_util::future::{join4, select};
 use futures_util::stream::unfold;
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::timeout;
 
 use super::{Change, Event, Node};
 use crate::model::{Namespace, NamespacedName, Pod, Policy};
+
+mod parts;
+
+use parts::{PodPart, PolicyPart};
 
 /// As many pods are asked for at once.
 const MOST_ASKED_AT_ONCE: usize = 16;
@@ -67,9 +70,9 @@ impl ApiServer {
         });
         let namespaces = Watch::new(client(), |it: &v1::Namespace| Namespace::from(it));
         let namespaces = sink.drain(namespaces, |change| Some(Event::Namespaces(change)));
-        let policies = Watch::new(client(), |it: &NetworkPolicy| Policy::from(it));
+        let policies = Watch::new(client(), |it: &Narrow<PolicyPart>| Policy::from(&it.0));
         let policies = sink.drain(policies, |change| Some(Event::Policies(change)));
-        let pods = Watch::new(client(), |it: &v1::Pod| Pod::from(it));
+        let pods = Watch::new(client(), |it: &Narrow<PodPart>| Pod::from(&it.0));
         let pods = sink.drain(pods, |change| Some(Event::Pods(change)));
         select(pin!(events.closed()), pin!(join4(node, namespaces, policies, pods))).await;
     }
