@@ -271,8 +271,9 @@ async fn failures_are_told_more_and_more_slowly() {
     for _ in 0..12 {
         error(&mut watch).await;
     }
+    // Eleven pauses make 141 s, each of which is shortened by half at most.
     let elapsed = started.elapsed().as_secs();
-    assert!((50..=120).contains(&elapsed), "12 failures in {elapsed} s");
+    assert!((70..=141).contains(&elapsed), "12 failures in {elapsed} s");
 }
 
 #[tokio::test(start_paused = true)]
