@@ -28,10 +28,10 @@ impl<R: Runner + Send> Dataplane<R> {
     /// [`Error`] when a program fails.
     pub fn read(&mut self) -> Result<(), Error> {
         self.held = None;
+        let sets = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
         for tables in &mut self.tables {
             tables.read(&mut self.programs, &self.settings)?;
         }
-        let sets = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
         self.held = Some((Instant::now(), sets));
         Ok(())
     }
