@@ -29,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 
 use crate::cli::{Listen, LogFormat, Run, Switch};
 use crate::{alone, masquerading, networking, trial};
@@ -45,6 +45,9 @@ const MOST_WAITING_NOTICES: usize = 256;
 /// What is left from when other options held keeps nobody waiting for so long: what policy needs comes
 /// first.
 pub(crate) const LEFT_OVER: Duration = Duration::from_secs(1);
+/// How often, and how far apart, a place for health checks is asked for that another policyd had.
+const LISTEN_ATTEMPTS: u32 = 50;
+const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 /// How often policyd shows that it is there.
 const ALIVE: Duration = Duration::from_secs(3);
 
@@ -185,11 +188,22 @@ async fn prepare(
     // Whatever was in the way until now is no longer.
     status.set_unready(Readiness::Syncing);
     if let Some(serve) = serve {
-        let bound = listen(options.listen).await;
+        let bound = listen_after_other(options.listen).await;
         let bound = bound.map_err(|error| unheard(options.listen, &error))?;
         bound.map(|listener| tokio::spawn(serve(listener)));
     }
     Ok((programs, alone))
+}
+
+/// The same once another policyd has ended: what it had open is closed one after the other.
+async fn listen_after_other(at: Listen) -> io::Result<Option<TcpListener>> {
+    for _ in 0..LISTEN_ATTEMPTS {
+        match listen(at).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(LISTEN_PAUSE).await,
+            bound => return bound,
+        }
+    }
+    listen(at).await
 }
 
 /// Where health checks are to be answered; `None`: nowhere.
