@@ -1,6 +1,9 @@
 //! Routes that a daemon keeps.
 
+use std::os::fd::AsFd;
+
 use netlink::{Hop, KeptRoute, Request, Route, RoutingChanges, Socket};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::space::{PLAIN, bridge, cidr, heard, move_away, run};
 
@@ -99,6 +102,21 @@ fn whatever_has_the_protocol_can_be_deleted() {
     assert_eq!(kept(&mut host), []);
 }
 
+/// A subscription once nothing more comes of what was done before: the kernel tells some of it
+/// later, such as the routes of a port whose carrier has settled.
+fn settled() -> RoutingChanges {
+    let mut changes = RoutingChanges::open().unwrap();
+    for _ in 0..50 {
+        let mut waiting = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut waiting, 100_u16).unwrap() == 0 {
+            assert_eq!(changes.receive().unwrap(), None);
+            return changes;
+        }
+        changes.receive().unwrap();
+    }
+    panic!("there is no end of changes");
+}
+
 #[test]
 fn what_changes_routing_is_told() {
     move_away();
@@ -110,13 +128,12 @@ fn what_changes_routing_is_told() {
         "route add 10.1.0.0/24 via 192.0.2.2",
         "-6 route add fd00:1::/64 via 2001:db8::2",
     ] {
-        let mut changes = RoutingChanges::open().unwrap();
-        assert_eq!(changes.receive().unwrap(), None);
+        let mut changes = settled();
         run("ip", &change.split(' ').collect::<Vec<_>>(), "");
         heard(&mut changes, RoutingChanges::receive, |events| !events.is_empty());
     }
     for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-        let mut changes = RoutingChanges::open().unwrap();
+        let mut changes = settled();
         std::fs::write(format!("/proc/sys/net/{key}"), "1").unwrap();
         std::fs::write(format!("/proc/sys/net/{key}"), "0").unwrap();
         heard(&mut changes, RoutingChanges::receive, |events| !events.is_empty());
