@@ -26,10 +26,15 @@ pub(crate) struct Error {
 
 /// Whether a policyd runs that has this folder.
 pub(crate) fn is_taken(run_dir: &Path) -> bool {
-    let mut options = OpenOptions::new();
-    let options = options.write(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
-    let opened = options.open(run_dir.join(LOCK));
+    let opened = lock_options().open(run_dir.join(LOCK));
     opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+fn lock_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // A pipe would be waited for.
+    options.write(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
+    options
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
@@ -46,11 +51,13 @@ pub(crate) async fn wait(run_dir: &Path, status: &Status) -> Result<File, Error>
         .mode(0o700)
         .create(run_dir)
         .map_err(failed("make", run_dir))?;
-    let mut options = OpenOptions::new();
-    let options = options.write(true).create(true).truncate(false).mode(0o600);
-    // A pipe would be waited for.
-    let options = options.custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits());
-    let file = options.open(&path).map_err(failed("open", &path))?;
+    let mut options = lock_options();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("open", &path))?;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
