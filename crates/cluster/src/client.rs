@@ -1,5 +1,6 @@
 //! A client of the API server.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 use tower::{BoxError, ServiceBuilder};
 
-use crate::{ANSWER, Attempt, Error, Object};
+use crate::{ANSWER, Attempt, Error};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -35,6 +37,17 @@ const CONFLICT: u16 = 409;
 
 /// Data that is sent has to be acknowledged within this time.
 const ACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// A kind of objects that the program knows.
+pub trait Object:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
 
 /// A client that is configured by a kubeconfig file, or by the pod's own service account where
 /// there is none. Nothing is asked of the server yet.
