@@ -12,7 +12,7 @@ mod narrow;
 mod page;
 mod watch;
 
-pub use client::{connect, create, get, patch};
+pub use client::{connect, create, delete, get, patch};
 pub use error::{Attempt, Error};
 pub use kube::Client;
 pub use narrow::{Metadata, Narrow, Part};
