@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
@@ -142,6 +142,21 @@ where
     let patched =
         async { unless(api.patch(name, &PatchParams::default(), &patch).await, NOT_FOUND) };
     answer(Attempt::Patch, objects, patched).await
+}
+
+/// Deletes an object; what belongs to it goes after it. Tells whether it did: `false` where there is
+/// none of that name.
+///
+/// # Errors
+/// When the server refuses for another reason, or does not answer within a minute.
+pub async fn delete<K>(client: &Client, namespace: &str, name: &str) -> Result<bool, Error>
+where
+    K: Object + Resource<Scope = NamespaceResourceScope>,
+{
+    let objects = format!("{} {namespace}/{name}", K::plural(&()));
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let deleted = async { unless(api.delete(name, &DeleteParams::background()).await, NOT_FOUND) };
+    answer(Attempt::Delete, objects, deleted).await
 }
 
 /// The answer to a request, when it comes in time.

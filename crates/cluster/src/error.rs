@@ -86,6 +86,8 @@ pub enum Attempt {
     Create,
     /// Changing one.
     Patch,
+    /// Deleting one.
+    Delete,
 }
 
 impl std::fmt::Display for Attempt {
@@ -96,6 +98,7 @@ impl std::fmt::Display for Attempt {
             Self::Get => "getting",
             Self::Create => "creating",
             Self::Patch => "changing",
+            Self::Delete => "deleting",
         })
     }
 }

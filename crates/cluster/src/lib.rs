@@ -12,7 +12,7 @@ mod page;
 mod part;
 mod watch;
 
-pub use client::{Object, connect, create, get, patch};
+pub use client::{Object, connect, create, delete, get, patch};
 pub use error::{Attempt, Error};
 pub use kube::Client;
 pub use part::{Metadata, Moment, Part, or_default};
