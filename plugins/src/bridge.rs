@@ -6,6 +6,7 @@ mod conf;
 mod del;
 mod gateway;
 mod host;
+mod mac_spoof_check;
 
 use cni::serve::Plugin;
 use cni::{AddResult, Call, ErrorObject};

@@ -12,6 +12,7 @@ mod error;
 mod ipam_plugins;
 mod loopback;
 mod masquerade;
+mod nf_tables;
 mod plugin;
 mod policy;
 mod prev_result;

@@ -1,21 +1,24 @@
-//! Masquerading of a container's outbound traffic, in the reference plugins' iptables layout, so
-//! that either suite removes what the other made (reference: `pkg/ip/ipmasq_iptables_linux.go`).
+//! Masquerading of a container's outbound traffic, in the reference plugins' layouts, so that either
+//! suite removes what the other made (reference: `pkg/ip/ipmasq_iptables_linux.go` and
+//! `ipmasq_nftables_linux.go`).
 
 mod iptables;
+mod kernel_tables;
 mod lock;
 mod nftables;
 
-use cni::Call;
+use cni::{Attachment, Call};
 use ipnetwork::IpNetwork;
 use runner::OsRunner;
 use sha2::{Digest, Sha512};
 
 use crate::error::Error;
+use crate::nf_tables::missing;
 use crate::rollback::Rollback;
 use crate::veth;
 
-pub(crate) use iptables::available;
-pub(crate) use nftables::KernelTables;
+pub(crate) use kernel_tables::KernelTables;
+use nftables::Mark;
 
 /// The nat table's chain that leads to those of the attachments.
 const HOOK_CHAIN: &str = "POSTROUTING";
@@ -27,7 +30,7 @@ const CHAIN_PREFIX: &str = "CNI-";
 pub(crate) enum Backend {
     /// iptables, by `iptables-restore`.
     Iptables,
-    /// nf_tables.
+    /// nf_tables, without a program.
     Nftables,
 }
 
@@ -60,11 +63,39 @@ impl Identity {
 
     /// Of a container in a network.
     pub(crate) fn new(network: &str, container_id: &str) -> Self {
-        let digest = Sha512::digest(format!("{network}{container_id}"));
-        let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
         Self {
-            chain: format!("{CHAIN_PREFIX}{hex}"),
+            chain: format!("{CHAIN_PREFIX}{}", hex(&format!("{network}{container_id}"), 12)),
             comment: format!("name: \"{network}\" id: \"{container_id}\""),
+        }
+    }
+}
+
+/// The first bytes of a text's SHA-512, as hexadecimal digits.
+fn hex(text: &str, bytes: usize) -> String {
+    Sha512::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn mark_of(call: &Call) -> Mark {
+    Mark::new(&call.conf.name, &call.container_id, &call.ifname)
+}
+
+/// What a configuration that leaves the choice to podwire is served by.
+fn default_backend() -> Backend {
+    let has_programs = || iptables::find().is_some();
+    let has_tables = || KernelTables::default().client().is_ok_and(|client| client.is_some());
+    if !has_programs() && has_tables() { Backend::Nftables } else { Backend::Iptables }
+}
+
+/// Whether an ADD that masquerades could succeed.
+pub(crate) fn available(backend: Option<Backend>) -> Result<(), Error> {
+    match backend.unwrap_or_else(default_backend) {
+        Backend::Iptables => iptables::available(),
+        Backend::Nftables => {
+            let client = KernelTables::default().client().map(|client| client.is_some());
+            match client.map_err(|error| Error::NotAvailable(error.to_string()))? {
+                true => Ok(()),
+                false => Err(missing("ipMasq by nftables")),
+            }
         }
     }
 }
@@ -72,9 +103,21 @@ impl Identity {
 /// Masquerades what comes from an attachment's addresses, until a failed ADD is undone.
 pub(crate) fn set_up_or_undo(
     call: &Call,
+    backend: Option<Backend>,
     addresses: Vec<IpNetwork>,
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
+    if backend.unwrap_or_else(default_backend) == Backend::Nftables {
+        let mut kernel = KernelTables::default();
+        let mark = mark_of(call);
+        nftables::set_up(
+            kernel.client()?.ok_or_else(|| missing("ipMasq by nftables"))?,
+            &mark,
+            &addresses,
+        )?;
+        rollback.push("remove the masquerading", move || kernel.remove_marked(&mark));
+        return Ok(());
+    }
     let identity = Identity::of(call);
     let undo = {
         let (identity, addresses) = (identity.clone(), addresses.clone());
@@ -126,9 +169,17 @@ fn is_of(source: IpNetwork, addresses: &[IpNetwork]) -> bool {
     })
 }
 
-/// Removes the masquerading of a DEL's attachment. Where no result of ADD tells which rules are its
+/// Removes the masquerading of a DEL's attachment by both backends: the configuration may have named the
+/// other at its ADD. Where no result of ADD tells which rules are its
 /// own, they are those of no address that another interface of the container has.
 pub(crate) fn tear_down(call: &Call, kernel: &mut KernelTables) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    errors.extend(tear_down_iptables(call, kernel).err());
+    errors.extend(kernel.remove_marked(&mark_of(call)).err());
+    Error::of_teardown(errors)
+}
+
+fn tear_down_iptables(call: &Call, kernel: &mut KernelTables) -> Result<(), Error> {
     let others;
     let own = attachment_addresses(call);
     let which = match &own {
@@ -151,16 +202,20 @@ fn tear_down_of(
     iptables::tear_down(&mut OsRunner, chain, which, &mut look_in)
 }
 
-/// Removes the rules of the call's network that are for none of the containers in `valid`.
-pub(crate) fn collect_garbage<'a>(
-    call: &Call,
-    valid: impl Iterator<Item = &'a str>,
-) -> Result<(), Error> {
+/// Removes the rules of the call's network that are for none of the attachments in `valid`.
+pub(crate) fn collect_garbage(call: &Call, valid: &[Attachment]) -> Result<(), Error> {
     let network = &call.conf.name;
-    let valid: Vec<String> = valid.map(|id| Identity::new(network, id).chain).collect();
+    // Attachments of one container share their chain, so one that is valid keeps it.
+    let chains: Vec<String> =
+        valid.iter().map(|it| Identity::new(network, &it.container_id).chain).collect();
+    let marks: Vec<Mark> =
+        valid.iter().map(|it| Mark::new(network, &it.container_id, &it.ifname)).collect();
     let mut kernel = KernelTables::default();
+    let mut errors = Vec::new();
+    errors.extend(kernel.collect_garbage(network, &marks).err());
     let mut look_in = |family| kernel.places(family);
-    iptables::collect_garbage(&mut OsRunner, network, &valid, &mut look_in)
+    errors.extend(iptables::collect_garbage(&mut OsRunner, network, &chains, &mut look_in).err());
+    Error::of_teardown(errors)
 }
 
 /// The addresses that ADD gave to the call's interface; `None` when that is not known.

@@ -8,9 +8,8 @@ use cni::serve::Plugin;
 use cni::{AddResult, Call, ErrorObject};
 
 use crate::delegated_ipam::{self, DelegatedIpam};
-use crate::error::{Error, warn};
-use crate::masquerade::{self, Backend};
-use crate::teardown;
+use crate::error::Error;
+use crate::{masquerade, teardown};
 
 use conf::Conf;
 pub(crate) use conf::read as read_conf;
@@ -47,9 +46,6 @@ impl Plugin for Ptp {
 /// Detaches the container.
 fn del(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse_leniently(call);
-    if conf.ip_masq && conf.ip_masq_backend == Some(Backend::Nftables) {
-        warn("ipMasqBackend nftables is not supported yet: leaving its rules, if there are any");
-    }
     teardown::detach(call, conf.ip_masq, || match DelegatedIpam::find_for_del(call)? {
         Some(ipam) => ipam.del(),
         None if call.conf.ipam_type().is_some() => Ok(()),
@@ -60,10 +56,9 @@ fn del(call: &Call) -> Result<(), Error> {
 /// Whether an ADD could succeed.
 fn status(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse(call)?;
-    conf.ensure_supported()?;
     netlink::Socket::open().map_err(|error| Error::NotAvailable(error.to_string()))?;
     if conf.ip_masq {
-        masquerade::available()?;
+        masquerade::available(conf.ip_masq_backend)?;
     }
     delegated_ipam::status(call, true)
 }

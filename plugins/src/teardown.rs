@@ -50,9 +50,7 @@ pub(crate) fn collect_garbage(call: &Call, ip_masq: bool) -> Result<(), Error> {
     let ipam = DelegatedIpam::find(call).and_then(|ipam| ipam.map_or(Ok(()), |ipam| ipam.gc()));
     errors.extend(ipam.err());
     if ip_masq {
-        // Attachments of one container share their rules, so one that is valid keeps them.
-        let containers = valid.iter().map(|attachment| attachment.container_id.as_str());
-        errors.extend(masquerade::collect_garbage(call, containers).err());
+        errors.extend(masquerade::collect_garbage(call, &valid).err());
     }
     Error::of_teardown(errors)
 }

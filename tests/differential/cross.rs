@@ -13,24 +13,30 @@ fn switches() -> Vec<Switch> {
     let v4 = json!([[{"subnet": "10.1.0.0/24"}]]);
     let v6 = json!([[{"subnet": "fd00:1::/64"}]]);
     let dual = json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]);
-    let bridge = |ranges: &Value, masq: bool| Switch {
+    let bridge = |ranges: &Value, backend: Option<&str>| Switch {
         plugin: "bridge",
-        conf: json!({"bridge": "br0", "isDefaultGateway": true, "ipMasq": masq, "ipMasqBackend": "iptables",
+        conf: json!({"bridge": "br0", "isDefaultGateway": true, "ipMasq": backend.is_some(), "ipMasqBackend": backend,
             "ipam": {"type": "host-local", "ranges": ranges}}),
     };
-    let ptp = |masq: bool| Switch {
+    let ptp = |backend: Option<&str>| Switch {
         plugin: "ptp",
-        conf: json!({"ipMasq": masq, "ipMasqBackend": "iptables", "ipam": {"type": "host-local", "ranges": dual,
+        conf: json!({"ipMasq": backend.is_some(), "ipMasqBackend": backend, "ipam": {"type": "host-local", "ranges": dual,
             "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
     };
     vec![
-        bridge(&v4, false),
-        bridge(&v6, false),
-        bridge(&dual, false),
-        bridge(&v4, true),
-        bridge(&dual, true),
-        ptp(false),
-        ptp(true),
+        bridge(&v4, None),
+        bridge(&v6, None),
+        bridge(&dual, None),
+        bridge(&v4, Some("iptables")),
+        bridge(&dual, Some("iptables")),
+        bridge(&dual, Some("nftables")),
+        Switch {
+            plugin: "bridge",
+            conf: json!({"bridge": "br0", "macspoofchk": true, "ipam": {"type": "host-local", "ranges": v4}}),
+        },
+        ptp(None),
+        ptp(Some("iptables")),
+        ptp(Some("nftables")),
         Switch { plugin: "loopback", conf: json!({}) },
         Switch {
             plugin: "host-local",

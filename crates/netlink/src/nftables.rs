@@ -1,6 +1,6 @@
-//! The little of nf_tables that is needed: to find and delete the rules that lead to a chain, and
-//! the chain, in one transaction and without starting a program; to hear of changes; and to keep
-//! tagged frames from the ports of bridges.
+//! The part of nf_tables that is needed: to change chains and rules in one transaction, without
+//! starting a program; to find the rules that lead to a chain; to hear of changes; and to keep tagged
+//! frames from the ports of bridges.
 
 mod changes;
 mod expression;
@@ -9,6 +9,7 @@ mod rule;
 mod untagged;
 
 use nix::errno::Errno;
+use ruleset::nft::{Chain, Rule, Table};
 
 use crate::Error;
 use crate::datagram::DUMP_ATTEMPTS;
@@ -19,13 +20,30 @@ use message::batch;
 pub use rule::Jump;
 pub use untagged::{Held, Untagged};
 
-/// A table of IPv4 or IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Table<'a> {
-    /// Or IPv6.
-    pub is_ipv4: bool,
-    /// Name, such as `nat`.
-    pub name: &'a str,
+/// A change of a table.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<'a> {
+    /// The table is made, unless it is there; with a comment.
+    Table(Option<&'a str>),
+    /// A chain is made, unless it is there.
+    Chain(&'a Chain<'a>),
+    /// All rules of a chain go.
+    Empty(&'a str),
+    /// An empty chain goes.
+    DeleteChain(&'a str),
+    /// A rule comes to the end of a chain.
+    Rule(&'a str, &'a Rule),
+    /// The rule of a chain that has this handle goes.
+    DeleteRule(&'a str, u64),
+}
+
+/// A rule that the kernel holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRule {
+    /// Names it within its table.
+    pub handle: u64,
+    /// Its comment.
+    pub comment: Option<String>,
 }
 
 /// An nf_tables socket of the namespace in which it was opened.
@@ -111,6 +129,38 @@ impl Client {
             changes.push(Message::delete_chain(table, target));
         }
         self.commit(changes, &what)
+    }
+
+    /// The rules of a chain, in their order; none when there is no such chain.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<HeldRule>, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let rules = self.list(list, &what, |rules: &mut Vec<HeldRule>, rule| {
+            rules.extend(rule::read(rule, table, chain));
+        });
+        match rules {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Vec::new()),
+            rules => rules,
+        }
+    }
+
+    /// Makes all of these changes of a table, or none.
+    ///
+    /// # Errors
+    /// [`Error`]: the first refusal.
+    pub fn change(&mut self, table: Table<'_>, changes: &[Change<'_>]) -> Result<(), Error> {
+        let messages = changes.iter().map(|change| match change {
+            Change::Table(comment) => Message::new_table(table, *comment),
+            Change::Chain(chain) => Message::new_chain(table, chain),
+            Change::Empty(chain) => Message::empty_chain(table, chain),
+            Change::DeleteChain(chain) => Message::delete_chain(table, chain),
+            Change::Rule(chain, rule) => Message::add_rule(table, chain, rule),
+            Change::DeleteRule(chain, handle) => Message::delete_rule(table, chain, *handle),
+        });
+        self.commit(messages.collect(), &format!("change table {table} in nf_tables"))
     }
 
     /// The netlink port by which others are told that a change came from here, once there was one.

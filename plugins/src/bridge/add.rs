@@ -8,7 +8,7 @@ use netlink::{Link, PortOptions, Request, Socket};
 use netns::Netns;
 
 use super::conf::Conf;
-use super::{gateway, host};
+use super::{gateway, host, mac_spoof_check};
 use crate::container_interface::{self, Options};
 use crate::delegated_ipam::DelegatedIpam;
 use crate::error::Error;
@@ -33,6 +33,11 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     let veth = create_port(&mut socket, &conf, call, &netns, &bridge)?;
     rollback.push("detach the container", || detach(call, &netns, ipam.as_ref(), &leased));
     set_port_options(&mut socket, &conf, &veth.host)?;
+    if conf.mac_spoof_check {
+        mac_spoof_check::set_up(call, &veth)?;
+        rollback
+            .push("remove the check of hardware addresses", || mac_spoof_check::tear_down(call));
+    }
 
     let mut result = AddResult::default();
     if let Some(ipam) = &ipam {
@@ -43,7 +48,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
         set_up_gateway(&mut socket, &conf, &bridge, &gateways)?;
         if conf.ip_masq {
             let addresses: Vec<IpNetwork> = result.ips.iter().map(|ip| ip.address).collect();
-            masquerade::set_up_or_undo(call, addresses, &mut rollback)?;
+            masquerade::set_up_or_undo(call, conf.ip_masq_backend, addresses, &mut rollback)?;
         }
     } else if !conf.disable_container_interface {
         let _entered = netns.enter()?;

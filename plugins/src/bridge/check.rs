@@ -91,7 +91,7 @@ pub(super) fn status(call: &Call) -> Result<(), Error> {
         return Err(Error::NotAvailable(format!("{name:?} exists but is not a bridge")));
     }
     if conf.ip_masq {
-        masquerade::available()?;
+        masquerade::available(conf.ip_masq_backend)?;
     }
     delegated_ipam::status(call, false)
 }

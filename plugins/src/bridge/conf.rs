@@ -76,12 +76,7 @@ impl Conf {
 
     /// The key that asks for what ADD and CHECK cannot do yet.
     pub(crate) fn unsupported(&self) -> Option<&'static str> {
-        let unsupported = [
-            (self.vlan != 0, "vlan"),
-            (self.trunk.is_some(), "vlanTrunk"),
-            (self.mac_spoof_check, "macspoofchk"),
-            (self.ip_masq && self.ip_masq_backend == Some(Backend::Nftables), "ipMasqBackend"),
-        ];
+        let unsupported = [(self.vlan != 0, "vlan"), (self.trunk.is_some(), "vlanTrunk")];
         unsupported.into_iter().find(|(is_asked, _)| *is_asked).map(|(_, key)| key)
     }
 

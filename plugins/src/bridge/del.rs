@@ -3,27 +3,20 @@
 use cni::Call;
 
 use super::conf::Conf;
+use super::mac_spoof_check;
 use crate::delegated_ipam::DelegatedIpam;
-use crate::error::{Error, warn};
-use crate::{masquerade, teardown};
+use crate::error::Error;
+use crate::teardown;
 
 /// Detaches the container.
 pub(super) fn del(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse_leniently(call);
-    warn_of_leftovers(&conf);
-    teardown::detach(call, conf.ip_masq, || {
+    let detached = teardown::detach(call, conf.ip_masq, || {
         DelegatedIpam::find_for_del(call)?.map_or(Ok(()), |ipam| ipam.del())
-    })
-}
-
-/// What an ADD of the reference plugin may have made and podwire cannot remove yet.
-fn warn_of_leftovers(conf: &Conf) {
-    if conf.mac_spoof_check {
-        warn("macspoofchk is not supported yet: leaving its rules, if there are any");
-    }
-    if conf.ip_masq && conf.ip_masq_backend == Some(masquerade::Backend::Nftables) {
-        warn("ipMasqBackend nftables is not supported yet: leaving its rules, if there are any");
-    }
+    });
+    // For as long as there was a port it was checked.
+    let unchecked = if conf.mac_spoof_check { mac_spoof_check::tear_down(call) } else { Ok(()) };
+    Error::of_teardown([detached.err(), unchecked.err()].into_iter().flatten().collect())
 }
 
 /// Removes what belongs to no valid attachment.

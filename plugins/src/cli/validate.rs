@@ -113,7 +113,10 @@ fn check_plugin(fields: &Fields<'_>) {
     };
     let unsupported = match kind {
         "bridge" => bridge::read_conf(fields, None).unsupported(),
-        "ptp" => ptp::read_conf(fields).unsupported(),
+        "ptp" => {
+            let _ = ptp::read_conf(fields);
+            None
+        }
         "loopback" => {
             let _ = NetConf::dns(fields);
             None
@@ -183,7 +186,7 @@ mod tests {
             {"type":"ptp"},
             {"type":"bridge","ipam":{"type":"host-local",
              "ranges":[[{"subnet":"10.1.0.0/24","gateway":"fd00::1"}]]}},
-            {"type":"bridge","ipMasq":true,"ipMasqBackend":"nftables"},
+            {"type":"bridge","vlanTrunk":[]},
             {"type":"ptp","ipam":{"type":"static",
              "addresses":[{"address":"fd00::5/64","gateway":"10.1.0.1"}]}},
             {"type":"podwire-policy","onAgentDown":"open","timeOut":0,"ipam":{}}]}"#;
@@ -197,7 +200,7 @@ mod tests {
             "warning: plugins[1].type: podwire has no plugin \"portmap\"",
             "plugins[2].ipam: missing",
             "plugins[3].ipam.ranges[0][0].gateway: fd00::1 is of another family",
-            "plugins[4].ipMasqBackend: podwire cannot do this yet",
+            "plugins[4].vlanTrunk: podwire cannot do this yet",
             "plugins[5].ipam.addresses[0].gateway: 10.1.0.1 is of another family",
             "plugins[6].onAgentDown: \"open\" is neither",
             "plugins[6].timeout: 0 is not from 1 to 60000",

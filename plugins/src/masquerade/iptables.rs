@@ -1,5 +1,6 @@
 //! Programming the rules: one `iptables-restore` for each family.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cni::ErrorObject;
@@ -194,15 +195,24 @@ fn source(rule: &str) -> Option<IpNetwork> {
     after.split(' ').next().filter(|_| !is_negated).and_then(cni::parse_cidr)
 }
 
-/// Whether the programs are there: without them no ADD that masquerades can succeed.
-pub(crate) fn available() -> Result<(), Error> {
-    let program = FAMILIES.first().map_or("", |family| family.programs.restore);
+/// The file of the program, if there is one.
+pub(super) fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if is_there {
-        return Ok(());
-    }
-    Err(Error::NotAvailable(format!("ipMasq needs {program}, which is not in PATH")))
+    let mut files = std::env::split_paths(&path).map(|folder| folder.join(program()));
+    files.find(|file| file.is_file())
+}
+
+fn program() -> &'static str {
+    FAMILIES.first().map_or("", |family| family.programs.restore)
+}
+
+/// Whether the programs are there: without them no ADD that masquerades by them can succeed.
+pub(super) fn available() -> Result<(), Error> {
+    let missing = || {
+        let program = program();
+        Error::NotAvailable(format!("ipMasq needs {program}, which is not in PATH"))
+    };
+    find().map(drop).ok_or_else(missing)
 }
 
 /// The programs of one family, and what they run under.

@@ -1,74 +1,187 @@
-//! Rules that the iptables programs made in nf_tables, removed there without starting a program.
+//! Masquerading by nf_tables, without a program, in the reference plugins' layout
+//! (`pkg/ip/ipmasq_nftables_linux.go`): one table, in which a comment tells whose a rule is.
 
-use std::fs;
-use std::io;
+use ipnetwork::IpNetwork;
+use netlink::nftables::{Change, Client, HeldRule};
+use nix::errno::Errno;
+use ruleset::iptables::Side;
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Rule, Table, Verdict};
 
-use netlink::nftables::{Client, Jump, Table};
+use super::hex;
+use crate::error::Error;
+use crate::nf_tables::{attempt, deletions};
 
-use super::{Family, HOOK_CHAIN, Places, Which};
+const TABLE: Table<'static> = Table { family: Family::Inet, name: "cni_plugins_masquerade" };
+const TABLE_COMMENT: &str = "Masquerading for plugins from github.com/containernetworking/plugins";
+/// The attachments' rules.
+const CHECKS: Chain<'static> = Chain {
+    name: "masq_checks",
+    base: None,
+    comment: Some(
+        "Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet",
+    ),
+};
+/// What leads there.
+const POSTROUTING: Chain<'static> = Chain {
+    name: "postrouting",
+    // `srcnat`.
+    base: Some(Base { kind: Kind::Nat, hook: Hook::Postrouting, priority: 100 }),
+    comment: None,
+};
+/// nft has no longer comments.
+const LONGEST_COMMENT: usize = 128;
 
-/// The kernel's nat tables.
-///
-/// Dropping it waits for the kernel to free what was removed, and so does removing a link: at the
-/// end of a DEL both have passed.
-#[derive(Debug, Default)]
-pub(crate) struct KernelTables {
-    nftables: Option<Client>,
+/// By what an attachment's rules are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// What their comments begin with.
+    prefix: String,
+    comment: String,
 }
 
-impl KernelTables {
-    /// Removes an attachment's rules from nf_tables; where the programs must look for others.
-    pub(super) fn remove(&mut self, family: Family, chain: &str, which: Which<'_>) -> Places {
-        let is_refused = self.remove_from_nftables(family, chain, which).is_err();
-        Places { nftables: is_refused, legacy: has_legacy_table(family) }
+impl Mark {
+    pub(super) fn new(network: &str, container_id: &str, ifname: &str) -> Self {
+        let of_attachment = hex(&format!("{ifname}:{container_id}"), 8);
+        let prefix = format!("{}{of_attachment}", of_network(network));
+        let bare = |name: &str| name.replace('"', "");
+        let mut comment = format!(
+            "{prefix}, net: {}, if: {}, id: {}",
+            bare(network),
+            bare(ifname),
+            bare(container_id)
+        );
+        let end = comment.floor_char_boundary(LONGEST_COMMENT);
+        comment.truncate(end);
+        Self { prefix, comment }
     }
 
-    /// Where the kernel has a nat table with the hook chain; where it may not be asked, it may have.
-    pub(super) fn places(&mut self, family: Family) -> Places {
-        let has_hook = self.client().and_then(|client| {
-            client.map_or(Ok(false), |client| client.has_chain(nat(family), HOOK_CHAIN))
-        });
-        Places { nftables: has_hook.unwrap_or(true), legacy: has_legacy_table(family) }
+    fn is_of(&self, rule: &HeldRule) -> bool {
+        begins(rule, &self.prefix)
     }
 
-    /// `None` when the kernel has no nf_tables.
-    fn client(&mut self) -> Result<Option<&mut Client>, netlink::Error> {
-        if self.nftables.is_none() {
-            self.nftables = Client::open()?;
+    /// The rules for an attachment's addresses.
+    fn rules(&self, addresses: &[IpNetwork]) -> Vec<Rule> {
+        let rule = |address: &IpNetwork| {
+            let own = Match::Address(Side::Source, address.ip().into());
+            let elsewhere = Match::NotAddress(Side::Destination, *address);
+            Rule::new([own, elsewhere], Verdict::Masquerade).commented(&self.comment)
+        };
+        addresses.iter().map(rule).collect()
+    }
+}
+
+/// What the comments of a network's rules begin with.
+fn of_network(network: &str) -> String {
+    format!("{}-", hex(network, 8))
+}
+
+fn begins(rule: &HeldRule, prefix: &str) -> bool {
+    rule.comment.as_ref().is_some_and(|comment| comment.starts_with(prefix))
+}
+
+/// What is in front of the attachments' rules.
+fn head() -> [Rule; 3] {
+    let multicast = ["224.0.0.0/4", "ff00::/8"].map(|text| {
+        let networks = text.parse().into_iter();
+        let matches: Vec<_> = networks.map(|it| Match::Address(Side::Destination, it)).collect();
+        Rule::new(matches, Verdict::Return)
+    });
+    let [four, six] = multicast;
+    [four, six, Rule::new([], Verdict::Goto(CHECKS.name.to_owned()))]
+}
+
+/// Adds the rules for an attachment's addresses, in place of any that it has.
+pub(super) fn set_up(
+    client: &mut Client,
+    mark: &Mark,
+    addresses: &[IpNetwork],
+) -> Result<(), Error> {
+    let (head, rules) = (head(), mark.rules(addresses));
+    attempt(|| {
+        let held = client.rules(TABLE, CHECKS.name)?;
+        let mut changes = Vec::new();
+        // Whoever deletes rules waits for the kernel when it closes the socket.
+        if !leads_there(client)? {
+            changes.extend([Change::Table(Some(TABLE_COMMENT)), Change::Chain(&CHECKS)]);
+            changes.extend([Change::Chain(&POSTROUTING), Change::Empty(POSTROUTING.name)]);
+            changes.extend(head.iter().map(|rule| Change::Rule(POSTROUTING.name, rule)));
         }
-        Ok(self.nftables.as_mut())
-    }
-
-    fn remove_from_nftables(
-        &mut self,
-        family: Family,
-        chain: &str,
-        which: Which<'_>,
-    ) -> Result<(), netlink::Error> {
-        let table = nat(family);
-        let Some(client) = self.client()? else { return Ok(()) };
-        if !client.has_chain(table, chain)? {
-            return Ok(());
-        }
-        let jumps = client.jumps(table, HOOK_CHAIN, chain)?;
-        let (ours, others): (Vec<Jump>, Vec<Jump>) =
-            jumps.into_iter().partition(|jump| which.includes(jump.source));
-        let handles: Vec<u64> = ours.iter().map(|jump| jump.handle).collect();
-        client.delete(table, (HOOK_CHAIN, &handles), others.is_empty().then_some(chain))
-    }
+        changes.extend(deletions(CHECKS.name, held.iter().filter(|rule| mark.is_of(rule))));
+        changes.extend(rules.iter().map(|rule| Change::Rule(CHECKS.name, rule)));
+        client.change(TABLE, &changes)
+    })
 }
 
-fn nat(family: Family) -> Table<'static> {
-    Table { is_ipv4: family.is_ipv4, name: "nat" }
+/// Whether the kernel has what leads to the attachments' rules.
+fn leads_there(client: &mut Client) -> Result<bool, netlink::Error> {
+    let jumps = client.jumps(TABLE, POSTROUTING.name, CHECKS.name);
+    let jumps = match jumps {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(false),
+        jumps => jumps?,
+    };
+    Ok(jumps.iter().any(|jump| jump.source.is_none())
+        && client.rules(TABLE, POSTROUTING.name)?.len() == head().len())
 }
 
-/// Whether the kernel has the nat table that iptables used before nf_tables; what is not readable
-/// may be there.
-fn has_legacy_table(family: Family) -> bool {
-    let names =
-        if family.is_ipv4 { "/proc/net/ip_tables_names" } else { "/proc/net/ip6_tables_names" };
-    match fs::read_to_string(names) {
-        Ok(text) => text.lines().any(|line| line == "nat"),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+/// Removes an attachment's rules, whichever suite made them.
+pub(super) fn tear_down(client: &mut Client, mark: &Mark) -> Result<(), Error> {
+    remove(client, |rule| mark.is_of(rule))
+}
+
+/// Removes the rules of the attachments to `network` that are not among `valid`.
+pub(super) fn collect_garbage(
+    client: &mut Client,
+    network: &str,
+    valid: &[Mark],
+) -> Result<(), Error> {
+    let prefix = of_network(network);
+    remove(client, |rule| begins(rule, &prefix) && !valid.iter().any(|mark| mark.is_of(rule)))
+}
+
+fn remove(client: &mut Client, is_stale: impl Fn(&HeldRule) -> bool) -> Result<(), Error> {
+    attempt(|| {
+        let held = client.rules(TABLE, CHECKS.name)?;
+        let changes: Vec<_> =
+            deletions(CHECKS.name, held.iter().filter(|rule| is_stale(rule))).collect();
+        client.change(TABLE, &changes)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_those_that_the_reference_writes() {
+        let mark = Mark::new("n1", "cid1", "eth0");
+        assert_eq!(mark.comment, "43d91f8451058a70-0b65a318f52e521b, net: n1, if: eth0, id: cid1");
+        assert!(mark.comment.starts_with(&mark.prefix));
+        let long = Mark::new(&"n".repeat(90), &"c".repeat(64), "a\"b");
+        assert_eq!(long.comment.len(), LONGEST_COMMENT);
+        assert!(!long.comment.contains('"'));
+    }
+
+    #[test]
+    fn rules_read_as_nft_lists_those_of_the_reference() {
+        let addresses = ["10.1.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()];
+        let mark = Mark::new("n1", "cid1", "eth0");
+        let rules: Vec<String> = mark.rules(&addresses).iter().map(ToString::to_string).collect();
+        let comment = &mark.comment;
+        assert_eq!(
+            rules,
+            [
+                format!(
+                    "ip saddr 10.1.0.2 ip daddr != 10.1.0.0/24 masquerade comment \"{comment}\""
+                ),
+                format!(
+                    "ip6 saddr fd00::2 ip6 daddr != fd00::/64 masquerade comment \"{comment}\""
+                ),
+            ]
+        );
+        let head = head().map(|rule| rule.to_string());
+        assert_eq!(
+            head,
+            ["ip daddr 224.0.0.0/4 return", "ip6 daddr ff00::/8 return", "goto masq_checks"]
+        );
     }
 }

@@ -24,7 +24,6 @@ const CONTAINER: i64 = 1;
 /// Attaches the container to the host.
 pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     let conf = Conf::parse(call)?;
-    conf.ensure_supported()?;
     let ipam = DelegatedIpam::require(call)?;
     container_interface::refuse_small_mtu(conf.mtu, &ipam)?;
     let netns = veth::open_netns(call)?;
@@ -49,7 +48,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     configure_host(&mut socket, &veth, &attachments)?;
     if conf.ip_masq {
         let addresses = attachments.iter().map(|ip| ip.cidr).collect();
-        masquerade::set_up_or_undo(call, addresses, &mut rollback)?;
+        masquerade::set_up_or_undo(call, conf.ip_masq_backend, addresses, &mut rollback)?;
     }
 
     result.interfaces = vec![veth::host_entry(&veth.host), veth::container_entry(call, &veth)];

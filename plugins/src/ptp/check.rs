@@ -10,7 +10,7 @@ use crate::{prev_result, veth};
 
 /// Whether the attachment still is as ADD left it.
 pub(super) fn check(call: &Call) -> Result<(), Error> {
-    Conf::parse(call)?.ensure_supported()?;
+    Conf::parse(call)?;
     let netns = veth::open_netns(call)?;
     DelegatedIpam::require(call)?.check()?;
     let attachment = prev_result::attachment(call)?;

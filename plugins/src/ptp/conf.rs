@@ -38,17 +38,6 @@ impl Conf {
         warn_of(problems);
         conf
     }
-
-    /// The key that asks for what ADD and CHECK cannot do yet.
-    pub(crate) fn unsupported(&self) -> Option<&'static str> {
-        let is_nftables = self.ip_masq && self.ip_masq_backend == Some(Backend::Nftables);
-        is_nftables.then_some("ipMasqBackend")
-    }
-
-    /// Refuses what ADD and CHECK cannot do yet, before anything is touched.
-    pub(crate) fn ensure_supported(&self) -> Result<(), Error> {
-        Error::unless_supported("ptp", self.unsupported())
-    }
 }
 
 /// Reads every key of a ptp configuration, telling problems to `fields`.

@@ -100,7 +100,10 @@ fn vlans() -> Vec<Case> {
         bridge("vlan-trunk-reversed", trunk(json!({"minID": 20, "maxID": 10}))).fails(7),
         bridge("vlan-trunk-min-zero", trunk(json!({"minID": 0, "maxID": 10}))).fails(7),
         bridge("vlan-trunk-max-too-large", trunk(json!({"minID": 1, "maxID": 5000}))).fails(7),
-        bridge("macspoofchk", json!({"macspoofchk": true})).refused(2, "not-yet-macspoofchk"),
+        bridge("macspoofchk", json!({"macspoofchk": true})),
+        bridge("macspoofchk-mac", json!({"macspoofchk": true, "runtimeConfig": {"mac": "02:00:00:00:00:99"}})),
+        bridge("macspoofchk-among-others", json!({"macspoofchk": true}))
+            .on_node("nft add table bridge nat; nft add chain bridge nat mine; nft add rule bridge nat mine counter"),
         bridge("macspoofchk-off", json!({"macspoofchk": false})),
     ]
 }

@@ -1,4 +1,4 @@
-//! ipMasq of bridge and ptp, in iptables.
+//! ipMasq of bridge and ptp.
 
 use serde_json::{Value, json};
 
@@ -8,6 +8,13 @@ use crate::case::{Case, Expect, Step, step};
 /// What a bridge with masquerade has.
 fn masq(keys: Value) -> Value {
     let mut conf = json!({"isGateway": true, "ipMasq": true});
+    crate::case::merge(&mut conf, &keys);
+    conf
+}
+
+/// By nf_tables.
+fn nft(keys: Value) -> Value {
+    let mut conf = json!({"ipMasqBackend": "nftables"});
     crate::case::merge(&mut conf, &keys);
     conf
 }
@@ -24,8 +31,8 @@ fn backends() -> Vec<Case> {
         bridge("masq-without-gateway", json!({"ipMasq": true})),
         bridge("masq-backend-iptables", masq(json!({"ipMasqBackend": "iptables"}))),
         bridge("masq-backend-null", masq(json!({"ipMasqBackend": null}))),
-        bridge("masq-backend-nftables", masq(json!({"ipMasqBackend": "nftables"})))
-            .refused(2, "not-yet-nftables"),
+        bridge("masq-backend-nftables", masq(nft(json!({})))),
+        bridge("masq-backend-nftables-dual", masq(nft(json!({"ipam": dual()})))),
         bridge("masq-backend-unknown", masq(json!({"ipMasqBackend": "pf"}))).fails(7),
         bridge("masq-off", json!({"isGateway": true, "ipMasq": false})),
         bridge(
@@ -35,10 +42,14 @@ fn backends() -> Vec<Case> {
         .env("CNI_CONTAINERID", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
         ptp("masq", json!({"ipMasq": true})),
         ptp("masq-dual", json!({"ipMasq": true, "ipam": dual()})),
-        ptp("masq-backend-nftables", json!({"ipMasq": true, "ipMasqBackend": "nftables"}))
-            .refused(2, "not-yet-nftables"),
+        ptp("masq-backend-nftables", masq(nft(json!({"isGateway": null, "ipam": dual()})))),
         ptp("masq-backend-unknown", json!({"ipMasq": true, "ipMasqBackend": "pf"})).fails(7),
-        bridge("masq-without-iptables", masq(json!({}))).fails(103).env("PATH", "/nonexistent"),
+        bridge("masq-iptables-without-it", masq(json!({"ipMasqBackend": "iptables"})))
+            .fails(103)
+            .env("PATH", "/nonexistent"),
+        bridge("masq-without-programs", masq(json!({})))
+            .better("masquerades-without-programs")
+            .env("PATH", "/nonexistent"),
         bridge("no-masq-without-iptables", json!({"isGateway": true})).env("PATH", "/nonexistent"),
     ]
 }
@@ -47,6 +58,14 @@ fn rules_in_the_way() -> Vec<Case> {
     vec![
         bridge("masq-among-others", masq(json!({})))
             .on_node("iptables -t nat -A POSTROUTING -s 192.0.2.0/24 -j MASQUERADE; iptables -A FORWARD -j ACCEPT"),
+        bridge("masq-nftables-among-others", masq(nft(json!({}))))
+            .on_node("nft add table inet mine; nft add chain inet mine c; nft add rule inet mine c counter"),
+        bridge("masq-nftables-two-interfaces", masq(nft(json!({"ipam": dual()})))).steps(vec![
+            step("ADD"),
+            net1(step("ADD")),
+            step("DEL"),
+            net1(step("DEL")),
+        ]),
         bridge("masq-stale-chain", masq(json!({}))).on_node(STALE_CHAIN),
         bridge("masq-legacy-rule", masq(json!({}))).steps(vec![
             step("ADD"),
@@ -93,6 +112,10 @@ fn deletions() -> Vec<Case> {
             step("ADD"),
             step("DEL").before("ip -o link | sed -n 's/.* \\(veth[0-9a-f]*\\)@.*/\\1/p' | xargs -r -n1 ip link del"),
         ]),
+        bridge("masq-nftables-del-without-netns", masq(nft(json!({"ipam": dual()}))))
+            .steps(ends(step("DEL").unset("CNI_NETNS"))),
+        ptp("masq-nftables-del-vanished-netns", json!({"ipMasq": true, "ipMasqBackend": "nftables"}))
+            .steps(ends(step("DEL").env("CNI_NETNS", gone))),
         ptp("masq-del-without-netns", json!({"ipMasq": true, "ipam": dual()}))
             .steps(ends(step("DEL").unset("CNI_NETNS"))),
         ptp("masq-del-vanished-netns", json!({"ipMasq": true})).steps(ends(step("DEL").env("CNI_NETNS", gone))),

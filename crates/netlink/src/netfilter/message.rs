@@ -10,6 +10,8 @@ pub(crate) const HEADERS: usize = 16 + 4;
 pub(crate) const IPV4: u8 = 2;
 /// `AF_INET6`.
 pub(crate) const IPV6: u8 = 10;
+/// `NFPROTO_INET`: both.
+pub(crate) const INET: u8 = 1;
 /// `NFPROTO_BRIDGE`.
 pub(crate) const BRIDGE: u8 = 7;
 /// The payload is a list of attributes (`NLA_F_NESTED`).

@@ -1,29 +1,84 @@
 //! Messages to nf_tables (`include/uapi/linux/netfilter/nf_tables.h`).
 
-use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
+use ruleset::nft::{Chain, Family, Rule, Table};
 
-use super::Table;
-use crate::netfilter::message::{IPV4, IPV6, Message};
+use super::expression::expressions;
+use crate::attributes::text;
+use crate::netfilter::message::{BRIDGE, INET, IPV4, IPV6, Message};
 
 /// `NFNL_SUBSYS_NFTABLES`, which is also the resource that a batch is for.
 const SUBSYSTEM: u8 = 10;
 const BATCH_BEGIN: [u8; 2] = [0, 0x10];
 const BATCH_END: [u8; 2] = [0, 0x11];
+const NEW_TABLE: [u8; 2] = [SUBSYSTEM, 0];
+const NEW_CHAIN: [u8; 2] = [SUBSYSTEM, 3];
 const GET_CHAIN: [u8; 2] = [SUBSYSTEM, 4];
 const DELETE_CHAIN: [u8; 2] = [SUBSYSTEM, 5];
+const NEW_RULE: [u8; 2] = [SUBSYSTEM, 6];
 const GET_RULE: [u8; 2] = [SUBSYSTEM, 7];
 const DELETE_RULE: [u8; 2] = [SUBSYSTEM, 8];
 pub(super) const NEW_GENERATION: [u8; 2] = [SUBSYSTEM, 15];
 const GET_GENERATION: [u8; 2] = [SUBSYSTEM, 16];
+const TABLE_NAME: u16 = 1;
+const TABLE_REMARK: u16 = 6;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_KIND: u16 = 7;
+const CHAIN_REMARK: u16 = 12;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
+const RULE_EXPRESSIONS: u16 = 4;
+const RULE_REMARK: u16 = 7;
 
 impl Message {
     fn of(table: Table<'_>, kind: [u8; 2], flags: u16) -> Self {
-        Self::new(kind, flags, if table.is_ipv4 { IPV4 } else { IPV6 }, 0)
+        let family = match table.family {
+            Family::Ip => IPV4,
+            Family::Ip6 => IPV6,
+            Family::Inet => INET,
+            Family::Bridge => BRIDGE,
+        };
+        Self::new(kind, flags, family, 0)
+    }
+
+    /// Makes a table, unless it is there.
+    pub(super) fn new_table(table: Table<'_>, comment: Option<&str>) -> Self {
+        let message = Self::of(table, NEW_TABLE, NLM_F_CREATE).text(TABLE_NAME, table.name);
+        message.remark(TABLE_REMARK, comment)
+    }
+
+    /// Makes a chain, unless it is there. One that is there must be called where this one is.
+    pub(super) fn new_chain(table: Table<'_>, chain: &Chain<'_>) -> Self {
+        let message = Self::of(table, NEW_CHAIN, NLM_F_CREATE);
+        let message = message.text(CHAIN_TABLE, table.name).text(CHAIN_NAME, chain.name);
+        let message = chain.base.iter().fold(message, |message, base| {
+            let message = message.nested(CHAIN_HOOK, |hook| {
+                hook.attribute(HOOK_NUMBER, &(base.hook as u32).to_be_bytes())
+                    .attribute(HOOK_PRIORITY, &base.priority.to_be_bytes())
+            });
+            message.text(CHAIN_KIND, base.kind.word())
+        });
+        message.remark(CHAIN_REMARK, chain.comment)
+    }
+
+    /// Puts a rule at the end of a chain.
+    pub(super) fn add_rule(table: Table<'_>, chain: &str, rule: &Rule) -> Self {
+        let message = Self::of(table, NEW_RULE, NLM_F_CREATE | NLM_F_APPEND);
+        let message = message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
+        message
+            .nested(RULE_EXPRESSIONS, |list| expressions(list, table.family, rule))
+            .remark(RULE_REMARK, rule.comment.as_deref())
+    }
+
+    /// A comment as the program nft writes it: the first kind of user data of tables, chains and rules
+    /// (`NFTNL_UDATA_RULE_COMMENT` and its like).
+    fn remark(self, kind: u16, comment: Option<&str>) -> Self {
+        comment.into_iter().fold(self, |message, comment| message.attribute(kind, &remark(comment)))
     }
 
     /// Asks for the generation.
@@ -61,6 +116,32 @@ impl Message {
     }
 }
 
+/// What a table, chain or rule with this comment carries. What has no room is cut off.
+pub(super) fn remark(comment: &str) -> Vec<u8> {
+    const COMMENT: u8 = 0;
+    let mut end = comment.len().min(usize::from(u8::MAX) - 1);
+    while !comment.is_char_boundary(end) {
+        end -= 1;
+    }
+    let text = comment.get(..end).unwrap_or_default().as_bytes();
+    let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    [&[COMMENT, length], text, &[0]].concat()
+}
+
+/// The comment of what carries this.
+pub(super) fn comment(remark: &[u8]) -> Option<String> {
+    const COMMENT: u8 = 0;
+    let mut rest = remark;
+    while let [kind, length, tail @ ..] = rest {
+        let (value, tail) = tail.split_at_checked(usize::from(*length))?;
+        if *kind == COMMENT {
+            return Some(text(value));
+        }
+        rest = tail;
+    }
+    None
+}
+
 /// A transaction of `changes`, numbered from `first` on, of which the last is acknowledged; also
 /// the number of that one.
 pub(super) fn batch(changes: Vec<Message>, first: u32) -> (Vec<u8>, u32) {
@@ -83,7 +164,19 @@ mod tests {
     use super::*;
     use crate::netfilter::message::HEADERS;
 
-    const NAT: Table<'_> = Table { is_ipv4: true, name: "nat" };
+    const NAT: Table<'_> = Table { family: Family::Ip, name: "nat" };
+
+    #[test]
+    fn comments_are_read_as_they_were_written_and_cut_where_there_is_no_room() {
+        for text in ["", "a b", &"ä".repeat(127)] {
+            assert_eq!(comment(&remark(text)).as_deref(), Some(text));
+        }
+        assert_eq!(comment(&remark(&"ä".repeat(128))), Some("ä".repeat(127)));
+        // Something else before it, and what is cut off.
+        assert_eq!(comment(&[&[7, 2, 1, 1][..], &remark("a")].concat()).as_deref(), Some("a"));
+        assert_eq!(comment(&[0, 9, b'a']), None);
+        assert_eq!(comment(&[]), None);
+    }
 
     #[test]
     fn a_batch_is_framed_and_its_last_change_acknowledged() {

@@ -4,13 +4,17 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::Table;
+use ruleset::nft::{Family, Table};
+
+use super::HeldRule;
+use super::message::comment;
 use crate::attributes::{attributes, find, network_number};
 
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
+const RULE_REMARK: u16 = 7;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
@@ -45,13 +49,24 @@ fn is_text(bytes: &[u8], text: &str) -> bool {
     bytes.strip_suffix(&[0]) == Some(text.as_bytes())
 }
 
-/// The rule with these attributes, if it is one of the table's `chain` (old kernels list those of
-/// all) that jumps to `target`.
-pub(super) fn read_jump(rule: &[u8], table: Table<'_>, chain: &str, target: &str) -> Option<Jump> {
+/// The handle of the rule with these attributes, if it is one of the table's `chain`: old kernels list
+/// those of all.
+fn handle(rule: &[u8], table: Table<'_>, chain: &str) -> Option<u64> {
     find(rule, RULE_TABLE).filter(|name| is_text(name, table.name))?;
     find(rule, RULE_CHAIN).filter(|name| is_text(name, chain))?;
-    let handle = u64::from_be_bytes(find(rule, RULE_HANDLE)?.try_into().ok()?);
-    let mut source = SourceMatch { is_ipv4: table.is_ipv4, loaded: None, found: None };
+    find(rule, RULE_HANDLE)?.try_into().ok().map(u64::from_be_bytes)
+}
+
+/// The rule with these attributes, if it is one of the table's `chain`.
+pub(super) fn read(rule: &[u8], table: Table<'_>, chain: &str) -> Option<HeldRule> {
+    let handle = handle(rule, table, chain)?;
+    Some(HeldRule { handle, comment: find(rule, RULE_REMARK).and_then(comment) })
+}
+
+/// The rule with these attributes, if it is one of the table's `chain` that jumps to `target`.
+pub(super) fn read_jump(rule: &[u8], table: Table<'_>, chain: &str, target: &str) -> Option<Jump> {
+    let handle = handle(rule, table, chain)?;
+    let mut source = SourceMatch { is_ipv4: table.family == Family::Ip, loaded: None, found: None };
     let mut jumps = false;
     for (_, expression) in attributes(find(rule, RULE_EXPRESSIONS)?) {
         let name = find(expression, EXPRESSION_NAME)?;

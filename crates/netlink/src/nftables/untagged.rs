@@ -11,13 +11,11 @@ use std::collections::BTreeSet;
 use nix::errno::Errno;
 
 use super::Client;
-use super::expression::Interface;
+use super::expression::{Interface, NAME_ROOM};
 use crate::Error;
 
 /// The types of frames that are a tag: 802.1Q's and 802.1ad's.
 const TAGS: [u16; 2] = [0x8100, 0x88a8];
-/// The name of a link is shorter (`IFNAMSIZ`).
-const NAME_ROOM: usize = 16;
 /// A list of members is one attribute, of 64 KiB at most; each takes 28 bytes.
 const MOST_AT_ONCE: usize = 1024;
 /// The set of the ports' names.

@@ -14,3 +14,4 @@ mod nftables;
 mod routed;
 mod space;
 mod untagged;
+mod written;

@@ -1,12 +1,13 @@
 //! The nf_tables client against rules that the iptables programs made.
 
-use netlink::nftables::{Client, Jump, Table};
+use netlink::nftables::{Client, Jump};
 use nix::errno::Errno;
+use ruleset::nft::{Family, Table};
 
 use crate::space::{self, move_away};
 
-const NAT: Table<'_> = Table { is_ipv4: true, name: "nat" };
-const NAT_V6: Table<'_> = Table { is_ipv4: false, name: "nat" };
+const NAT: Table<'_> = Table { family: Family::Ip, name: "nat" };
+const NAT_V6: Table<'_> = Table { family: Family::Ip6, name: "nat" };
 
 /// In a namespace of its own.
 fn client() -> Client {

@@ -1,0 +1,97 @@
+//! What we write to nf_tables is what the program nft would write.
+
+use netlink::nftables::{Change, Client};
+use ruleset::iptables::Side;
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Rule, Table, Verdict};
+
+use crate::space::{move_away, run};
+
+const CHAIN: &str = "checks";
+
+/// The table as nft shows it, and the bytecode of its rules.
+fn shown(table: Table<'_>) -> [String; 2] {
+    let table = table.to_string();
+    let words: Vec<&str> = table.split(' ').collect();
+    let list = |options: &[&str]| run("nft", &[options, &["list", "table"], &words].concat(), "");
+    [list(&[]), list(&["--debug=netlink"])]
+}
+
+fn rules(family: Family) -> Vec<Rule> {
+    let network = |text: &str| text.parse().unwrap();
+    let address = |side, text| Match::Address(side, network(text));
+    let elsewhere = |text| Match::NotAddress(Side::Destination, network(text));
+    let interface = Match::InInterface("a-name-of-15-by".to_owned());
+    let four = vec![
+        Rule::new([address(Side::Source, "10.1.0.2"), elsewhere("10.1.0.2/24")], Verdict::Return),
+        Rule::new([address(Side::Destination, "224.0.0.0/4")], Verdict::Return),
+        Rule::new([elsewhere("10.0.0.0/20")], Verdict::Drop).commented("of 10.0.0.0/20: no"),
+        Rule::new([address(Side::Source, "10.0.0.0/8"), interface.clone()], Verdict::Drop),
+    ];
+    let six = vec![
+        Rule::new([address(Side::Source, "fd00::2"), elsewhere("fd00::/64")], Verdict::Return),
+        Rule::new([address(Side::Destination, "ff00::/8")], Verdict::Return),
+        Rule::new([elsewhere("fd00::/49")], Verdict::Drop),
+    ];
+    let lead = [Verdict::Jump("other".to_owned()), Verdict::Goto("other".to_owned())];
+    let any = lead.map(|verdict| Rule::new([], verdict)).into_iter();
+    match family {
+        Family::Ip => four.into_iter().chain(any).collect(),
+        Family::Ip6 => six.into_iter().chain(any).collect(),
+        Family::Inet => [four, six].concat().into_iter().chain(any).collect(),
+        Family::Bridge => {
+            let source = Match::HardwareSource([2, 0, 0, 0, 0, 1]);
+            let rules =
+                [Rule::new([source], Verdict::Return), Rule::new([interface], Verdict::Drop)];
+            rules.into_iter().chain(any).collect()
+        }
+    }
+}
+
+/// By the program, in its own words.
+fn by_nft(table: Table<'_>, chains: &[Chain<'_>], rules: &[Rule]) {
+    let mut text = format!("table {table} {{ comment \"a table\"\n");
+    for chain in chains {
+        let base = chain.base.map(|it| it.to_string()).unwrap_or_default();
+        let comment = chain.comment.map(|it| format!("comment \"{it}\"\n")).unwrap_or_default();
+        text += &format!("chain {} {{ {comment}{base}\n}}\n", chain.name);
+    }
+    text += "}\n";
+    for rule in rules {
+        text += &format!("add rule {table} {CHAIN} {rule}\n");
+    }
+    run("nft", &["-f", "-"], &text);
+}
+
+#[test]
+fn tables_are_what_nft_would_write() {
+    move_away();
+    let mut client = Client::open().unwrap().expect("the kernel has nf_tables");
+    for family in [Family::Ip, Family::Ip6, Family::Inet, Family::Bridge] {
+        let kind = if family == Family::Bridge { Kind::Filter } else { Kind::Nat };
+        let base = |hook, priority| Some(Base { kind, hook, priority });
+        let chains = [
+            Chain { name: "other", base: None, comment: None },
+            Chain { name: CHAIN, base: None, comment: Some("some checks") },
+            Chain { name: "in", base: base(Hook::Prerouting, -7), comment: None },
+            Chain { name: "out", base: base(Hook::Postrouting, 7), comment: Some("last") },
+        ];
+        let mut rules = rules(family);
+        if kind == Kind::Nat {
+            rules.push(Rule::new([], Verdict::Masquerade));
+        }
+        let table = Table { family, name: "t" };
+        by_nft(table, &chains, &rules);
+        let wanted = shown(table);
+        run("nft", &["-f", "-"], &format!("delete table {table}\n"));
+        let changes = [Change::Table(Some("a table"))].into_iter();
+        let changes = changes.chain(chains.iter().map(Change::Chain));
+        let changes: Vec<_> =
+            changes.chain(rules.iter().map(|rule| Change::Rule(CHAIN, rule))).collect();
+        client.change(table, &changes).unwrap();
+        assert_eq!(shown(table), wanted, "{table}");
+        // And its text is nft's: what is listed is what the rules print.
+        for rule in &rules {
+            assert!(wanted[0].contains(&format!("\t\t{rule}\n")), "{rule}\n{}", wanted[0]);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Rules.
+
+use std::fmt;
+
+use ipnetwork::IpNetwork;
+
+use crate::iptables::Side;
+
+/// A rule: it applies to packets of which all matches hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What must be so.
+    pub matches: Vec<Match>,
+    /// What happens then.
+    pub verdict: Verdict,
+    /// A word for those who read the table, and by which a rule is known again: at most 254 bytes
+    /// (nft itself writes 127).
+    pub comment: Option<String>,
+}
+
+/// What must be so for a rule to apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// The address is in the network. In a table of both families a packet of the other one does not
+    /// match.
+    Address(Side, IpNetwork),
+    /// The address is of the same family and not in the network.
+    NotAddress(Side, IpNetwork),
+    /// It came through this interface.
+    InInterface(String),
+    /// The hardware address that it comes from.
+    HardwareSource([u8; 6]),
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on in the chain, and comes back.
+    Jump(String),
+    /// Goes on in the chain, which ends where this one would have.
+    Goto(String),
+    /// Leaves the chain.
+    Return,
+    /// Drops it.
+    Drop,
+    /// Gives it the address of the interface that it leaves by.
+    Masquerade,
+}
+
+impl Rule {
+    /// A rule without a comment.
+    pub fn new(matches: impl Into<Vec<Match>>, verdict: Verdict) -> Self {
+        Self { matches: matches.into(), verdict, comment: None }
+    }
+
+    /// The same with a comment.
+    #[must_use]
+    pub fn commented(mut self, comment: impl Into<String>) -> Self {
+        self.comment = Some(comment.into());
+        self
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for it in &self.matches {
+            write!(formatter, "{it} ")?;
+        }
+        write!(formatter, "{}", self.verdict)?;
+        self.comment.iter().try_for_each(|it| write!(formatter, " comment \"{it}\""))
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(side, network) => address(formatter, *side, "", network),
+            Self::NotAddress(side, network) => address(formatter, *side, "!= ", network),
+            Self::InInterface(name) => write!(formatter, "iifname \"{name}\""),
+            Self::HardwareSource([a, b, c, d, e, f]) => {
+                write!(formatter, "ether saddr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+            }
+        }
+    }
+}
+
+fn address(
+    formatter: &mut fmt::Formatter<'_>,
+    side: Side,
+    operator: &str,
+    network: &IpNetwork,
+) -> fmt::Result {
+    let (header, full) = if network.is_ipv4() { ("ip", 32) } else { ("ip6", 128) };
+    let field = match side {
+        Side::Source => "saddr",
+        Side::Destination => "daddr",
+    };
+    write!(formatter, "{header} {field} {operator}{}", network.network())?;
+    match network.prefix() {
+        prefix if prefix == full => Ok(()),
+        prefix => write!(formatter, "/{prefix}"),
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Jump(chain) => write!(formatter, "jump {chain}"),
+            Self::Goto(chain) => write!(formatter, "goto {chain}"),
+            Self::Return => formatter.write_str("return"),
+            Self::Drop => formatter.write_str("drop"),
+            Self::Masquerade => formatter.write_str("masquerade"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_print_as_nft_lists_them() {
+        let network = |text: &str| text.parse().unwrap();
+        let own = Match::Address(Side::Source, network("10.1.0.2"));
+        let near = Match::NotAddress(Side::Destination, network("10.1.0.2/24"));
+        let rule = Rule::new([own, near], Verdict::Masquerade).commented("a b");
+        assert_eq!(
+            rule.to_string(),
+            "ip saddr 10.1.0.2 ip daddr != 10.1.0.0/24 masquerade comment \"a b\""
+        );
+        let from = Match::InInterface("veth0".to_owned());
+        assert_eq!(
+            Rule::new([from], Verdict::Jump("x".to_owned())).to_string(),
+            "iifname \"veth0\" jump x"
+        );
+        let mac = Match::HardwareSource([2, 0, 0, 0, 0, 0xa]);
+        assert_eq!(
+            Rule::new([mac], Verdict::Return).to_string(),
+            "ether saddr 02:00:00:00:00:0a return"
+        );
+    }
+}
