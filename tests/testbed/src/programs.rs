@@ -44,7 +44,11 @@ pub(crate) fn check(parts: &Parts) -> Result<()> {
     }
     there(&parts.podwire, "`make build` builds it")?;
     there(Path::new("/usr/sbin/runc"), "install the package runc")?;
-    there(&parts.conf.join("kubernetes/policyd.yaml"), "it is a part of podwire's source")
+    for manifest in ["policyd.yaml", "node-network.yaml"] {
+        let file = parts.conf.join("kubernetes").join(manifest);
+        there(&file, "it is a part of podwire's source")?;
+    }
+    Ok(())
 }
 
 /// Installs podwire's plugins into a folder, as its users do.
