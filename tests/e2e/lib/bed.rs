@@ -212,6 +212,14 @@ impl Bed {
         switch::off(&self.state, number).unwrap_or_else(|error| panic!("{}", error.chain()));
     }
 
+    /// Puts a new machine in the place of a node that was switched off.
+    ///
+    /// # Panics
+    /// What the old one had cannot be removed.
+    pub fn renew(&self, number: u8) {
+        switch::renew(&self.state, number).unwrap_or_else(|error| panic!("{}", error.chain()));
+    }
+
     /// Starts a node that was switched off, and waits until it is ready.
     ///
     /// # Panics

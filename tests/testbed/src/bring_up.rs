@@ -158,7 +158,7 @@ fn populate(settings: &Settings, policyd: &str, supervisor: Identity) -> Result<
 }
 
 /// Unpacks all images on a node.
-fn import(node: &Node, number: u8) -> Result<()> {
+pub(crate) fn import(node: &Node, number: u8) -> Result<()> {
     let what = || format!("containerd of {}", node_name(number));
     let ask = ["ctr", "--timeout=5s", "version"];
     wait_until(START, what, || node.run(&ask, &[], IMPORT).map(Some))?;
