@@ -1,6 +1,6 @@
 //! Many pods come and go.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use e2e::traffic::who;
@@ -40,7 +40,7 @@ fn leaves_nothing(bed: &Bed, pods: u32) {
     println!("{pods} pods were ready after {:.0} s", started.elapsed().as_secs_f64());
     assert!(bed.leases(1) >= pods as usize);
     assert_ne!(bed.of_pods(1), before);
-    connect(bed);
+    let addresses = connect(bed);
     let started = Instant::now();
     bed.kubectl(&["delete", "namespace", "crowd", "--wait=false"]);
     await_that("the crowd has gone", CROWD, || !bed.try_kubectl(&["get", "namespace", "crowd"]));
@@ -48,16 +48,20 @@ fn leaves_nothing(bed: &Bed, pods: u32) {
     println!("they were gone after {:.0} s", started.elapsed().as_secs_f64());
     // policyd hears that they are gone from the API server, a moment later.
     await_that("nothing of the crowd is left", CROWD, || bed.of_pods(1) == before);
-    await_that("no connection of the crowd is left", GONE, || bed.left_connections(1).is_empty());
+    await_that("no connection of the crowd is left", GONE, || {
+        bed.connections(1, |it| addresses.contains(it)).is_empty()
+    });
 }
 
-/// Has some of the crowd connect to who is outside.
-fn connect(bed: &Bed) {
+/// Has some of the crowd connect to who is outside; the addresses of all.
+fn connect(bed: &Bed) -> Vec<IpAddr> {
     bed.remember_connections(1);
     let world = bed.settings().family.ranges()[0].world.parse().unwrap();
     let world = SocketAddr::new(world, objects::PORT);
-    for pod in bed.pods("crowd").iter().take(CALLERS) {
+    let pods = bed.pods("crowd");
+    for pod in pods.iter().take(CALLERS) {
         bed.inside(pod, || who(world)).unwrap();
         assert!(!bed.connections(1, |it| pod.addresses.contains(it)).is_empty());
     }
+    pods.into_iter().flat_map(|it| it.addresses).collect()
 }

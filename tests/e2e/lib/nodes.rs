@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
-use serde_json::Value;
 use testbed::settings::node_name;
 
 use crate::bed::Bed;
@@ -44,17 +43,7 @@ impl Bed {
         );
     }
 
-    /// The connections that a node's kernel knows with an address of its pods' ranges that no pod has.
-    #[must_use]
-    pub fn left_connections(&self, node: u8) -> Vec<String> {
-        let (ranges, live) = (self.ranges(node), self.addresses());
-        let is_left = |address: &IpAddr| {
-            ranges.iter().any(|it| it.contains(*address)) && !live.contains(address)
-        };
-        self.connections(node, is_left)
-    }
-
-    /// The connections that a node's kernel knows with such an address.
+    /// The connections that a node's kernel knows with such an address at an end.
     #[must_use]
     pub fn connections(&self, node: u8, is_meant: impl Fn(&IpAddr) -> bool) -> Vec<String> {
         let printed = self.on(node, "conntrack -L -f ipv4; conntrack -L -f ipv6");
@@ -63,16 +52,6 @@ impl Bed {
             ends.filter_map(|it| it.parse().ok()).any(|it| is_meant(&it))
         };
         printed.lines().filter(has_meant).map(str::to_owned).collect()
-    }
-
-    /// The addresses of all pods that run.
-    fn addresses(&self) -> Vec<IpAddr> {
-        let pods = self.get(&["pods", "-A"]);
-        let has_ended =
-            |pod: &&Value| ["Succeeded", "Failed"].iter().any(|it| pod["status"]["phase"] == *it);
-        let pods = pods["items"].as_array().unwrap().iter().filter(|it| !has_ended(it));
-        let addresses = pods.filter_map(|it| it["status"]["podIPs"].as_array()).flatten();
-        addresses.map(|it| it["ip"].as_str().unwrap().parse().unwrap()).collect()
     }
 
     /// Has a node give these addresses, one of each family, to its next pod, if they are free.
