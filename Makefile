@@ -52,6 +52,10 @@ image: build ## podwire's container image as an archive: target/lab/images/podwi
 	@scripts/image $(TESTBED_IMAGES)/podwire.tar $(PODWIRE_BIN) $(POLICYD_BIN)
 	@echo "image: podwire, in $(TESTBED_IMAGES)/podwire.tar"
 
+.PHONY: manifests
+manifests: ## conf/kubernetes/podwire.yaml and policyd.yaml, from their kustomizations (after make test-setup)
+	@scripts/manifests $(PEERS_BIN_DIR)/kubectl
+
 .PHONY: cluster-setup
 cluster-setup: image ## what a whole cluster runs: Kubernetes, containerd and CoreDNS, built with Go; and their images
 	@scripts/setup cluster

@@ -15,21 +15,24 @@ use allocator::Allocator;
 use output::{complain, say};
 pub use validate::check_configuration;
 
+use crate::plugin;
+
 const USAGE: &str = "\
 podwire: CNI plugins in one program, told apart by the name it is called under
 
 Usage:
-  podwire install [--bin-dir DIR] [--link | --copy]
+  podwire install [--bin-dir DIR] [--link | --copy] [--only PLUGIN,...]
         put the plugins into DIR (/opt/cni/bin): links to one copy of this
-        program, or a copy for each; what is replaced is saved
+        program, or a copy for each; what is replaced is saved; with --only
+        no others than these
   podwire uninstall [--bin-dir DIR]
         take them out again and restore what was there
   podwire chain --into FILE [--watch]
         add podwire-policy to the list of networks that somebody else owns
         (flannel, k3s), last and once; with --watch again whenever the owner
         has written it
-  podwire unchain --from FILE
-        take it out again
+  podwire unchain --from FILE | --from-all DIR
+        take it out again; of every list in DIR (/etc/cni/net.d)
   podwire validate FILE...
         check network configurations and lists: every error with its place,
         unknown keys as warnings; exits 1 if there are errors
@@ -53,10 +56,11 @@ struct UsageError(String);
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
-    Install { bin_dir: PathBuf, method: install::Method },
+    Install { bin_dir: PathBuf, method: install::Method, plugins: Vec<&'static str> },
     Uninstall { bin_dir: PathBuf },
     Chain { file: PathBuf, watch: bool },
     Unchain { file: PathBuf },
+    UnchainAll { folder: PathBuf },
     Validate { files: Vec<PathBuf> },
     IpamList { data_dir: PathBuf },
     IpamShow { network: String, data_dir: PathBuf, conf: Option<PathBuf> },
@@ -71,7 +75,9 @@ pub(crate) fn run(allocator: &Allocator) -> ExitCode {
             complain(&format!("{problem}\n\n{USAGE}"));
             return ExitCode::from(EXIT_USAGE);
         }
-        Ok(Command::Install { bin_dir, method }) => install::install(&bin_dir, method),
+        Ok(Command::Install { bin_dir, method, plugins }) => {
+            install::install(&bin_dir, method, &plugins)
+        }
         Ok(Command::Uninstall { bin_dir }) => install::uninstall(&bin_dir),
         Ok(Command::Chain { file, watch: false }) => chain::chain(&file),
         Ok(Command::Chain { file, watch: true }) => {
@@ -79,6 +85,7 @@ pub(crate) fn run(allocator: &Allocator) -> ExitCode {
             chain::watch(&file)
         }
         Ok(Command::Unchain { file }) => chain::unchain(&file),
+        Ok(Command::UnchainAll { folder }) => chain::unchain_all(&folder),
         Ok(Command::Validate { files }) => return validate::validate(&files),
         Ok(Command::IpamList { data_dir }) => leases::list(&data_dir),
         Ok(Command::IpamShow { network, data_dir, conf }) => {
@@ -109,21 +116,13 @@ fn parse(words: &[OsString]) -> Result<Command, UsageError> {
     let bin_dir = |words: &mut Vec<&OsStr>| take_option(words, "--bin-dir", "/opt/cni/bin");
     let command = match verb.as_ref() {
         "--version" | "-V" | "version" => Command::Version,
-        "install" => {
-            let bin_dir = bin_dir(&mut words)?;
-            let copy = take_flag(&mut words, "--copy");
-            if take_flag(&mut words, "--link") && copy {
-                return Err(UsageError("--link and --copy exclude each other".into()));
-            }
-            let method = if copy { install::Method::Copy } else { install::Method::Link };
-            Command::Install { bin_dir, method }
-        }
+        "install" => parse_install(bin_dir(&mut words)?, &mut words)?,
         "uninstall" => Command::Uninstall { bin_dir: bin_dir(&mut words)? },
         "chain" => Command::Chain {
             file: take_file(&mut words, "--into")?,
             watch: take_flag(&mut words, "--watch"),
         },
-        "unchain" => Command::Unchain { file: take_file(&mut words, "--from")? },
+        "unchain" => parse_unchain(&mut words)?,
         "validate" => parse_validate(&mut words)?,
         "ipam" => parse_ipam(&mut words)?,
         other => return Err(UsageError(format!("unknown command {other:?}"))),
@@ -136,6 +135,34 @@ fn parse(words: &[OsString]) -> Result<Command, UsageError> {
 
 fn is_help(word: &str) -> bool {
     matches!(word, "--help" | "-h")
+}
+
+fn parse_install(bin_dir: PathBuf, words: &mut Vec<&OsStr>) -> Result<Command, UsageError> {
+    let copy = take_flag(words, "--copy");
+    if take_flag(words, "--link") && copy {
+        return Err(UsageError("--link and --copy exclude each other".into()));
+    }
+    let method = if copy { install::Method::Copy } else { install::Method::Link };
+    let only = take_option(words, "--only", "")?;
+    let plugins = match only.to_string_lossy().as_ref() {
+        "" => plugin::ALL.map(|plugin| plugin.name()).into(),
+        only => only.split(',').map(known_plugin).collect::<Result<_, _>>()?,
+    };
+    Ok(Command::Install { bin_dir, method, plugins })
+}
+
+fn known_plugin(name: &str) -> Result<&'static str, UsageError> {
+    let plugin = plugin::by_name(name).map(|plugin| plugin.name());
+    let problem = || format!("podwire has no plugin {name:?}: it has {}", plugin::names());
+    plugin.ok_or_else(|| UsageError(problem()))
+}
+
+fn parse_unchain(words: &mut Vec<&OsStr>) -> Result<Command, UsageError> {
+    let folder = take_option(words, "--from-all", "")?;
+    if folder.as_os_str().is_empty() {
+        return Ok(Command::Unchain { file: take_file(words, "--from")? });
+    }
+    Ok(Command::UnchainAll { folder })
 }
 
 fn parse_validate(words: &mut Vec<&OsStr>) -> Result<Command, UsageError> {
@@ -213,7 +240,12 @@ mod tests {
 
     #[test]
     fn options_stand_anywhere_and_have_defaults() {
-        let install = |bin_dir: &str, method| Command::Install { bin_dir: bin_dir.into(), method };
+        let all = || plugin::ALL.map(|plugin| plugin.name()).to_vec();
+        let install = |bin_dir: &str, method| Command::Install {
+            bin_dir: bin_dir.into(),
+            method,
+            plugins: all(),
+        };
         assert_eq!(parsed("install"), Ok(install("/opt/cni/bin", install::Method::Link)));
         assert_eq!(parsed("install --copy --bin-dir /x"), Ok(install("/x", install::Method::Copy)));
         assert_eq!(parsed("install --bin-dir=/x --link"), Ok(install("/x", install::Method::Link)));
@@ -227,6 +259,13 @@ mod tests {
         assert_eq!(parsed("chain --into f"), Ok(chain(false)));
         assert_eq!(parsed("chain --watch --into=f"), Ok(chain(true)));
         assert_eq!(parsed("unchain --from f"), Ok(Command::Unchain { file: "f".into() }));
+        let folder = "d".into();
+        assert_eq!(parsed("unchain --from-all d"), Ok(Command::UnchainAll { folder }));
+        let Ok(Command::Install { plugins, .. }) = parsed("install --only podwire-policy,ptp")
+        else {
+            panic!("not understood")
+        };
+        assert_eq!(plugins, ["podwire-policy", "ptp"]);
     }
 
     #[test]
@@ -269,6 +308,9 @@ mod tests {
             "install --link --copy",
             "install --bin-dir",
             "install --bin-dir=",
+            "install --only",
+            "install --only podwire",
+            "install --only ptp,",
             "uninstall --copy",
             "chain",
             "chain f",
@@ -276,6 +318,7 @@ mod tests {
             "chain --into f g",
             "unchain --into f",
             "unchain --from f --watch",
+            "unchain --from f --from-all d",
             "validate",
             "validate --strict a",
             "ipam",

@@ -28,12 +28,17 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Remove everything of policyd's from the kernel; it must not be running.
-    Cleanup {
-        /// Also the list that tells the container runtime to use podwire: the node has no network
-        /// for new pods then.
-        #[arg(long)]
-        all: bool,
+    Cleanup(Cleanup),
+    /// Have the node forward packets of these families, as --node-network needs it. For a container
+    /// that may write /proc/sys, ahead of policyd's, which may not.
+    EnableForwarding {
+        /// The families.
+        #[arg(required = true, value_enum, value_name = "FAMILY")]
+        families: Vec<IpFamily>,
     },
+    /// Take policyd away from the cluster: delete its DaemonSet, and wait until another, whose pods run
+    /// `cleanup`, is ready on every node. For a job of the cluster.
+    Uninstall(Uninstall),
     /// Tell whether the kernel has all that the rules need: one of every kind is tried, in a network
     /// namespace made for it. Exits 1 when it has not, 3 when it cannot be tried.
     Preflight,
@@ -43,6 +48,42 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Tell what in manifests is wrong, or valid and probably not meant.
     Lint(Lint),
+}
+
+/// What cleanup is told.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Cleanup {
+    /// Also the files: the list that tells the container runtime to use podwire, in whose place comes
+    /// what was there before, so that the node may have no network for new pods then; and what the CNI
+    /// plugin told of pods.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// While policyd runs, wait for its end.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Wait to be told to end when all is removed: a pod that runs tells of a clean node.
+    #[arg(long)]
+    pub(crate) stay: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IpFamily {
+    Ipv4,
+    Ipv6,
+}
+
+/// What uninstall is told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Uninstall {
+    /// The namespace of both [default: the pod's own].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// The DaemonSet of policyd.
+    #[arg(long, value_name = "NAME", default_value = "policyd")]
+    pub(crate) daemon_set: String,
+    /// The DaemonSet whose pods clean their node and then stay.
+    #[arg(long, value_name = "NAME", default_value = "podwire-cleanup")]
+    pub(crate) cleanup: String,
 }
 
 /// What a running policyd is told.

@@ -2,12 +2,14 @@
 
 mod alone;
 mod ask;
+mod cleaning;
 mod cli;
 mod compared;
 mod masquerading;
 mod networking;
 mod run;
 mod trial;
+mod uninstalling;
 
 use std::process::ExitCode;
 
@@ -24,7 +26,9 @@ fn main() -> ExitCode {
     let Cli { command, run } = Cli::parse();
     let result = match command {
         None => run::run(run),
-        Some(Command::Cleanup { all }) => run::clean_up(&run, all),
+        Some(Command::Cleanup(cleanup)) => cleaning::run(&run, cleanup),
+        Some(Command::EnableForwarding { families }) => networking::enable_forwarding(&families),
+        Some(Command::Uninstall(uninstall)) => uninstalling::run(&run, &uninstall),
         Some(Command::Preflight) => return trial::run(&run),
         Some(Command::Explain(explain)) => return ask::told(explain.run(&run)),
         Some(Command::Lint(lint)) => return ask::told(lint.run()),

@@ -10,8 +10,24 @@ use policyd::node_network::{self, Members};
 use runner::OsRunner;
 use tokio::sync::watch;
 
-use crate::cli::NodeNetwork;
-use crate::run::LEFT_OVER;
+use crate::cli::{IpFamily, LogFormat, NodeNetwork};
+use crate::run::{Failure, LEFT_OVER, start_log};
+
+/// Has the node forward packets of these families.
+pub(crate) fn enable_forwarding(families: &[IpFamily]) -> Result<(), Failure> {
+    start_log(LogFormat::Text);
+    let wanted = [IpFamily::Ipv4, IpFamily::Ipv6].map(|family| families.contains(&family));
+    let was_off = node_network::enable_forwarding(wanted)?;
+    tracing::info!(
+        "{}",
+        if was_off {
+            "the node forwards packets from now on"
+        } else {
+            "the node forwards packets already"
+        }
+    );
+    Ok(())
+}
 
 /// Keeps the network until the process ends, and what it made after that; or, where it is not asked
 /// for, removes what is left from when it was.

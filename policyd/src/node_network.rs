@@ -31,6 +31,7 @@ pub(crate) use accept::forget_jump;
 pub use conf_dir::ConfDir;
 pub use constants::{BRIDGE, CHAIN, LAST_METRIC, METRIC, NETWORK, PROTOCOL};
 pub use defect::Defect;
+pub use forwarding::enable as enable_forwarding;
 pub use keeper::{Keeper, Options};
 pub use members::{Member, Members, watch};
 pub use metrics::Metrics;

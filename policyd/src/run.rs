@@ -23,7 +23,6 @@ use policyd::recorder::{Notice, Recorder};
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Event, Node};
-use policyd::tagged;
 use runner::OsRunner;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,7 +33,7 @@ use tokio::time::{interval, sleep};
 use crate::cli::{Listen, LogFormat, Run, Switch};
 use crate::{alone, masquerading, networking, trial};
 
-type Failure = Box<dyn Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// As many events wait while the loop is at others: a source that is faster waits too.
 const MOST_WAITING_EVENTS: usize = 1024;
@@ -61,28 +60,7 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
     result
 }
 
-/// Removes everything of ours from the kernel, and with `all` what tells the runtime to use us.
-pub(crate) fn clean_up(options: &Run, all: bool) -> Result<(), Failure> {
-    start_log(options.log_format);
-    if alone::is_taken(&options.run_dir) {
-        return Err("policyd is running: what is removed would be written again, and be open meanwhile (end it first, on this node)".into());
-    }
-    // All are tried, whatever becomes of the others.
-    let programs = programs();
-    // New pods first: none may come to a node without the rest.
-    let list = if all { options.network.conf_dir().remove().map(drop) } else { Ok(()) };
-    let masquerading = options.masquerade.agent(programs.clone()).remove();
-    let frames = tagged::remove();
-    let network = node_network::remove(&mut programs.clone());
-    dataplane(options, programs).clean_up()?;
-    frames?;
-    masquerading?;
-    network?;
-    list?;
-    Ok(())
-}
-
-fn dataplane(options: &Run, programs: Programs<OsRunner>) -> Dataplane<OsRunner> {
+pub(crate) fn dataplane(options: &Run, programs: Programs<OsRunner>) -> Dataplane<OsRunner> {
     Dataplane::new(programs, &families(), options.settings())
 }
 
@@ -127,12 +105,12 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let (stop, shutdown) = watch::channel(false);
     let (calls, requests) = mpsc::channel(MOST_WAITING_CALLS);
     let places = Places {
-        socket: options.run_dir.join("policyd.sock"),
-        files: options.run_dir.join("attachments"),
+        socket: options.run_dir.join(alone::SOCKET),
+        files: options.run_dir.join(alone::ATTACHMENTS),
     };
     let (server, attachments) = Server::bind(&places, calls)?;
     tokio::spawn(server.run());
-    tokio::spawn(show_alive(options.run_dir.join("policyd.alive"), Arc::clone(&status)));
+    tokio::spawn(show_alive(options.run_dir.join(alone::ALIVE), Arc::clone(&status)));
     let inputs = Inputs { events: received, attachments, asks, requests, shutdown };
     let mut agent =
         pin!(agent::run(config, dataplane(&options, programs), inputs, Arc::clone(&status)));
@@ -148,7 +126,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
 }
 
 /// Waits for a signal to end. The first process of a container has to ask for it: else it gets none.
-fn told_to_end() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
@@ -282,7 +260,7 @@ pub(crate) fn node_name(options: &Run) -> Result<String, Failure> {
     Ok(name.trim().to_owned())
 }
 
-fn start_log(format: LogFormat) {
+pub(crate) fn start_log(format: LogFormat) {
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
     match format {
         LogFormat::Text => log.with_ansi(false).init(),

@@ -1,4 +1,5 @@
-//! The manifest of `conf/kubernetes` in a real API server, and policyd with exactly what it grants.
+//! The manifests of `conf/kubernetes` in a real API server, and their containers with exactly what they
+//! grant.
 
 use std::fs;
 use std::net::IpAddr;
@@ -25,9 +26,15 @@ mkdir -p "$home/run/podwire" "$home/etc"
 touch "$home/run/xtables.lock"
 cp -a /etc/alternatives /etc/protocols "$home/etc"
 mount --bind "$home/etc" /etc
+if [ -d "$home/cni-bin" ]; then
+    mount -t tmpfs tmpfs /opt
+    mkdir -p /opt/cni/bin
+    mount --bind "$home/cni-bin" /opt/cni/bin
+fi
 mount -t tmpfs tmpfs /run
 mkdir -p /run/podwire /run/secrets/kubernetes.io/serviceaccount
 touch /run/xtables.lock
+mkdir -p "$home/account"
 mount --bind "$home/run/podwire" /run/podwire
 mount --bind "$home/run/xtables.lock" /run/xtables.lock
 mount --bind "$home/account" /run/secrets/kubernetes.io/serviceaccount
@@ -37,7 +44,7 @@ if [ -d "$home/net.d" ]; then
 fi
 for place in $(cut -d' ' -f5 /proc/self/mountinfo | sort -u); do
     case $place in
-    /run/podwire | /run/xtables.lock | /etc/cni/net.d) ;;
+    /run/podwire | /run/xtables.lock | /etc/cni/net.d | /opt/cni/bin) ;;
     *) mount -o remount,bind,ro "$place" 2>/dev/null || : ;;
     esac
 done
@@ -49,18 +56,27 @@ done
 exec "$@"
 "#;
 
-fn documents() -> Vec<String> {
-    let text = fs::read_to_string(workspace().join("conf/kubernetes/policyd.yaml")).unwrap();
+/// policyd, where the node's network is somebody else's.
+pub(crate) const POLICYD: &str = "policyd.yaml";
+
+/// The whole network.
+pub(crate) const PODWIRE: &str = "podwire.yaml";
+
+fn documents(manifest: &str) -> Vec<String> {
+    let text = fs::read_to_string(workspace().join("conf/kubernetes").join(manifest)).unwrap();
     text.split("\n---\n").map(str::to_owned).collect()
 }
 
 /// Where the API has objects of the document's kind.
-fn collection(document: &str) -> &'static str {
+pub(crate) fn collection(document: &str) -> &'static str {
     let kind = document.lines().find_map(|line| line.strip_prefix("kind: ")).expect("a kind");
     match kind {
         "ServiceAccount" => "/api/v1/namespaces/kube-system/serviceaccounts",
         "ConfigMap" => "/api/v1/namespaces/kube-system/configmaps",
         "DaemonSet" => "/apis/apps/v1/namespaces/kube-system/daemonsets",
+        "Job" => "/apis/batch/v1/namespaces/kube-system/jobs",
+        "Role" => "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/roles",
+        "RoleBinding" => "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system/rolebindings",
         "ClusterRole" => "/apis/rbac.authorization.k8s.io/v1/clusterroles",
         "ClusterRoleBinding" => "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
         other => panic!("the test does not know where the API has {other}"),
@@ -73,9 +89,9 @@ pub(crate) fn texts(list: &Value) -> Vec<&str> {
 
 /// The control plane with the node and what the manifest has, and of that the ConfigMap and the
 /// DaemonSet.
-pub(crate) fn deployed(node: &Node) -> (Cluster<'_>, Value, Value) {
+pub(crate) fn deployed<'a>(node: &'a Node, manifest: &str) -> (Cluster<'a>, Value, Value) {
     let cluster = Cluster::start(node, Version::Old);
-    let documents = documents();
+    let documents = documents(manifest);
     for document in &documents {
         let tried = cluster.create_yaml(&format!("{}?dryRun=All", collection(document)), document);
         assert_eq!(tried["metadata"]["name"], "policyd");
@@ -118,20 +134,26 @@ pub(crate) fn host_paths(daemons: &Value) -> Vec<&str> {
 /// What the DaemonSet says, run on the node: program, arguments, capabilities and files.
 pub(crate) fn container(node: &Node, config: &Value, daemons: &Value) -> Command {
     let spec = &daemons["spec"]["template"]["spec"];
-    let container = &spec["containers"][0];
-    let security = &container["securityContext"];
-    assert_eq!(security["readOnlyRootFilesystem"], true);
-    assert_eq!(security["allowPrivilegeEscalation"], false);
-    assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
     assert_eq!(spec["hostNetwork"], true);
     fs::create_dir_all(node.home().join("etc/config")).unwrap();
     for (name, text) in config["data"].as_object().unwrap() {
         let file = node.home().join("etc/config").join(name);
         fs::write(file, text.as_str().unwrap()).unwrap();
     }
-    let granted = texts(&security["capabilities"]["add"]);
-    let granted: Vec<_> = granted.iter().map(|it| format!("+{}", it.to_lowercase())).collect();
-    let granted = format!("--bounding-set=-all,{}", granted.join(","));
+    confined(node, &spec["containers"][0])
+}
+
+/// A container's program on the node, with the capabilities that it is granted and nothing to write but
+/// its mounts.
+pub(crate) fn confined(node: &Node, container: &Value) -> Command {
+    let security = &container["securityContext"];
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
+    let added = security["capabilities"]["add"].as_array();
+    let added = added.into_iter().flatten().filter_map(Value::as_str);
+    let granted: String = added.map(|it| format!(",+{}", it.to_lowercase())).collect();
+    let granted = format!("--bounding-set=-all{granted}");
     let mut command = program("unshare");
     command.args(["--mount", "sh", "-euc", CONTAINER, "container"]).arg(node.home());
     command.args(["setpriv", &granted, "--inh-caps=-all", "--no-new-privs"]);
@@ -141,7 +163,13 @@ pub(crate) fn container(node: &Node, config: &Value, daemons: &Value) -> Command
         r#"grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; exec "$@""#,
         "run",
     ]);
-    command.arg(policyd()).args(texts(&container["args"]));
+    let program = if container["command"] == json!(["/usr/bin/podwire"]) {
+        Suite::podwire().plugin("podwire")
+    } else {
+        assert!(container["command"].is_null(), "{container}");
+        policyd()
+    };
+    command.arg(program).args(texts(&container["args"]));
     command.env_remove("KUBECONFIG").env("NODE_NAME", NODE);
     command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "6443");
     command
@@ -154,7 +182,7 @@ pub(crate) fn is_ready(node: &Node, port: u16) -> bool {
 #[test]
 pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
     let node = Node::quick();
-    let (cluster, config, daemons) = deployed(&node);
+    let (cluster, config, daemons) = deployed(&node, POLICYD);
     assert_eq!(host_paths(&daemons), ["/run/xtables.lock", "/run/podwire"]);
     let (client, _) = wire(&node, &cluster, "client");
     let (server, addresses) = wire(&node, &cluster, "server");
@@ -197,7 +225,7 @@ pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
 #[test]
 fn no_capability_of_the_manifest_is_too_much() {
     let node = Node::quick();
-    let (cluster, config, daemons) = deployed(&node);
+    let (cluster, config, daemons) = deployed(&node, POLICYD);
     cluster.grant("kube-system", "policyd", &node.home().join("account"));
     let add = "/spec/template/spec/containers/0/securityContext/capabilities/add";
     let granted = daemons.pointer(add).and_then(Value::as_array).expect("capabilities").clone();
@@ -226,8 +254,9 @@ fn no_capability_of_the_manifest_is_too_much() {
 #[test]
 fn no_verb_of_the_reading_role_is_too_much() {
     let node = Node::quick();
-    let (cluster, ..) = deployed(&node);
-    let document = documents().into_iter().find(|it| it.contains("kind: ClusterRole\n")).unwrap();
+    let (cluster, ..) = deployed(&node, POLICYD);
+    let document =
+        documents(POLICYD).into_iter().find(|it| it.contains("kind: ClusterRole\n")).unwrap();
     let role = cluster.create_yaml(
         &format!("{}?dryRun=All", collection(&document)),
         &document.replace("name: policyd", "name: other"),

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, Node, Pod, Suite, Switch, peer, policyd, program, workspace};
+use lab::{Daemon, Node, Pod, Suite, Switch, peer, policyd, program};
 use serde_json::{Value, json};
 
-use crate::deployed::{PATIENCE, container, deployed, host_paths, is_ready, texts};
+use crate::deployed::{PATIENCE, PODWIRE, container, deployed, host_paths, is_ready, texts};
 use crate::objects::{NODE, cluster, pod};
 
 fn folder(node: &Node) -> PathBuf {
@@ -253,13 +253,12 @@ fn until_the_network_is_in_place_policyd_says_why_it_is_not() {
 fn the_manifest_grants_what_the_nodes_network_needs() {
     let node = Node::quick();
     let _switch = Switch::of(&[&node]);
-    let (cluster, config, _) = deployed(&node);
-    let overlay =
-        fs::read_to_string(workspace().join("conf/kubernetes/node-network.yaml")).unwrap();
-    let path = "/apis/apps/v1/namespaces/kube-system/daemonsets/policyd";
-    let daemons = cluster.lay_over(path, &overlay);
-    assert_eq!(host_paths(&daemons).len(), 3);
-    let own = &daemons["spec"]["template"]["spec"]["containers"][0];
+    // The pods' own network is IPv6's too, other than in that manifest.
+    let (cluster, config, daemons) = deployed(&node, PODWIRE);
+    let paths = ["/run/xtables.lock", "/run/podwire", "/opt/cni/bin", "/etc/cni/net.d"];
+    assert_eq!(host_paths(&daemons), paths);
+    let spec = &daemons["spec"]["template"]["spec"];
+    let own = &spec["containers"][0];
     let mounts = own["volumeMounts"].as_array().unwrap();
     assert!(
         mounts.iter().any(|it| it["mountPath"] == "/etc/cni/net.d" && it["readOnly"].is_null())
@@ -275,10 +274,26 @@ fn the_manifest_grants_what_the_nodes_network_needs() {
     let cure = "set net.ipv4.ip_forward=1 on the node itself";
     daemon.wait_until(PATIENCE, || answer(&node).contains(cure));
     assert!(!list(&node).exists());
-    node.set_sysctl("net/ipv4/ip_forward", "1");
+    let forwarding = &spec["initContainers"][0];
+    assert_eq!(forwarding["securityContext"]["privileged"], true);
+    let run = |words: &[&str]| {
+        let mut command = program(policyd());
+        command.env_remove("KUBECONFIG").args(words);
+        let ended = node.run(command);
+        assert!(ended.status.success(), "{}", ended.stderr);
+    };
+    run(&texts(&forwarding["args"]));
+    assert_eq!(node.sysctl("net/ipv4/ip_forward").unwrap(), "1");
+    assert_eq!(node.sysctl("net/ipv6/conf/all/forwarding").unwrap(), "0");
     daemon.wait_until(PATIENCE, || answer(&node).contains("accept_ra=2 on the node itself"));
-    node.set_sysctl("net/ipv6/conf/eth0/accept_ra", "2");
-    node.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+    // The uplink is known by its route.
+    node.sh("ip route add default via 192.0.2.254");
+    for _ in 0..2 {
+        run(&["enable-forwarding", "ipv4", "ipv6"]);
+        assert_eq!(node.sysctl("net/ipv6/conf/eth0/accept_ra").unwrap(), "2");
+        assert_eq!(node.sysctl("net/ipv6/conf/lo/accept_ra").unwrap(), "1");
+        assert_eq!(node.sysctl("net/ipv6/conf/all/forwarding").unwrap(), "1");
+    }
     daemon.wait_until(PATIENCE, || is_ready(&node, 9099));
     assert!(list(&node).exists());
     let said = fs::read_to_string(&log).unwrap();

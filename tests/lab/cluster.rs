@@ -203,14 +203,6 @@ impl<'a> Cluster<'a> {
         answer.unwrap_or_else(|error| panic!("POST {uri}: {error}\n{document}"))
     }
 
-    /// Lays the fields of a YAML document over the object at `path`, as `kubectl apply
-    /// --server-side --force-conflicts` does.
-    pub fn lay_over(&self, path: &str, document: &str) -> Value {
-        let uri = format!("{path}?fieldManager=lab&force=true&fieldValidation=Strict");
-        let answer = self.send("PATCH", &uri, "apply-patch+yaml", document.as_bytes().to_vec());
-        answer.unwrap_or_else(|error| panic!("PATCH {uri}: {error}\n{document}"))
-    }
-
     /// The files that a pod of this service account finds: `token`, `ca.crt` and `namespace`. They
     /// go where `folder` says.
     pub fn grant(&self, namespace: &str, account: &str, folder: &Path) {
@@ -302,6 +294,8 @@ fn serve(space: &Space, home: &TempDir, port: u16) -> Daemon {
     command.args([
         "--service-cluster-ip-range=10.96.0.0/16",
         "--authorization-mode=RBAC",
+        // As every cluster that kubeadm makes.
+        "--allow-privileged=true",
         // There is no controller that would make the accounts.
         "--disable-admission-plugins=ServiceAccount",
         // A namespace has no address but these: nothing is advertised.

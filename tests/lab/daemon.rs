@@ -84,6 +84,18 @@ impl Daemon {
         }
     }
 
+    /// Waits until it has ended by itself, which must be within `bound`; whether it succeeded.
+    pub fn ends_by_itself(&mut self, bound: Duration) -> bool {
+        let started = Instant::now();
+        loop {
+            match self.child.try_wait().expect("cannot wait for a child of ours") {
+                Some(status) => return status.success(),
+                None => sleep(Duration::from_millis(20)),
+            }
+            assert!(started.elapsed() < bound, "{} has not ended after {bound:?}", self.name);
+        }
+    }
+
     /// Kills it, and waits until it has gone.
     pub fn kill(&mut self) {
         // It may have ended by itself already: that is no error here.

@@ -1,21 +1,23 @@
 //! A client of the API server.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::ConfigExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
 use tower::{BoxError, ServiceBuilder};
 
-use crate::{ANSWER, Attempt, Error, Object};
+use crate::{ANSWER, Attempt, Error};
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -35,6 +37,17 @@ const CONFLICT: u16 = 409;
 
 /// Data that is sent has to be acknowledged within this time.
 const ACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// A kind of objects that the program knows.
+pub trait Object:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
+
+impl<K> Object for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
 
 /// A client that is configured by a kubeconfig file, or by the pod's own service account where
 /// there is none. Nothing is asked of the server yet.
@@ -129,6 +142,21 @@ where
     let patched =
         async { unless(api.patch(name, &PatchParams::default(), &patch).await, NOT_FOUND) };
     answer(Attempt::Patch, objects, patched).await
+}
+
+/// Deletes an object; what belongs to it goes after it. Tells whether it did: `false` where there is
+/// none of that name.
+///
+/// # Errors
+/// When the server refuses for another reason, or does not answer within a minute.
+pub async fn delete<K>(client: &Client, namespace: &str, name: &str) -> Result<bool, Error>
+where
+    K: Object + Resource<Scope = NamespaceResourceScope>,
+{
+    let objects = format!("{} {namespace}/{name}", K::plural(&()));
+    let api = Api::<K>::namespaced(client.clone(), namespace);
+    let deleted = async { unless(api.delete(name, &DeleteParams::background()).await, NOT_FOUND) };
+    answer(Attempt::Delete, objects, deleted).await
 }
 
 /// The answer to a request, when it comes in time.

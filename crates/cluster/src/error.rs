@@ -86,6 +86,8 @@ pub enum Attempt {
     Create,
     /// Changing one.
     Patch,
+    /// Deleting one.
+    Delete,
 }
 
 impl std::fmt::Display for Attempt {
@@ -96,6 +98,7 @@ impl std::fmt::Display for Attempt {
             Self::Get => "getting",
             Self::Create => "creating",
             Self::Patch => "changing",
+            Self::Delete => "deleting",
         })
     }
 }
@@ -110,12 +113,13 @@ impl Error {
 
 /// The server's own message, or the whole chain of what went wrong on the way to it.
 fn text(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        return match (status.code, status.message.as_str()) {
-            (0, _) => "an object that cannot be read".to_owned(),
-            (code, "") => format!("status {code}"),
-            (_, message) => message.to_owned(),
-        };
+    match error {
+        kube::Error::Api(status) if status.message.is_empty() => {
+            return format!("status {}", status.code);
+        }
+        kube::Error::Api(status) => return status.message.clone(),
+        kube::Error::SerdeError(source) => return format!("an object cannot be read: {source}"),
+        _ => {}
     }
     let mut text = error.to_string();
     let mut source = error.source();

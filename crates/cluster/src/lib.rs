@@ -8,15 +8,15 @@ use std::time::Duration;
 mod backoff;
 mod client;
 mod error;
-mod narrow;
 mod page;
+mod part;
 mod watch;
 
-pub use client::{connect, create, get, patch};
+pub use client::{Object, connect, create, delete, get, patch};
 pub use error::{Attempt, Error};
 pub use kube::Client;
-pub use narrow::{Metadata, Narrow, Part};
-pub use watch::{Change, Object, Watch};
+pub use part::{Metadata, Moment, Part, or_default};
+pub use watch::{Change, Watch};
 
 /// An answer may take this long, and so may the next object of a list.
 const ANSWER: Duration = Duration::from_secs(60);

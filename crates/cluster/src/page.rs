@@ -16,7 +16,7 @@ pub(crate) struct Page<T> {
 /// Reads a page of objects `K`, of each of which only what `trim` makes of it is kept.
 pub(crate) fn parse<K: DeserializeOwned, T>(
     text: &str,
-    trim: fn(&K) -> T,
+    trim: fn(K) -> T,
 ) -> Result<Page<T>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(text);
     let page = reader.deserialize_map(List { trim, kind: PhantomData })?;
@@ -25,7 +25,7 @@ pub(crate) fn parse<K: DeserializeOwned, T>(
 }
 
 struct List<K, T> {
-    trim: fn(&K) -> T,
+    trim: fn(K) -> T,
     kind: PhantomData<K>,
 }
 
@@ -49,7 +49,7 @@ impl<'de, K: DeserializeOwned, T> Visitor<'de> for List<K, T> {
     }
 }
 
-struct Items<K, T>(fn(&K) -> T);
+struct Items<K, T>(fn(K) -> T);
 
 impl<'de, K: DeserializeOwned, T> DeserializeSeed<'de> for Items<K, T> {
     type Value = Vec<T>;
@@ -69,7 +69,7 @@ impl<'de, K: DeserializeOwned, T> Visitor<'de> for Items<K, T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> Result<Vec<T>, A::Error> {
         let mut items = Vec::new();
         while let Some(object) = objects.next_element::<K>()? {
-            items.push((self.0)(&object));
+            items.push((self.0)(object));
         }
         Ok(items)
     }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> Result<(Vec<String>, ListMeta), String> {
-        let trim = |it: &Namespace| it.metadata.name.clone().unwrap_or_default();
+        let trim = |it: Namespace| it.metadata.name.unwrap_or_default();
         let page = parse(text, trim).map_err(|error| error.to_string())?;
         Ok((page.items, page.metadata))
     }

@@ -1,23 +1,26 @@
 //! Watching all objects of a kind.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use http::HeaderValue;
+use http::header::ACCEPT;
+use kube::api::{ListParams, WatchParams};
+use kube::client::Body;
 use kube::core::{Request, Status};
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::{Client, Resource};
 use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
 use crate::page::{self, Page};
+use crate::part::{Metadata, Part};
 use crate::{ANSWER, Attempt, Error};
 
+mod events;
 #[cfg(test)]
 mod tests;
+
+use events::{Event, Events};
 
 /// The server ends a watch after this many seconds, and a new one goes on where it ended.
 const LASTS: u32 = 290;
@@ -42,42 +45,31 @@ pub enum Change<T> {
     Listed(Vec<T>),
 }
 
-/// A kind of objects that the program knows.
-pub trait Object:
-    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
-{
-}
-
-impl<K> Object for K where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
-{
-}
-
-/// A watch of all objects of a kind. Of each object `K` only what `trim` makes of it is kept,
-/// while a list is still being read as well.
-pub struct Watch<K, T> {
+/// A watch of all objects of a kind. Of each object the part `P` is read, and what `trim` makes of that
+/// is kept, while a list is still being read as well.
+pub struct Watch<P, T> {
     client: Client,
     objects: String,
     fields: Option<String>,
-    trim: fn(&K) -> T,
+    trim: fn(P) -> T,
     /// Where the next watch begins; `None`: with a list.
     version: Option<String>,
-    stream: Option<Stream<K>>,
+    stream: Option<Stream>,
     backoff: Backoff,
 }
 
-struct Stream<K> {
-    events: BoxStream<'static, kube::Result<WatchEvent<K>>>,
+struct Stream {
+    events: Events,
     begun: Instant,
 }
 
-impl<K: Object, T> Watch<K, T> {
+impl<P: Part, T> Watch<P, T> {
     /// A watch of the objects of all namespaces.
     #[must_use]
-    pub fn new(client: Client, trim: fn(&K) -> T) -> Self {
+    pub fn new(client: Client, trim: fn(P) -> T) -> Self {
         Self {
             client,
-            objects: K::plural(&()).into_owned(),
+            objects: P::Whole::plural(&()).into_owned(),
             fields: None,
             trim,
             version: None,
@@ -134,22 +126,22 @@ impl<K: Object, T> Watch<K, T> {
     /// What an event of the watch means.
     fn follow(
         &mut self,
-        event: Option<kube::Result<WatchEvent<K>>>,
+        event: Option<kube::Result<Event<P>>>,
     ) -> Result<Option<Change<T>>, Error> {
         match event {
-            Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+            Some(Ok(Event::Applied(object))) => {
                 self.version = Some(self.version_of(&object)?);
-                Ok(Some(Change::Applied((self.trim)(&object))))
+                Ok(Some(Change::Applied((self.trim)(object))))
             }
-            Some(Ok(WatchEvent::Deleted(object))) => {
+            Some(Ok(Event::Removed(object))) => {
                 self.version = Some(self.version_of(&object)?);
-                Ok(Some(Change::Removed((self.trim)(&object))))
+                Ok(Some(Change::Removed((self.trim)(object))))
             }
-            Some(Ok(WatchEvent::Bookmark(bookmark))) => {
-                self.version = Some(bookmark.metadata.resource_version);
+            Some(Ok(Event::Bookmark(bookmark))) => {
+                self.version = Some(self.version_of(&bookmark)?);
                 Ok(None)
             }
-            Some(Ok(WatchEvent::Error(status))) => self.refused(kube::Error::Api(status)),
+            Some(Ok(Event::Failed(status))) => self.refused(kube::Error::Api(status)),
             Some(Err(error)) => self.refused(error),
             None => {
                 let stream = self.stream.take();
@@ -192,14 +184,15 @@ impl<K: Object, T> Watch<K, T> {
             let event = self.bounded(stream.events.next()).await?;
             let ended = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
             match event.unwrap_or(Err(kube::Error::ReadEvents(ended))).map_err(failed)? {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                    objects.insert(object.meta().uid.clone(), (self.trim)(&object));
+                Event::Applied(object) => {
+                    objects.insert(uid(&object), (self.trim)(object));
                 }
-                WatchEvent::Deleted(object) => _ = objects.remove(&object.meta().uid),
-                WatchEvent::Error(status) => return Err(failed(kube::Error::Api(status))),
-                WatchEvent::Bookmark(bookmark) => {
-                    if bookmark.metadata.annotations.contains_key(END_OF_LIST) {
-                        self.version = Some(bookmark.metadata.resource_version);
+                Event::Removed(object) => _ = objects.remove(&uid(&object)),
+                Event::Failed(status) => return Err(failed(kube::Error::Api(status))),
+                Event::Bookmark(bookmark) => {
+                    let annotations = bookmark.metadata().map(|it| &it.annotations);
+                    if annotations.is_some_and(|it| it.contains_key(END_OF_LIST)) {
+                        self.version = Some(self.version_of(&bookmark)?);
                         self.stream = Some(stream);
                         return Ok(Change::Listed(objects.into_values().collect()));
                     }
@@ -228,13 +221,13 @@ impl<K: Object, T> Watch<K, T> {
     }
 
     async fn page(&self, params: &ListParams) -> kube::Result<Page<T>> {
-        let request = Request::new(K::url_path(&(), None)).list(params);
+        let request = Request::new(P::Whole::url_path(&(), None)).list(params);
         let request = request.map_err(kube::Error::BuildRequest)?;
         let text = self.client.request_text(request).await?;
         page::parse(&text, self.trim).map_err(kube::Error::SerdeError)
     }
 
-    async fn open(&self, list: bool, version: &str) -> Result<Stream<K>, Error> {
+    async fn open(&self, list: bool, version: &str) -> Result<Stream, Error> {
         let params = WatchParams {
             field_selector: self.fields.clone(),
             timeout: Some(LASTS),
@@ -242,11 +235,17 @@ impl<K: Object, T> Watch<K, T> {
             ..WatchParams::default()
         };
         let attempt = if list { Attempt::List } else { Attempt::Watch };
-        let api = Api::<K>::all(self.client.clone());
-        match self.bounded(api.watch(&params, version)).await? {
-            Ok(events) => Ok(Stream { events: events.boxed(), begun: Instant::now() }),
+        match self.bounded(self.ask(&params, version)).await? {
+            Ok(events) => Ok(Stream { events, begun: Instant::now() }),
             Err(error) => Err(Error::request(attempt, &self.objects, error)),
         }
+    }
+
+    async fn ask(&self, params: &WatchParams, version: &str) -> kube::Result<Events> {
+        let request = Request::new(P::Whole::url_path(&(), None)).watch(params, version);
+        let mut request = request.map_err(kube::Error::BuildRequest)?;
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(events::ACCEPT));
+        Events::of(self.client.send(request.map(Body::from)).await?).await
     }
 
     async fn bounded<O>(&self, answer: impl Future<Output = O>) -> Result<O, Error> {
@@ -257,8 +256,8 @@ impl<K: Object, T> Watch<K, T> {
         })
     }
 
-    fn version_of(&self, object: &K) -> Result<String, Error> {
-        let version = object.meta().resource_version.clone();
+    fn version_of(&self, object: &P) -> Result<String, Error> {
+        let version = object.metadata().and_then(|it| it.resource_version.clone());
         version.filter(|it| !it.is_empty()).ok_or_else(|| self.no_version(Attempt::Watch))
     }
 
@@ -272,14 +271,13 @@ fn is_gone(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 410)
 }
 
-/// Whether an event came that cannot be read. kube takes most such events for a status that says
-/// nothing.
-pub(crate) fn is_unreadable(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::SerdeError(_) => true,
-        kube::Error::Api(status) => status.code == 0,
-        _ => false,
-    }
+/// Whether something came that cannot be read.
+pub(crate) const fn is_unreadable(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::SerdeError(_))
+}
+
+fn uid(object: &impl Part) -> Option<String> {
+    object.metadata().and_then(|it: &Metadata| it.uid.clone())
 }
 
 /// Whether the server was asked for a streamed list and cannot do it, rather than not now or not

@@ -1,8 +1,8 @@
 //! iptables rules and ipsets as values.
 //!
 //! What the kernel shall hold is made of [`iptables::Chain`]s and [`ipset::Set`]s; what it does
-//! hold is known by hashes, which every rule carries in its comment, so that no rule is ever read
-//! back. From the two comes the smallest change, as text for `iptables-restore --noflush` and
+//! hold is known by hashes, which rules carry in their comments (a bare jump needs none), so that no
+//! rule is ever read back. From the two comes the smallest change, as text for `iptables-restore --noflush` and
 //! `ipset restore`. All of it is pure.
 
 pub mod ipset;

@@ -37,6 +37,23 @@ pub(super) fn unchain(file: &Path) -> Result<(), Error> {
     say(&format!("{}: {word}\n", file.display()))
 }
 
+/// Takes podwire-policy out of every list of a folder. Files that cannot have it are passed over.
+pub(super) fn unchain_all(folder: &Path) -> Result<(), Error> {
+    let mut lines = String::new();
+    for list in lists(folder).map_err(failed("read", folder))? {
+        match change(&list, edit::unchained) {
+            Ok(true) => {
+                lines.push_str(&format!("{}: podwire-policy is taken out\n", list.display()));
+            }
+            Ok(false) | Err(Error::Config(_)) => {}
+            // Its owner removed it meanwhile.
+            Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    say(&lines)
+}
+
 /// Puts it there; whether it was not.
 fn put_into(file: &Path) -> Result<bool, Error> {
     change(file, edit::chained)
@@ -99,15 +116,24 @@ fn meta_hint(file: &Path, network: Option<&str>) -> String {
 
 /// The first list of a folder that podwire-policy can be put into.
 fn first_list(folder: &Path) -> Option<PathBuf> {
-    let entries = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    let mut lists: Vec<_> =
-        entries.filter(|it| it.extension().is_some_and(|it| it == "conflist")).collect();
-    lists.sort();
     let is_good = |list: &PathBuf| {
         let text = read(list).ok().and_then(|content| String::from_utf8(content).ok());
         text.is_some_and(|text| edit::chained(&text).is_ok())
     };
-    lists.into_iter().find(is_good)
+    lists(folder).ok()?.into_iter().find(is_good)
+}
+
+/// The lists of a folder, as the runtime takes them; none where there is no folder.
+fn lists(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    let mut lists: Vec<_> =
+        paths.filter(|it| it.extension().is_some_and(|it| it == "conflist")).collect();
+    lists.sort();
+    Ok(lists)
 }
 
 #[cfg(test)]

@@ -53,13 +53,17 @@ fn lock(bin_dir: &Path) -> Result<Lock, Error> {
     Ok(lock)
 }
 
-/// Puts the plugins into `bin_dir`: all of them, or none.
-pub(super) fn install(bin_dir: &Path, method: Method) -> Result<(), Error> {
+/// Puts these plugins into `bin_dir`: all of them, or none.
+pub(super) fn install(
+    bin_dir: &Path,
+    method: Method,
+    plugins: &[&'static str],
+) -> Result<(), Error> {
     fs::create_dir_all(bin_dir).map_err(failed("create", bin_dir))?;
     let _lock = lock(bin_dir)?;
     let is_there = is_same_file(Path::new(OWN), &bin_dir.join(PROGRAM));
     let program = (!is_there).then(|| Change::plan(bin_dir, PROGRAM, Method::Copy));
-    let plugins = plugin::ALL.iter().map(|plugin| Change::plan(bin_dir, plugin.name(), method));
+    let plugins = plugins.iter().map(|plugin| Change::plan(bin_dir, plugin, method));
     // The program first: links lead to it.
     let changes = program.into_iter().chain(plugins).collect::<Result<Vec<_>, _>>()?;
     make(&changes).inspect_err(|_| {

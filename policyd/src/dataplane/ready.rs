@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use ruleset::ipset;
 use runner::Runner;
 
+use super::table::Tables;
 use super::{Dataplane, Error, flows};
-use crate::iptables::{bound_set, programmed_set};
+use crate::iptables::{Family, bound_set, programmed_set};
 use crate::plan::Endpoint;
 
 /// Whose an address is: the endpoint's key, and its interface where that is known.
@@ -46,53 +47,48 @@ impl<R: Runner> Dataplane<R> {
         shrinking: &mut ipset::Changes,
         knows_gate: bool,
     ) -> Coming {
-        let mut coming = Coming::default();
-        let owners = owners(&self.written.endpoints);
-        let moved: BTreeSet<IpAddr> = owners
-            .iter()
-            .filter(|(address, owner)| {
-                let before = self.owners.as_ref().and_then(|it| it.get(*address));
-                before.is_some_and(|before| !is_same(before, owner))
-            })
-            .map(|(address, _)| *address)
-            .collect();
-        for tables in &self.tables {
-            let family = tables.family();
-            let addresses = |only_bound: bool| -> BTreeSet<IpAddr> {
-                let endpoints = self.written.endpoints.values();
-                let endpoints = endpoints.filter(|it| !only_bound || it.interface.is_some());
-                let addresses = endpoints.flat_map(|it| &it.addresses);
-                addresses.filter(|address| family.has(address)).copied().collect()
-            };
+        let moved = self.moved();
+        let mut let_pass = BTreeSet::new();
+        for family in self.tables.iter().map(Tables::family) {
             let [programmed, bound] = [programmed_set(family).name, bound_set(family).name];
-            for (set, wanted) in [(&programmed, addresses(false)), (&bound, addresses(true))] {
-                let held = self.ready.entry(set.clone()).or_default();
+            for (set, is_gate) in [(programmed, true), (bound, false)] {
+                let wanted = ready(&self.written.endpoints, family, !is_gate);
+                let held = self.ready.insert(set.clone(), wanted.clone()).unwrap_or_default();
                 // An address that changes hands is closed meanwhile.
-                let stays = &*held - &moved;
-                for gone in held.iter().filter(|it| !wanted.contains(it) || moved.contains(it)) {
-                    growing.delete(set, &gone.to_string());
+                let stays = &(&held & &wanted) - &moved;
+                for gone in held.difference(&stays) {
+                    growing.delete(&set, &gone.to_string());
                 }
                 for come in wanted.difference(&stays) {
-                    shrinking.add(set, &ipset::Member::Address(*come));
+                    shrinking.add(&set, &ipset::Member::Address(*come));
                 }
-                if *set == programmed {
-                    for come in wanted.difference(&stays) {
-                        let had_none = match &self.owners {
-                            Some(before) => before.get(come).is_none_or(|_| moved.contains(come)),
-                            None => knows_gate,
-                        };
-                        // What the gate does not keep closed may have flows of its own by now.
-                        let is_gated = self.settings.gated.iter().any(|it| it.contains(*come));
-                        let side =
-                            if had_none && is_gated { &mut coming.new } else { &mut coming.other };
-                        side.insert(*come);
-                    }
+                if is_gate {
+                    let_pass.extend(wanted.difference(&stays).copied());
                 }
-                self.sets.insert(set.clone(), wanted.len());
-                *held = wanted;
+                self.sets.insert(set, wanted.len());
             }
         }
-        coming
+        let (new, other) =
+            let_pass.into_iter().partition(|it| self.has_new_owner(it, &moved, knows_gate));
+        Coming { new, other }
+    }
+
+    /// The addresses that somebody else had until now.
+    fn moved(&self) -> BTreeSet<IpAddr> {
+        let Some(before) = &self.owners else { return BTreeSet::new() };
+        let mut owners = owners(&self.written.endpoints);
+        owners.retain(|address, owner| before.get(address).is_some_and(|it| !is_same(it, owner)));
+        owners.into_keys().collect()
+    }
+
+    /// Whether the owner of an address that the gate is about to let pass was kept closed by it until
+    /// now. What the gate does not keep closed may have flows of its own.
+    fn has_new_owner(&self, address: &IpAddr, moved: &BTreeSet<IpAddr>, knows_gate: bool) -> bool {
+        let had_none = match &self.owners {
+            Some(before) => !before.contains_key(address) || moved.contains(address),
+            None => knows_gate,
+        };
+        had_none && self.settings.gated.iter().any(|it| it.contains(*address))
     }
 
     /// All was written. Of addresses that nobody has any more the kernel forgets all flows: they
@@ -109,6 +105,14 @@ impl<R: Runner> Dataplane<R> {
             tracing::warn!(error, "flows of pods that have gone cannot be forgotten");
         }
     }
+}
+
+/// The addresses of a family that have their rules; `bound`: of those endpoints alone that have an
+/// interface.
+fn ready(endpoints: &BTreeMap<String, Endpoint>, family: Family, bound: bool) -> BTreeSet<IpAddr> {
+    let endpoints = endpoints.values().filter(|it| !bound || it.interface.is_some());
+    let addresses = endpoints.flat_map(|it| &it.addresses);
+    addresses.filter(|address| family.has(address)).copied().collect()
 }
 
 fn owners(endpoints: &BTreeMap<String, Endpoint>) -> BTreeMap<IpAddr, Owner> {

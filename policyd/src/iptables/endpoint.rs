@@ -41,7 +41,7 @@ pub fn endpoint_chains(
             rules.push(Rule::new([], Target::ClearMark(settings.marks.allowed)));
             rules.extend(ask(policies, settings));
             rules.extend(deny(key, direction, settings));
-            for rule in &mut rules {
+            for rule in rules.iter_mut().filter(|it| !is_bare(it)) {
                 rule.label = Some(ruleset::Label::new(&endpoint.label));
             }
             Some(Chain { name: name(key, direction), rules })
@@ -115,6 +115,11 @@ fn ask(policies: &BTreeSet<ChainKey>, settings: &Settings) -> Vec<Rule> {
         }
     }
     rules
+}
+
+/// Whether it only leads to a policy's chain. A word for readers would be looked at for each packet.
+fn is_bare(rule: &Rule) -> bool {
+    rule.matches.is_empty() && matches!(rule.target, Target::Jump(_))
 }
 
 /// A number that is the same for the same name, on every node.

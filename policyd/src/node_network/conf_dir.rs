@@ -80,7 +80,28 @@ impl ConfDir {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Removes the file, if it is ours, and what a killed write left; whether it was and is gone.
+    /// Where what was there before us waits for [`ConfDir::remove`]: no name that a runtime takes.
+    fn saved(&self) -> PathBuf {
+        self.dir.join(format!(".{}.podwire-saved", self.name))
+    }
+
+    /// Saves what the file holds, if it is somebody else's: whoever had the node's network before.
+    ///
+    /// # Errors
+    /// It cannot be read or saved.
+    pub fn save_others(&self) -> Result<(), Error> {
+        match self.read()? {
+            Some(content) if !is_ours(&content) => {
+                let _ = fs::remove_file(self.saved());
+                // A second name: the first is never without a file.
+                fs::hard_link(self.file(), self.saved()).map_err(self.failed("save"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the file, if it is ours, and what a killed write left; what was saved takes its place.
+    /// Whether it was ours.
     ///
     /// # Errors
     /// It cannot be read or removed.
@@ -92,8 +113,14 @@ impl ConfDir {
         gone(&self.draft()).map_err(self.failed("remove the draft of"))?;
         let is_ours = self.read()?.is_some_and(|content| is_ours(&content));
         if is_ours {
-            gone(&self.file()).map_err(self.failed("remove"))?;
+            match fs::rename(self.saved(), self.file()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => gone(&self.file()),
+                restored => restored,
+            }
+            .map_err(self.failed("remove"))?;
         }
+        // What somebody put there after us is newer than what was saved.
+        gone(&self.saved()).map_err(self.failed("remove what was saved of"))?;
         Ok(is_ours)
     }
 
@@ -166,6 +193,26 @@ mod tests {
         dir.write(OURS).unwrap();
         assert!(dir.remove().unwrap());
         assert_eq!(fs::read_dir(&dir.dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_there_before_is_restored() {
+        let (_folder, dir) = conf_dir();
+        dir.save_others().unwrap();
+        dir.write("theirs").unwrap();
+        for _ in 0..2 {
+            // Ours is not saved.
+            dir.save_others().unwrap();
+            dir.write(OURS).unwrap();
+        }
+        assert!(dir.remove().unwrap());
+        assert_eq!(dir.read().unwrap().unwrap(), b"theirs");
+        dir.save_others().unwrap();
+        dir.write(OURS).unwrap();
+        dir.write("newer").unwrap();
+        assert!(!dir.remove().unwrap());
+        assert_eq!(dir.read().unwrap().unwrap(), b"newer");
+        assert_eq!(fs::read_dir(&dir.dir).unwrap().count(), 1);
     }
 
     #[test]

@@ -14,6 +14,20 @@ const UNLESS_FORWARDING: &str = "1";
 /// ... and also while it does.
 const ALWAYS: &str = "2";
 
+/// Has the node forward packets of these families, `[IPv4, IPv6]`, without a cluster that tells its
+/// uplinks: they are the links with a default route. Whether it did not.
+///
+/// # Errors
+/// [`Error::Routes`], or [`Error::Parameter`] where `/proc/sys` is read-only.
+pub fn enable(families: [bool; 2]) -> Result<bool, Error> {
+    let mut socket = Socket::open()?;
+    let seen = Seen::look(&mut socket)?;
+    let has_default =
+        |link: &&Link| seen.routes.iter().any(|it| it.link == link.index && it.dst.prefix() == 0);
+    let uplinks: Vec<&Link> = seen.links.iter().filter(has_default).collect();
+    ensure(&mut socket, families, &seen, &uplinks)
+}
+
 /// Turns forwarding on for families where it is off; whether it was off for one.
 ///
 /// A node that forwards IPv6 takes no more router advertisements, and loses the routers and addresses

@@ -203,7 +203,7 @@ impl<R: Runner> Keeper<R> {
         match conf_dir.read() {
             Err(problem) => report.problems.push(problem),
             Ok(held) if held.as_deref() == Some(text.as_bytes()) => self.list = Some(text),
-            Ok(_) => match conf_dir.write(&text) {
+            Ok(_) => match self.put_list(&text) {
                 Err(problem) => report.problems.push(problem),
                 Ok(()) => {
                     report.repairs.file = self.list.as_ref() == Some(&text);
@@ -212,8 +212,17 @@ impl<R: Runner> Keeper<R> {
                 }
             },
         }
-        let rivals = conf_dir.rivals().into_iter();
+        let rivals = self.options.conf_dir.rivals().into_iter();
         report.defects.extend(rivals.map(|file| Defect::Shadowed { file }));
+    }
+
+    fn put_list(&self, text: &str) -> Result<(), Error> {
+        let conf_dir = &self.options.conf_dir;
+        // Later it is ours that somebody changed.
+        if self.list.is_none() {
+            conf_dir.save_others()?;
+        }
+        conf_dir.write(text)
     }
 }
 

@@ -9,6 +9,8 @@ use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1;
 use tokio::sync::watch;
 
+use crate::source::api_server::NodePart;
+
 /// What is needed of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Member {
@@ -71,7 +73,7 @@ pub async fn watch(
     members: watch::Sender<Option<Arc<Members>>>,
     report: impl Fn(&cluster::Error),
 ) {
-    let mut nodes = Watch::new(client, |node: &v1::Node| Member::from(node));
+    let mut nodes = Watch::new(client, |it: NodePart| Member::from(&v1::Node::from(it)));
     loop {
         let change = tokio::select! {
             change = nodes.next() => change,

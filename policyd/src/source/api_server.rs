@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use cluster::{Client, Narrow, Object, Watch};
+use cluster::{Client, Part, Watch};
 use futures_util::StreamExt;
 use futures_util::future::{join4, select};
 use futures_util::stream::unfold;
@@ -17,7 +17,8 @@ use crate::model::{Namespace, NamespacedName, Pod, Policy};
 
 mod parts;
 
-use parts::{PodPart, PolicyPart};
+pub(crate) use parts::NodePart;
+use parts::{NamespacePart, PodPart, PolicyPart};
 
 /// As many pods are asked for at once.
 const MOST_ASKED_AT_ONCE: usize = 16;
@@ -54,7 +55,7 @@ impl ApiServer {
     pub async fn run(&self, events: Sender<Event>, report: impl Fn(&Report)) {
         let sink = Sink { events: &events, report: &report };
         let client = || self.client.clone();
-        let node = Watch::new(client(), |node: &v1::Node| Node::from(node))
+        let node = Watch::new(client(), |it: NodePart| Node::from(&v1::Node::from(it)))
             .fields(format!("metadata.name={}", self.node));
         let node = sink.drain(node, |change| match change {
             Change::Listed(nodes) => match nodes.into_iter().next() {
@@ -68,11 +69,11 @@ impl ApiServer {
             // Its pods, and the policies for them, are there all the same.
             Change::Removed(_) => None,
         });
-        let namespaces = Watch::new(client(), |it: &v1::Namespace| Namespace::from(it));
+        let namespaces = Watch::new(client(), |it: NamespacePart| Namespace::from(&it.into()));
         let namespaces = sink.drain(namespaces, |change| Some(Event::Namespaces(change)));
-        let policies = Watch::new(client(), |it: &Narrow<PolicyPart>| Policy::from(&it.0));
+        let policies = Watch::new(client(), |it: PolicyPart| Policy::from(&it.into()));
         let policies = sink.drain(policies, |change| Some(Event::Policies(change)));
-        let pods = Watch::new(client(), |it: &Narrow<PodPart>| Pod::from(&it.0));
+        let pods = Watch::new(client(), |it: PodPart| Pod::from(&it.into()));
         let pods = sink.drain(pods, |change| Some(Event::Pods(change)));
         select(pin!(events.closed()), pin!(join4(node, namespaces, policies, pods))).await;
     }
@@ -107,9 +108,9 @@ struct Sink<'a, R> {
 
 impl<R: Fn(&Report)> Sink<'_, R> {
     /// Sends what a watch tells until nobody receives it.
-    async fn drain<K: Object, T>(
+    async fn drain<P: Part, T>(
         &self,
-        mut watch: Watch<K, T>,
+        mut watch: Watch<P, T>,
         event: impl Fn(Change<T>) -> Option<Event>,
     ) {
         loop {

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use super::Rule;
+use super::{Rule, Target};
 use crate::short_hash;
 
-/// What begins the comment of every rule of ours.
+/// What begins the comments of rules of ours.
 pub(super) const MARKER: &str = "podwire:";
 
-/// The hash of a rule's text: what its comment holds.
+/// The hash of a rule's text: what its comment holds, if it has one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleHash(Box<str>);
 
@@ -20,7 +20,16 @@ impl RuleHash {
         Self(short_hash(&format!("{rule} {label}")).into())
     }
 
-    /// Of a line of `iptables-save`; `None` when the rule is not ours.
+    /// Of a line of `iptables-save` without the name of its chain, which is one of ours; those begin
+    /// with `prefix`. `None` when the rule is not ours.
+    pub(super) fn of_line_of_ours(line: &str, prefix: &str) -> Option<Self> {
+        Self::of_line(line).or_else(|| {
+            let target = line.strip_prefix("-j ").filter(|it| it.starts_with(prefix))?;
+            Some(Self::of(&Rule::new([], Target::Jump(target.to_owned()))))
+        })
+    }
+
+    /// The same of any chain.
     pub(super) fn of_line(line: &str) -> Option<Self> {
         let (_, comment) = line.split_once(MARKER)?;
         let end = comment.find(|it: char| !it.is_ascii_alphanumeric()).unwrap_or(comment.len());
@@ -51,7 +60,23 @@ impl Chain {
     }
 }
 
-/// A rule as `iptables-restore` reads it after the name of the chain.
+/// A rule of a chain of ours, as `iptables-restore` reads it after the name of the chain. One that only
+/// leads to another chain says by that what it is: iptables-nft has the kernel call a match of its own
+/// for each comment, which costs a packet more than the jump.
+pub(super) struct InChain<'a>(pub(super) &'a Rule, pub(super) &'a RuleHash);
+
+impl fmt::Display for InChain<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(rule, hash) = self;
+        let is_bare = rule.matches.is_empty() && rule.label.is_none();
+        match &rule.target {
+            target @ Target::Jump(_) if is_bare => write!(formatter, "{target}"),
+            _ => write!(formatter, "{}", Commented(rule, hash)),
+        }
+    }
+}
+
+/// A rule as `iptables-restore` reads it after the name of a chain, with its hash.
 pub(super) struct Commented<'a>(pub(super) &'a Rule, pub(super) &'a RuleHash);
 
 impl fmt::Display for Commented<'_> {

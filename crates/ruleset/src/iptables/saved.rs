@@ -44,10 +44,10 @@ impl Saved {
                 let (chain, rule) = rule.split_once(' ').unwrap_or((rule, ""));
                 let place = places.entry(chain).or_default();
                 *place += 1;
-                let hash = RuleHash::of_line(rule);
                 if chain.starts_with(prefix) {
+                    let hash = RuleHash::of_line_of_ours(rule, prefix);
                     saved.chains.entry(chain.to_owned()).or_default().push(hash);
-                } else if let Some(hash) = hash {
+                } else if let Some(hash) = RuleHash::of_line(rule) {
                     saved.hooks.entry(chain.to_owned()).or_default().push((*place, hash));
                 }
             }
@@ -60,12 +60,12 @@ impl Saved {
     pub fn counters<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = RuleCounter<'a>> {
         text.lines().filter_map(move |line| {
             let (counts, rule) = line.strip_prefix('[')?.split_once("] -A ")?;
-            let chain = rule.split(' ').next()?;
+            let (chain, rule) = rule.split_once(' ')?;
             if !chain.starts_with(prefix) {
                 return None;
             }
             let packets = counts.split(':').next()?.parse().ok()?;
-            Some(RuleCounter { chain, hash: RuleHash::of_line(rule), packets })
+            Some(RuleCounter { chain, hash: RuleHash::of_line_of_ours(rule, prefix), packets })
         })
     }
 }
@@ -96,6 +96,7 @@ mod tests {
 [0:0] -A OTHER -j ACCEPT
 [7:588] -A PW-A -s 10.0.0.1/32 -m comment --comment \"podwire:mnopqrstuvwx\" -j RETURN
 [2:120] -A PW-A -j ACCEPT
+[0:0] -A PW-A -j OTHER
 COMMIT
 ";
 
@@ -108,7 +109,7 @@ COMMIT
         let plain = SAVED.lines().map(|line| line.split_once("] ").map_or(line, |(_, rule)| rule));
         let saved = Saved::read(&plain.collect::<Vec<_>>().join("\n"), "PW-").unwrap();
         let chains = [
-            ("PW-A".to_owned(), vec![Some(hash("mnopqrstuvwx")), None]),
+            ("PW-A".to_owned(), vec![Some(hash("mnopqrstuvwx")), None, None]),
             ("PW-EMPTY".to_owned(), vec![]),
         ];
         assert_eq!(saved.chains, chains.into());
@@ -122,7 +123,8 @@ COMMIT
             counters,
             [
                 RuleCounter { chain: "PW-A", hash: Some(hash("mnopqrstuvwx")), packets: 7 },
-                RuleCounter { chain: "PW-A", hash: None, packets: 2 }
+                RuleCounter { chain: "PW-A", hash: None, packets: 2 },
+                RuleCounter { chain: "PW-A", hash: None, packets: 0 }
             ]
         );
     }

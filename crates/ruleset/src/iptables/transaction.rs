@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::chain::Commented;
+use super::chain::{Commented, InChain};
 use super::{Chain, Rule, RuleHash};
 
 /// Above this many pairs of rules a chain's changed part is written anew instead of compared.
@@ -25,7 +25,7 @@ impl Transaction {
         // Under --noflush this line also empties a chain that is there.
         line(&mut self.created, format_args!(":{} - [0:0]", chain.name));
         for (rule, hash) in chain.rules.iter().zip(&hashes) {
-            line(&mut self.changes, format_args!("-A {} {}", chain.name, Commented(rule, hash)));
+            line(&mut self.changes, format_args!("-A {} {}", chain.name, InChain(rule, hash)));
         }
         hashes
     }
@@ -47,7 +47,7 @@ impl Transaction {
                 Step::Delete => line(&mut self.changes, format_args!("-D {name} {place}")),
                 Step::Insert => {
                     let Some((rule, hash)) = rules.next() else { break };
-                    let rule = Commented(rule, hash);
+                    let rule = InChain(rule, hash);
                     line(&mut self.changes, format_args!("-I {name} {place} {rule}"));
                     place += 1;
                 }
@@ -184,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::iptables::{Match, Side, Target};
+    use crate::iptables::{Match, Saved, Side, Target};
 
     fn rule(number: u8) -> Rule {
         let network = format!("10.0.0.{number}").parse().unwrap();
@@ -221,6 +221,29 @@ mod tests {
         let text = change.text("mangle");
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.contains("-I C 2 -s 10.0.0.2/32 -m comment --comment \"podwire:"), "{text}");
+    }
+
+    #[test]
+    fn a_jump_alone_has_no_comment_but_in_chains_of_others() {
+        let jump = |label: Option<&str>| {
+            let rule = Rule::new([], Target::Jump("PW-B".to_owned()));
+            label.map_or(rule.clone(), |label| rule.labelled(label))
+        };
+        let rules = vec![jump(None), jump(Some("why")), Rule::new([], Target::Return)];
+        let chain = Chain { name: "PW-A".to_owned(), rules };
+        let mut change = Transaction::default();
+        change.create(&chain);
+        change.hook("FORWARD", &jump(None));
+        let text = change.text("mangle");
+        let ends = ["-A PW-A -j PW-B", " why\" -j PW-B", "\" -j RETURN", "\" -j PW-B"];
+        for (line, end) in text.lines().filter(|it| it.starts_with('-')).zip(ends) {
+            assert!(line.ends_with(end), "{line}");
+        }
+        // And it is known again by what it is.
+        let saved = Saved::read(&text.replace("-I FORWARD 1", "-A FORWARD"), "PW-").unwrap();
+        let held: Vec<_> = saved.chains["PW-A"].iter().flatten().cloned().collect();
+        assert_eq!(held, chain.hashes());
+        assert_eq!(saved.hooks["FORWARD"], [(1, RuleHash::of(&jump(None)))]);
     }
 
     #[test]

@@ -82,3 +82,27 @@ fn a_single_plugin_is_refused_with_what_to_do() {
     assert!(error.contains("10-bridge.conf: this is a single plugin"), "{error}");
     assert!(error.contains(".conflist"), "{error}");
 }
+
+#[test]
+fn every_list_of_a_folder_gives_its_bytes_back() {
+    let multus = r#"{"plugins": [{"type": "multus"}, {"type": "podwire-policy"}]}"#;
+    let others = [
+        ("00-multus.conflist", multus),
+        ("10-torn.conflist", "{"),
+        ("20-plain.conflist", LIST),
+        ("30-single.conf", CHAINED),
+        ("notes.txt", CHAINED),
+    ];
+    let folder = folder(&others);
+    for name in ["05-a.conflist", "15-b.conflist"] {
+        fs::write(folder.path().join(name), CHAINED).unwrap();
+    }
+    unchain_all(folder.path()).unwrap();
+    let text = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!([text("05-a.conflist"), text("15-b.conflist")], [LIST, LIST]);
+    for (name, before) in others {
+        assert_eq!(text(name), before);
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), others.len() + 2);
+    unchain_all(&folder.path().join("no-such")).unwrap();
+}

@@ -1,3 +1,4 @@
+use super::install as install_only;
 use super::*;
 use cni::ErrorObject;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -14,6 +15,11 @@ fn reference_folder() -> tempfile::TempDir {
     }
     symlink("multi-call", folder.path().join("ptp")).unwrap();
     folder
+}
+
+/// Puts all plugins there.
+fn install(folder: &Path, method: Method) -> Result<(), Error> {
+    install_only(folder, method, &plugin::ALL.map(|plugin| plugin.name()))
 }
 
 /// Every name in the folder with what it leads to.
@@ -67,6 +73,19 @@ fn uninstalling_restores_what_was_there_however_often_it_was_installed() {
         uninstall(folder.path()).unwrap();
         assert_eq!(contents(folder.path()), before);
     }
+}
+
+#[test]
+fn beside_another_suite_only_what_was_asked_for_is_installed() {
+    let folder = reference_folder();
+    let before = contents(folder.path());
+    install_only(folder.path(), Method::Link, &["podwire-policy"]).unwrap();
+    let mut expected = before.clone();
+    expected.extend(["podwire = podwire", "podwire-policy -> podwire"].map(str::to_owned));
+    expected.sort();
+    assert_eq!(contents(folder.path()), expected);
+    uninstall(folder.path()).unwrap();
+    assert_eq!(contents(folder.path()), before);
 }
 
 #[test]

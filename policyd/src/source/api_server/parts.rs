@@ -1,48 +1,88 @@
-//! What is read of the objects that there are many of: decoding them whole takes longer than all else
-//! at a start.
+//! What is read of the objects that there are many of: reading them whole takes longer than all else
+//! at a start. Numbers of fields are those of `k8s.io/api/core/v1/generated.proto` and
+//! `networking/v1/generated.proto`.
 
-use cluster::{Metadata, Part};
+use cluster::{Metadata, Part, or_default};
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::networking::v1 as networking;
+use prost::Message;
 use serde::Deserialize;
 
+mod policy;
+
+pub(super) use policy::PolicyPart;
+
 /// What [`Pod`](crate::model::Pod) is made of.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 pub(super) struct PodPart {
-    metadata: Metadata,
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<Metadata>,
+    #[prost(message, optional, tag = "2")]
     spec: Option<PodSpec>,
+    #[prost(message, optional, tag = "3")]
     status: Option<PodStatus>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct PodSpec {
+    #[prost(message, repeated, tag = "2")]
+    #[serde(default, deserialize_with = "or_default")]
+    containers: Vec<Container>,
+    #[prost(string, optional, tag = "10")]
     node_name: Option<String>,
+    #[prost(bool, optional, tag = "11")]
     host_network: Option<bool>,
-    containers: Option<Vec<Container>>,
-    init_containers: Option<Vec<Container>>,
+    #[prost(message, repeated, tag = "20")]
+    #[serde(default, deserialize_with = "or_default")]
+    init_containers: Vec<Container>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Container {
-    ports: Option<Vec<v1::ContainerPort>>,
+    #[prost(message, repeated, tag = "6")]
+    #[serde(default, deserialize_with = "or_default")]
+    ports: Vec<ContainerPort>,
+    #[prost(string, optional, tag = "24")]
     restart_policy: Option<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, PartialEq, Message, Deserialize)]
 #[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    #[prost(string, optional, tag = "1")]
+    name: Option<String>,
+    #[prost(int32, optional, tag = "3")]
+    container_port: Option<i32>,
+    #[prost(string, optional, tag = "4")]
+    protocol: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message, Deserialize)]
 struct PodStatus {
+    #[prost(string, optional, tag = "1")]
     phase: Option<String>,
     // As the API names it, and not as its naming rules have it.
+    #[prost(string, optional, tag = "6")]
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
-    #[serde(rename = "podIPs")]
-    pod_ips: Option<Vec<v1::PodIP>>,
+    #[prost(message, repeated, tag = "12")]
+    #[serde(rename = "podIPs", default, deserialize_with = "or_default")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, PartialEq, Message, Deserialize)]
+struct PodIp {
+    #[prost(string, optional, tag = "1")]
+    ip: Option<String>,
 }
 
 impl Part for PodPart {
     type Whole = v1::Pod;
+
+    fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
 }
 
 impl From<PodPart> for v1::Pod {
@@ -50,48 +90,136 @@ impl From<PodPart> for v1::Pod {
         let spec = part.spec.map(|spec| v1::PodSpec {
             node_name: spec.node_name,
             host_network: spec.host_network,
-            containers: containers(spec.containers.unwrap_or_default()),
-            init_containers: spec.init_containers.map(containers),
+            containers: whole(spec.containers),
+            init_containers: Some(whole(spec.init_containers)),
             ..v1::PodSpec::default()
         });
         let status = part.status.map(|status| v1::PodStatus {
             phase: status.phase,
             pod_ip: status.pod_ip,
-            pod_ips: status.pod_ips,
+            pod_ips: Some(whole(status.pod_ips)),
             ..v1::PodStatus::default()
         });
-        Self { metadata: part.metadata.into(), spec, status }
+        Self { metadata: part.metadata.unwrap_or_default().into(), spec, status }
     }
 }
 
-fn containers(parts: Vec<Container>) -> Vec<v1::Container> {
-    let whole = |part: Container| v1::Container {
-        ports: part.ports,
-        restart_policy: part.restart_policy,
-        ..v1::Container::default()
-    };
-    parts.into_iter().map(whole).collect()
-}
-
-/// What [`Policy`](crate::model::Policy) is made of.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct PolicyPart {
-    metadata: Metadata,
-    spec: Option<networking::NetworkPolicySpec>,
-}
-
-impl Part for PolicyPart {
-    type Whole = networking::NetworkPolicy;
-}
-
-impl From<PolicyPart> for networking::NetworkPolicy {
-    fn from(part: PolicyPart) -> Self {
-        Self { metadata: part.metadata.into(), spec: part.spec }
+impl From<Container> for v1::Container {
+    fn from(part: Container) -> Self {
+        let restart_policy = part.restart_policy;
+        Self { ports: Some(whole(part.ports)), restart_policy, ..Self::default() }
     }
+}
+
+impl From<ContainerPort> for v1::ContainerPort {
+    fn from(part: ContainerPort) -> Self {
+        Self {
+            name: part.name,
+            container_port: part.container_port.unwrap_or_default(),
+            protocol: part.protocol,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<PodIp> for v1::PodIP {
+    fn from(part: PodIp) -> Self {
+        Self { ip: part.ip.unwrap_or_default() }
+    }
+}
+
+/// What [`Namespace`](crate::model::Namespace) is made of.
+#[derive(Clone, PartialEq, Message, Deserialize)]
+pub(super) struct NamespacePart {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<Metadata>,
+}
+
+impl Part for NamespacePart {
+    type Whole = v1::Namespace;
+
+    fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+}
+
+impl From<NamespacePart> for v1::Namespace {
+    fn from(part: NamespacePart) -> Self {
+        Self { metadata: part.metadata.unwrap_or_default().into(), ..Self::default() }
+    }
+}
+
+/// What [`Node`](crate::source::Node) and [`Member`](crate::node_network::Member) are made of.
+#[derive(Clone, PartialEq, Message, Deserialize)]
+pub(crate) struct NodePart {
+    #[prost(message, optional, tag = "1")]
+    metadata: Option<Metadata>,
+    #[prost(message, optional, tag = "2")]
+    spec: Option<NodeSpec>,
+    #[prost(message, optional, tag = "3")]
+    status: Option<NodeStatus>,
+}
+
+#[derive(Clone, PartialEq, Message, Deserialize)]
+struct NodeSpec {
+    #[prost(string, repeated, tag = "7")]
+    #[serde(rename = "podCIDRs", default, deserialize_with = "or_default")]
+    pod_cidrs: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message, Deserialize)]
+struct NodeStatus {
+    #[prost(message, repeated, tag = "5")]
+    #[serde(default, deserialize_with = "or_default")]
+    addresses: Vec<NodeAddress>,
+}
+
+#[derive(Clone, PartialEq, Message, Deserialize)]
+struct NodeAddress {
+    #[prost(string, optional, tag = "1")]
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    address: Option<String>,
+}
+
+impl Part for NodePart {
+    type Whole = v1::Node;
+
+    fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+}
+
+impl From<NodePart> for v1::Node {
+    fn from(part: NodePart) -> Self {
+        let spec = part.spec.map(|spec| v1::NodeSpec {
+            pod_cidrs: Some(spec.pod_cidrs),
+            ..v1::NodeSpec::default()
+        });
+        let status = part.status.map(|status| v1::NodeStatus {
+            addresses: Some(whole(status.addresses)),
+            ..v1::NodeStatus::default()
+        });
+        Self { metadata: part.metadata.unwrap_or_default().into(), spec, status }
+    }
+}
+
+impl From<NodeAddress> for v1::NodeAddress {
+    fn from(part: NodeAddress) -> Self {
+        let [type_, address] = [part.kind, part.address].map(Option::unwrap_or_default);
+        Self { type_, address }
+    }
+}
+
+/// Each of them as the whole that it is a part of.
+fn whole<P, W: From<P>>(parts: Vec<P>) -> Vec<W> {
+    parts.into_iter().map(W::from).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::networking::v1 as networking;
     use serde_json::{Value, from_value, json};
 
     use super::*;
@@ -123,11 +251,26 @@ mod tests {
         for object in
             [whole, json!({"metadata": metadata(), "spec": null}), json!({"metadata": {}})]
         {
-            let part: v1::Pod = from_value::<PodPart>(object.clone()).unwrap().into();
+            let part = from_value::<PodPart>(object.clone()).unwrap();
+            assert_eq!(PodPart::decode(&*part.encode_to_vec()).unwrap(), part);
+            let part: v1::Pod = part.into();
             let mut whole: v1::Pod = from_value(object).unwrap();
             assert_eq!(Pod::from(&part), Pod::from(&whole));
             assert_eq!(part.metadata.resource_version, whole.metadata.resource_version.take());
         }
+    }
+
+    #[test]
+    fn all_that_the_model_needs_of_a_node_is_read() {
+        let object = json!({"metadata": metadata(),
+            "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd00::/64"]},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"},
+                {"type": "Hostname", "address": "n"}], "images": [{"names": ["i"]}]}});
+        let part: v1::Node = from_value::<NodePart>(object.clone()).unwrap().into();
+        let whole: v1::Node = from_value(object).unwrap();
+        assert_eq!(crate::source::Node::from(&part), crate::source::Node::from(&whole));
+        let member = crate::node_network::Member::from;
+        assert_eq!(member(&part), member(&whole));
     }
 
     #[test]
@@ -136,8 +279,9 @@ mod tests {
             "podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
             "policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
                 "ports": [{"port": "http"}, {"port": 1, "endPort": 2}]}]}});
-        let part: networking::NetworkPolicy =
-            from_value::<PolicyPart>(object.clone()).unwrap().into();
+        let part = from_value::<PolicyPart>(object.clone()).unwrap();
+        assert_eq!(PolicyPart::decode(&*part.encode_to_vec()).unwrap(), part);
+        let part: networking::NetworkPolicy = part.into();
         let whole: networking::NetworkPolicy = from_value(object).unwrap();
         assert_eq!(Policy::from(&part), Policy::from(&whole));
     }

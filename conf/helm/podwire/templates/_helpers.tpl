@@ -1,0 +1,58 @@
+{{- define "podwire.image" -}}
+image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- with .Values.image.pullPolicy }}
+{{- /* What the API server takes for an image with a tag. */}}
+{{- if ne . "IfNotPresent" }}
+imagePullPolicy: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "podwire.small" -}}
+resources:
+  requests: {cpu: 10m, memory: 16Mi}
+  limits: {memory: 64Mi}
+{{- end }}
+
+{{- /* Of who writes files of the node, and nothing else. */}}
+{{- define "podwire.writesFiles" -}}
+securityContext:
+  runAsUser: 0
+  readOnlyRootFilesystem: true
+  allowPrivilegeEscalation: false
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- /* Of who writes rules too. */}}
+{{- define "podwire.writesRules" -}}
+securityContext:
+  runAsUser: 0
+  readOnlyRootFilesystem: true
+  allowPrivilegeEscalation: false
+  capabilities:
+    drop: [ALL]
+    add: [NET_ADMIN, NET_RAW]
+{{- end }}
+
+{{- /* What pods of the host's network, on every node, have in common. */}}
+{{- define "podwire.pod" -}}
+hostNetwork: true
+dnsPolicy: Default
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+terminationGracePeriodSeconds: 10
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* Where policyd is not to look for the list where runtimes have it. */}}
+{{- define "podwire.confDir" -}}
+{{- if ne .Values.cni.confDir "/etc/cni/net.d" }}
+- --cni-conf-dir={{ .Values.cni.confDir }}
+{{- end }}
+{{- end }}

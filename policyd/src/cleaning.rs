@@ -1,0 +1,73 @@
+//! `policyd cleanup`: taking away what is ours of a node.
+
+use std::fs::File;
+use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use policyd::{node_network, tagged};
+use tokio::time::sleep;
+
+use crate::alone;
+use crate::cli::{Cleanup, Run};
+use crate::run::{Failure, dataplane, programs, start_log, told_to_end};
+
+/// How often it is looked whether a policyd that is waited for has ended.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Removes everything of ours from the kernel, and with `all` from the node's files.
+pub(crate) fn run(options: &Run, cleanup: Cleanup) -> Result<(), Failure> {
+    start_log(options.log_format);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut end = pin!(told_to_end()?);
+        let lock = tokio::select! {
+            lock = nobody_else(&options.run_dir, cleanup.wait) => lock?,
+            () = &mut end => return Err("told to end while policyd runs: nothing was removed".into()),
+        };
+        clean(options, cleanup.all)?;
+        drop(lock);
+        if cleanup.stay {
+            tracing::info!("nothing of policyd's is left on this node");
+            end.await;
+        }
+        Ok(())
+    })
+}
+
+/// Keeps policyd from being started meanwhile: what is removed would be written again.
+async fn nobody_else(run_dir: &Path, waits: bool) -> Result<Option<File>, Failure> {
+    let mut is_told = false;
+    loop {
+        if let Ok(lock) = alone::hold(run_dir) {
+            return Ok(lock);
+        }
+        if !waits {
+            return Err("policyd is running: what is removed would be written again, and be open meanwhile (end it first, on this node)".into());
+        }
+        if !is_told {
+            tracing::info!("policyd is running: waiting for its end");
+            is_told = true;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// All is tried, whatever becomes of the rest.
+fn clean(options: &Run, all: bool) -> Result<(), Failure> {
+    let programs = programs();
+    // New pods first: none may come to a node without the rest.
+    let list = if all { options.network.conf_dir().remove().map(drop) } else { Ok(()) };
+    let masquerading = options.masquerade.agent(programs.clone()).remove();
+    let frames = tagged::remove();
+    let network = node_network::remove(&mut programs.clone());
+    dataplane(options, programs).clean_up()?;
+    frames?;
+    masquerading?;
+    network?;
+    list?;
+    if all {
+        alone::remove_files(&options.run_dir)?;
+    }
+    Ok(())
+}
