@@ -90,7 +90,6 @@ impl Bed {
         let state = state();
         let parts = Parts {
             peers: variable("PEERS_BIN_DIR"),
-            podwire: variable("PODWIRE_BIN"),
             images: variable("TESTBED_IMAGES"),
             conf: conf(),
         };

@@ -32,8 +32,6 @@ const END: Duration = Duration::from_secs(60);
 pub struct Parts {
     /// A folder with the programs that others made: Kubernetes, containerd, CoreDNS.
     pub peers: PathBuf,
-    /// The program `podwire`.
-    pub podwire: PathBuf,
     /// A folder with images, as archives.
     pub images: PathBuf,
     /// podwire's configurations: the folder `conf` of the source.
@@ -56,11 +54,11 @@ pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> R
     take_down(state)?;
     state.clear()?;
     let started = Instant::now();
-    let policyd = manifest::policyd(&settings, parts, &state.shared().join("manifest"))?;
+    let podwire = manifest::podwire(&settings, parts)?;
     let mut record = prepare(state, settings, parts)?;
     let supervisor = supervisor::start(state, program)?;
     record.supervisor = Some(supervisor);
-    let result = state.save(&record).and_then(|()| populate(&settings, &policyd, supervisor));
+    let result = state.save(&record).and_then(|()| populate(&settings, &podwire, supervisor));
     if result.is_err() {
         supervisor.end(END)?;
         take_down(state)?;
@@ -129,13 +127,12 @@ fn prepare(state: &State, settings: Settings, parts: &Parts) -> Result<Record> {
         shared(&format!("kube-proxy-{name}.json"), files::kube_proxy(&settings, number))?;
         record.groups.iter().try_for_each(|group| group.create(&name))?;
         mounts::prepare(state, number, &files::etc(&settings, number))?;
-        programs::install(&parts.podwire, &state.node(number).join("opt/cni/bin"))?;
     }
     Ok(record)
 }
 
 /// Waits for the control plane, and gives it what the cluster is to run.
-fn populate(settings: &Settings, policyd: &str, supervisor: Identity) -> Result<()> {
+fn populate(settings: &Settings, podwire: &str, supervisor: Identity) -> Result<()> {
     let first = || Node::find(supervisor, 1);
     let node = wait_until(START, || "the first node".to_owned(), || first().map(Some))?;
     let kubectl = Kubectl::on(node);
@@ -146,7 +143,7 @@ fn populate(settings: &Settings, policyd: &str, supervisor: Identity) -> Result<
         import(&Node::find(supervisor, number)?, number)?;
     }
     say("the images are there");
-    kubectl.apply(policyd)?;
+    kubectl.apply(podwire)?;
     kubectl.apply(&coredns::manifest(settings))?;
     await_nodes(&kubectl, settings)?;
     say("the nodes are ready");

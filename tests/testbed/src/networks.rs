@@ -1,14 +1,12 @@
 //! The links between nodes, and what is outside. All of it is in the namespaces of the supervisor and
 //! of the nodes.
 
-use std::path::Path;
 use std::time::Duration;
 
 use runner::{OsRunner, Program, Runner};
 
 use crate::error::{Error, Result};
 use crate::settings::{Family, node_name};
-use crate::state::write;
 
 /// The bridge that joins the nodes.
 const BRIDGE: &str = "nodes";
@@ -52,10 +50,7 @@ pub(crate) fn join(number: u8, process: i32) -> Result<()> {
     ])
 }
 
-/// What a node has to pass on, as its administrator sets it.
-const FORWARD: [&str; 2] = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
-
-/// Gives a node its addresses, in the namespace of the caller, and has it forward.
+/// Gives a node its addresses, in the namespace of the caller.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -65,9 +60,6 @@ pub(crate) fn set_up_node(family: Family, number: u8) -> Result<()> {
         let (address, way) = (ranges.node_with_mask(number), ranges.gateway());
         lines.push(format!("address add {address} dev eth0{}", at_once(&address)));
         lines.push(format!("route add {} via {way}", ranges.everything));
-    }
-    for name in FORWARD {
-        write(&Path::new("/proc/sys/net").join(name), "1")?;
     }
     ip(&lines)
 }

@@ -37,7 +37,9 @@ pub fn off(state: &State, number: u8) -> Result<()> {
 pub fn renew(state: &State, number: u8) -> Result<()> {
     let home = state.node(number);
     remove_folder(&home.join("lib"))?;
-    remove_folder(&home.join("etc/cni"))?;
+    for folder in ["etc/cni", "opt/cni"] {
+        remove_folder(&home.join(folder))?;
+    }
     make_folder(&home.join("lib/testbed"))
 }
 
