@@ -88,6 +88,12 @@ bench-policy: test-setup ## policyd beside kube-router over a real API server; w
 	cargo build --profile daemon --locked --target $(TARGET) -p bench-policy
 	TMPDIR=/mnt $(CARGO_TARGET_DIR)/$(TARGET)/daemon/bench-policy $(BENCH_ARGS)
 
+.PHONY: bench-cluster
+bench-cluster: cluster-setup ## pods of a whole cluster, wired by podwire and by the reference plugins; writes benches/results
+	@tests/peers/build $(PEERS_BIN_DIR) cni
+	cargo build --release --locked --target $(TARGET) -p bench-cluster
+	$(RELEASE)/bench-cluster $(BENCH_ARGS)
+
 .PHONY: fuzz
 fuzz: ## a short run of every fuzz target (SECONDS=20 each); needs a nightly toolchain and cargo-fuzz
 	@scripts/fuzz "$(or $(SECONDS),20)"

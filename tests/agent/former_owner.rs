@@ -153,13 +153,7 @@ impl Scene {
         manifest(node, "heir", &[]);
         let listening = self.server.enter(|| udp(any()));
         let former = Attached::new(node, "former");
-        for address in self.addresses {
-            let address = match address {
-                IpAddr::V4(it) => it.to_ipv6_mapped().into(),
-                IpAddr::V6(_) => address,
-            };
-            former.socket.send_to(b"asked", SocketAddr::new(address, PORT)).unwrap();
-        }
+        self.ask(&former);
         let pushing = Pushing::start(&self.server, listening);
         node.wait("the former owner is answered", |_| former.arrived().iter().all(|it| *it > 0));
         let confs = former.confs.clone();
@@ -191,6 +185,17 @@ impl Scene {
         pushing.end();
         heir.detach(&self.node);
         arrived
+    }
+
+    /// Has a pod send to the server.
+    fn ask(&self, from: &Attached) {
+        for address in self.addresses {
+            let address = match address {
+                IpAddr::V4(it) => it.to_ipv6_mapped().into(),
+                IpAddr::V6(_) => address,
+            };
+            from.socket.send_to(b"asked", SocketAddr::new(address, PORT)).unwrap();
+        }
     }
 
     /// For what it is sent alone: it may itself begin what it likes.
@@ -250,5 +255,33 @@ fn an_address_is_closed_when_its_pod_is_detached_though_the_object_still_tells_o
     let again = Attached::new(node, "former");
     assert!(ADDRESSES.into_iter().all(is_open));
     again.detach(node);
+    scene.node.clean_up();
+}
+
+#[test]
+fn the_kernel_forgets_the_flows_of_who_has_gone() {
+    let scene = Scene::new(true);
+    let node = &scene.node;
+    // None of them ends by itself meanwhile.
+    for name in ["udp_timeout", "udp_timeout_stream", "icmp_timeout", "icmpv6_timeout"] {
+        node.node.set_sysctl(&format!("net/netfilter/nf_conntrack_{name}"), "600");
+    }
+    manifest(node, "former", &ADDRESSES);
+    let former = Attached::new(node, "former");
+    scene.ask(&former);
+    for address in ADDRESSES {
+        // Of those that the node itself began as well.
+        node.node.sh(&format!("ping -c 1 -W 5 {address}"));
+    }
+    let known = |node: &PolicedNode| -> Vec<usize> {
+        let flows = node.node.sh("conntrack -L -f ipv4; conntrack -L -f ipv6");
+        let of =
+            |address| flows.lines().filter(|line| line.contains(&format!("={address} "))).count();
+        ADDRESSES.into_iter().map(of).collect()
+    };
+    assert_eq!(known(node), [2, 2]);
+    former.detach(node);
+    node.remove("pod-former");
+    node.wait("no flow is known", |it| known(it) == [0, 0]);
     scene.node.clean_up();
 }

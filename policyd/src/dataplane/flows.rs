@@ -98,14 +98,40 @@ pub(super) fn forget_left_over(addresses: &BTreeSet<IpAddr>) -> Result<usize, Er
     Ok(count)
 }
 
+/// Has the kernel forget all flows of addresses that nobody has any more, those too that the node
+/// itself began.
+///
+/// # Errors
+/// [`Error`] when the kernel cannot be asked, or refuses.
+pub(super) fn forget_gone(addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+    let families = families_of(addresses);
+    if families.is_empty() {
+        return Ok(());
+    }
+    let Some(mut client) = Client::open()? else { return Ok(()) };
+    let mut flows = Vec::new();
+    for family in families {
+        client.flows(&Filter::all(family.is_ipv4()), |flow| {
+            let ends = [flow.original.source, flow.reply.source];
+            if ends.iter().any(|it| addresses.contains(it)) {
+                flows.push(*flow);
+            }
+        })?;
+    }
+    flows.iter().try_for_each(|flow| client.forget(flow).map(drop))
+}
+
 /// The flows that have one of these ends, or are cut by this bit.
 fn of_addresses(addresses: &BTreeSet<IpAddr>, bit: u32) -> Result<Vec<Flow>, Error> {
     if addresses.is_empty() {
         return Ok(Vec::new());
     }
+    list(&families_of(addresses), bit, |end| addresses.contains(end))
+}
+
+fn families_of(addresses: &BTreeSet<IpAddr>) -> Vec<Family> {
     let has_any = |family: &Family| addresses.iter().any(|it| family.has(it));
-    let families: Vec<_> = Family::ALL.into_iter().filter(has_any).collect();
-    list(&families, bit, |end| addresses.contains(end))
+    Family::ALL.into_iter().filter(has_any).collect()
 }
 
 /// The node's own addresses; none where they cannot be read.

@@ -91,9 +91,19 @@ impl<R: Runner> Dataplane<R> {
         had_none && self.settings.gated.iter().any(|it| it.contains(*address))
     }
 
-    /// All was written.
+    /// All was written. Of addresses that nobody has any more the kernel forgets all flows: they
+    /// would stay for up to five days, and count against the node's limit.
     pub(super) fn note_owners(&mut self) {
-        self.owners = Some(owners(&self.written.endpoints));
+        let now = owners(&self.written.endpoints);
+        let mut gone: BTreeSet<_> = self.owners.iter().flatten().map(|it| *it.0).collect();
+        gone.retain(|it| !now.contains_key(it));
+        self.owners = Some(now);
+        if self.settings.cuts_flows
+            && let Err(error) = flows::forget_gone(&gone)
+        {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "flows of pods that have gone cannot be forgotten");
+        }
     }
 }
 

@@ -1,9 +1,13 @@
 //! The tests.
 
 mod churn;
+mod connections;
+mod identities;
+mod nodes;
 mod paths;
 mod policies;
 mod restarts;
+mod upgrades;
 
 use crate::Case;
 
@@ -19,6 +23,7 @@ pub(crate) const SMOKE: &[Case] = &[
         "a_pod_that_sends_at_once_gets_nothing_out",
         policies::a_pod_that_sends_at_once_gets_nothing_out,
     ),
+    ("connections_of_a_pod_go_with_it", connections::connections_of_a_pod_go_with_it),
     ("thirty_pods_leave_nothing", churn::thirty_pods_leave_nothing),
 ];
 
@@ -28,7 +33,13 @@ pub(crate) const NODES: &[Case] = &[
     ("pods_reach_pods_and_the_world", paths::pods_reach_pods_and_the_world),
     ("services_and_their_names", paths::services_and_their_names),
     ("a_policy_holds_across_nodes", policies::a_policy_holds_across_nodes),
+    (
+        "a_replaced_pod_keeps_its_rights_and_its_heir_gets_none",
+        identities::a_replaced_pod_keeps_its_rights_and_its_heir_gets_none,
+    ),
+    ("an_upgrade_breaks_and_opens_nothing", upgrades::an_upgrade_breaks_and_opens_nothing),
     ("a_node_that_was_rebooted_takes_pods", restarts::a_node_that_was_rebooted_takes_pods),
+    ("a_node_leaves_and_joins", nodes::a_node_leaves_and_joins),
 ];
 
 /// In each family.

@@ -1,6 +1,5 @@
 //! What runs goes on while programs of the node come and go.
 
-use std::thread::sleep;
 use std::time::Duration;
 
 use e2e::{Bed, Pod, await_that, objects};
@@ -14,7 +13,7 @@ pub(crate) fn a_roll_of_policyd_breaks_nothing(bed: &Bed) {
     let stays_ready = readiness(bed);
     let stream = bed.stream(&client, &server);
     bed.kubectl(&["rollout", "restart", "-n", "kube-system", "daemonset/policyd"]);
-    await_policyd(bed);
+    bed.await_policyd();
     // One that comes while policyd has just come back is wired and held by policy as well.
     let late = bed.start(&objects::server("rolled", "late"));
     bed.must_not_reach(&late, &server);
@@ -37,7 +36,7 @@ pub(crate) fn a_killed_policyd_breaks_nothing(bed: &Bed) {
             let now = ["pod", "-n", "kube-system", "-l", "app.kubernetes.io/name=policyd"];
             self::restarts(&bed.get(&now)) > restarts
         });
-        await_policyd(bed);
+        bed.await_policyd();
     }
     assert!(stream.end() > 10);
     assert_eq!(readiness(bed), stays_ready, "a node was not ready for a moment");
@@ -69,7 +68,7 @@ pub(crate) fn a_node_that_was_rebooted_takes_pods(bed: &Bed) {
     let _gone = bed.start(&objects::server_on(number, "rebooted", "gone"));
     bed.reboot(number);
     bed.kubectl(&["delete", "pod", "-n", "rebooted", "gone", "--force", "--grace-period=0"]);
-    await_policyd(bed);
+    bed.await_policyd();
     let new = bed.start(&objects::server_on(number, "rebooted", "new"));
     bed.must_reach(&stays, &new);
     bed.must_reach(&new, &stays);
@@ -91,14 +90,8 @@ fn isolated(bed: &Bed, namespace: &str) -> (Pod, Pod) {
     (client, server)
 }
 
-fn await_policyd(bed: &Bed) {
-    let ask = ["rollout", "status", "-n", "kube-system", "daemonset/policyd", "--timeout=10s"];
-    await_that("policyd is ready", BACK, || bed.try_kubectl(&ask));
-    sleep(Duration::from_secs(1));
-}
-
 /// Since when each node is ready, or is not.
-fn readiness(bed: &Bed) -> Vec<(String, String)> {
+pub(crate) fn readiness(bed: &Bed) -> Vec<(String, String)> {
     let nodes = bed.get(&["nodes"]);
     let of = |node: &Value| {
         let conditions = node["status"]["conditions"].as_array().unwrap();

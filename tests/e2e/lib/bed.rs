@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs, panic};
@@ -12,16 +13,19 @@ use serde_json::Value;
 use testbed::bring_up::{self, Parts};
 use testbed::inside::Node;
 use testbed::kubectl::Kubectl;
-use testbed::node_network;
 use testbed::process::Identity;
-use testbed::settings::Settings;
+use testbed::settings::{Settings, node_name};
 use testbed::state::State;
+use testbed::switch;
 
 /// A program on a node may take this long.
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A pod may take this long to start, or to go.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// policyd may take this long to be replaced on all nodes, one after the other.
+const ROLLOUT: Duration = Duration::from_secs(180);
 
 /// A cluster under test.
 #[derive(Debug)]
@@ -39,6 +43,8 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// What no other pod of that name has.
+    pub uid: String,
     /// Its addresses, one of each family that the cluster has.
     pub addresses: Vec<IpAddr>,
     /// The number of its node.
@@ -60,6 +66,20 @@ fn variable(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is not set: run `make e2e`"))
 }
 
+impl Pod {
+    fn of(object: &Value) -> Self {
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap();
+        let addresses = object["status"]["podIPs"].as_array().into_iter().flatten();
+        Self {
+            namespace: text("/metadata/namespace").to_owned(),
+            name: text("/metadata/name").to_owned(),
+            uid: text("/metadata/uid").to_owned(),
+            addresses: addresses.map(|it| it["ip"].as_str().unwrap().parse().unwrap()).collect(),
+            node: text("/spec/nodeName").trim_start_matches("node-").parse().unwrap(),
+        }
+    }
+}
+
 impl Bed {
     /// Brings a cluster up.
     ///
@@ -70,7 +90,6 @@ impl Bed {
         let state = state();
         let parts = Parts {
             peers: variable("PEERS_BIN_DIR"),
-            podwire: variable("PODWIRE_BIN"),
             images: variable("TESTBED_IMAGES"),
             conf: conf(),
         };
@@ -158,6 +177,16 @@ impl Bed {
         output.unwrap_or_else(|error| panic!("{}", error.chain())).status.success()
     }
 
+    /// Starts a program on a node whose output the caller reads.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn spawn(&self, node: u8, arguments: &[&str]) -> Child {
+        let child = self.node(node).spawn(arguments);
+        child.unwrap_or_else(|error| panic!("{}", error.chain()))
+    }
+
     fn node(&self, number: u8) -> Node {
         match number {
             0 => Node::world(self.supervisor),
@@ -170,17 +199,35 @@ impl Bed {
     /// # Panics
     /// It does not come back.
     pub fn reboot(&self, number: u8) {
-        let before = self.node(number).init();
-        before.end(BOUND).unwrap();
-        let kubelet = || {
-            let node = Node::find(self.supervisor, number).ok()?;
-            node.run(&["test", "-S", "/run/containerd/containerd.sock"], &[], BOUND).ok()
-        };
-        await_that(&format!("node {number} is back"), PATIENCE, || kubelet().is_some());
-        let template = conf().join("10-ptp-policy.conflist");
-        node_network::set_up(&self.settings, self.supervisor, &self.kubectl, &template).unwrap();
-        let name = testbed::settings::node_name(number);
-        self.kubectl(&["wait", "node", &name, "--for=condition=Ready", "--timeout=100s"]);
+        self.switch_off(number);
+        self.switch_on(number);
+    }
+
+    /// Ends all that runs on a node at once, as when its power fails, and keeps it off.
+    ///
+    /// # Panics
+    /// It does not end.
+    pub fn switch_off(&self, number: u8) {
+        switch::off(&self.state, number).unwrap_or_else(|error| panic!("{}", error.chain()));
+    }
+
+    /// Puts a new machine in the place of a node that was switched off.
+    ///
+    /// # Panics
+    /// What the old one had cannot be removed.
+    pub fn renew(&self, number: u8) {
+        switch::renew(&self.state, number).unwrap_or_else(|error| panic!("{}", error.chain()));
+    }
+
+    /// Starts a node that was switched off, and waits until it is ready.
+    ///
+    /// # Panics
+    /// It does not come back.
+    pub fn switch_on(&self, number: u8) {
+        switch::on(&self.state, number).unwrap_or_else(|error| panic!("{}", error.chain()));
+        let name = node_name(number);
+        let ready = ["wait", "node", &name, "--for=condition=Ready", "--timeout=10s"];
+        await_that(&format!("{name} is ready"), PATIENCE, || self.try_kubectl(&ready));
     }
 
     /// How many leases host-local has on a node; of several families as many for each pod.
@@ -193,7 +240,7 @@ impl Bed {
     /// How many a node should have: those of the pods that containerd has there.
     #[must_use]
     pub fn wired(&self, node: u8) -> usize {
-        let name = testbed::settings::node_name(node);
+        let name = node_name(node);
         let field = format!("--field-selector=spec.nodeName={name}");
         let pods = self.get(&["pods", "-A", &field]);
         let of = |pod: &Value| {
@@ -266,15 +313,33 @@ impl Bed {
             seen = self.get(&["pod", "-n", namespace, name]);
             is_ready(&seen)
         });
-        let addresses = seen["status"]["podIPs"].as_array().unwrap().iter();
-        let addresses = addresses.map(|it| it["ip"].as_str().unwrap().parse().unwrap()).collect();
-        let node = seen["spec"]["nodeName"].as_str().unwrap().trim_start_matches("node-");
-        Pod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            addresses,
-            node: node.parse().unwrap(),
-        }
+        Pod::of(&seen)
+    }
+
+    /// A pod as the API server has it, ready or not, or ended.
+    #[must_use]
+    pub fn pod(&self, namespace: &str, name: &str) -> Pod {
+        Pod::of(&self.get(&["pod", "-n", namespace, name]))
+    }
+
+    /// All pods of a namespace, as the API server has them.
+    ///
+    /// # Panics
+    /// One of them is on no node.
+    #[must_use]
+    pub fn pods(&self, namespace: &str) -> Vec<Pod> {
+        let pods = self.get(&["pods", "-n", namespace]);
+        pods["items"].as_array().unwrap().iter().map(Pod::of).collect()
+    }
+
+    /// Waits until policyd is ready on all nodes.
+    ///
+    /// # Panics
+    /// It is not in time.
+    pub fn await_policyd(&self) {
+        let ask = ["rollout", "status", "-n", "kube-system", "daemonset/policyd", "--timeout=10s"];
+        await_that("policyd is ready", ROLLOUT, || self.try_kubectl(&ask));
+        thread::sleep(Duration::from_secs(1));
     }
 
     /// Waits until a pod that runs once has ended, and returns how: `Succeeded` or `Failed`.

@@ -2,6 +2,7 @@
 
 mod bed;
 pub mod machine;
+mod nodes;
 pub mod objects;
 pub mod traffic;
 

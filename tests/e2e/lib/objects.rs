@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 /// The port that a [`server`] answers on.
 pub const PORT: u16 = 8080;
 
+/// The port that it answers datagrams on.
+pub const DATAGRAMS: u16 = 8081;
+
 /// A pod that answers requests; its label `app` is its name.
 #[must_use]
 pub fn server(namespace: &str, name: &str) -> Value {
@@ -31,6 +34,21 @@ pub fn server_on(node: u8, namespace: &str, name: &str) -> Value {
     pod
 }
 
+/// Servers whose pods keep their names when they are replaced.
+#[must_use]
+pub fn stateful(namespace: &str, name: &str, replicas: u32) -> Value {
+    let mut template = server(namespace, name);
+    let labels = template["metadata"]["labels"].take();
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "replicas": replicas, "serviceName": name, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": template["spec"].take()},
+        },
+    })
+}
+
 /// A Service before the pods with this label `app`.
 #[must_use]
 pub fn service(namespace: &str, name: &str, app: &str) -> Value {
@@ -52,6 +70,14 @@ pub fn deny(namespace: &str) -> Value {
 #[must_use]
 pub fn deny_egress(namespace: &str) -> Value {
     policy(namespace, "deny-egress", &json!({"podSelector": {}, "policyTypes": ["Egress"]}))
+}
+
+/// The same, on a certain node.
+#[must_use]
+pub fn sender_on(node: u8, namespace: &str, name: &str, target: &str) -> Value {
+    let mut pod = sender(namespace, name, target);
+    pod["spec"]["nodeName"] = json!(format!("node-{node}"));
+    pod
 }
 
 /// A pod that connects to `target` as the first thing, and has succeeded when it could.

@@ -1,7 +1,8 @@
 //! Traffic, from inside of a namespace: see [`crate::Bed::inside`].
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -10,13 +11,19 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 
 use crate::bed::{Bed, Pod, await_that};
-use crate::objects::PORT;
+use crate::objects::{DATAGRAMS, PORT};
 
 /// What passes is answered within milliseconds; on a busy machine somewhat later.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// What is dropped is not answered within this time either.
 const SILENCE: Duration = Duration::from_millis(700);
+
+/// A datagram is sent after this long each time, by who tries without an end.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What asks an agnhost for its name.
+const ASK: &[u8] = b"hostname";
 
 /// policyd, kube-proxy and a kubelet may take this long until they have done what was asked.
 const TAKEN_UP: Duration = Duration::from_secs(30);
@@ -80,6 +87,36 @@ pub fn who(to: SocketAddr) -> io::Result<String> {
 /// Nobody answers in time.
 pub fn seen_as(to: SocketAddr) -> io::Result<String> {
     Connection::open(to, ANSWER)?.ask("/clientip")
+}
+
+/// Who answers datagrams at an address, as [`who`].
+///
+/// # Errors
+/// Nobody answers in time.
+pub fn who_by_datagram(to: SocketAddr) -> io::Result<String> {
+    let socket = towards(to)?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    socket.send(ASK)?;
+    let mut answer = [0; 256];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+/// A socket for datagrams to there.
+fn towards(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if to.is_ipv4() {
+        IpAddr::from(Ipv4Addr::UNSPECIFIED)
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+/// Where the server of a pod answers datagrams, by each of its addresses.
+pub fn datagram_sockets(pod: &Pod) -> impl Iterator<Item = SocketAddr> + '_ {
+    pod.addresses.iter().map(|address| SocketAddr::new(*address, DATAGRAMS))
 }
 
 /// Where the server of a pod listens, by each of its addresses.
@@ -155,6 +192,87 @@ impl Stream {
         self.is_over.store(true, Ordering::Relaxed);
         let answers = self.thread.join().unwrap();
         answers.unwrap_or_else(|error| panic!("an established connection has broken: {error}"))
+    }
+}
+
+/// Tries to reach a pod that go on without a pause.
+#[derive(Debug)]
+pub struct Attempts {
+    is_over: Arc<AtomicBool>,
+    threads: [JoinHandle<Outcome>; 2],
+}
+
+/// What came of tries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// How many there were.
+    pub tries: u32,
+    /// How many were answered.
+    pub answers: u32,
+}
+
+impl Bed {
+    /// Begins to try to reach one pod from the other by all its addresses, with datagrams and new
+    /// connections, until the end is asked for.
+    #[must_use]
+    pub fn attempts(&self, from: &Pod, to: &Pod) -> Attempts {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let start = |door, targets: Vec<SocketAddr>, go: Tries| {
+            let told = Arc::clone(&is_over);
+            thread::spawn(move || inside(&door, || go(&targets, &told)))
+        };
+        let datagrams = start(self.door(from), datagram_sockets(to).collect(), send_datagrams);
+        let connections = start(self.door(from), sockets(to).collect(), open_connections);
+        Attempts { is_over, threads: [datagrams, connections] }
+    }
+}
+
+/// What tries, until it is told to end.
+type Tries = fn(&[SocketAddr], &AtomicBool) -> io::Result<Outcome>;
+
+fn inside(door: &File, f: impl FnOnce() -> io::Result<Outcome>) -> Outcome {
+    setns(door, CloneFlags::CLONE_NEWNET).unwrap();
+    f().unwrap()
+}
+
+/// None of them belongs to a flow before the first was let through.
+fn send_datagrams(targets: &[SocketAddr], is_over: &AtomicBool) -> io::Result<Outcome> {
+    let sockets = targets.iter().map(|to| towards(*to)).collect::<io::Result<Vec<_>>>()?;
+    sockets.iter().try_for_each(|it| it.set_nonblocking(true))?;
+    let mut outcome = Outcome::default();
+    while !is_over.load(Ordering::Relaxed) {
+        for socket in &sockets {
+            outcome.tries += 1;
+            // An error is what a refusal of before is told by.
+            let _ = socket.send(ASK);
+            outcome.answers += u32::from(socket.recv(&mut [0; 256]).is_ok());
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(outcome)
+}
+
+fn open_connections(targets: &[SocketAddr], is_over: &AtomicBool) -> io::Result<Outcome> {
+    let mut outcome = Outcome::default();
+    while !is_over.load(Ordering::Relaxed) {
+        for to in targets {
+            outcome.tries += 1;
+            outcome.answers += u32::from(Connection::open(*to, SILENCE / 4).is_ok());
+            thread::sleep(PAUSE);
+        }
+    }
+    Ok(outcome)
+}
+
+impl Attempts {
+    /// Ends them, and tells what came of them: of the datagrams, and of the connections.
+    ///
+    /// # Panics
+    /// They could not be made.
+    #[must_use]
+    pub fn end(self) -> [Outcome; 2] {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.threads.map(|thread| thread.join().unwrap())
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::inside::Node;
@@ -13,7 +13,7 @@ use crate::process::{Identity, wait_until};
 use crate::running::say;
 use crate::settings::{Settings, node_name};
 use crate::state::{Record, State, make_folder, remove_folder, write};
-use crate::{cgroups, coredns, files, mounts, node_network, programs, supervisor};
+use crate::{cgroups, coredns, files, manifest, mounts, programs, supervisor};
 
 /// The image that holds the namespaces of each pod.
 const SANDBOX: &str = "pause:1";
@@ -32,8 +32,6 @@ const END: Duration = Duration::from_secs(60);
 pub struct Parts {
     /// A folder with the programs that others made: Kubernetes, containerd, CoreDNS.
     pub peers: PathBuf,
-    /// The program `podwire`.
-    pub podwire: PathBuf,
     /// A folder with images, as archives.
     pub images: PathBuf,
     /// podwire's configurations: the folder `conf` of the source.
@@ -56,10 +54,11 @@ pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> R
     take_down(state)?;
     state.clear()?;
     let started = Instant::now();
+    let podwire = manifest::podwire(&settings, parts)?;
     let mut record = prepare(state, settings, parts)?;
     let supervisor = supervisor::start(state, program)?;
     record.supervisor = Some(supervisor);
-    let result = state.save(&record).and_then(|()| populate(&settings, parts, supervisor));
+    let result = state.save(&record).and_then(|()| populate(&settings, &podwire, supervisor));
     if result.is_err() {
         supervisor.end(END)?;
         take_down(state)?;
@@ -128,13 +127,12 @@ fn prepare(state: &State, settings: Settings, parts: &Parts) -> Result<Record> {
         shared(&format!("kube-proxy-{name}.json"), files::kube_proxy(&settings, number))?;
         record.groups.iter().try_for_each(|group| group.create(&name))?;
         mounts::prepare(state, number, &files::etc(&settings, number))?;
-        programs::install(&parts.podwire, &state.node(number).join("opt/cni/bin"))?;
     }
     Ok(record)
 }
 
 /// Waits for the control plane, and gives it what the cluster is to run.
-fn populate(settings: &Settings, parts: &Parts, supervisor: Identity) -> Result<()> {
+fn populate(settings: &Settings, podwire: &str, supervisor: Identity) -> Result<()> {
     let first = || Node::find(supervisor, 1);
     let node = wait_until(START, || "the first node".to_owned(), || first().map(Some))?;
     let kubectl = Kubectl::on(node);
@@ -145,18 +143,7 @@ fn populate(settings: &Settings, parts: &Parts, supervisor: Identity) -> Result<
         import(&Node::find(supervisor, number)?, number)?;
     }
     say("the images are there");
-    node_network::set_up(
-        settings,
-        supervisor,
-        &kubectl,
-        &parts.conf.join("10-ptp-policy.conflist"),
-    )?;
-    let policyd = parts.conf.join("kubernetes/policyd.yaml");
-    let text = fs::read_to_string(&policyd).map_err(Error::file("read", policyd))?;
-    kubectl.apply(&text)?;
-    if settings.family.ranges().iter().any(|it| it.pods.contains(':')) {
-        masquerade_ipv6(&kubectl)?;
-    }
+    kubectl.apply(podwire)?;
     kubectl.apply(&coredns::manifest(settings))?;
     await_nodes(&kubectl, settings)?;
     say("the nodes are ready");
@@ -167,25 +154,8 @@ fn populate(settings: &Settings, parts: &Parts, supervisor: Identity) -> Result<
     Ok(())
 }
 
-/// policyd masquerades IPv6 where it is told to, as ip-masq-agent does: pods have private addresses.
-fn masquerade_ipv6(kubectl: &Kubectl) -> Result<()> {
-    let switch = json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-",
-        "value": "--enable-ipv6"}]);
-    let private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
-    let config = json!({"nonMasqueradeCIDRs": private, "resyncInterval": "60s"});
-    let config = json!({"data": {"ip-masq-agent": config.to_string()}});
-    let patch = ["-n", "kube-system", "patch"];
-    for (what, kind, content) in
-        [("daemonset/policyd", "json", switch), ("configmap/policyd", "merge", config)]
-    {
-        let rest = [what, "--type", kind, "--patch", &content.to_string()];
-        kubectl.run(&[&patch[..], &rest].concat())?;
-    }
-    Ok(())
-}
-
 /// Unpacks all images on a node.
-fn import(node: &Node, number: u8) -> Result<()> {
+pub(crate) fn import(node: &Node, number: u8) -> Result<()> {
     let what = || format!("containerd of {}", node_name(number));
     let ask = ["ctr", "--timeout=5s", "version"];
     wait_until(START, what, || node.run(&ask, &[], IMPORT).map(Some))?;

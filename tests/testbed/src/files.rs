@@ -5,6 +5,9 @@ use serde_json::json;
 use crate::mounts::SHARED;
 use crate::settings::{Settings, node_name};
 
+/// Where containerd tells on its node what it did.
+pub const METRICS: &str = "127.0.0.1:1338";
+
 /// The users that the API server knows, by their tokens, which are their names.
 #[must_use]
 pub(crate) fn tokens(settings: &Settings) -> String {
@@ -80,6 +83,8 @@ pub(crate) fn containerd(sandbox_image: &str) -> String {
         "version = 3\n\
          [grpc]\n\
          address = '/run/containerd/containerd.sock'\n\
+         [metrics]\n\
+         address = '{METRICS}'\n\
          [plugins.'io.containerd.cri.v1.images']\n\
          snapshotter = 'overlayfs'\n\
          [plugins.'io.containerd.cri.v1.images'.pinned_images]\n\

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -106,6 +106,20 @@ impl Node {
         let mut command = program(Path::new(file));
         command.args(args).envs(environment()).current_dir("/").arg0(file);
         self.enter(|| command.status().map_err(Error::file("run", file)))
+    }
+
+    /// Starts a program there whose output the caller reads. It ends with the cluster at the latest.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<Child> {
+        let Some((file, args)) = arguments.split_first() else {
+            return Err(Error::NoNode("a program without a name".to_owned()));
+        };
+        let mut command = program(Path::new(file));
+        command.args(args).envs(environment()).current_dir("/");
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        self.enter(|| command.spawn().map_err(Error::file("run", file)))
     }
 
     /// Runs `f` on a thread that is where the node's first process is.

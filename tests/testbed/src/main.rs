@@ -72,9 +72,6 @@ struct PartsArguments {
     /// Folder of the programs that others made.
     #[arg(long, value_name = "DIR", env = "PEERS_BIN_DIR")]
     peers: PathBuf,
-    /// The program podwire.
-    #[arg(long, value_name = "FILE", env = "PODWIRE_BIN")]
-    podwire: PathBuf,
     /// Folder of the images, as archives.
     #[arg(long, value_name = "DIR", env = "TESTBED_IMAGES")]
     images: PathBuf,
@@ -98,8 +95,8 @@ fn run(folder: &std::path::Path, command: Command) -> Result<ExitCode> {
     let state = State::at(folder)?;
     match command {
         Command::Up { settings, parts } => {
-            let PartsArguments { peers, podwire, images, conf } = parts;
-            let parts = Parts { peers, podwire, images, conf };
+            let PartsArguments { peers, images, conf } = parts;
+            let parts = Parts { peers, images, conf };
             bring_up::up(&state, supervisor::OURSELVES.as_ref(), settings, &parts)?;
         }
         Command::Down => bring_up::down(&state)?,

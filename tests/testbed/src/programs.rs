@@ -1,9 +1,6 @@
 //! Programs that come from outside of the cluster.
 
 use std::path::Path;
-use std::time::Duration;
-
-use runner::{OsRunner, Program, Runner};
 
 use crate::bring_up::Parts;
 use crate::error::{Error, Result};
@@ -23,9 +20,6 @@ const PEERS: [&str; 11] = [
     "kubelet",
 ];
 
-/// Installing takes milliseconds; on a busy machine somewhat more.
-const INSTALL: Duration = Duration::from_secs(30);
-
 /// Whether all is there that a cluster needs.
 ///
 /// # Errors
@@ -42,27 +36,6 @@ pub(crate) fn check(parts: &Parts) -> Result<()> {
         let file = parts.images.join(format!("{image}.tar"));
         there(&file, "`make cluster-setup` makes it")?;
     }
-    there(&parts.podwire, "`make build` builds it")?;
     there(Path::new("/usr/sbin/runc"), "install the package runc")?;
-    there(&parts.conf.join("kubernetes/policyd.yaml"), "it is a part of podwire's source")
-}
-
-/// Installs podwire's plugins into a folder, as its users do.
-///
-/// # Errors
-/// podwire fails.
-pub(crate) fn install(podwire: &Path, folder: &Path) -> Result<()> {
-    let folder = folder.display().to_string();
-    let args = ["install", "--bin-dir", &folder];
-    let timeout = Some(INSTALL);
-    let program = Program { file: podwire.to_owned(), args: &args, timeout, ..Program::default() };
-    let output = OsRunner.run(&program)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(Error::Failed {
-        program: format!("podwire {}", args.join(" ")),
-        status: output.status.to_string(),
-        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
+    there(&parts.conf.join("kubernetes/overlays"), "it is a part of podwire's source")
 }

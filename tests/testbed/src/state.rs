@@ -63,6 +63,12 @@ impl State {
         self.root.join(node_name(number))
     }
 
+    /// While this file is there, a node is off.
+    #[must_use]
+    pub(crate) fn off_mark(&self, number: u8) -> PathBuf {
+        self.node(number).join("off")
+    }
+
     /// Where a node's programs write what they have to say.
     #[must_use]
     pub fn logs(&self, number: u8) -> PathBuf {

@@ -79,18 +79,21 @@ pub fn supervise(state: &State) -> Result<()> {
     networks::make_world(record.settings.family)?;
     let mut nodes = Vec::new();
     for number in record.settings.numbers() {
-        nodes.push((number, start_node(state, number)?));
+        nodes.push((number, Some(start_node(state, number)?)));
     }
     let mut world = Running::new(vec![server()], places(state, &record)?);
     loop {
         let mut ended = Vec::new();
         world.turn(|pid| ended.push(pid));
         for (number, pid) in &mut nodes {
-            if ended.contains(pid) {
+            if pid.is_some_and(|pid| ended.contains(&pid)) {
                 say(&format!("{} has ended", node_name(*number)));
+                *pid = None;
+            }
+            if pid.is_none() && !state.off_mark(*number).exists() {
                 // One that cannot start is not to keep the machine busy.
                 sleep(PAUSE);
-                *pid = start_node(state, *number)?;
+                *pid = Some(start_node(state, *number)?);
             }
         }
     }
