@@ -30,19 +30,37 @@ pub(crate) struct Error {
     source: io::Error,
 }
 
-/// A policyd runs that has the folder.
-#[derive(Debug)]
-pub(crate) struct Taken;
-
 /// Keeps policyd from writing for as long as the file is open; `None` where there is no file to lock,
 /// as none ran since the node was started.
-pub(crate) fn hold(run_dir: &Path) -> Result<Option<File>, Taken> {
-    let Ok(file) = lock_options().open(run_dir.join(LOCK)) else { return Ok(None) };
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Taken),
-        // Not every file system has locks.
-        Err(TryLockError::Error(_)) | Ok(()) => Ok(Some(file)),
+pub(crate) fn hold(run_dir: &Path) -> Result<Option<File>, Held> {
+    let path = run_dir.join(LOCK);
+    loop {
+        // A lock needs no right to write.
+        let file = match lock_options().read(true).write(false).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(failed("open", &path))?,
+        };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(Held::Taken),
+            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source).into()),
+            // Another `cleanup` has removed it meanwhile.
+            Ok(()) if !is_at(&file, &path) => {}
+            Ok(()) => return Ok(Some(file)),
+        }
     }
+}
+
+/// Why policyd cannot be kept from writing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Held {
+    /// It runs, and has the folder.
+    #[error(
+        "policyd is running: what is removed would be written again, and be open meanwhile (end it first, on this node)"
+    )]
+    Taken,
+    /// It cannot be said.
+    #[error(transparent)]
+    Unknown(#[from] Error),
 }
 
 /// Removes what is kept in the folder, and the folder if nothing else is there.
@@ -123,7 +141,7 @@ mod tests {
         let status = Status::new(policyd::metrics::Metrics::new());
         assert!(hold(&run_dir).unwrap().is_none());
         let first = wait(&run_dir, &status).await.unwrap();
-        assert!(hold(&run_dir).is_err());
+        assert!(matches!(hold(&run_dir), Err(Held::Taken)));
         let waiting = wait(&run_dir, &status);
         let removed = async {
             sleep(Duration::from_millis(1)).await;
@@ -134,7 +152,7 @@ mod tests {
         let (second, ()) = tokio::join!(waiting, removed);
         let second = second.unwrap();
         assert!(is_at(&second, &run_dir.join(LOCK)));
-        assert!(hold(&run_dir).is_err());
+        assert!(matches!(hold(&run_dir), Err(Held::Taken)));
     }
 
     #[test]

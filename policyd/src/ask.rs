@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use policyd::World;
 use policyd::explain::{End, Query, Report, Traffic, explain};
 use policyd::lint::{Severity, lint};
-use policyd::live::Live;
+use policyd::live::{Expected, Live};
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::{self, Folder};
 use policyd::source::{Node, snapshot};
@@ -85,9 +85,16 @@ impl Explain {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (world, node) = runtime.block_on(world(manifests, kubeconfig, node))?;
         let traffic = port.unwrap_or(Traffic::Any);
-        let report = explain(&world, &Query { from, to, traffic })?;
-        let live =
-            node.map(|node| compared::compare(options, world, &node, &report)).transpose()?;
+        let query = Query { from, to, traffic };
+        let (report, live) = match node {
+            None => (explain(&world, &query)?, None),
+            Some(node) => {
+                let attachments = compared::attachments(options)?;
+                let report = explain(&Expected::told(&world, &node.name, &attachments), &query)?;
+                let live = compared::compare(options, world, &node, attachments, &report)?;
+                (report, Some(live))
+            }
+        };
         let holds = live.as_ref().is_none_or(Live::holds);
         let answer = Answer { report, live };
         let text = match output {

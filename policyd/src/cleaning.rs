@@ -8,7 +8,7 @@ use std::time::Duration;
 use policyd::{node_network, tagged};
 use tokio::time::sleep;
 
-use crate::alone;
+use crate::alone::{self, Held};
 use crate::cli::{Cleanup, Run};
 use crate::run::{Failure, dataplane, programs, start_log, told_to_end};
 
@@ -39,11 +39,9 @@ pub(crate) fn run(options: &Run, cleanup: Cleanup) -> Result<(), Failure> {
 async fn nobody_else(run_dir: &Path, waits: bool) -> Result<Option<File>, Failure> {
     let mut is_told = false;
     loop {
-        if let Ok(lock) = alone::hold(run_dir) {
-            return Ok(lock);
-        }
-        if !waits {
-            return Err("policyd is running: what is removed would be written again, and be open meanwhile (end it first, on this node)".into());
+        match alone::hold(run_dir) {
+            Err(Held::Taken) if waits => {}
+            held => return Ok(held?),
         }
         if !is_told {
             tracing::info!("policyd is running: waiting for its end");

@@ -11,24 +11,30 @@ use policyd::iptables::{Settings, hooks};
 use policyd::live::{Expected, Kernel, Live};
 use policyd::source::Node;
 
+use crate::alone::ATTACHMENTS;
 use crate::ask::complain;
 use crate::cli::{Run, Switch};
 use crate::run::{families, programs};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// What the CNI plugin has told of this node's pods.
+pub(crate) fn attachments(options: &Run) -> Result<Vec<Attachment>, Failure> {
+    let (attachments, problems) = Files::new(&options.run_dir.join(ATTACHMENTS)).list()?;
+    problems.iter().for_each(|it| complain(&policyd::chain(it)));
+    Ok(attachments.iter().map(Attachment::from).collect())
+}
+
 /// Compares what the kernel of this node holds with what policyd makes of these objects.
 pub(crate) fn compare(
     options: &Run,
     world: World,
     node: &Node,
+    attachments: Vec<Attachment>,
     report: &Report,
 ) -> Result<Live, Failure> {
     let settings = settings(options, node);
-    let (attachments, problems) = Files::new(&options.run_dir.join("attachments")).list()?;
-    problems.iter().for_each(|it| complain(&policyd::chain(it)));
     let kernel = Kernel::read(&mut programs(), &families(), &hooks(&settings))?;
-    let attachments = attachments.iter().map(Attachment::from);
     let expected = Expected::new(world, &node.name, attachments, settings);
     let pairs: Vec<_> = report.paths.iter().flat_map(|it| it.addresses.clone()).collect();
     Ok(expected.compare(&pairs, &kernel))

@@ -118,6 +118,12 @@ impl Index {
         self.around(pod.as_deref(), |pods| pods.detach(container_id));
     }
 
+    /// The uid of the pod that a container is attached for, when that pod is known.
+    #[must_use]
+    pub fn pod_of(&self, container_id: &str) -> Option<&str> {
+        self.pods.binding(container_id).map(String::as_str)
+    }
+
     /// The addresses of endpoints of whose interface no attachment tells, and the interfaces that
     /// attachments do tell of.
     #[must_use]

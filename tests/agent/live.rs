@@ -172,6 +172,32 @@ fn holds_exactly_this(node: &PolicedNode) {
 }
 
 #[test]
+fn a_pod_whose_object_tells_no_address_has_those_that_the_plugin_told_of() {
+    let node = PolicedNode::new(&[]);
+    let [a, b] = ["a", "b"].map(|name| attach(&node, name).1);
+    for name in ["a", "b"] {
+        node.write(
+            &format!("pod-{name}"),
+            &json!({"apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "labels": {"app": name}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}}),
+        );
+    }
+    write_policies(&node);
+    for (from, to, outcome) in [("a", "b", "allowed"), ("b", "a", "denied")] {
+        let by_name = ask(&node, &[], from, to, &["--output", "json"]);
+        let (source, destination) = if from == "a" { (&a, &b) } else { (&b, &a) };
+        let [source, destination] = [source[0].to_string(), destination[0].to_string()];
+        let by_address = ask(&node, &[], &source, &destination, &["--output", "json"]);
+        for (code, text) in [by_name, by_address] {
+            let answer: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!((code, &answer["outcome"]), (0, &json!(outcome)), "{text}");
+        }
+    }
+    node.clean_up();
+}
+
+#[test]
 fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
     let mut node = PolicedNode::new(&[]);
     let [a, b, _] = ["a", "b", "c"].map(|name| attach(&node, name).1);

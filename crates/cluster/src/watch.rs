@@ -54,6 +54,9 @@ pub struct Watch<P, T> {
     trim: fn(P) -> T,
     /// Where the next watch begins; `None`: with a list.
     version: Option<String>,
+    /// Something came in protobuf that cannot be read. The API server does not check that texts in it
+    /// are UTF-8, but mends them for JSON: else one annotation would end the watch for everybody.
+    wants_json: bool,
     stream: Option<Stream>,
     backoff: Backoff,
 }
@@ -73,6 +76,7 @@ impl<P: Part, T> Watch<P, T> {
             fields: None,
             trim,
             version: None,
+            wants_json: false,
             stream: None,
             backoff: Backoff::default(),
         }
@@ -99,6 +103,9 @@ impl<P: Part, T> Watch<P, T> {
                 Ok(None) => {}
                 Err(error) => {
                     self.stream = None;
+                    self.wants_json |= matches!(
+                        &error, Error::Request { source, .. } if is_unreadable(source)
+                    );
                     self.backoff.failed();
                     return Err(error);
                 }
@@ -117,7 +124,7 @@ impl<P: Part, T> Watch<P, T> {
         };
         match self.open(false, &version).await {
             Ok(stream) => self.stream = Some(stream),
-            Err(Error::Request { source, .. }) if is_gone(&source) => self.version = None,
+            Err(Error::Request { source, .. }) if is_gone(&source) => self.forget(),
             Err(error) => return Err(error),
         }
         Ok(None)
@@ -157,13 +164,20 @@ impl<P: Part, T> Watch<P, T> {
     fn refused(&mut self, error: kube::Error) -> Result<Option<Change<T>>, Error> {
         self.stream = None;
         if is_gone(&error) {
-            self.version = None;
+            self.forget();
             return Ok(None);
         }
         if is_unreadable(&error) {
             self.version = None;
         }
         Err(Error::request(Attempt::Watch, &self.objects, error))
+    }
+
+    /// The server has forgotten what came after our version: a list follows, but not at once, as the same
+    /// may be so after it.
+    fn forget(&mut self) {
+        self.version = None;
+        self.backoff.failed();
     }
 
     /// Lists all objects: streamed, or in pages by a server that does not stream.
@@ -244,7 +258,9 @@ impl<P: Part, T> Watch<P, T> {
     async fn ask(&self, params: &WatchParams, version: &str) -> kube::Result<Events> {
         let request = Request::new(P::Whole::url_path(&(), None)).watch(params, version);
         let mut request = request.map_err(kube::Error::BuildRequest)?;
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static(events::ACCEPT));
+        request
+            .headers_mut()
+            .insert(ACCEPT, HeaderValue::from_static(events::accepted(self.wants_json)));
         Events::of(self.client.send(request.map(Body::from)).await?).await
     }
 

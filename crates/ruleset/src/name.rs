@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 /// RFC 4648's base 32 in lower case: nothing that a shell or an iptables rule treats specially.
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// 60 bits: with 10,000 things of a kind, two have the same hash once in 20 billion clusters.
-const LENGTH: usize = 12;
+pub(crate) const LENGTH: usize = 12;
 
 /// Twelve letters and digits for a text: always the same for the same text.
 #[must_use]

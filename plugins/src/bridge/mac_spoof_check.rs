@@ -88,10 +88,11 @@ pub(super) fn tear_down(call: &Call) -> Result<(), Error> {
                 changes.push(Change::Empty(chain));
             }
         }
-        let emptied: Vec<_> = changes.iter().filter_map(|change| match change {
+        let emptied = changes.iter().filter_map(|change| match change {
             Change::Empty(chain) => Some(Change::DeleteChain(chain)),
             _ => None,
         });
+        let emptied: Vec<_> = emptied.collect();
         changes.extend(emptied);
         client.change(TABLE, &changes)
     })

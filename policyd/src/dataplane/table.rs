@@ -224,10 +224,27 @@ impl Tables {
         known: BTreeMap<String, Option<Vec<RuleHash>>>,
     ) -> Result<(), Error> {
         if !text.is_empty() {
-            programs.restore_tables(self.family, text)?;
+            self.restore(programs, text)?;
         }
         self.chains = known;
         Ok(())
+    }
+
+    /// A rule of somebody else may lead to a chain that shall go, and then the kernel refuses all: the
+    /// chain stays, empty, and goes the next time that all is written.
+    fn restore<R: Runner>(&self, programs: &mut Programs<R>, text: &str) -> Result<(), Error> {
+        match programs.restore_tables(self.family, text) {
+            Err(error @ Error::Refused { .. }) if text.lines().any(removes_chain) => {
+                let kept = text.lines().filter(|line| !removes_chain(line));
+                let text: String = kept.flat_map(|line| [line, "\n"]).collect();
+                programs.restore_tables(self.family, &text).map_err(|_| error)?;
+                tracing::warn!(
+                    "a chain that shall go stays, empty: does a rule of somebody else lead to it?"
+                );
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// The text of a change of our chains, and of what it takes to have the hooks in place.
@@ -284,6 +301,10 @@ impl Tables {
 
 fn names(chains: &[Chain]) -> BTreeSet<String> {
     chains.iter().map(|chain| chain.name.clone()).collect()
+}
+
+fn removes_chain(line: &str) -> bool {
+    line.starts_with("-X ")
 }
 
 fn put(

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::Error;
 use super::conflist::{is_meta, is_ours};
 
@@ -100,8 +102,8 @@ impl ConfDir {
         }
     }
 
-    /// Removes the file, if it is ours, and what a killed write left; what was saved takes its place.
-    /// Whether it was ours.
+    /// Removes the file, if it is ours, and what a killed write left; what was saved takes its place, and
+    /// also that of a file that is no list any more, or is not there. Whether it was ours.
     ///
     /// # Errors
     /// It cannot be read or removed.
@@ -111,16 +113,22 @@ impl ConfDir {
             _ => Ok(()),
         };
         gone(&self.draft()).map_err(self.failed("remove the draft of"))?;
-        let is_ours = self.read()?.is_some_and(|content| is_ours(&content));
-        if is_ours {
-            match fs::rename(self.saved(), self.file()) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => gone(&self.file()),
-                restored => restored,
-            }
-            .map_err(self.failed("remove"))?;
+        let held = self.read()?;
+        let is_ours = held.as_ref().is_some_and(|content| is_ours(content));
+        let is_list = |content: &Vec<u8>| serde_json::from_slice::<Value>(content).is_ok();
+        if !is_ours && held.as_ref().is_some_and(is_list) {
+            // What somebody put there after us is newer than what was saved.
+            gone(&self.saved()).map_err(self.failed("remove what was saved of"))?;
+            return Ok(false);
         }
-        // What somebody put there after us is newer than what was saved.
-        gone(&self.saved()).map_err(self.failed("remove what was saved of"))?;
+        match fs::rename(self.saved(), self.file()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.failed("restore")(error));
+            }
+            Ok(()) => {}
+            Err(_) if is_ours => gone(&self.file()).map_err(self.failed("remove"))?,
+            Err(_) => {}
+        }
         Ok(is_ours)
     }
 
@@ -209,9 +217,20 @@ mod tests {
         assert_eq!(dir.read().unwrap().unwrap(), b"theirs");
         dir.save_others().unwrap();
         dir.write(OURS).unwrap();
-        dir.write("newer").unwrap();
+        dir.write("{}").unwrap();
         assert!(!dir.remove().unwrap());
-        assert_eq!(dir.read().unwrap().unwrap(), b"newer");
+        assert_eq!(dir.read().unwrap().unwrap(), b"{}");
+        // Of ours nothing may be left, or a part.
+        for torn in ["", "{\"name\":\"podw"] {
+            dir.save_others().unwrap();
+            dir.write(torn).unwrap();
+            assert!(!dir.remove().unwrap());
+            assert_eq!(dir.read().unwrap().unwrap(), b"{}");
+        }
+        dir.save_others().unwrap();
+        fs::remove_file(dir.file()).unwrap();
+        assert!(!dir.remove().unwrap());
+        assert_eq!(dir.read().unwrap().unwrap(), b"{}");
         assert_eq!(fs::read_dir(&dir.dir).unwrap().count(), 1);
     }
 

@@ -13,9 +13,15 @@ use serde::de::Error as _;
 
 use crate::Part;
 
-/// What is asked for: protobuf, or JSON from a server that has no other.
-pub(super) const ACCEPT: &str =
-    "application/vnd.kubernetes.protobuf;stream=watch, application/json;q=0.5";
+/// What is asked for: protobuf, or JSON from a server that has no other; or JSON alone.
+pub(super) const fn accepted(json_alone: bool) -> &'static str {
+    if json_alone {
+        "application/json"
+    } else {
+        "application/vnd.kubernetes.protobuf;stream=watch, application/json;q=0.5"
+    }
+}
+
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// No object is longer, by far: etcd takes 1.5 MB.
 const LONGEST: usize = 32 << 20;
@@ -69,7 +75,11 @@ impl Events {
             let text = String::from_utf8_lossy(&text);
             Status::failure(text.trim(), "").with_code(code.as_u16())
         };
-        Err(kube::Error::Api(status.unwrap_or_else(other).boxed()))
+        let mut status = status.unwrap_or_else(other);
+        if status.code == 0 {
+            status.code = code.as_u16();
+        }
+        Err(kube::Error::Api(status.boxed()))
     }
 
     /// The next event; `None` at the end. When the future is dropped, none is lost.

@@ -144,6 +144,16 @@ fn proto_status(status: &Value) -> Vec<u8> {
     [field(3, status["message"].as_str().unwrap().as_bytes()), code].concat()
 }
 
+/// In protobuf this is no UTF-8.
+const POISON: &str = "poison";
+
+fn replaced(bytes: Vec<u8>, text: &str, by: &[u8]) -> Vec<u8> {
+    match bytes.windows(text.len()).position(|it| it == text.as_bytes()) {
+        Some(at) => [&bytes[..at], by, &bytes[at + text.len()..]].concat(),
+        None => bytes,
+    }
+}
+
 /// An event in protobuf.
 fn frame(kind: &str, object: Value) -> Vec<u8> {
     let object = match kind {
@@ -152,6 +162,8 @@ fn frame(kind: &str, object: Value) -> Vec<u8> {
         _ => from_value::<NamespacePart>(object)
             .map_or_else(|_| field(1, b"\xff"), |part| part.encode_to_vec()),
     };
+    // Nobody checks the texts of annotations.
+    let object = replaced(object, POISON, &[0xff; POISON.len()]);
     let object = field(2, &field(1, &enveloped(&object)));
     let event = [field(1, kind.as_bytes()), object].concat();
     let length = u32::try_from(event.len()).unwrap();
@@ -353,6 +365,48 @@ async fn an_event_that_cannot_be_read_is_a_gap() {
         assert!(text.ends_with(" (is the API server newer than this program knows?)"), "{text}");
         assert_eq!(change(&mut watch).await, listed(&[]));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_text_that_is_no_utf_8_is_read_in_json() {
+    let mut poisoned = object("b", 4);
+    poisoned["metadata"]["annotations"] = json!({"a": POISON});
+    let poisoned_list = events(&[("ADDED", poisoned.clone()), bookmark(5, true)]);
+    // As it is listed, and as it comes later.
+    let [server, _] = servers([poisoned_list.clone(), poisoned_list]);
+    let mut watch = server.watch();
+    assert!(error(&mut watch).await.contains("UTF-8"));
+    assert_eq!(change(&mut watch).await, listed(&["b"]));
+    let list = [("ADDED", object("a", 3)), ("ADDED", poisoned.clone()), bookmark(5, true)];
+    let [server, _] = servers([
+        events(&[("ADDED", object("a", 3)), bookmark(4, true), ("ADDED", poisoned)]),
+        events(&list),
+    ]);
+    let mut watch = server.watch();
+    assert_eq!(change(&mut watch).await, listed(&["a"]));
+    assert!(error(&mut watch).await.contains("UTF-8"));
+    assert_eq!(change(&mut watch).await, listed(&["a", "b"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_without_a_code_has_that_of_http() {
+    for server in servers([Answer::Other(503, status(0, "busy")), list()]) {
+        let mut watch = server.watch();
+        assert!(error(&mut watch).await.contains("is the API server overloaded"));
+        assert_eq!(change(&mut watch).await, listed(&["a", "b"]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gaps_one_after_the_other_are_closed_more_and_more_slowly() {
+    let [server, _] = servers([list(), refusal(410, "gone")].into_iter().cycle().take(20));
+    let mut watch = server.watch();
+    let started = tokio::time::Instant::now();
+    for _ in 0..10 {
+        assert_eq!(change(&mut watch).await, listed(&["a", "b"]));
+        assert!(matches!(watch.next().await, Err(Error::EndsAtOnce { .. })));
+    }
+    assert!(started.elapsed().as_secs() > 60, "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Rule, Target};
+use crate::name::LENGTH as HASH_LENGTH;
 use crate::short_hash;
 
 /// What begins the comments of rules of ours.
@@ -29,11 +30,14 @@ impl RuleHash {
         })
     }
 
-    /// The same of any chain.
+    /// The same of any chain. Only what begins a comment counts, and has a hash's length: others may
+    /// speak of ours.
     pub(super) fn of_line(line: &str) -> Option<Self> {
-        let (_, comment) = line.split_once(MARKER)?;
-        let end = comment.find(|it: char| !it.is_ascii_alphanumeric()).unwrap_or(comment.len());
-        comment.get(..end).filter(|hash| !hash.is_empty()).map(|hash| Self(hash.into()))
+        line.split("--comment ").skip(1).find_map(|comment| {
+            let rest = comment.strip_prefix('"').unwrap_or(comment).strip_prefix(MARKER)?;
+            let end = rest.find(|it: char| !it.is_ascii_alphanumeric()).unwrap_or(rest.len());
+            rest.get(..end).filter(|hash| hash.len() == HASH_LENGTH).map(|hash| Self(hash.into()))
+        })
     }
 }
 

@@ -45,8 +45,8 @@ mod tests {
     #[test]
     fn jumps_are_found_wherever_they_are() {
         let text = "*filter\n:FORWARD ACCEPT [0:0]\n:OURS - [0:0]\n-A FORWARD -j OTHER\n\
-            -A FORWARD -m comment --comment \"podwire:abc -j OURS\" -j OTHER\n\
-            -A FORWARD -m comment --comment \"podwire:abc word\" -j OURS\n-A INPUT -g OURS\n\
+            -A FORWARD -m comment --comment \"podwire:abcdefghijkl -j OURS\" -j OTHER\n\
+            -A FORWARD -m comment --comment \"podwire:abcdefghijkl word\" -j OURS\n-A INPUT -g OURS\n\
             -A OURS -j OURS-2\nCOMMIT\n";
         let jumps = Jump::all_to(text, "OURS");
         let told: Vec<_> =

@@ -92,6 +92,8 @@ mod tests {
 :PW-EMPTY - [0:0]
 :OTHER - [0:0]
 [4:336] -A FORWARD -i x -j OTHER
+[0:0] -A FORWARD -m comment --comment \"note for podwire:abcdefghijkl\" -j LOG --log-prefix \"podwire:abcdefghijkl \"
+[0:0] -A FORWARD -m comment --comment podwire:abc -j OTHER
 [9:800] -A FORWARD -m comment --comment \"podwire:abcdefghijkl to policy\" -j PW-A
 [0:0] -A OTHER -j ACCEPT
 [7:588] -A PW-A -s 10.0.0.1/32 -m comment --comment \"podwire:mnopqrstuvwx\" -j RETURN
@@ -113,7 +115,7 @@ COMMIT
             ("PW-EMPTY".to_owned(), vec![]),
         ];
         assert_eq!(saved.chains, chains.into());
-        assert_eq!(saved.hooks, [("FORWARD".to_owned(), vec![(2, hash("abcdefghijkl"))])].into());
+        assert_eq!(saved.hooks, [("FORWARD".to_owned(), vec![(4, hash("abcdefghijkl"))])].into());
     }
 
     #[test]

@@ -88,15 +88,15 @@ impl Part for PodPart {
 impl From<PodPart> for v1::Pod {
     fn from(part: PodPart) -> Self {
         let spec = part.spec.map(|spec| v1::PodSpec {
-            node_name: spec.node_name,
+            node_name: filled(spec.node_name),
             host_network: spec.host_network,
             containers: whole(spec.containers),
             init_containers: Some(whole(spec.init_containers)),
             ..v1::PodSpec::default()
         });
         let status = part.status.map(|status| v1::PodStatus {
-            phase: status.phase,
-            pod_ip: status.pod_ip,
+            phase: filled(status.phase),
+            pod_ip: filled(status.pod_ip),
             pod_ips: Some(whole(status.pod_ips)),
             ..v1::PodStatus::default()
         });
@@ -106,7 +106,7 @@ impl From<PodPart> for v1::Pod {
 
 impl From<Container> for v1::Container {
     fn from(part: Container) -> Self {
-        let restart_policy = part.restart_policy;
+        let restart_policy = filled(part.restart_policy);
         Self { ports: Some(whole(part.ports)), restart_policy, ..Self::default() }
     }
 }
@@ -114,9 +114,9 @@ impl From<Container> for v1::Container {
 impl From<ContainerPort> for v1::ContainerPort {
     fn from(part: ContainerPort) -> Self {
         Self {
-            name: part.name,
+            name: filled(part.name),
             container_port: part.container_port.unwrap_or_default(),
-            protocol: part.protocol,
+            protocol: filled(part.protocol),
             ..Self::default()
         }
     }
@@ -212,6 +212,11 @@ impl From<NodeAddress> for v1::NodeAddress {
     }
 }
 
+/// In protobuf Go tells an absent text as an empty one.
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
 /// Each of them as the whole that it is a part of.
 fn whole<P, W: From<P>>(parts: Vec<P>) -> Vec<W> {
     parts.into_iter().map(W::from).collect()
@@ -271,6 +276,20 @@ mod tests {
         assert_eq!(crate::source::Node::from(&part), crate::source::Node::from(&whole));
         let member = crate::node_network::Member::from;
         assert_eq!(member(&part), member(&whole));
+    }
+
+    #[test]
+    fn what_go_leaves_empty_is_absent() {
+        let empty = || Some(String::new());
+        let ports =
+            vec![ContainerPort { name: empty(), container_port: Some(80), protocol: empty() }];
+        let containers = vec![Container { ports, restart_policy: empty() }];
+        let spec = PodSpec { containers, node_name: empty(), ..PodSpec::default() };
+        let status = PodStatus { phase: empty(), pod_ip: empty(), pod_ips: Vec::new() };
+        let part = PodPart { spec: Some(spec), status: Some(status), ..PodPart::default() };
+        let pod = Pod::from(&v1::Pod::from(part));
+        assert_eq!((pod.ports, pod.node, pod.addresses.len()), (vec![], None, 0));
+        assert_eq!(pod.problems, []);
     }
 
     #[test]
