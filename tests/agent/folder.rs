@@ -60,22 +60,23 @@ fn a_policy_is_in_force_when_its_manifest_is_there_and_goes_with_it() {
 fn a_rule_of_others_that_leads_to_a_chain_which_goes_holds_up_nothing() {
     let mut node = PolicedNode::new(&["a", "b"]);
     node.write("allow", &allow("a", "b"));
-    node.wait("the rule", |it| has_chain(it, "PODWIRE-INGRESS-"));
-    node.node.sh(
-        "chain=$(iptables-save -t mangle | sed -n 's/^:\\(PODWIRE-INGRESS-[a-z0-9]*\\) .*/\\1/p' | head -n 1)
-        iptables -t mangle -N FOREIGN; iptables -t mangle -A FOREIGN -j $chain",
-    );
+    node.wait("the rule", |it| has_chain(it, "-A PODWIRE-INGRESS-"));
+    let rules = node.rules();
+    let mut words = rules.lines().flat_map(|line| line.split(' '));
+    let chain = words.find(|word| word.starts_with("PODWIRE-INGRESS-")).unwrap().to_owned();
+    let lead = format!("iptables -t mangle -N FOREIGN; iptables -t mangle -A FOREIGN -j {chain}");
+    node.node.sh(&lead);
     node.remove("allow");
     node.write("deny", &deny_all("deny"));
     node.wait("isolation of both", |it| it.rules().matches(":PODWIRE-TO-").count() == 4);
-    node.wait("the chain is empty", |it| !has_chain(it, "-A PODWIRE-INGRESS-"));
+    node.wait("the chain is empty", |it| !has_chain(it, &format!("-A {chain}")));
     reaches(&node, "a", "b", false);
     reaches(&node, "b", "a", false);
     assert!(node.is_ready());
     node.node.sh("iptables -t mangle -F FOREIGN; iptables -t mangle -X FOREIGN");
     node.kill();
     node.start();
-    node.wait("the chain's end", |it| !has_chain(it, "PODWIRE-INGRESS-"));
+    node.wait("the chain's end", |it| !has_chain(it, &chain));
     node.clean_up();
 }
 
