@@ -146,8 +146,20 @@ fn ends_as_it_began(case: &Case) -> bool {
     begins && ends && !left_over && !by_others
 }
 
+/// Whether it is a part of a table that all pods share.
+fn is_shared(kind: &str, line: &str) -> bool {
+    let masquerades = line.contains("\"cni_plugins_masquerade\"");
+    let checks = line.contains("{\"family\":\"bridge\",\"name\":\"nat\"}")
+        || line.contains("\"family\":\"bridge\",\"table\":\"nat\",\"name\":\"PREROUTING\"");
+    match kind {
+        "rule" => masquerades && line.contains("\"chain\":\"postrouting\""),
+        _ => masquerades || checks,
+    }
+}
+
 /// The facts without those that outlive the pods by design: the bridge and its addresses, IP
-/// forwarding, the address of lo, locks, and host-local's own files, which are no leases.
+/// forwarding, the address of lo, locks, host-local's own files, which are no leases, and the tables of
+/// nf_tables in which the pods' rules were. Rules there are told without their place, which those move.
 fn lasting(world: &World, bridge: &str) -> Vec<String> {
     let stays = |line: &String| {
         let words: Vec<&str> = line.split(' ').collect();
@@ -165,9 +177,16 @@ fn lasting(world: &World, bridge: &str) -> Vec<String> {
                     || name == "lock"
                     || name.starts_with("last_reserved_ip.")
             }
+            [_, "nft", kind, ..] => is_shared(kind, line),
             _ => false,
         }
     };
+    let without_place = |line: String| match line.split_once(" nft rule #") {
+        Some((place, rule)) => {
+            format!("{place} nft rule {}", rule.split_once(' ').map_or("", |it| it.1))
+        }
+        None => line,
+    };
     let world = world.without_bridge(bridge);
-    world.lines.into_iter().filter(|line| !stays(line)).collect()
+    world.lines.into_iter().filter(|line| !stays(line)).map(without_place).collect()
 }
