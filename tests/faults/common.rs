@@ -13,14 +13,14 @@ pub(crate) struct Site {
 /// bridge, host-local of both families, default routes, masquerade: every kind of effect.
 pub(crate) fn bridge_with_all() -> Value {
     json!({"cniVersion": "1.0.0", "name": "net1", "type": "bridge", "bridge": "br0",
-        "isDefaultGateway": true, "ipMasq": true,
+        "isDefaultGateway": true, "ipMasq": true, "ipMasqBackend": "iptables",
         "ipam": {"type": "host-local",
                  "ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd00:1::/64"}]]}})
 }
 
 /// The same with ptp.
 pub(crate) fn ptp_with_all() -> Value {
-    json!({"cniVersion": "1.0.0", "name": "net1", "type": "ptp", "ipMasq": true,
+    json!({"cniVersion": "1.0.0", "name": "net1", "type": "ptp", "ipMasq": true, "ipMasqBackend": "iptables",
         "ipam": {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
                  "ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd00:1::/64"}]]}})
 }

@@ -34,7 +34,8 @@ impl RuleHash {
     /// speak of ours.
     pub(super) fn of_line(line: &str) -> Option<Self> {
         line.split("--comment ").skip(1).find_map(|comment| {
-            let rest = comment.strip_prefix('"').unwrap_or(comment).strip_prefix(MARKER)?;
+            // A copy that somebody made by a shell has quotes within quotes.
+            let rest = comment.trim_start_matches(['"', '\\']).strip_prefix(MARKER)?;
             let end = rest.find(|it: char| !it.is_ascii_alphanumeric()).unwrap_or(rest.len());
             rest.get(..end).filter(|hash| hash.len() == HASH_LENGTH).map(|hash| Self(hash.into()))
         })
