@@ -7,8 +7,10 @@ mod kernel_tables;
 mod lock;
 mod nftables;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use cni::{Attachment, Call};
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use runner::OsRunner;
 use sha2::{Digest, Sha512};
 
@@ -24,6 +26,9 @@ use nftables::Mark;
 const HOOK_CHAIN: &str = "POSTROUTING";
 /// What the names of the attachments' chains begin with.
 const CHAIN_PREFIX: &str = "CNI-";
+
+/// What errors call masquerading without iptables.
+const BY_NFTABLES: &str = "ipMasq by nftables";
 
 /// How masquerading is programmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +96,9 @@ pub(crate) fn available(backend: Option<Backend>) -> Result<(), Error> {
     match backend.unwrap_or_else(default_backend) {
         Backend::Iptables => iptables::available(),
         Backend::Nftables => {
-            let client = KernelTables::default().client().map(|client| client.is_some());
-            match client.map_err(|error| Error::NotAvailable(error.to_string()))? {
-                true => Ok(()),
-                false => Err(missing("ipMasq by nftables")),
-            }
+            let mut kernel = KernelTables::default();
+            let client = kernel.client().map_err(|error| Error::NotAvailable(error.to_string()))?;
+            client.map(drop).ok_or_else(|| missing(BY_NFTABLES))
         }
     }
 }
@@ -110,11 +113,8 @@ pub(crate) fn set_up_or_undo(
     if backend.unwrap_or_else(default_backend) == Backend::Nftables {
         let mut kernel = KernelTables::default();
         let mark = mark_of(call);
-        nftables::set_up(
-            kernel.client()?.ok_or_else(|| missing("ipMasq by nftables"))?,
-            &mark,
-            &addresses,
-        )?;
+        let client = kernel.client()?.ok_or_else(|| missing(BY_NFTABLES))?;
+        nftables::set_up(client, &mark, &addresses)?;
         rollback.push("remove the masquerading", move || kernel.remove_marked(&mark));
         return Ok(());
     }
@@ -170,8 +170,7 @@ fn is_of(source: IpNetwork, addresses: &[IpNetwork]) -> bool {
 }
 
 /// Removes the masquerading of a DEL's attachment by both backends: the configuration may have named the
-/// other at its ADD. Where no result of ADD tells which rules are its
-/// own, they are those of no address that another interface of the container has.
+/// other at its ADD.
 pub(crate) fn tear_down(call: &Call, kernel: &mut KernelTables) -> Result<(), Error> {
     let mut errors = Vec::new();
     errors.extend(tear_down_iptables(call, kernel).err());
@@ -179,6 +178,8 @@ pub(crate) fn tear_down(call: &Call, kernel: &mut KernelTables) -> Result<(), Er
     Error::of_teardown(errors)
 }
 
+/// Where no result of ADD tells which rules are its own, they are those of no address that another
+/// interface of the container has.
 fn tear_down_iptables(call: &Call, kernel: &mut KernelTables) -> Result<(), Error> {
     let others;
     let own = attachment_addresses(call);
@@ -244,9 +245,15 @@ pub(crate) struct Family {
     programs: Programs,
     /// Those that are for the tables of old whatever the node uses, where it has them.
     legacy_programs: Programs,
-    multicast: &'static str,
+    multicast: IpNetwork,
     is_ipv4: bool,
 }
+
+/// All groups (RFC 5771, RFC 4291).
+const MULTICAST_V4: Ipv4Network =
+    Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4).expect("a prefix of 4");
+const MULTICAST_V6: Ipv6Network =
+    Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix of 8");
 
 const FAMILIES: [Family; 2] = [
     Family {
@@ -255,7 +262,7 @@ const FAMILIES: [Family; 2] = [
             restore: "iptables-legacy-restore",
             save: "iptables-legacy-save",
         },
-        multicast: "224.0.0.0/4",
+        multicast: IpNetwork::V4(MULTICAST_V4),
         is_ipv4: true,
     },
     Family {
@@ -264,7 +271,7 @@ const FAMILIES: [Family; 2] = [
             restore: "ip6tables-legacy-restore",
             save: "ip6tables-legacy-save",
         },
-        multicast: "ff00::/8",
+        multicast: IpNetwork::V6(MULTICAST_V6),
         is_ipv4: false,
     },
 ];

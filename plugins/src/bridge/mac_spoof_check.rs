@@ -81,19 +81,17 @@ pub(super) fn tear_down(call: &Call) -> Result<(), Error> {
     let Some(mut client) = Client::open()? else { return Ok(()) };
     attempt(|| {
         let held = client.rules(TABLE, PREROUTING.name)?;
-        let mut changes: Vec<_> =
-            deletions(PREROUTING.name, held.iter().filter(|rule| names.is_of(rule))).collect();
+        let mut chains = Vec::new();
         for chain in [&names.interface_chain, &names.address_chain] {
             if client.has_chain(TABLE, chain)? {
-                changes.push(Change::Empty(chain));
+                chains.push(chain);
             }
         }
-        let emptied = changes.iter().filter_map(|change| match change {
-            Change::Empty(chain) => Some(Change::DeleteChain(chain)),
-            _ => None,
-        });
-        let emptied: Vec<_> = emptied.collect();
-        changes.extend(emptied);
+        // They lead to each other: all are emptied first.
+        let own = held.iter().filter(|rule| names.is_of(rule));
+        let mut changes: Vec<_> = deletions(PREROUTING.name, own).collect();
+        changes.extend(chains.iter().map(|chain| Change::Empty(chain)));
+        changes.extend(chains.iter().map(|chain| Change::DeleteChain(chain)));
         client.change(TABLE, &changes)
     })
 }

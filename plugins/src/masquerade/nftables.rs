@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use ruleset::iptables::Side;
 use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Rule, Table, Verdict};
 
-use super::hex;
+use super::{FAMILIES, hex};
 use crate::error::Error;
 use crate::nf_tables::{attempt, deletions};
 
@@ -81,12 +81,10 @@ fn begins(rule: &HeldRule, prefix: &str) -> bool {
 
 /// What is in front of the attachments' rules.
 fn head() -> [Rule; 3] {
-    let multicast = ["224.0.0.0/4", "ff00::/8"].map(|text| {
-        let networks = text.parse().into_iter();
-        let matches: Vec<_> = networks.map(|it| Match::Address(Side::Destination, it)).collect();
-        Rule::new(matches, Verdict::Return)
+    let [four, six] = FAMILIES.map(|family| {
+        let groups = Match::Address(Side::Destination, family.multicast);
+        Rule::new([groups], Verdict::Return)
     });
-    let [four, six] = multicast;
     [four, six, Rule::new([], Verdict::Goto(CHECKS.name.to_owned()))]
 }
 

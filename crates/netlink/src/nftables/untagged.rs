@@ -9,6 +9,7 @@ mod message;
 use std::collections::BTreeSet;
 
 use nix::errno::Errno;
+use ruleset::nft::Hook;
 
 use super::Client;
 use super::expression::{Interface, NAME_ROOM};
@@ -27,15 +28,15 @@ const PRIORITY: i32 = -300;
 #[derive(Debug)]
 struct Chain {
     name: &'static str,
-    hook: u32,
+    hook: Hook,
     interface: Interface,
 }
 
 /// What a port's container sends, to other ports or to the bridge itself; and what any other port
 /// would have forwarded to it.
 const CHAINS: [Chain; 2] = [
-    Chain { name: "from-ports", hook: 0, interface: Interface::In },
-    Chain { name: "to-ports", hook: 2, interface: Interface::Out },
+    Chain { name: "from-ports", hook: Hook::Prerouting, interface: Interface::In },
+    Chain { name: "to-ports", hook: Hook::Forward, interface: Interface::Out },
 ];
 
 /// What the kernel holds of a table.

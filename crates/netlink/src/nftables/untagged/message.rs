@@ -3,21 +3,19 @@
 use std::collections::BTreeSet;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
+use ruleset::nft::{self, Family, Table};
 
 use super::super::expression::{drop_counted, frame_type, interface_in};
+use super::super::message;
 use super::{Chain, MOST_AT_ONCE, NAME_ROOM, PRIORITY, SET};
 use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::{BRIDGE, HEADERS, Message};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const SUBSYSTEM: u8 = 10;
-const NEW_TABLE: u8 = 0;
 const GET_TABLE: u8 = 1;
 const DELETE_TABLE: u8 = 2;
-const NEW_CHAIN: u8 = 3;
-const GET_CHAIN: u8 = 4;
 const NEW_RULE: u8 = 6;
-const GET_RULE: u8 = 7;
 const NEW_SET: u8 = 9;
 const GET_SET: u8 = 10;
 const NEW_MEMBERS: u8 = 12;
@@ -27,7 +25,6 @@ const DELETE_MEMBERS: u8 = 14;
 /// The table's name, in all of them.
 const TABLE: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
-const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const CHAIN_KIND: u16 = 7;
@@ -63,8 +60,13 @@ pub(super) fn get_table(table: &str) -> Message {
     new(GET_TABLE, 0, table)
 }
 
+/// A table of the family.
+fn of_bridges(name: &str) -> Table<'_> {
+    Table { family: Family::Bridge, name }
+}
+
 pub(super) fn new_table(table: &str) -> Message {
-    new(NEW_TABLE, NLM_F_CREATE, table)
+    Message::new_table(of_bridges(table), None)
 }
 
 pub(super) fn delete_table(table: &str) -> Message {
@@ -77,23 +79,20 @@ pub(super) fn is_awake(found: &[u8]) -> bool {
 }
 
 pub(super) fn get_chain(table: &str, chain: &str) -> Message {
-    new(GET_CHAIN, 0, table).text(CHAIN_NAME, chain)
+    Message::get_chain(of_bridges(table), chain)
 }
 
 pub(super) fn new_chain(table: &str, chain: &Chain) -> Message {
-    let message = new(NEW_CHAIN, NLM_F_CREATE, table).text(CHAIN_NAME, chain.name);
-    let message = message.nested(CHAIN_HOOK, |hook| {
-        hook.attribute(HOOK_NUMBER, &chain.hook.to_be_bytes())
-            .attribute(HOOK_PRIORITY, &PRIORITY.to_be_bytes())
-    });
-    message.attribute(CHAIN_POLICY, &ACCEPT.to_be_bytes()).text(CHAIN_KIND, "filter")
+    let base = nft::Base { kind: nft::Kind::Filter, hook: chain.hook, priority: PRIORITY };
+    let chain = nft::Chain { name: chain.name, base: Some(base), comment: None };
+    Message::new_chain(of_bridges(table), &chain)
 }
 
 /// Whether a chain is one, hooked where it should be.
 pub(super) fn is_like(found: &[u8], chain: &Chain) -> bool {
     let hook = find(found, CHAIN_HOOK).unwrap_or_default();
     let number = |kind| find(hook, kind).and_then(network_number);
-    number(HOOK_NUMBER) == Some(chain.hook)
+    number(HOOK_NUMBER) == Some(chain.hook as u32)
         && number(HOOK_PRIORITY) == Some(PRIORITY.cast_unsigned())
         && find(found, CHAIN_POLICY).and_then(network_number) == Some(ACCEPT)
         && find(found, CHAIN_KIND).map(text).as_deref() == Some("filter")
@@ -114,12 +113,10 @@ pub(super) fn new_rule(table: &str, chain: &Chain, tag: u16) -> Message {
 /// What a rule carries: a comment, as the program nft writes it, with a hash of the rule. By this
 /// it is recognised: rules are not read back.
 pub(super) fn remark(chain: &Chain, tag: u16) -> Vec<u8> {
-    const COMMENT: u8 = 0;
     let rule = expressions(Message::new([SUBSYSTEM, NEW_RULE], 0, BRIDGE, 0), chain, tag);
     let bytes = rule.into_bytes();
     let hash = hash(bytes.get(HEADERS..).unwrap_or_default());
-    let comment = format!("iptables would not see it; {hash:016x}\0");
-    [&[COMMENT, u8::try_from(comment.len()).unwrap_or(u8::MAX)], comment.as_bytes()].concat()
+    message::remark(&format!("iptables would not see it; {hash:016x}"))
 }
 
 /// FNV-1a: the same on every machine and with every release.
@@ -129,7 +126,7 @@ fn hash(bytes: &[u8]) -> u64 {
 }
 
 pub(super) fn list_rules(table: &str, chain: &str) -> Message {
-    new(GET_RULE, NLM_F_DUMP, table).text(RULE_CHAIN, chain)
+    Message::list_rules(of_bridges(table), chain)
 }
 
 /// What a rule carries, if it is one of the chain: old kernels list those of all. Empty for one
