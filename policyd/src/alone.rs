@@ -19,7 +19,7 @@ pub(crate) const ATTACHMENTS: &str = "attachments";
 /// ... and the file that shows it that policyd is there.
 pub(crate) const ALIVE: &str = "policyd.alive";
 /// How often it is looked whether the other has ended.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
 /// Why it cannot be said whether another runs.
 #[derive(Debug, thiserror::Error)]

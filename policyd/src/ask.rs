@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use policyd::World;
 use policyd::explain::{End, Query, Report, Traffic, explain};
 use policyd::lint::{Severity, lint};
-use policyd::live::{Expected, Live};
+use policyd::live::Live;
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::{self, Folder};
 use policyd::source::{Node, snapshot};
@@ -83,15 +83,16 @@ impl Explain {
         // Which node this is matters to the kernel's rules alone.
         let node = if live { Some(node_name(options)?) } else { None };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (world, node) = runtime.block_on(world(manifests, kubeconfig, node))?;
+        let (mut world, node) = runtime.block_on(world(manifests, kubeconfig, node))?;
         let traffic = port.unwrap_or(Traffic::Any);
         let query = Query { from, to, traffic };
         let (report, live) = match node {
             None => (explain(&world, &query)?, None),
             Some(node) => {
-                let attachments = compared::attachments(options)?;
-                let report = explain(&Expected::told(&world, &node.name, &attachments), &query)?;
-                let live = compared::compare(options, world, &node, attachments, &report)?;
+                let expected = compared::expected(options, world.clone(), &node)?;
+                expected.tell_addresses(&mut world);
+                let report = explain(&world, &query)?;
+                let live = compared::compare(options, &node, &expected, &report)?;
                 (report, Some(live))
             }
         };

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::Path;
 use std::pin::pin;
-use std::time::Duration;
 
 use policyd::{node_network, tagged};
 use tokio::time::sleep;
@@ -11,9 +10,6 @@ use tokio::time::sleep;
 use crate::alone::{self, Held};
 use crate::cli::{Cleanup, Run};
 use crate::run::{Failure, dataplane, programs, start_log, told_to_end};
-
-/// How often it is looked whether a policyd that is waited for has ended.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Removes everything of ours from the kernel, and with `all` from the node's files.
 pub(crate) fn run(options: &Run, cleanup: Cleanup) -> Result<(), Failure> {
@@ -47,7 +43,7 @@ async fn nobody_else(run_dir: &Path, waits: bool) -> Result<Option<File>, Failur
             tracing::info!("policyd is running: waiting for its end");
             is_told = true;
         }
-        sleep(PAUSE).await;
+        sleep(alone::PAUSE).await;
     }
 }
 

@@ -18,24 +18,23 @@ use crate::run::{families, programs};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What the CNI plugin has told of this node's pods.
-pub(crate) fn attachments(options: &Run) -> Result<Vec<Attachment>, Failure> {
+/// What policyd makes of these objects, and of what the CNI plugin has told it.
+pub(crate) fn expected(options: &Run, world: World, node: &Node) -> Result<Expected, Failure> {
     let (attachments, problems) = Files::new(&options.run_dir.join(ATTACHMENTS)).list()?;
     problems.iter().for_each(|it| complain(&policyd::chain(it)));
-    Ok(attachments.iter().map(Attachment::from).collect())
+    let attachments = attachments.iter().map(Attachment::from);
+    Ok(Expected::new(world, &node.name, attachments, settings(options, node)))
 }
 
-/// Compares what the kernel of this node holds with what policyd makes of these objects.
+/// Compares what the kernel of this node holds with that, as far as the verdict's traffic goes.
 pub(crate) fn compare(
     options: &Run,
-    world: World,
     node: &Node,
-    attachments: Vec<Attachment>,
+    expected: &Expected,
     report: &Report,
 ) -> Result<Live, Failure> {
-    let settings = settings(options, node);
-    let kernel = Kernel::read(&mut programs(), &families(), &hooks(&settings))?;
-    let expected = Expected::new(world, &node.name, attachments, settings);
+    let hooks = hooks(&settings(options, node));
+    let kernel = Kernel::read(&mut programs(), &families(), &hooks)?;
     let pairs: Vec<_> = report.paths.iter().flat_map(|it| it.addresses.clone()).collect();
     Ok(expected.compare(&pairs, &kernel))
 }

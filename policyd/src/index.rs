@@ -118,10 +118,9 @@ impl Index {
         self.around(pod.as_deref(), |pods| pods.detach(container_id));
     }
 
-    /// The uid of the pod that a container is attached for, when that pod is known.
-    #[must_use]
-    pub fn pod_of(&self, container_id: &str) -> Option<&str> {
-        self.pods.binding(container_id).map(String::as_str)
+    /// The addresses that attachments tell of the pods that they are for, by uid.
+    pub fn told_addresses(&self) -> impl Iterator<Item = (&str, &BTreeSet<IpAddr>)> {
+        self.pods.told_addresses()
     }
 
     /// The addresses of endpoints of whose interface no attachment tells, and the interfaces that

@@ -59,19 +59,13 @@ impl Expected {
         Self { plan: index.plan(), index, settings, node: node.to_owned() }
     }
 
-    /// The same objects, of which pods of this node have the addresses too that the CNI plugin has told
-    /// of: an object may tell none, or not yet.
-    #[must_use]
-    pub fn told(world: &World, node: &str, attachments: &[Attachment]) -> World {
-        let expected =
-            Self::new(world.clone(), node, attachments.iter().cloned(), Settings::default());
-        let mut told = world.clone();
-        for attachment in attachments {
-            let uid = expected.index.pod_of(&attachment.container_id);
-            let pod = told.pods.iter_mut().find(|pod| Some(pod.uid.as_str()) == uid);
-            pod.into_iter().for_each(|pod| pod.addresses.extend(&attachment.addresses));
+    /// Gives pods of these objects the addresses too that the CNI plugin has told of: an object may tell
+    /// none, or not yet.
+    pub fn tell_addresses(&self, world: &mut World) {
+        for (uid, addresses) in self.index.told_addresses() {
+            let pods = world.pods.iter_mut().filter(|pod| pod.uid == uid);
+            pods.for_each(|pod| pod.addresses.extend(addresses));
         }
-        told
     }
 
     /// Compares what the traffic between these addresses, and what answers it, can pass.

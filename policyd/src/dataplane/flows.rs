@@ -25,22 +25,31 @@ pub(crate) fn list(
     bit: u32,
     is_isolated: impl Fn(&IpAddr) -> bool,
 ) -> Result<Vec<Flow>, Error> {
-    let Some(mut client) = Client::open()? else { return Ok(Vec::new()) };
     let own = own_addresses();
+    select(families, |flow| {
+        // What the node itself sends is never denied.
+        let is_own = own.contains(&flow.original.source);
+        let is_expected = flow.status.0 & EXPECTED != 0;
+        let is_concerned = has_end(flow, &is_isolated) && !is_own && !is_expected;
+        flow.mark & bit != 0 || is_concerned
+    })
+}
+
+fn select(families: &[Family], is_wanted: impl Fn(&Flow) -> bool) -> Result<Vec<Flow>, Error> {
+    let Some(mut client) = Client::open()? else { return Ok(Vec::new()) };
     let mut flows = Vec::new();
     for family in families {
         client.flows(&Filter::all(family.is_ipv4()), |flow| {
-            let ends = [flow.original.source, flow.reply.source];
-            // What the node itself sends is never denied.
-            let is_own = own.contains(&flow.original.source);
-            let is_expected = flow.status.0 & EXPECTED != 0;
-            let is_concerned = ends.iter().any(&is_isolated) && !is_own && !is_expected;
-            if flow.mark & bit != 0 || is_concerned {
+            if is_wanted(flow) {
                 flows.push(*flow);
             }
         })?;
     }
     Ok(flows)
+}
+
+fn has_end(flow: &Flow, which: impl Fn(&IpAddr) -> bool) -> bool {
+    [flow.original.source, flow.reply.source].iter().any(which)
 }
 
 /// Cuts each flow that is to be, and lets the others go on. Tells how many were cut, and how many
@@ -86,16 +95,7 @@ pub(super) fn cut_left_over(addresses: &BTreeSet<IpAddr>, bit: u32) -> Result<us
 /// # Errors
 /// [`Error`] when the kernel cannot be asked, or refuses.
 pub(super) fn forget_left_over(addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
-    let flows = of_addresses(addresses, 0)?;
-    if flows.is_empty() {
-        return Ok(0);
-    }
-    let Some(mut client) = Client::open()? else { return Ok(0) };
-    let mut count = 0;
-    for flow in &flows {
-        count += usize::from(client.forget(flow)? == Outcome::Done);
-    }
-    Ok(count)
+    forget(&of_addresses(addresses, 0)?)
 }
 
 /// Has the kernel forget all flows of addresses that nobody has any more, those too that the node
@@ -104,21 +104,24 @@ pub(super) fn forget_left_over(addresses: &BTreeSet<IpAddr>) -> Result<usize, Er
 /// # Errors
 /// [`Error`] when the kernel cannot be asked, or refuses.
 pub(super) fn forget_gone(addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
-    let families = families_of(addresses);
-    if families.is_empty() {
+    if addresses.is_empty() {
         return Ok(());
     }
-    let Some(mut client) = Client::open()? else { return Ok(()) };
-    let mut flows = Vec::new();
-    for family in families {
-        client.flows(&Filter::all(family.is_ipv4()), |flow| {
-            let ends = [flow.original.source, flow.reply.source];
-            if ends.iter().any(|it| addresses.contains(it)) {
-                flows.push(*flow);
-            }
-        })?;
+    let is_gone = |flow: &Flow| has_end(flow, |it| addresses.contains(it));
+    forget(&select(&families_of(addresses), is_gone)?).map(drop)
+}
+
+/// How many of them there still were.
+fn forget(flows: &[Flow]) -> Result<usize, Error> {
+    if flows.is_empty() {
+        return Ok(0);
     }
-    flows.iter().try_for_each(|flow| client.forget(flow).map(drop))
+    let Some(mut client) = Client::open()? else { return Ok(0) };
+    let mut count = 0;
+    for flow in flows {
+        count += usize::from(client.forget(flow)? == Outcome::Done);
+    }
+    Ok(count)
 }
 
 /// The flows that have one of these ends, or are cut by this bit.

@@ -112,6 +112,12 @@ impl Pods {
         self.bindings.get(container_id)
     }
 
+    /// The addresses that attachments tell of the pods that they are bound to, by uid.
+    pub(super) fn told_addresses(&self) -> impl Iterator<Item = (&str, &BTreeSet<IpAddr>)> {
+        let bound = self.bindings.iter();
+        bound.filter_map(|(id, uid)| Some((uid.as_str(), &self.attachments.get(id)?.addresses)))
+    }
+
     /// The name of the pod that the attachment is for, when it is bound to none.
     pub(super) fn missing_pod(&self, container_id: &str) -> Option<&NamespacedName> {
         let attachment = self.attachments.get(container_id)?;

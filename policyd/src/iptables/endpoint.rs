@@ -41,7 +41,8 @@ pub fn endpoint_chains(
             rules.push(Rule::new([], Target::ClearMark(settings.marks.allowed)));
             rules.extend(ask(policies, settings));
             rules.extend(deny(key, direction, settings));
-            for rule in rules.iter_mut().filter(|it| !is_bare(it)) {
+            // A word for readers would be looked at for each packet that goes on to a policy.
+            for rule in rules.iter_mut().filter(|it| !it.is_bare_jump()) {
                 rule.label = Some(ruleset::Label::new(&endpoint.label));
             }
             Some(Chain { name: name(key, direction), rules })
@@ -115,11 +116,6 @@ fn ask(policies: &BTreeSet<ChainKey>, settings: &Settings) -> Vec<Rule> {
         }
     }
     rules
-}
-
-/// Whether it only leads to a policy's chain. A word for readers would be looked at for each packet.
-fn is_bare(rule: &Rule) -> bool {
-    rule.matches.is_empty() && matches!(rule.target, Target::Jump(_))
 }
 
 /// A number that is the same for the same name, on every node.

@@ -73,10 +73,10 @@ pub(super) struct InChain<'a>(pub(super) &'a Rule, pub(super) &'a RuleHash);
 impl fmt::Display for InChain<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(rule, hash) = self;
-        let is_bare = rule.matches.is_empty() && rule.label.is_none();
-        match &rule.target {
-            target @ Target::Jump(_) if is_bare => write!(formatter, "{target}"),
-            _ => write!(formatter, "{}", Commented(rule, hash)),
+        if rule.is_bare_jump() && rule.label.is_none() {
+            write!(formatter, "{}", rule.target)
+        } else {
+            write!(formatter, "{}", Commented(rule, hash))
         }
     }
 }

@@ -134,6 +134,12 @@ impl Rule {
         Self { matches: matches.into(), target, label: None }
     }
 
+    /// Whether it does nothing but lead each packet to another chain.
+    #[must_use]
+    pub const fn is_bare_jump(&self) -> bool {
+        self.matches.is_empty() && matches!(self.target, Target::Jump(_))
+    }
+
     /// The same, with a word for those who read the tables.
     #[must_use]
     pub fn labelled(mut self, label: &str) -> Self {
