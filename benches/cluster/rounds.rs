@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use e2e::{Bed, await_that, objects};
 use measuring::Series;
-use serde_json::json;
 
 use crate::contestant::{Plugins, Work};
 use crate::watch::Watch;
@@ -50,7 +49,7 @@ pub(crate) fn one_by_one(bed: &Bed, pods: u32) -> [(Plugins, OneByOne); 2] {
             plugins.take_over(bed);
             let before = Work::Add.spent(bed);
             let name = format!("pod-{}", round * 2 + turn);
-            bed.apply(&idle(&name));
+            bed.apply(&objects::idle(NAMESPACE, &name));
             let seen = watch.await_ready((round * 2 + turn + 1) as usize);
             let took = seen.get(&name).and_then(|it| it.took()).expect("it is ready");
             result.ready.push(took);
@@ -62,16 +61,6 @@ pub(crate) fn one_by_one(bed: &Bed, pods: u32) -> [(Plugins, OneByOne); 2] {
     bed.remove_namespace(NAMESPACE);
     await_that("the pods have gone", GONE, || bed.leases(1) == bed.wired(1));
     results
-}
-
-/// A pod that does nothing, and has nothing to wait for.
-fn idle(name: &str) -> serde_json::Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": NAMESPACE, "name": name},
-        "spec": {"terminationGracePeriodSeconds": 0, "enableServiceLinks": false,
-            "automountServiceAccountToken": false,
-            "containers": [{"name": "pause", "image": "pause:1"}]},
-    })
 }
 
 /// A crowd of one and of the other, as often as `crowds` says; who is first changes.

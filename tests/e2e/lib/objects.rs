@@ -110,6 +110,21 @@ fn policy(namespace: &str, name: &str, spec: &Value) -> Value {
     })
 }
 
+/// A pod that does nothing, and has nothing to wait for.
+#[must_use]
+pub fn idle(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": namespace, "name": name},
+        "spec": idle_spec(),
+    })
+}
+
+fn idle_spec() -> Value {
+    json!({"terminationGracePeriodSeconds": 0, "enableServiceLinks": false,
+        "automountServiceAccountToken": false,
+        "containers": [{"name": "pause", "image": "pause:1"}]})
+}
+
 /// Pods that do nothing, as many.
 #[must_use]
 pub fn crowd(namespace: &str, replicas: u32) -> Value {
@@ -121,9 +136,7 @@ pub fn crowd(namespace: &str, replicas: u32) -> Value {
             "selector": {"matchLabels": {"app": "crowd"}},
             "template": {
                 "metadata": {"labels": {"app": "crowd"}},
-                "spec": {"terminationGracePeriodSeconds": 0, "enableServiceLinks": false,
-                    "automountServiceAccountToken": false,
-                    "containers": [{"name": "pause", "image": "pause:1"}]},
+                "spec": idle_spec(),
             },
         },
     })
