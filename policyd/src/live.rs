@@ -28,7 +28,7 @@ use crate::plan::{Endpoint, HostInterface, Lookup, Plan};
 use crate::source::{Change, Event};
 
 /// Chains that depend on the interfaces of pods begin so.
-const BY_INTERFACE: [&str; 3] = ["PODWIRE-LINK", "PODWIRE-PORT", "PODWIRE-SRC"];
+const BY_INTERFACE: [&str; 4] = ["PODWIRE-LINK", "PODWIRE-PORT", "PODWIRE-SRC", "PODWIRE-OUT"];
 
 /// What the kernel of a node should hold.
 #[derive(Debug)]
@@ -99,7 +99,7 @@ impl Expected {
         }
         hooked::compare(&hooks(&self.settings), tables, live);
         let chains = self.chains(family, &self.plan.endpoints);
-        let other = self.chains(family, &self.with_ports());
+        let others = [false, true].map(|isolated| self.chains(family, &self.with_ports(isolated)));
         let mut reached = Reached::default();
         for pair in pairs {
             let (there, back) =
@@ -109,7 +109,7 @@ impl Expected {
         }
         let is_unsure = self.is_unsure();
         for name in reached.chains.iter().filter(|it| !is_unsure || !is_by_interface(it)) {
-            let wanted = [&chains, &other].map(|it| it.get(name));
+            let wanted: Vec<_> = [&chains].into_iter().chain(&others).map(|it| it.get(name)).collect();
             chains::compare(name, &wanted, tables, live);
         }
         let ends: BTreeSet<IpAddr> =
@@ -138,19 +138,21 @@ impl Expected {
         chains.into_iter().map(|it| (it.name.clone(), it)).collect()
     }
 
-    /// The endpoints, as if those of which nobody told were ports of a bridge: the chains that
-    /// every packet passes are others then.
-    fn with_ports(&self) -> BTreeMap<String, Endpoint> {
+    /// The endpoints, as if those of which nobody told were ports of a bridge, with or without those
+    /// that are isolated: the chains that every packet passes are others then.
+    fn with_ports(&self, isolated: bool) -> BTreeMap<String, Endpoint> {
         let mut endpoints = self.plan.endpoints.clone();
         let port = HostInterface { name: String::new(), bridge: Some(String::new()) };
-        for endpoint in endpoints.values_mut().filter(|it| it.interface.is_none()) {
+        let untold = endpoints.values_mut().filter(|it| it.interface.is_none());
+        for endpoint in untold.filter(|it| isolated || it.ingress.is_none()) {
             endpoint.interface = Some(port.clone());
         }
         endpoints
     }
 
     fn way(&self, source: IpAddr, destination: IpAddr) -> Way<'_> {
-        Way { source, destination, interface: self.interface(source) }
+        let [interface, to] = [source, destination].map(|it| self.interface(it));
+        Way { source, destination, interface, to }
     }
 
     /// That of the pod of this node with the address, if it was told.

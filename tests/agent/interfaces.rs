@@ -1,7 +1,11 @@
 //! Pods that no CNI plugin told of: policyd finds where they are, and has their bridges show it
 //! what goes from port to port.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+
 use lab::probe::{must_not_reach, must_reach};
+use lab::sockets::udp;
 use serde_json::json;
 
 use crate::node::PolicedNode;
@@ -64,5 +68,114 @@ fn pods_on_one_bridge_are_isolated_from_each_other() {
         shown.contains("nf_call_iptables 1") && shown.contains("nf_call_ip6tables 1")
     });
     reach(false);
+    node.clean_up();
+}
+
+const PORT: u16 = 7800;
+
+fn listener(node: &PolicedNode, name: &str) -> UdpSocket {
+    node.space(name).enter(|| udp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)))
+}
+
+/// Which of the destinations sent something that came.
+fn received(listener: &UdpSocket) -> BTreeSet<String> {
+    let (mut received, mut buffer) = (BTreeSet::new(), [0; 64]);
+    while let Ok((length, _)) = listener.recv_from(&mut buffer) {
+        received.insert(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    received
+}
+
+/// What pod `a` sends to others by none of their addresses that policies know: by the same
+/// flows each time.
+struct Flooding {
+    sockets: Vec<(String, UdpSocket, SocketAddr)>,
+}
+
+impl Flooding {
+    const TO_ALL: [&str; 3] = ["255.255.255.255", "ff02::1", "ff02::2:ff00:1"];
+
+    fn new(node: &PolicedNode, to: &[&str]) -> Self {
+        let mut destinations: Vec<_> =
+            Self::TO_ALL.iter().map(|it| ((*it).to_owned(), it.parse().unwrap())).collect();
+        for name in to {
+            let shown = node.space(name).sh("ip -o -6 addr show dev eth0 scope link");
+            let address = shown.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+            destinations.push(((*name).to_owned(), address.parse().unwrap()));
+        }
+        let a = node.space("a");
+        let eth0 = a.sh("ip -o link show dev eth0 | cut -d: -f1").trim().parse().unwrap();
+        let socket = |(name, address): (String, IpAddr)| {
+            let [four, six] = node.addresses("a") else { panic!("two addresses") };
+            let (own, to) = match address {
+                IpAddr::V4(_) => (four, SocketAddr::new(address, PORT)),
+                IpAddr::V6(address) => (six, SocketAddrV6::new(address, PORT, 0, eth0).into()),
+            };
+            // Not the link-local address, which the kernel would choose: it passes no port.
+            let socket = a.enter(|| udp(SocketAddr::new(*own, 0)));
+            socket.set_broadcast(true).unwrap();
+            (name, socket, to)
+        };
+        Self { sockets: destinations.into_iter().map(socket).collect() }
+    }
+
+    fn send(&self) {
+        for (name, socket, to) in &self.sockets {
+            socket.send_to(name.as_bytes(), to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_a_bridge_floods_or_takes_to_a_link_local_address_is_judged_too() {
+    let node = PolicedNode::bridged(&["a", "b", "c"]);
+    let (at_b, at_c) = (listener(&node, "b"), listener(&node, "c"));
+    for listener in [&at_b, &at_c] {
+        // Each of the groups that is not everybody's.
+        let eth0 =
+            node.space("b").sh("ip -o link show dev eth0 | cut -d: -f1").trim().parse().unwrap();
+        listener.join_multicast_v6(&"ff02::2:ff00:1".parse().unwrap(), eth0).unwrap();
+    }
+    let flooding = Flooding::new(&node, &["b", "c"]);
+    let for_all: BTreeSet<_> = Flooding::TO_ALL.map(str::to_owned).into();
+    let all_and = |name: &str| &for_all | &BTreeSet::from([name.to_owned()]);
+    let gets = |what: &str, by_b: &BTreeSet<String>| {
+        let (mut b, mut c) = (BTreeSet::new(), BTreeSet::new());
+        node.wait(what, |_| {
+            flooding.send();
+            b.append(&mut received(&at_b));
+            c.append(&mut received(&at_c));
+            c == all_and("c") && b.is_superset(by_b)
+        });
+        assert_eq!(&b, by_b, "{what}");
+    };
+    let settled = |what: &str, chain: &str| {
+        node.wait(what, |it| it.rules().contains(chain));
+        let _ = (received(&at_b), received(&at_c));
+    };
+    gets("nothing is isolated", &all_and("b"));
+    // The node's neighbours tell policyd where it is.
+    for address in node.addresses("b") {
+        node.node.sh(&format!("ping -c 1 -W 5 {address}"));
+    }
+    let deny = |ports: serde_json::Value| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "b"}, "spec": {"podSelector": {"matchLabels": {"app": "b"}},
+            "policyTypes": ["Ingress"], "ingress": ports}})
+    };
+    node.write("b", &deny(json!([])));
+    settled("the isolation of b", "PODWIRE-OUT");
+    gets("b is isolated", &BTreeSet::new());
+    node.write("b", &deny(json!([{"ports": [{"protocol": "UDP", "port": PORT}]}])));
+    settled("what b is allowed", &format!("--dport {PORT}"));
+    gets("the port is allowed", &all_and("b"));
+    // Flows that were allowed, and have gone on until now.
+    node.write("b", &deny(json!([])));
+    node.wait("the isolation of b", |it| !it.rules().contains(&format!("--dport {PORT}")));
+    let _ = (received(&at_b), received(&at_c));
+    gets("b is isolated again", &BTreeSet::new());
+    node.remove("b");
+    node.wait("nobody is isolated", |it| !it.rules().contains("PODWIRE-OUT"));
+    gets("nothing is isolated any more", &all_and("b"));
     node.clean_up();
 }

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 
 use crate::answer::Answer;
 use crate::attributes::{find, number};
@@ -50,14 +51,29 @@ pub(crate) enum Entry {
     Fdb(FdbEntry),
 }
 
+impl Request {
+    /// Has the kernel forget a neighbour, and with it the packets that wait until it is known where he
+    /// is (`neigh_invalidate`). Success when there is no such neighbour.
+    #[must_use]
+    pub fn forget_neighbour(link: u32, address: IpAddr) -> Self {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family(address.is_ipv4());
+        message.header.ifindex = link;
+        message.attributes.push(NeighbourAttribute::Destination(address.into()));
+        let what = format!("forget neighbour {address} of link {link}");
+        let mut request = Self::new(what, RouteNetlinkMessage::DelNeighbour(message), 0);
+        request.tolerated = &[Errno::ENOENT, Errno::ENODEV];
+        request
+    }
+}
+
 impl Socket {
     /// The neighbours of all links, of one family.
     ///
     /// # Errors
     /// [`Error`].
     pub fn neighbours(&mut self, is_ipv4: bool) -> Result<Vec<Neighbour>, Error> {
-        let family = if is_ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let entries = self.neighbour_entries(family, "list neighbours")?;
+        let entries = self.neighbour_entries(family(is_ipv4), "list neighbours")?;
         let neighbours = entries.filter_map(|entry| match entry {
             Entry::Neighbour(neighbour) => Some(neighbour),
             Entry::Fdb(_) => None,
@@ -92,6 +108,10 @@ impl Socket {
             _ => None,
         }))
     }
+}
+
+const fn family(is_ipv4: bool) -> AddressFamily {
+    if is_ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
 /// Reads `ndmsg` and the attributes after it; `None` when it is cut off.

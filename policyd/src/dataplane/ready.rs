@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use netlink::{Request, Socket};
+use nix::net::if_::if_nametoindex;
 use ruleset::ipset;
 use runner::Runner;
 
@@ -34,8 +36,31 @@ impl<R: Runner> Dataplane<R> {
         let endpoints = self.written.endpoints.values();
         let isolated = endpoints.filter(|it| it.ingress.is_some() || it.egress.is_some());
         let isolated: BTreeSet<_> = isolated.flat_map(|it| it.addresses.iter().copied()).collect();
-        self.cut += flows::forget_left_over(&(&coming.new & &isolated))?;
+        let new = &coming.new & &isolated;
+        self.forget_waiting(&new)?;
+        self.cut += flows::forget_left_over(&new)?;
         self.cut += flows::cut_left_over(&(&coming.other & &isolated), self.settings.marks.cut)?;
+        Ok(())
+    }
+
+    /// What the rules have let pass to a former owner may wait until the kernel knows where he is, and
+    /// would go to the new one.
+    fn forget_waiting(&self, addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let mut requests = Vec::new();
+        for endpoint in self.written.endpoints.values() {
+            let Some(interface) = &endpoint.interface else { continue };
+            let mut coming = endpoint.addresses.intersection(addresses).peekable();
+            // A link that has gone has no neighbours.
+            if coming.peek().is_some()
+                && let Ok(link) =
+                    if_nametoindex(interface.bridge.as_ref().unwrap_or(&interface.name).as_str())
+            {
+                requests.extend(coming.map(|it| Request::forget_neighbour(link, *it)));
+            }
+        }
+        if !requests.is_empty() {
+            Socket::open()?.execute(&requests)?;
+        }
         Ok(())
     }
 

@@ -64,7 +64,8 @@ pub fn is_in_use<'a>(family: Family, mut endpoints: impl Iterator<Item = &'a End
     endpoints.any(|it| has_chains(family, it))
 }
 
-fn has_chains(family: Family, endpoint: &Endpoint) -> bool {
+/// Whether it has chains of the family, if it is isolated.
+pub(super) fn has_chains(family: Family, endpoint: &Endpoint) -> bool {
     endpoint.addresses.iter().any(|address| family.has(address))
 }
 

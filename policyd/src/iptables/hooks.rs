@@ -1,6 +1,7 @@
 //! The chains that every packet goes through, up to those of its pods.
 
-use std::net::Ipv6Addr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::Ipv6Network;
 use ruleset::iptables::{Chain, Match, Rule, Side, Target};
@@ -20,6 +21,7 @@ const PORT: &str = "PODWIRE-PORT";
 // them have, no name may be longer than 28 (`XT_EXTENSION_MAXNAMELEN`).
 const SOURCE: &str = "PODWIRE-SRC";
 const DESTINATION: &str = "PODWIRE-DST";
+const OUT: &str = "PODWIRE-OUT";
 
 /// Messages without which IPv6 is not there. Neighbour discovery (RFC 4861) has the greatest hop
 /// limit, so that all see that no router has forwarded it: what a pod gives that type and sends
@@ -31,6 +33,11 @@ const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
 /// All groups (RFC 4291).
 const MULTICAST: Ipv6Network =
     Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix of 8");
+
+/// What no router forwards (RFC 4291): from pod to pod, it is bridged.
+const LINK_LOCAL: Ipv6Network =
+    Ipv6Network::new_checked(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)
+        .expect("a prefix of 10");
 
 /// A rule of ours at the head of a chain that the kernel has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,12 +83,17 @@ pub fn dispatch<'a>(
     ];
     let ends = |is_port| ends(family, endpoints.clone(), is_port);
     let (links, ports) = (ends(false), ends(true));
+    let isolated_ports = isolated_ports(family, endpoints.clone());
     chains.extend(by_interface(LINK, Match::InInterface, &links, UNBOUND));
     if !ports.is_empty() {
         chains.extend(by_interface(PORT, Match::InBridgePort, &ports, UNBOUND));
     }
+    if !isolated_ports.is_empty() {
+        chains.extend(by_interface(OUT, Match::OutBridgePort, &isolated_ports, DESTINATION));
+    }
+    let ports = Ports { any: !ports.is_empty(), isolated: !isolated_ports.is_empty() };
     for hook in ["FORWARD", "INPUT"] {
-        chains.extend(hooked(family, hook, &policed(family, hook, !ports.is_empty(), settings)));
+        chains.extend(hooked(family, hook, &policed(family, hook, ports, settings)));
     }
     let isolated = |direction: Direction, only_unknown: bool| {
         let isolated = endpoints
@@ -143,7 +155,16 @@ fn hooked(family: Family, hook: &str, policed: &[Rule]) -> Vec<Chain> {
     }
 }
 
-fn policed(family: Family, hook: &str, has_ports: bool, settings: &Settings) -> Vec<Rule> {
+/// Which pods are behind ports of bridges.
+#[derive(Clone, Copy)]
+struct Ports {
+    /// Some.
+    any: bool,
+    /// Some that are isolated for what they are sent.
+    isolated: bool,
+}
+
+fn policed(family: Family, hook: &str, ports: Ports, settings: &Settings) -> Vec<Rule> {
     let is_forward = hook == "FORWARD";
     let marks = settings.marks;
     // Nothing stands behind filter INPUT should another agent accept there: no REJECT is tried.
@@ -163,7 +184,7 @@ fn policed(family: Family, hook: &str, has_ports: bool, settings: &Settings) -> 
         }));
     }
     rules.push(Rule::new([], Target::ClearMark(marks.allowed | marks.rejected)));
-    if has_ports {
+    if ports.any {
         rules.push(Rule::new([Match::ByBridge], Target::Jump(PORT.to_owned())));
         rules.push(Rule::new([Match::NotByBridge], Target::Jump(LINK.to_owned())));
     } else {
@@ -172,14 +193,63 @@ fn policed(family: Family, hook: &str, has_ports: bool, settings: &Settings) -> 
         rules.push(jump(LINK));
     }
     rules.extend(settings.rejects.then(rejected));
-    rules.push(established());
+    let mut known = established();
+    if is_forward && ports.isolated && family == Family::V6 {
+        // To whom a link-local address belongs the look at the flows does not know, so that none of
+        // them would be cut.
+        known.matches.insert(0, Match::NotAddress(Side::Destination, LINK_LOCAL.into()));
+    }
+    rules.push(known);
     rules.push(jump(SOURCE));
     rules.extend(settings.rejects.then(rejected));
-    if is_forward {
+    if is_forward && ports.isolated {
+        rules.push(Rule::new([Match::Bridged], Target::Jump(OUT.to_owned())));
+        rules.push(Rule::new([Match::NotBridged], Target::Jump(DESTINATION.to_owned())));
+    } else if is_forward {
         rules.push(jump(DESTINATION));
     }
     rules.push(Rule::new([], Target::ClearMark(marks.allowed)));
     rules
+}
+
+/// What is done with what a bridge forwards to the ports of isolated endpoints, whatever address it
+/// has: what is for all of them, or for a link-local address, is for these pods as well.
+fn isolated_ports<'a>(
+    family: Family,
+    endpoints: impl Iterator<Item = (&'a String, &'a Endpoint)>,
+) -> Ends {
+    let mut ports = BTreeMap::<_, Vec<_>>::new();
+    for (key, endpoint) in endpoints {
+        let interface = endpoint.interface.as_ref().filter(|it| it.bridge.is_some());
+        if let Some(interface) = interface {
+            ports.entry(interface.name.clone()).or_default().push((key, endpoint));
+        }
+    }
+    ports.retain(|_, behind| behind.iter().any(|(_, it)| it.ingress.is_some()));
+    let rules = |behind: Vec<(&String, &Endpoint)>| match behind[..] {
+        [(key, endpoint)] => vec![to(family, key, endpoint, None)],
+        ref several => {
+            let own = several.iter().flat_map(|(key, endpoint)| {
+                let addresses = endpoint.addresses.iter().filter(|it| family.has(it));
+                addresses.map(|address| to(family, key, endpoint, Some(*address)))
+            });
+            own.chain([goto([], GATE)]).collect()
+        }
+    };
+    ports.into_iter().map(|(name, behind)| (name, rules(behind))).collect()
+}
+
+/// What is done with what is for an endpoint, at this address or at any.
+fn to(family: Family, key: &str, endpoint: &Endpoint, address: Option<IpAddr>) -> Rule {
+    let target = match endpoint.ingress {
+        Some(_) if endpoint::has_chains(family, endpoint) => {
+            Target::Goto(endpoint::name(key, Direction::Ingress))
+        }
+        Some(_) => Target::Goto(GATE.to_owned()),
+        None => Target::Return,
+    };
+    let is_at = address.map(|it| Match::Address(Side::Destination, host(it)));
+    Rule::new(is_at.into_iter().collect::<Vec<_>>(), target).labelled(&endpoint.label)
 }
 
 /// What is done with what comes through the interfaces of endpoints: what has another address than

@@ -15,6 +15,8 @@ pub(super) struct Way<'a> {
     pub(super) destination: IpAddr,
     /// The interface of the pod of this node that sends.
     pub(super) interface: Option<&'a HostInterface>,
+    /// That of the pod of this node that is sent to.
+    pub(super) to: Option<&'a HostInterface>,
 }
 
 /// What looks into a set.
@@ -102,6 +104,15 @@ impl Way<'_> {
                 let own = self.interface.filter(|it| it.bridge.is_some());
                 own.is_some_and(|own| is_named(&own.name, name))
             }
+            Match::OutBridgePort(name) => {
+                let to = self.to.filter(|it| it.bridge.is_some());
+                to.is_some_and(|it| is_named(&it.name, name))
+            }
+            Match::Bridged => match (self.interface, self.to) {
+                (Some(from), Some(to)) => from.bridge.is_some() && from.bridge == to.bridge,
+                (Some(known), None) | (None, Some(known)) => known.bridge.is_some(),
+                (None, None) => true,
+            },
             Match::ByBridge => self.interface.is_none() || bridge.is_some(),
             Match::NotByBridge => self.interface.is_none() || bridge.is_none(),
             _ => true,

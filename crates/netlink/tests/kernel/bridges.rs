@@ -1,6 +1,7 @@
 //! Bridges, and where addresses are.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
+use std::time::Duration;
 
 use netlink::{
     BridgeFiltering, Error, FdbEntry, HardwareAddress, HostInterface, Link, Neighbour, Request,
@@ -135,12 +136,52 @@ fn neighbours_and_forwarding_databases_are_listed() {
 }
 
 #[test]
+fn what_waits_for_a_neighbour_goes_when_it_is_forgotten() {
+    let (netns, mut host, bridge) = host();
+    let (container, _near) = container(&mut host, 1, Some(bridge.index));
+    let mut inside = socket(&container);
+    let far = inside.link_by_name("eth0").unwrap().unwrap().index;
+    let receiver = {
+        let _entered = container.enter().unwrap();
+        UdpSocket::bind("[::]:9").unwrap()
+    };
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let _entered = netns.enter().unwrap();
+    let sender = UdpSocket::bind("[::]:0").unwrap();
+    // What an address gets that somebody takes after it was sent to.
+    let mut received = |text: &str, is_forgotten: bool| {
+        let neighbour = address(text);
+        let to = match neighbour {
+            IpAddr::V4(it) => it.to_ipv6_mapped().into(),
+            IpAddr::V6(_) => neighbour,
+        };
+        sender.send_to(b"before", (to, 9)).unwrap();
+        if is_forgotten {
+            let forget = || Request::forget_neighbour(bridge.index, neighbour);
+            host.execute(&[forget()]).unwrap();
+            host.execute(&[forget()]).expect("one that is not there");
+        }
+        let add = Request::add_address(far, "eth0", cidr(&format!("{text}/16")), PLAIN);
+        inside.execute(&[add]).unwrap();
+        sender.send_to(b"after", (to, 9)).unwrap();
+        let mut buffer = [0; 16];
+        let length = receiver.recv(&mut buffer).unwrap();
+        buffer[..length].to_vec()
+    };
+    for (waited_for, forgotten) in [("10.1.1.77", "10.1.1.78"), ("fd00:1::77", "fd00:1::78")] {
+        assert_eq!(received(forgotten, true), b"after");
+        assert_eq!(received(waited_for, false), b"before");
+        assert_eq!(receiver.recv(&mut [0; 16]).unwrap(), b"after".len());
+    }
+}
+
+#[test]
 fn a_neighbour_that_does_not_answer_has_no_hardware_address() {
     let (netns, mut host, bridge) = host();
     let (_container, _near) = container(&mut host, 1, Some(bridge.index));
     let _entered = netns.enter().unwrap();
     let unheard = address("10.1.1.77");
-    let sender = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let sender = UdpSocket::bind("0.0.0.0:0").unwrap();
     sender.send_to(b"?", (unheard, 9)).unwrap();
     let wanted = Neighbour { link: bridge.index, address: unheard, mac: None };
     assert!(host.neighbours(true).unwrap().contains(&wanted));

@@ -56,6 +56,13 @@ pub enum Match {
     ByBridge,
     /// It came through no port of a bridge.
     NotByBridge,
+    /// It goes from port to port of a bridge.
+    Bridged,
+    /// It does not go from port to port of a bridge.
+    NotBridged,
+    /// Of what goes from port to port of a bridge: it leaves through this one; with a `+` at its end,
+    /// one whose name begins so.
+    OutBridgePort(String),
     /// Its protocol: `tcp`, `udp`, `sctp`.
     Protocol(&'static str),
     /// Its protocol, `tcp` or `udp`, and its destination port: nf_tables compares them by itself,
@@ -177,6 +184,9 @@ impl fmt::Display for Match {
             Self::InBridgePort(name) => write!(formatter, "-m physdev --physdev-in {name}"),
             Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
             Self::NotByBridge => formatter.write_str("-m physdev ! --physdev-is-in"),
+            Self::Bridged => formatter.write_str("-m physdev --physdev-is-bridged"),
+            Self::NotBridged => formatter.write_str("-m physdev ! --physdev-is-bridged"),
+            Self::OutBridgePort(name) => write!(formatter, "-m physdev --physdev-out {name}"),
             Self::Protocol(protocol) => write!(formatter, "-p {protocol}"),
             Self::DestinationPort(protocol, range) => {
                 write!(formatter, "-p {protocol} -m {protocol} --dport {range}")
