@@ -158,7 +158,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         asks: mpsc::Sender<NamespacedName>,
         status: Arc<Status>,
     ) -> Self {
-        let flows = Flows::new(config.settings.marks.cut);
+        let flows = Flows::new(config.settings.marks.cut, dataplane.left_over());
         Self {
             index: Index::new(&config.node),
             problems: Problems::new(&config.node, config.notices.clone()),

@@ -20,6 +20,7 @@ use crate::plan::{Changes, SetChange, SetKey};
 mod adoption;
 mod error;
 pub(crate) mod flows;
+pub(crate) mod left_over;
 mod members;
 mod old_tables;
 mod programs;
@@ -29,6 +30,7 @@ mod variant;
 mod written;
 
 pub use error::Error;
+use left_over::LeftOver;
 use old_tables::Entries;
 pub use programs::{Programs, Ran};
 use table::Tables;
@@ -58,6 +60,8 @@ pub struct Dataplane<R> {
     ready: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Whose addresses were let pass; `None`: nothing was written yet.
     owners: Option<BTreeMap<IpAddr, ready::Owner>>,
+    /// Addresses of which flows may be left.
+    left_over: LeftOver,
     /// Flows that were cut since this was last asked.
     cut: usize,
 }
@@ -118,6 +122,7 @@ impl<R: Runner + Send> Dataplane<R> {
             unused: BTreeSet::new(),
             ready: BTreeMap::new(),
             owners: None,
+            left_over: LeftOver::default(),
             cut: 0,
         }
     }
@@ -173,6 +178,11 @@ impl<R: Runner + Send> Dataplane<R> {
     /// The programs that ran since this was last asked.
     pub fn take_ran(&mut self) -> Ran {
         self.programs.take_ran()
+    }
+
+    /// What is known of addresses that flows may be left of, for who looks at the flows.
+    pub(crate) fn left_over(&self) -> LeftOver {
+        self.left_over.clone()
     }
 
     /// How many flows were cut since this was last asked.

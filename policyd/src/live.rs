@@ -109,7 +109,8 @@ impl Expected {
         }
         let is_unsure = self.is_unsure();
         for name in reached.chains.iter().filter(|it| !is_unsure || !is_by_interface(it)) {
-            let wanted: Vec<_> = [&chains].into_iter().chain(&others).map(|it| it.get(name)).collect();
+            let wanted: Vec<_> =
+                [&chains].into_iter().chain(&others).map(|it| it.get(name)).collect();
             chains::compare(name, &wanted, tables, live);
         }
         let ends: BTreeSet<IpAddr> =

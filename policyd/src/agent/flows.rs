@@ -4,23 +4,26 @@
 //! are asked about again; one bit of a flow's mark then says that it is cut, and a rule ahead of
 //! all others drops it, both ways. To delete the flow instead would not cut it: the kernel takes up
 //! a flow in its middle, in whichever direction it sees first (`nf_conntrack_tcp_loose`), and an
-//! answer is always allowed.
+//! answer is always allowed. Those of addresses that nobody has any more are deleted.
 
 use std::collections::HashSet;
 use std::future::pending;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use netlink::conntrack::Flow;
 use netlink::{Error, Layer4};
+use runner::Runner;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Agent;
-use crate::dataplane::flows::{list, mark};
+use crate::dataplane::flows::{Listed, forget, has_end, list, mark};
+use crate::dataplane::left_over::{LeftOver, Suspects};
 use crate::evaluate::{Packet, Transport};
-use crate::iptables::Family;
+use crate::index::Index;
 use crate::model::Protocol;
-use crate::plan::{self, Lookup};
+use crate::plan;
 
 /// Flows that began while the rules changed are found by a second look.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
@@ -32,6 +35,8 @@ const LEAST_PAUSE: Duration = Duration::from_millis(250);
 pub(super) struct Flows {
     /// The bit that says that a flow is cut.
     bit: u32,
+    /// Whose flows are to be forgotten.
+    left_over: LeftOver,
     due: Option<Instant>,
     /// When the last look began.
     looked: Option<Instant>,
@@ -40,18 +45,38 @@ pub(super) struct Flows {
     running: Option<JoinHandle<Done>>,
 }
 
+/// Who has which addresses.
+#[derive(Debug, Default)]
+struct Addresses {
+    /// Those of endpoints that policies isolate.
+    isolated: HashSet<IpAddr>,
+    /// Those of all endpoints.
+    owned: HashSet<IpAddr>,
+    /// The ranges that the gate keeps closed.
+    gated: Vec<IpNetwork>,
+}
+
+/// What was found of the flows.
+#[derive(Debug)]
+pub(super) struct Look {
+    listed: Listed,
+    suspects: Suspects,
+    /// The endpoints' addresses when it began.
+    owned: HashSet<IpAddr>,
+}
+
 /// A step of a look at the flows.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// Flows that policy may have something to say of.
-    Listed(Result<Vec<Flow>, Error>),
+    /// Flows that policy may have something to say of, or that nobody has any more.
+    Listed(Result<Look, Error>),
     /// How many flows were cut, and how many are no longer.
-    Marked(Result<(usize, usize), Error>),
+    Changed(Result<(usize, usize), Error>),
 }
 
 impl Flows {
-    pub(super) const fn new(bit: u32) -> Self {
-        Self { bit, due: None, looked: None, is_first: false, running: None }
+    pub(super) const fn new(bit: u32, left_over: LeftOver) -> Self {
+        Self { bit, left_over, due: None, looked: None, is_first: false, running: None }
     }
 
     /// Something may be denied now that was allowed, or the other way round.
@@ -66,18 +91,23 @@ impl Flows {
         self.due
     }
 
-    /// Begins a look, when it is time. `isolated` are the addresses of endpoints that policies
-    /// isolate.
-    pub(super) fn start(&mut self, isolated: impl FnOnce() -> HashSet<IpAddr>) {
-        if self.running.is_some() || self.due.is_none_or(|due| Instant::now() < due) {
-            return;
-        }
+    /// Whether it is time for a look.
+    fn is_due(&self) -> bool {
+        self.running.is_none() && self.due.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// Begins a look.
+    fn start(&mut self, addresses: Addresses) {
         self.looked = Some(Instant::now());
         self.due = self.is_first.then(|| Instant::now() + SECOND_LOOK);
         self.is_first = false;
-        let (isolated, bit) = (isolated(), self.bit);
-        let look = move || Done::Listed(list(&Family::ALL, bit, |end| isolated.contains(end)));
-        self.running = Some(spawn_blocking(look));
+        let (bit, suspects) = (self.bit, self.left_over.suspects());
+        let Addresses { isolated, owned, gated } = addresses;
+        self.running = Some(spawn_blocking(move || {
+            let is_gone = |end: &IpAddr| suspects.has(end, &gated) && !owned.contains(end);
+            let listed = list(bit, |end| isolated.contains(end), is_gone);
+            Done::Listed(listed.map(|listed| Look { listed, suspects, owned }))
+        }));
     }
 
     /// The next step's end; for ever when nothing is done.
@@ -92,38 +122,58 @@ impl Flows {
         }
     }
 
-    /// Marks those of the flows whose mark does not say what the plan says of them.
-    pub(super) fn mark(&mut self, flows: Vec<Flow>, plan: &impl Lookup) {
-        let bit = self.bit;
-        let changes: Vec<_> = flows
+    /// Marks those of the flows whose mark does not say what the index says of them, and has those
+    /// forgotten that are left of addresses which nobody has got meanwhile.
+    fn change(&mut self, look: Look, index: &Index) {
+        let (bit, left_over) = (self.bit, self.left_over.clone());
+        let Look { listed: Listed { concerned, mut left }, suspects, mut owned } = look;
+        owned.extend(index.endpoints().flat_map(|(_, it)| &it.addresses));
+        left.retain(|flow| !has_end(flow, |end| owned.contains(end)));
+        let changes: Vec<_> = concerned
             .into_iter()
             .filter_map(|flow| {
                 let is_cut = flow.mark & bit != 0;
-                let is_denied = !plan::allows(plan, &packet(&flow));
+                let is_denied = !plan::allows(index, &packet(&flow));
                 (is_cut != is_denied).then_some((flow, is_denied))
             })
             .collect();
-        if !changes.is_empty() {
-            self.running = Some(spawn_blocking(move || Done::Marked(mark(&changes, bit))));
+        if changes.is_empty() && left.is_empty() {
+            return left_over.are_forgotten(&suspects, &owned);
         }
+        self.running = Some(spawn_blocking(move || {
+            Done::Changed(mark(&changes, bit).and_then(|counts| {
+                forget(&left)?;
+                left_over.are_forgotten(&suspects, &owned);
+                Ok(counts)
+            }))
+        }));
     }
 }
 
-impl<R> Agent<R> {
+impl<R: Runner + Send + 'static> Agent<R> {
     pub(super) fn start_look_at_flows(&mut self) {
-        let endpoints = self.index.endpoints();
-        let isolated = endpoints.filter(|(_, it)| it.ingress.is_some() || it.egress.is_some());
-        let addresses = isolated.flat_map(|(_, it)| it.addresses.iter().copied());
-        self.flows.start(|| addresses.collect());
+        if !self.flows.is_due() {
+            return;
+        }
+        let gated = self.gated().unwrap_or_default();
+        let mut addresses = Addresses { gated, ..Addresses::default() };
+        for (_, endpoint) in self.index.endpoints() {
+            addresses.owned.extend(&endpoint.addresses);
+            if endpoint.ingress.is_some() || endpoint.egress.is_some() {
+                addresses.isolated.extend(&endpoint.addresses);
+            }
+        }
+        self.flows.start(addresses);
     }
 
     pub(super) fn see_flows(&mut self, step: Done) {
         let result = match step {
-            Done::Listed(Ok(flows)) => return self.flows.mark(flows, &self.index),
+            Done::Listed(Ok(look)) => return self.flows.change(look, &self.index),
             Done::Listed(Err(error)) => Err(error),
-            Done::Marked(result) => result,
+            Done::Changed(result) => result,
         };
         match result {
+            Ok((0, 0)) => {}
             Ok((cut, healed)) => {
                 tracing::info!(cut, healed, "flows that policies no longer allow are cut");
                 self.status.metrics.flows_cut.inc_by(u64::try_from(cut).unwrap_or(u64::MAX));

@@ -55,6 +55,8 @@ impl<R: Runner + Send> Dataplane<R> {
         // Without it what runs on the node was open, and goes on until it was looked at.
         let had_gate = Family::ALL.iter().any(|it| saved.contains_key(&programmed_set(*it).name));
         self.written = Written::new(plan);
+        // Whoever changed what is ours may have opened the gate.
+        self.left_over.lose_track();
         let (mut growing, mut shrinking) = self.adopt_sets(plan, &saved);
         let is_filled = |family: &Family| {
             let held = self.ready.get(&programmed_set(*family).name);

@@ -16,39 +16,59 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// `IPS_EXPECTED`: begun by another flow (FTP's data), and judged with it.
 const EXPECTED: u32 = 1;
 
-/// Lists the flows that have an end for which `is_isolated`, or that are cut.
+/// Flows that something may have to be done about.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// Those with an isolated end, and those that are cut.
+    pub(crate) concerned: Vec<Flow>,
+    /// Those with an end that has gone; the node's own too.
+    pub(crate) left: Vec<Flow>,
+}
+
+/// Lists the flows that have an end for which `is_isolated`, or that are cut; and those that have an
+/// end for which `is_gone`, and which is not the node's.
 ///
 /// # Errors
 /// [`Error`] when the kernel cannot be asked.
 pub(crate) fn list(
-    families: &[Family],
     bit: u32,
     is_isolated: impl Fn(&IpAddr) -> bool,
-) -> Result<Vec<Flow>, Error> {
+    is_gone: impl Fn(&IpAddr) -> bool,
+) -> Result<Listed, Error> {
     let own = own_addresses();
-    select(families, |flow| {
-        // What the node itself sends is never denied.
-        let is_own = own.contains(&flow.original.source);
-        let is_expected = flow.status.0 & EXPECTED != 0;
-        let is_concerned = has_end(flow, &is_isolated) && !is_own && !is_expected;
-        flow.mark & bit != 0 || is_concerned
-    })
+    let (mut concerned, mut left) = (Vec::new(), Vec::new());
+    each(&Family::ALL, |flow| {
+        if has_end(flow, |it| is_gone(it) && !own.contains(it)) {
+            left.push(*flow);
+        } else if is_concerned(flow, bit, &own, &is_isolated) {
+            concerned.push(*flow);
+        }
+    })?;
+    Ok(Listed { concerned, left })
 }
 
-fn select(families: &[Family], is_wanted: impl Fn(&Flow) -> bool) -> Result<Vec<Flow>, Error> {
-    let Some(mut client) = Client::open()? else { return Ok(Vec::new()) };
-    let mut flows = Vec::new();
+fn is_concerned(
+    flow: &Flow,
+    bit: u32,
+    own: &HashSet<IpAddr>,
+    is_isolated: impl Fn(&IpAddr) -> bool,
+) -> bool {
+    // What the node itself sends is never denied.
+    let is_own = own.contains(&flow.original.source);
+    let is_expected = flow.status.0 & EXPECTED != 0;
+    flow.mark & bit != 0 || has_end(flow, is_isolated) && !is_own && !is_expected
+}
+
+fn each(families: &[Family], mut take: impl FnMut(&Flow)) -> Result<(), Error> {
+    let Some(mut client) = Client::open()? else { return Ok(()) };
     for family in families {
-        client.flows(&Filter::all(family.is_ipv4()), |flow| {
-            if is_wanted(flow) {
-                flows.push(*flow);
-            }
-        })?;
+        client.flows(&Filter::all(family.is_ipv4()), &mut take)?;
     }
-    Ok(flows)
+    Ok(())
 }
 
-fn has_end(flow: &Flow, which: impl Fn(&IpAddr) -> bool) -> bool {
+/// Whether one of its ends is.
+pub(crate) fn has_end(flow: &Flow, which: impl Fn(&IpAddr) -> bool) -> bool {
     [flow.original.source, flow.reply.source].iter().any(which)
 }
 
@@ -98,21 +118,11 @@ pub(super) fn forget_left_over(addresses: &BTreeSet<IpAddr>) -> Result<usize, Er
     forget(&of_addresses(addresses, 0)?)
 }
 
-/// Has the kernel forget all flows of addresses that nobody has any more, those too that the node
-/// itself began.
+/// Has the kernel forget flows. Tells how many of them there still were.
 ///
 /// # Errors
-/// [`Error`] when the kernel cannot be asked, or refuses.
-pub(super) fn forget_gone(addresses: &BTreeSet<IpAddr>) -> Result<(), Error> {
-    if addresses.is_empty() {
-        return Ok(());
-    }
-    let is_gone = |flow: &Flow| has_end(flow, |it| addresses.contains(it));
-    forget(&select(&families_of(addresses), is_gone)?).map(drop)
-}
-
-/// How many of them there still were.
-fn forget(flows: &[Flow]) -> Result<usize, Error> {
+/// [`Error`] when the kernel refuses.
+pub(crate) fn forget(flows: &[Flow]) -> Result<usize, Error> {
     if flows.is_empty() {
         return Ok(0);
     }
@@ -129,12 +139,15 @@ fn of_addresses(addresses: &BTreeSet<IpAddr>, bit: u32) -> Result<Vec<Flow>, Err
     if addresses.is_empty() {
         return Ok(Vec::new());
     }
-    list(&families_of(addresses), bit, |end| addresses.contains(end))
-}
-
-fn families_of(addresses: &BTreeSet<IpAddr>) -> Vec<Family> {
     let has_any = |family: &Family| addresses.iter().any(|it| family.has(it));
-    Family::ALL.into_iter().filter(has_any).collect()
+    let families: Vec<_> = Family::ALL.into_iter().filter(has_any).collect();
+    let (own, mut flows) = (own_addresses(), Vec::new());
+    each(&families, |flow| {
+        if is_concerned(flow, bit, &own, |end| addresses.contains(end)) {
+            flows.push(*flow);
+        }
+    })?;
+    Ok(flows)
 }
 
 /// The node's own addresses; none where they cannot be read.

@@ -36,9 +36,9 @@ impl<R: Runner> Dataplane<R> {
         let endpoints = self.written.endpoints.values();
         let isolated = endpoints.filter(|it| it.ingress.is_some() || it.egress.is_some());
         let isolated: BTreeSet<_> = isolated.flat_map(|it| it.addresses.iter().copied()).collect();
-        let new = &coming.new & &isolated;
-        self.forget_waiting(&new)?;
-        self.cut += flows::forget_left_over(&new)?;
+        self.forget_waiting(&(&coming.new & &isolated))?;
+        let may_have_left = coming.new.iter().filter(|it| self.left_over.may_be_of(it));
+        self.cut += flows::forget_left_over(&may_have_left.copied().collect())?;
         self.cut += flows::cut_left_over(&(&coming.other & &isolated), self.settings.marks.cut)?;
         Ok(())
     }
@@ -73,6 +73,7 @@ impl<R: Runner> Dataplane<R> {
         knows_gate: bool,
     ) -> Coming {
         let moved = self.moved();
+        self.left_over.leave(&moved);
         let mut let_pass = BTreeSet::new();
         for family in self.tables.iter().map(Tables::family) {
             let [programmed, bound] = [programmed_set(family).name, bound_set(family).name];
@@ -116,19 +117,13 @@ impl<R: Runner> Dataplane<R> {
         had_none && self.settings.gated.iter().any(|it| it.contains(*address))
     }
 
-    /// All was written. Of addresses that nobody has any more the kernel forgets all flows: they
-    /// would stay for up to five days, and count against the node's limit.
+    /// All was written. Flows of addresses that nobody has any more would stay for up to five days, and
+    /// count against the node's limit: who looks at the flows has them forgotten.
     pub(super) fn note_owners(&mut self) {
         let now = owners(&self.written.endpoints);
-        let mut gone: BTreeSet<_> = self.owners.iter().flatten().map(|it| *it.0).collect();
-        gone.retain(|it| !now.contains_key(it));
+        let before = self.owners.iter().flat_map(BTreeMap::keys);
+        self.left_over.leave(before.filter(|it| !now.contains_key(it)));
         self.owners = Some(now);
-        if self.settings.cuts_flows
-            && let Err(error) = flows::forget_gone(&gone)
-        {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "flows of pods that have gone cannot be forgotten");
-        }
     }
 }
 
