@@ -55,6 +55,14 @@ pub enum Error {
         /// What was tried.
         what: String,
     },
+    /// The kernel has no nf_tables for single interfaces.
+    #[error(
+        "cannot {what}: does the kernel have nf_tables for interfaces (CONFIG_NF_TABLES_NETDEV, CONFIG_NETFILTER_INGRESS, module nf_tables)?"
+    )]
+    NoInterfaceTables {
+        /// What was tried.
+        what: String,
+    },
 }
 
 impl Error {

@@ -1,8 +1,9 @@
 //! The part of nf_tables that is needed: to change chains and rules in one transaction, without
-//! starting a program; to find the rules that lead to a chain; to hear of changes; and to keep tagged
-//! frames from the ports of bridges.
+//! starting a program; to find the rules that lead to a chain; to hear of changes; to keep tagged
+//! frames from the ports of bridges; and to close interfaces.
 
 mod changes;
+mod closed;
 mod expression;
 mod message;
 mod rule;
@@ -16,6 +17,7 @@ use crate::datagram::DUMP_ATTEMPTS;
 use crate::netfilter::message::{HEADERS, Message};
 use crate::netfilter::{Socket, end, refused};
 pub use changes::{Changes, Generation};
+pub use closed::{Closed, Sides};
 use message::batch;
 pub use rule::Jump;
 pub use untagged::{Held, Untagged};
@@ -25,6 +27,8 @@ pub use untagged::{Held, Untagged};
 pub enum Change<'a> {
     /// The table is made, unless it is there; with a comment.
     Table(Option<&'a str>),
+    /// The table goes, which must be empty.
+    DeleteTable,
     /// A chain is made, unless it is there.
     Chain(&'a Chain<'a>),
     /// All rules of a chain go.
@@ -88,6 +92,38 @@ impl Client {
     pub fn has_chain(&mut self, table: Table<'_>, chain: &str) -> Result<bool, Error> {
         let what = format!("look for chain {chain:?} in nf_tables");
         Ok(self.get(Message::get_chain(table, chain), &what)?.is_some())
+    }
+
+    /// The names of a table's chains; `None` when there is no such table.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn chains(&mut self, table: Table<'_>) -> Result<Option<Vec<String>>, Error> {
+        let what = format!("list the chains of table {table} in nf_tables");
+        // Most often there is no table: to learn that, no list is made.
+        if self.get(Message::get_table(table), &what)?.is_none() {
+            return Ok(None);
+        }
+        let list = || Message::list_chains(table);
+        let chains = self.list(list, &what, |chains: &mut Vec<String>, chain| {
+            chains.extend(message::read_chain(chain, table));
+        });
+        chains.map(Some)
+    }
+
+    /// Removes a table with all that is in it, if there is one.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn remove(&mut self, table: Table<'_>) -> Result<(), Error> {
+        let what = format!("remove table {table} from nf_tables");
+        if self.get(Message::get_table(table), &what)?.is_none() {
+            return Ok(());
+        }
+        match self.commit(vec![Message::delete_table(table)], &what) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+            done => done,
+        }
     }
 
     /// The rules of `chain` that jump to `target`.
@@ -154,6 +190,7 @@ impl Client {
     pub fn change(&mut self, table: Table<'_>, changes: &[Change<'_>]) -> Result<(), Error> {
         let messages = changes.iter().map(|change| match change {
             Change::Table(comment) => Message::new_table(table, *comment),
+            Change::DeleteTable => Message::delete_empty_table(table),
             Change::Chain(chain) => Message::new_chain(table, chain),
             Change::Empty(chain) => Message::empty_chain(table, chain),
             Change::DeleteChain(chain) => Message::delete_chain(table, chain),

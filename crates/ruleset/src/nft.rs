@@ -4,5 +4,5 @@
 mod chain;
 mod rule;
 
-pub use chain::{Base, Chain, Family, Hook, Kind, Table};
+pub use chain::{Base, Chain, Family, Hook, Kind, Policy, Table};
 pub use rule::{Match, Rule, Verdict};

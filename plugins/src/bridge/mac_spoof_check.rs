@@ -3,7 +3,7 @@
 
 use cni::Call;
 use netlink::nftables::{Change, Client, HeldRule};
-use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Rule, Table, Verdict};
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
 
 use crate::error::Error;
 use crate::nf_tables::{attempt, deletions, missing};
@@ -12,7 +12,12 @@ use crate::veth::Veth;
 const TABLE: Table<'static> = Table { family: Family::Bridge, name: "nat" };
 const PREROUTING: Chain<'static> = Chain {
     name: "PREROUTING",
-    base: Some(Base { kind: Kind::Filter, hook: Hook::Prerouting, priority: -300 }),
+    base: Some(Base {
+        kind: Kind::Filter,
+        hook: Hook::Prerouting,
+        priority: -300,
+        policy: Policy::Accept,
+    }),
     comment: None,
 };
 

@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use netlink::nftables::{Change, Client, HeldRule};
 use nix::errno::Errno;
 use ruleset::iptables::Side;
-use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Rule, Table, Verdict};
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
 
 use super::{FAMILIES, hex};
 use crate::error::Error;
@@ -25,7 +25,12 @@ const CHECKS: Chain<'static> = Chain {
 const POSTROUTING: Chain<'static> = Chain {
     name: "postrouting",
     // `srcnat`.
-    base: Some(Base { kind: Kind::Nat, hook: Hook::Postrouting, priority: 100 }),
+    base: Some(Base {
+        kind: Kind::Nat,
+        hook: Hook::Postrouting,
+        priority: 100,
+        policy: Policy::Accept,
+    }),
     comment: None,
 };
 /// nft has no longer comments.

@@ -14,6 +14,8 @@ pub(crate) const IPV6: u8 = 10;
 pub(crate) const INET: u8 = 1;
 /// `NFPROTO_BRIDGE`.
 pub(crate) const BRIDGE: u8 = 7;
+/// `NFPROTO_NETDEV`.
+pub(crate) const NETDEV: u8 = 5;
 /// The payload is a list of attributes (`NLA_F_NESTED`).
 const NESTED: u16 = 1 << 15;
 /// The payload is a number of the network's byte order (`NLA_F_NET_BYTEORDER`).

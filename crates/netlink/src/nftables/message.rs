@@ -1,17 +1,19 @@
 //! Messages to nf_tables (`include/uapi/linux/netfilter/nf_tables.h`).
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
-use ruleset::nft::{Chain, Family, Rule, Table};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_NONREC};
+use ruleset::nft::{Chain, Family, Policy, Rule, Table};
 
 use super::expression::expressions;
-use crate::attributes::text;
-use crate::netfilter::message::{BRIDGE, INET, IPV4, IPV6, Message};
+use crate::attributes::{find, text};
+use crate::netfilter::message::{BRIDGE, INET, IPV4, IPV6, Message, NETDEV};
 
 /// `NFNL_SUBSYS_NFTABLES`, which is also the resource that a batch is for.
 const SUBSYSTEM: u8 = 10;
 const BATCH_BEGIN: [u8; 2] = [0, 0x10];
 const BATCH_END: [u8; 2] = [0, 0x11];
 const NEW_TABLE: [u8; 2] = [SUBSYSTEM, 0];
+const GET_TABLE: [u8; 2] = [SUBSYSTEM, 1];
+const DELETE_TABLE: [u8; 2] = [SUBSYSTEM, 2];
 const NEW_CHAIN: [u8; 2] = [SUBSYSTEM, 3];
 const GET_CHAIN: [u8; 2] = [SUBSYSTEM, 4];
 const DELETE_CHAIN: [u8; 2] = [SUBSYSTEM, 5];
@@ -25,10 +27,14 @@ const TABLE_REMARK: u16 = 6;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
 const CHAIN_KIND: u16 = 7;
 const CHAIN_REMARK: u16 = 12;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
+const HOOK_INTERFACE: u16 = 3;
+/// `NF_DROP`.
+const DROP: u32 = 0;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
@@ -42,6 +48,7 @@ impl Message {
             Family::Ip6 => IPV6,
             Family::Inet => INET,
             Family::Bridge => BRIDGE,
+            Family::Netdev => NETDEV,
         };
         Self::new(kind, flags, family, 0)
     }
@@ -52,15 +59,37 @@ impl Message {
         message.remark(TABLE_REMARK, comment)
     }
 
+    /// Asks for a table.
+    pub(super) fn get_table(table: Table<'_>) -> Self {
+        Self::of(table, GET_TABLE, 0).text(TABLE_NAME, table.name)
+    }
+
+    /// Deletes a table with all that is in it.
+    pub(super) fn delete_table(table: Table<'_>) -> Self {
+        Self::of(table, DELETE_TABLE, 0).text(TABLE_NAME, table.name)
+    }
+
+    /// Deletes a table, which must be empty.
+    pub(super) fn delete_empty_table(table: Table<'_>) -> Self {
+        Self::of(table, DELETE_TABLE, NLM_F_NONREC).text(TABLE_NAME, table.name)
+    }
+
     /// Makes a chain, unless it is there. One that is there must be called where this one is.
     pub(super) fn new_chain(table: Table<'_>, chain: &Chain<'_>) -> Self {
         let message = Self::of(table, NEW_CHAIN, NLM_F_CREATE);
         let message = message.text(CHAIN_TABLE, table.name).text(CHAIN_NAME, chain.name);
         let message = chain.base.iter().fold(message, |message, base| {
             let message = message.nested(CHAIN_HOOK, |hook| {
-                hook.attribute(HOOK_NUMBER, &(base.hook as u32).to_be_bytes())
-                    .attribute(HOOK_PRIORITY, &base.priority.to_be_bytes())
+                let hook = hook
+                    .attribute(HOOK_NUMBER, &base.hook.number().to_be_bytes())
+                    .attribute(HOOK_PRIORITY, &base.priority.to_be_bytes());
+                let interface = base.hook.interface().into_iter();
+                interface.fold(hook, |hook, name| hook.text(HOOK_INTERFACE, name))
             });
+            let message = match base.policy {
+                Policy::Accept => message,
+                Policy::Drop => message.attribute(CHAIN_POLICY, &DROP.to_be_bytes()),
+            };
             message.text(CHAIN_KIND, base.kind.word())
         });
         message.remark(CHAIN_REMARK, chain.comment)
@@ -92,6 +121,11 @@ impl Message {
         message.text(CHAIN_TABLE, table.name).text(CHAIN_NAME, chain)
     }
 
+    /// Asks for the chains of a table's family.
+    pub(super) fn list_chains(table: Table<'_>) -> Self {
+        Self::of(table, GET_CHAIN, NLM_F_DUMP)
+    }
+
     /// Asks for a chain's rules.
     pub(super) fn list_rules(table: Table<'_>, chain: &str) -> Self {
         let message = Self::of(table, GET_RULE, NLM_F_DUMP);
@@ -114,6 +148,12 @@ impl Message {
         let message = Self::of(table, DELETE_CHAIN, 0);
         message.text(CHAIN_TABLE, table.name).text(CHAIN_NAME, chain)
     }
+}
+
+/// The name of the chain with these attributes, if it is one of the table.
+pub(super) fn read_chain(chain: &[u8], table: Table<'_>) -> Option<String> {
+    find(chain, CHAIN_TABLE).map(text).filter(|it| it == table.name)?;
+    find(chain, CHAIN_NAME).map(text)
 }
 
 /// What a table, chain or rule with this comment carries. What has no room is cut off.

@@ -28,7 +28,7 @@ const PRIORITY: i32 = -300;
 #[derive(Debug)]
 struct Chain {
     name: &'static str,
-    hook: Hook,
+    hook: Hook<'static>,
     interface: Interface,
 }
 
@@ -161,13 +161,6 @@ impl Untagged<'_> {
     /// # Errors
     /// [`Error`].
     pub fn remove(&mut self) -> Result<(), Error> {
-        let what = format!("remove table {:?} of the bridges from nf_tables", self.table);
-        if self.client.get(message::get_table(self.table), &what)?.is_none() {
-            return Ok(());
-        }
-        match self.client.commit(vec![message::delete_table(self.table)], &what) {
-            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
-            done => done,
-        }
+        self.client.remove(message::of_bridges(self.table))
     }
 }

@@ -5,6 +5,7 @@
 
 mod bridges;
 mod changes;
+mod closed;
 mod conntrack;
 mod ipset;
 mod kept_routes;

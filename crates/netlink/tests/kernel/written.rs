@@ -2,7 +2,7 @@
 
 use netlink::nftables::{Change, Client};
 use ruleset::iptables::Side;
-use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Rule, Table, Verdict};
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
 
 use crate::space::{move_away, run};
 
@@ -44,6 +44,7 @@ fn rules(family: Family) -> Vec<Rule> {
                 [Rule::new([source], Verdict::Return), Rule::new([interface], Verdict::Drop)];
             rules.into_iter().chain(any).collect()
         }
+        Family::Netdev => any.collect(),
     }
 }
 
@@ -66,17 +67,24 @@ fn by_nft(table: Table<'_>, chains: &[Chain<'_>], rules: &[Rule]) {
 fn tables_are_what_nft_would_write() {
     move_away();
     let mut client = Client::open().unwrap().expect("the kernel has nf_tables");
-    for family in [Family::Ip, Family::Ip6, Family::Inet, Family::Bridge] {
-        let kind = if family == Family::Bridge { Kind::Filter } else { Kind::Nat };
-        let base = |hook, priority| Some(Base { kind, hook, priority });
+    for family in [Family::Ip, Family::Ip6, Family::Inet, Family::Bridge, Family::Netdev] {
+        let has_nat = !matches!(family, Family::Bridge | Family::Netdev);
+        let kind = if has_nat { Kind::Nat } else { Kind::Filter };
+        let (first, last) = match family {
+            Family::Netdev => (Hook::Ingress("lo"), Hook::Egress("lo")),
+            _ => (Hook::Prerouting, Hook::Postrouting),
+        };
+        // A chain of nat may not.
+        let policy = if has_nat { Policy::Accept } else { Policy::Drop };
+        let base = |hook, priority, policy| Some(Base { kind, hook, priority, policy });
         let chains = [
             Chain { name: "other", base: None, comment: None },
             Chain { name: CHAIN, base: None, comment: Some("some checks") },
-            Chain { name: "in", base: base(Hook::Prerouting, -7), comment: None },
-            Chain { name: "out", base: base(Hook::Postrouting, 7), comment: Some("last") },
+            Chain { name: "in", base: base(first, -7, policy), comment: None },
+            Chain { name: "out", base: base(last, 7, Policy::Accept), comment: Some("last") },
         ];
         let mut rules = rules(family);
-        if kind == Kind::Nat {
+        if has_nat {
             rules.push(Rule::new([], Verdict::Masquerade));
         }
         let table = Table { family, name: "t" };

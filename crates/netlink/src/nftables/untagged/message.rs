@@ -13,8 +13,6 @@ use crate::netfilter::message::{BRIDGE, HEADERS, Message};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 const SUBSYSTEM: u8 = 10;
-const GET_TABLE: u8 = 1;
-const DELETE_TABLE: u8 = 2;
 const NEW_RULE: u8 = 6;
 const NEW_SET: u8 = 9;
 const GET_SET: u8 = 10;
@@ -57,11 +55,11 @@ fn new(kind: u8, flags: u16, table: &str) -> Message {
 }
 
 pub(super) fn get_table(table: &str) -> Message {
-    new(GET_TABLE, 0, table)
+    Message::get_table(of_bridges(table))
 }
 
 /// A table of the family.
-fn of_bridges(name: &str) -> Table<'_> {
+pub(super) const fn of_bridges(name: &str) -> Table<'_> {
     Table { family: Family::Bridge, name }
 }
 
@@ -70,7 +68,7 @@ pub(super) fn new_table(table: &str) -> Message {
 }
 
 pub(super) fn delete_table(table: &str) -> Message {
-    new(DELETE_TABLE, 0, table)
+    Message::delete_table(of_bridges(table))
 }
 
 /// Whether a table is not dormant (`NFT_TABLE_F_DORMANT`, its only flag that others can set).
@@ -83,7 +81,12 @@ pub(super) fn get_chain(table: &str, chain: &str) -> Message {
 }
 
 pub(super) fn new_chain(table: &str, chain: &Chain) -> Message {
-    let base = nft::Base { kind: nft::Kind::Filter, hook: chain.hook, priority: PRIORITY };
+    let base = nft::Base {
+        kind: nft::Kind::Filter,
+        hook: chain.hook,
+        priority: PRIORITY,
+        policy: nft::Policy::Accept,
+    };
     let chain = nft::Chain { name: chain.name, base: Some(base), comment: None };
     Message::new_chain(of_bridges(table), &chain)
 }
@@ -92,7 +95,7 @@ pub(super) fn new_chain(table: &str, chain: &Chain) -> Message {
 pub(super) fn is_like(found: &[u8], chain: &Chain) -> bool {
     let hook = find(found, CHAIN_HOOK).unwrap_or_default();
     let number = |kind| find(hook, kind).and_then(network_number);
-    number(HOOK_NUMBER) == Some(chain.hook as u32)
+    number(HOOK_NUMBER) == Some(chain.hook.number())
         && number(HOOK_PRIORITY) == Some(PRIORITY.cast_unsigned())
         && find(found, CHAIN_POLICY).and_then(network_number) == Some(ACCEPT)
         && find(found, CHAIN_KIND).map(text).as_deref() == Some("filter")
