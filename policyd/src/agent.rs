@@ -300,7 +300,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if changes.endpoints.values().flatten().any(|it| it.interface.is_none()) {
             self.links.look_again();
         }
-        if self.drift.take_of_tagged() {
+        if self.drift.take_of_surveyed() {
             self.links.look_again();
         }
         self.is_astray |= self.work.needs_adoption(&changes);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::pin::pin;
 
-use policyd::{node_network, tagged};
+use policyd::{closed, node_network, tagged};
 use tokio::time::sleep;
 
 use crate::alone::{self, Held};
@@ -55,7 +55,10 @@ fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     let masquerading = options.masquerade.agent(programs.clone()).remove();
     let frames = tagged::remove();
     let network = node_network::remove(&mut programs.clone());
-    dataplane(options, programs).clean_up()?;
+    let cleaned = dataplane(options, programs).clean_up();
+    let interfaces = closed::remove();
+    cleaned?;
+    interfaces?;
     frames?;
     masquerading?;
     network?;

@@ -13,6 +13,7 @@ mod walk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use attachment::CLOSED_TABLE;
 use ruleset::iptables::Chain;
 
 pub use kernel::Kernel;
@@ -79,9 +80,15 @@ impl Expected {
             }
         }
         let ends = pairs.iter().flat_map(|it| [it.source, it.destination]);
-        let interfaces = ends.filter_map(|it| self.interface(it));
-        let ports = interfaces.filter_map(crate::tagged::port).collect();
+        let interfaces: BTreeSet<_> = ends.filter_map(|it| self.interface(it)).collect();
+        let ports = interfaces.iter().filter_map(|it| crate::tagged::port(it)).collect();
         tagged::compare(&ports, &kernel.tagged, &mut live);
+        for interface in interfaces.iter().filter(|it| kernel.closed.contains(&it.name)) {
+            live.differ(
+                &format!("nf_tables: table netdev {CLOSED_TABLE}"),
+                format!("interface {} is closed: the CNI plugin did so without policyd, and no packet passes until it has opened it", interface.name),
+            );
+        }
         if !live.differences.is_empty() {
             live.notes.push("this takes policyd to run with the options given here, and to have written what the objects say: what it is just writing differs, too".to_owned());
         }

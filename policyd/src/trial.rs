@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use netlink::nftables::Sides;
 use policyd::agent::{Readiness, Status};
-use policyd::{chain, preflight, tagged};
+use policyd::{chain, closed, preflight, tagged};
 use runner::{OsRunner, Program, Runner};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -27,11 +28,8 @@ pub(crate) fn run(options: &Run) -> ExitCode {
     let programs = programs();
     let tried = preflight::enter_scratch_namespace()
         .and_then(|()| preflight::run(programs, &families(), &options.settings()));
-    // Nodes without pods on bridges do well without it: this alone is not held against the kernel.
-    if tried.is_ok()
-        && let Err(error) = tagged::try_out()
-    {
-        _ = writeln!(io::stderr(), "no pod can be on a bridge: {}", chain(&error));
+    if tried.is_ok() {
+        try_the_rest();
     }
     match &tried {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,6 +38,27 @@ pub(crate) fn run(options: &Run) -> ExitCode {
             _ = writeln!(io::stderr(), "{}", chain(error));
             let is_tried = matches!(error, preflight::Error::Rules(_));
             if is_tried { ExitCode::FAILURE } else { ExitCode::from(NOT_TRIED) }
+        }
+    }
+}
+
+/// What most nodes do well without: nodes without pods on bridges, and those on which no pod starts
+/// while policyd is away. This is not held against the kernel.
+fn try_the_rest() {
+    if let Err(error) = tagged::try_out() {
+        _ = writeln!(io::stderr(), "no pod can be on a bridge: {}", chain(&error));
+    }
+    match closed::try_out() {
+        Ok(Sides::Both) => {}
+        Ok(Sides::Ingress) => {
+            let missing = "does the kernel have CONFIG_NETFILTER_EGRESS (Linux 5.16)?";
+            _ = writeln!(
+                io::stderr(),
+                "a pod that starts while policyd is away can be sent to by its link-local address: {missing}"
+            );
+        }
+        Err(error) => {
+            _ = writeln!(io::stderr(), "no pod can start while policyd is away: {}", chain(&error));
         }
     }
 }

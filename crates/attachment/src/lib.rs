@@ -34,6 +34,11 @@ pub const LINE_LIMIT: u64 = 1 << 20;
 /// in when its rules are in place, and both sides take it out when its container goes.
 pub const GATE_SETS: [&str; 2] = ["podwire-4-programmed", "podwire-6-programmed"];
 
+/// The table of nf_tables, of the family netdev, that keeps interfaces of the host closed: the plugin
+/// closes one by which a container is attached while policyd is away, policyd opens it when its rules
+/// are in place, and the plugin when its container goes.
+pub const CLOSED_TABLE: &str = "podwire";
+
 /// The set of an address's family.
 #[must_use]
 pub const fn gate_set(address: &IpAddr) -> &'static str {

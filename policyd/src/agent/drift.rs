@@ -5,6 +5,7 @@ use std::future::pending;
 use std::mem::take;
 use std::time::{Duration, Instant};
 
+use attachment::CLOSED_TABLE;
 use netlink::Event;
 use netlink::nftables::{Changes, Generation};
 
@@ -20,6 +21,9 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Nobody tells of changes to them, and a glance takes a millisecond.
 const GLANCE_PAUSE: Duration = Duration::from_secs(2);
 
+/// The tables that a survey sees to.
+const SURVEYED: [&str; 2] = [tagged::TABLE, CLOSED_TABLE];
+
 /// The kernel's word that rules were changed.
 #[derive(Debug)]
 pub(super) struct Drift {
@@ -27,8 +31,9 @@ pub(super) struct Drift {
     /// The netlink ports that unexplained changes came from: those of programs are their process
     /// ids.
     heard: BTreeSet<u32>,
-    /// The same of changes to the table that keeps tagged frames out.
-    heard_of_tagged: BTreeSet<u32>,
+    /// The same of changes to the tables that a survey sees to: that which keeps tagged frames out, and
+    /// that of closed interfaces.
+    heard_of_surveyed: BTreeSet<u32>,
     missed: bool,
     compared: Instant,
     glanced: Instant,
@@ -49,7 +54,7 @@ impl Drift {
         Self {
             changes,
             heard: BTreeSet::new(),
-            heard_of_tagged: BTreeSet::new(),
+            heard_of_surveyed: BTreeSet::new(),
             missed: false,
             compared: now,
             glanced: now,
@@ -72,8 +77,9 @@ impl Drift {
                     {
                         self.heard.insert(generation.port);
                     }
-                    if tables.is_empty() || tables.contains(tagged::TABLE) {
-                        self.heard_of_tagged.insert(generation.port);
+                    let is_surveyed = |it: &str| tables.contains(it);
+                    if tables.is_empty() || SURVEYED.into_iter().any(is_surveyed) {
+                        self.heard_of_surveyed.insert(generation.port);
                     }
                 }
                 Event::Missed => self.missed = true,
@@ -84,13 +90,13 @@ impl Drift {
     /// These changes were ours.
     pub(super) fn forgive(&mut self, process_ids: &BTreeSet<u32>) {
         self.heard.retain(|port| !process_ids.contains(port));
-        self.heard_of_tagged.retain(|port| !process_ids.contains(port));
+        self.heard_of_surveyed.retain(|port| !process_ids.contains(port));
     }
 
-    /// Whether the table that keeps tagged frames out was changed, or may have been, by others
-    /// since this was last asked.
-    pub(super) fn take_of_tagged(&mut self) -> bool {
-        self.missed || !take(&mut self.heard_of_tagged).is_empty()
+    /// Whether tables that a survey sees to were changed, or may have been, by others since this was
+    /// last asked.
+    pub(super) fn take_of_surveyed(&mut self) -> bool {
+        self.missed || !take(&mut self.heard_of_surveyed).is_empty()
     }
 
     /// When it is time to compare.

@@ -35,8 +35,8 @@ pub(super) struct Wanted {
     pub(super) gated: Vec<IpNetwork>,
     /// Addresses of endpoints whose interface nobody told, with where they were found before.
     pub(super) sought: BTreeMap<IpAddr, Option<HostInterface>>,
-    /// Interfaces of endpoints that were told: whoever claims by his packets to be behind one of
-    /// them is not believed.
+    /// Interfaces that attachments tell of: whoever claims by his packets to be behind one of them is
+    /// not believed.
     pub(super) told: BTreeSet<String>,
 }
 
@@ -102,6 +102,15 @@ pub(super) fn survey(wanted: &Wanted) -> Result<Survey, Error> {
     };
     let own = keep_tagged_out(wanted, &found, &links)?;
     Ok(Survey { found, own })
+}
+
+/// Whether there is no link of this name, and no attachment that tells of it. What was listed before
+/// is not enough: it may have come since.
+///
+/// # Errors
+/// [`Error`].
+pub(super) fn is_gone(name: &str, wanted: &Wanted) -> Result<bool, Error> {
+    Ok(!wanted.told.contains(name) && Socket::open()?.link_by_name(name)?.is_none())
 }
 
 /// A port that nobody is known to have may yet be of somebody who is sought: it is let go with its

@@ -1,6 +1,6 @@
 //! What is done to the kernel, on a thread of its own while the loop goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use runner::Runner;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::survey::{Wanted, bridges, filter_bridges, survey};
+use super::survey::{Wanted, bridges, filter_bridges, is_gone, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance, Ran};
 use crate::plan::{Changes, HostInterface, Plan};
 use crate::tagged;
@@ -83,7 +83,7 @@ impl<R: Runner + Send + 'static> Work<R> {
         let Some(mut dataplane) = self.idle.take() else { return };
         self.running = Some(spawn_blocking(move || {
             let started = Instant::now();
-            let mut own = None;
+            let mut own = BTreeSet::new();
             let result = carry_out(&mut dataplane, &job, &mut own);
             let mut ran = dataplane.take_ran();
             // What was written without a program is ours as well.
@@ -116,11 +116,11 @@ impl<R: Runner + Send + 'static> Work<R> {
     }
 }
 
-/// Does it, and leaves in `own` the netlink port from which nf_tables was changed without a program.
+/// Does it, and leaves in `own` the netlink ports from which nf_tables was changed without a program.
 fn carry_out<R: Runner + Send>(
     dataplane: &mut Dataplane<R>,
     job: &Job,
-    own: &mut Option<u32>,
+    own: &mut BTreeSet<u32>,
 ) -> Result<Outcome, Error> {
     let mut differences = Vec::new();
     let mut found = None;
@@ -134,14 +134,18 @@ fn carry_out<R: Runner + Send>(
             let kept_out = tagged::keep_out(&tagged::ports(plan.endpoints.values()), |_| false);
             dataplane.adopt(plan)?;
             filter_bridges(&bridges(plan.endpoints.values()))?;
-            *own = kept_out?;
+            own.extend(dataplane.open_interfaces(|_| Ok(false))?);
+            own.extend(kept_out?);
         }
         Job::Apply(changes) => {
             let kept_out = keep_out_of_coming(changes);
             dataplane.apply(changes)?;
             // Only after the rules: loading those for bridge ports loads what else may be missing.
             filter_bridges(&bridges(changes.endpoints.values().flatten()))?;
-            *own = kept_out?;
+            if changes.endpoints.values().flatten().any(|it| it.interface.is_some()) {
+                own.extend(dataplane.open_interfaces(|_| Ok(false))?);
+            }
+            own.extend(kept_out?);
         }
         Job::Compare => differences = dataplane.differences()?,
         Job::Glance => {
@@ -149,7 +153,10 @@ fn carry_out<R: Runner + Send>(
         }
         Job::Survey(wanted) => {
             let done = survey(wanted)?;
-            (found, *own) = (Some(done.found), done.own);
+            found = Some(done.found);
+            own.extend(done.own);
+            // The plugin may have given us up just before the rules were there.
+            own.extend(dataplane.open_interfaces(|name| is_gone(name, wanted))?);
         }
     }
     let is_adoption = matches!(job, Job::Adopt(..));

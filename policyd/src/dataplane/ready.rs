@@ -10,6 +10,7 @@ use runner::Runner;
 
 use super::table::Tables;
 use super::{Dataplane, Error, flows};
+use crate::closed;
 use crate::iptables::{Family, bound_set, programmed_set};
 use crate::plan::Endpoint;
 
@@ -115,6 +116,20 @@ impl<R: Runner> Dataplane<R> {
             None => knows_gate,
         };
         had_none && self.settings.gated.iter().any(|it| it.contains(*address))
+    }
+
+    /// Opens the closed interfaces of which the rules are in the kernel, and forgets those that
+    /// `is_gone` tells; the netlink port of what was written.
+    ///
+    /// # Errors
+    /// [`netlink::Error`], also those of `is_gone`.
+    pub fn open_interfaces(
+        &self,
+        mut is_gone: impl FnMut(&str) -> Result<bool, netlink::Error>,
+    ) -> Result<Option<u32>, netlink::Error> {
+        let owners = self.owners.iter().flat_map(BTreeMap::values);
+        let bound: BTreeSet<&str> = owners.filter_map(|it| it.1.as_deref()).collect();
+        closed::open(|name| Ok(bound.contains(name) || is_gone(name)?))
     }
 
     /// All was written. Flows of addresses that nobody has any more would stay for up to five days, and

@@ -1,6 +1,6 @@
 //! What the kernel holds, as its programs print it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use netlink::nftables::Held;
@@ -11,8 +11,7 @@ use runner::Runner;
 use crate::dataplane::flows::own_addresses;
 use crate::dataplane::{Error, Programs};
 use crate::iptables::{CHAIN_PREFIX, Family, Hook, SET_PREFIX};
-use crate::node_network;
-use crate::tagged;
+use crate::{closed, node_network, tagged};
 
 /// The table that our chains are in.
 const OURS: &str = "mangle";
@@ -24,6 +23,8 @@ pub struct Kernel {
     sets: BTreeMap<String, ipset::Saved>,
     /// The table that keeps tagged frames from ports of bridges.
     pub(super) tagged: Held,
+    /// The interfaces that the CNI plugin closed.
+    pub(super) closed: BTreeSet<String>,
     /// The node's own addresses.
     pub(super) own_addresses: HashSet<IpAddr>,
 }
@@ -54,8 +55,8 @@ impl Kernel {
         families: &[Family],
         hooks: &[Hook],
     ) -> Result<Self, Error> {
-        let mut kernel =
-            Self { tagged: tagged::held()?, own_addresses: own_addresses(), ..Self::default() };
+        let (tagged, closed) = (tagged::held()?, closed::held()?);
+        let mut kernel = Self { tagged, closed, own_addresses: own_addresses(), ..Self::default() };
         for family in families {
             let program = programs.iptables(*family, "save");
             let mut tables = Tables { program: program.clone(), by_name: BTreeMap::new() };
