@@ -122,6 +122,12 @@ impl State {
         first.into_iter().for_each(|it| self.index.attach(it));
         let _ = self.index.take_changes();
         self.dataplane.adopt(&self.index.plan()).expect("the kernel takes it");
+        self.open();
+    }
+
+    /// What the plugin closed.
+    fn open(&self) {
+        self.dataplane.open_interfaces(|_| Ok(false)).expect("the kernel takes it");
     }
 
     /// All that have come are one write.
@@ -133,6 +139,7 @@ impl State {
         } else if !changes.is_empty() {
             self.dataplane.apply(&changes).expect("the kernel takes it");
         }
+        self.open();
         replies.into_iter().for_each(|reply| answer(reply, Ok(())));
     }
 

@@ -17,6 +17,7 @@ fn must_be_kept_back(site: &Site, pod: &Pod, reply: &Reply, wired: &Value) {
     assert!(reply.stderr.contains("the gate keeps the pod's traffic back"), "{reply}");
     assert_eq!(site.files(), [pod.name()]);
     assert_eq!(site.let_pass(), BTreeSet::new());
+    assert_eq!(site.closed(), site.interfaces(&[pod]));
     assert!(site.check(pod, wired).succeeded());
 }
 
@@ -33,6 +34,7 @@ fn the_gate_keeps_a_pod_back_until_policyd_is_there() {
     assert_eq!(reply.ok(), wired);
     assert!(reply.stderr.contains("is it running?"), "{reply}");
     assert_eq!(site.let_pass(), addresses(&first));
+    assert_eq!(site.closed(), site.interfaces(&[&two]));
     for address in addresses(&first) {
         must_not_reach(&two, &one, &address);
     }
@@ -107,7 +109,7 @@ fn a_policyd_that_is_late_or_dies_leaves_the_pod_to_the_gate() {
         must_be_kept_back(&site, &pod, &reply, &wired);
         // Whoever comes next finds it.
         let agent = site.agent(Manner::Works);
-        assert_eq!(site.let_pass(), addresses(&wired));
+        assert_eq!((site.let_pass(), site.closed()), (addresses(&wired), BTreeSet::new()));
         drop(agent);
         // And one that is late does not keep it from going.
         let agent = site.agent(manner);
@@ -159,7 +161,7 @@ fn an_address_that_is_given_again_is_closed() {
     let mut again = site.wire(&two);
     again["ips"] = first["ips"].clone();
     assert!(site.protect(&two, &again).succeeded());
-    assert_eq!(site.let_pass(), BTreeSet::new());
+    assert_eq!((site.let_pass(), site.closed()), (BTreeSet::new(), site.interfaces(&[&two])));
     // What is left of the first is not taken for the second.
     let _agent = site.agent(Manner::Works);
     assert!(site.protect(&two, &again).succeeded());
@@ -181,7 +183,7 @@ fn a_policyd_that_starts_meanwhile_misses_nothing() {
             assert_eq!(adding.join().unwrap().ok(), wired);
             agent
         });
-        assert_eq!(site.let_pass(), addresses(&wired));
+        assert_eq!((site.let_pass(), site.closed()), (addresses(&wired), BTreeSet::new()));
         drop(agent);
         let deleting = site.policy_call("DEL", &pod, &wired);
         let agent = thread::scope(|scope| {

@@ -3,6 +3,7 @@
 
 mod agent;
 mod away;
+mod closed;
 mod garbage;
 mod present;
 mod site;

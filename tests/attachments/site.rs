@@ -144,6 +144,25 @@ impl Site {
         members.map(|(_, address)| address.to_owned()).collect()
     }
 
+    /// The interfaces that are closed, both ways.
+    pub(crate) fn closed(&self) -> BTreeSet<String> {
+        let chains = self.node.sh("nft list tables netdev; nft list chains netdev");
+        let names = chains.lines().filter_map(|it| it.trim().strip_prefix("chain "));
+        let names: BTreeSet<_> = names.map(|it| it.trim_end_matches(" {").to_owned()).collect();
+        let (outgoing, incoming): (BTreeSet<_>, BTreeSet<_>) =
+            names.into_iter().partition(|it| it.ends_with("/egress"));
+        let of_outgoing = outgoing.iter().map(|it| it.trim_end_matches("/egress").to_owned());
+        assert_eq!(of_outgoing.collect::<BTreeSet<_>>(), incoming);
+        assert_eq!(incoming.is_empty(), !chains.contains("netdev"), "{chains}");
+        incoming
+    }
+
+    /// The host's ends of these pods' links.
+    pub(crate) fn interfaces(&self, pods: &[&Pod]) -> BTreeSet<String> {
+        let name = |pod: &&Pod| self.file(pod).host_interface.expect("it has one").name;
+        pods.iter().map(name).collect()
+    }
+
     /// The ids of the containers that have a file.
     pub(crate) fn files(&self) -> Vec<String> {
         let (attachments, problems) =

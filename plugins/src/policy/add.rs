@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use attachment::{Attachment, Request};
-use cni::{AddResult, Call};
+use cni::{AddResult, Call, ErrorObject};
 
 use super::agent::{self, Silence};
 use super::conf::{Conf, OnAgentDown};
@@ -40,7 +40,7 @@ fn protect(conf: &Conf, attachment: &Attachment) -> Result<(), Error> {
             "{why}; and no gate of policyd's in the kernel would keep the pod's traffic back until it is"
         )));
     }
-    keep_back(attachment)?;
+    keep_back(attachment, &why)?;
     if let Silence::Away(_) = why {
         // It reads the files once, when it starts: has it done so just before ours was there?
         let left = conf.timeout.saturating_sub(started.elapsed()).max(LEAST_WAIT);
@@ -54,14 +54,19 @@ fn protect(conf: &Conf, attachment: &Attachment) -> Result<(), Error> {
     Ok(())
 }
 
-/// Does what policyd would do first. What is attached already stays as it is: its rules may be in
-/// force.
-fn keep_back(attachment: &Attachment) -> Result<(), Error> {
+/// Does what policyd would do first.
+fn keep_back(attachment: &Attachment, why: &Silence) -> Result<(), Error> {
     let files = files();
     // A file that is damaged is replaced.
     let held = files.get(&attachment.container_id).ok().flatten();
     match held {
-        Some(held) if held == *attachment => Ok(()),
+        Some(held) if held == *attachment => {
+            // policyd may have written it down just now and got no further: it opens when it does.
+            // What was attached before stays as it is.
+            let is_in_force =
+                matches!(why, Silence::Away(_)) && gate::lets_pass(&attachment.addresses)?;
+            if is_in_force { Ok(()) } else { close_interface(attachment, why) }
+        }
         Some(held) if held.ifname != attachment.ifname => Err(Error::Conflict(format!(
             "container {:?} is attached by {:?}, so {:?} is not on its default network (does another configuration say so?)",
             held.container_id, held.ifname, attachment.ifname
@@ -69,7 +74,27 @@ fn keep_back(attachment: &Attachment) -> Result<(), Error> {
         _ => {
             // A former owner of the address may have been let pass.
             gate::close(&attachment.addresses)?;
-            Ok(files.put(attachment)?)
+            close_interface(attachment, why)?;
+            files.put(attachment).inspect_err(|_| {
+                // No container starts behind it, and nobody else would know of it.
+                let _ = attachment
+                    .host_interface
+                    .iter()
+                    .try_for_each(|it| gate::open_interface(&it.name));
+            })?;
+            Ok(())
         }
     }
+}
+
+/// The gate knows the ranges of pods: what the container sends from other addresses, its link-local
+/// one among these, would pass it.
+fn close_interface(attachment: &Attachment, why: &Silence) -> Result<(), Error> {
+    let Some(interface) = &attachment.host_interface else { return Ok(()) };
+    gate::close_interface(&interface.name).map_err(|error| {
+        let problem = ErrorObject::from_error(0, &error).msg;
+        Error::NoPolicy(format!(
+            "{why}; and nothing would keep the pod from sending until it is: {problem}"
+        ))
+    })
 }

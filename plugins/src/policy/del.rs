@@ -54,13 +54,19 @@ pub(super) fn gc(call: &Call) -> Result<(), Error> {
     Ok(())
 }
 
-/// Does what policyd would do. Addresses that another container has by now are that one's.
+/// Does what policyd would do. Addresses and interfaces that another container has by now are that
+/// one's.
 fn forget(attachment: &Attachment) -> Result<(), Error> {
     let (held, _) = files().list()?;
-    let is_kept = |address: &&IpAddr| {
-        let mut others = held.iter().filter(|it| it.container_id != attachment.container_id);
-        others.any(|it| it.addresses.contains(address))
-    };
+    let others = || held.iter().filter(|it| it.container_id != attachment.container_id);
+    let is_kept = |address: &&IpAddr| others().any(|it| it.addresses.contains(address));
     gate::close(attachment.addresses.iter().filter(|address| !is_kept(address)))?;
+    let interface = attachment.host_interface.as_ref().map(|it| &it.name);
+    let is_others = |name: &&String| {
+        others().filter_map(|it| it.host_interface.as_ref()).any(|it| it.name == **name)
+    };
+    if let Some(name) = interface.filter(|name| !is_others(name)) {
+        gate::open_interface(name)?;
+    }
     Ok(files().remove(&attachment.container_id)?)
 }

@@ -1,10 +1,12 @@
-//! The node's gate: a set of the addresses that may pass, which policyd keeps and the kernel holds.
+//! The node's gate: a set of the addresses that may pass, which policyd keeps and the kernel holds;
+//! and closed interfaces, as a container may send from addresses that the gate does not know.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use attachment::gate_set;
 use netlink::ipset::Client;
+use netlink::nftables;
 use nix::errno::Errno;
 
 use crate::error::Error;
@@ -37,6 +39,34 @@ pub(super) fn close<'a>(addresses: impl IntoIterator<Item = &'a IpAddr>) -> Resu
         }
         Ok(())
     })
+}
+
+/// Whether the gate lets all of these addresses pass.
+pub(super) fn lets_pass(addresses: &BTreeSet<IpAddr>) -> Result<bool, Error> {
+    with_sets(false, |client| {
+        for address in addresses {
+            if client.contains(gate_set(address), *address)? != Some(true) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
+/// Nothing comes by this interface of the host, or goes there, from now on.
+pub(super) fn close_interface(interface: &str) -> Result<(), netlink::Error> {
+    let missing =
+        || netlink::Error::NoInterfaceTables { what: format!("close interface {interface:?}") };
+    let mut client = nftables::Client::open()?.ok_or_else(missing)?;
+    // Where the kernel can only keep back what comes by it, that is what it was closed for.
+    client.closed(attachment::CLOSED_TABLE).close(interface).map(drop)
+}
+
+/// Opens an interface, whether it is closed or not.
+pub(super) fn open_interface(interface: &str) -> Result<(), Error> {
+    let Some(mut client) = nftables::Client::open()? else { return Ok(()) };
+    client.closed(attachment::CLOSED_TABLE).open(|it| Ok(it == interface))?;
+    Ok(())
 }
 
 /// A kernel without sets has no gate.
