@@ -1,6 +1,7 @@
 //! policyd as it runs: over a folder of manifests, in a node whose pods podwire's plugins wired.
 
 mod attachments;
+mod closed;
 mod counters;
 mod crowd;
 mod denied;

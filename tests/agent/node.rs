@@ -1,12 +1,14 @@
 //! A node with routed pods and a running policyd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use attachment::CLOSED_TABLE;
 use lab::{Call, Daemon, Node, Options, Pod, Reply, Suite, policyd, program};
+use netlink::nftables::Client;
 use serde_json::{Value, json};
 
 /// What must happen happens within this time.
@@ -120,6 +122,24 @@ impl PolicedNode {
     /// Ends policyd as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         self.policyd.take().expect("it runs").kill();
+    }
+
+    /// Stops policyd for as long as `meanwhile` takes: it is there, and does nothing.
+    pub(crate) fn while_paused<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        let daemon = self.policyd.as_ref().expect("it runs");
+        daemon.pause();
+        let done = meanwhile();
+        daemon.resume();
+        done
+    }
+
+    /// The interfaces that are closed.
+    pub(crate) fn closed(&self) -> BTreeSet<String> {
+        let read = || {
+            let mut client = Client::open().unwrap().expect("the kernel has nf_tables");
+            client.closed(CLOSED_TABLE).read().unwrap()
+        };
+        self.node.enter(read)
     }
 
     /// Ends policyd as an update of its DaemonSet does, and starts the next one with these options.

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -166,6 +167,16 @@ impl Started {
     /// Kills the plugin with SIGKILL, not what it has started.
     pub fn kill(&mut self) {
         self.running.kill_alone();
+    }
+
+    /// Stops the plugin until it is resumed.
+    pub fn pause(&self) {
+        self.running.signal(Signal::SIGSTOP);
+    }
+
+    /// Has the plugin go on.
+    pub fn resume(&self) {
+        self.running.signal(Signal::SIGCONT);
     }
 
     /// Waits for the end.

@@ -72,8 +72,7 @@ impl Daemon {
 
     /// Asks it to end, which must succeed within `bound`.
     pub fn terminate(&mut self, bound: Duration) {
-        let process = Pid::from_raw(self.child.id().try_into().expect("no such process id"));
-        kill(process, Signal::SIGTERM).expect("it runs");
+        self.signal(Signal::SIGTERM);
         let started = Instant::now();
         loop {
             match self.child.try_wait().expect("cannot wait for a child of ours") {
@@ -94,6 +93,21 @@ impl Daemon {
             }
             assert!(started.elapsed() < bound, "{} has not ended after {bound:?}", self.name);
         }
+    }
+
+    /// Stops it until it is resumed: it does nothing, and is still there.
+    pub fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Has it go on.
+    pub fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = Pid::from_raw(self.child.id().try_into().expect("no such process id"));
+        kill(process, signal).expect("it runs");
     }
 
     /// Kills it, and waits until it has gone.

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 /// No program of the tests runs longer than this, unless it hangs.
@@ -85,6 +85,11 @@ impl Running {
     pub fn kill(&self) {
         // It may have ended by itself already: that is no error here.
         let _ = killpg(self.pid(), Signal::SIGKILL);
+    }
+
+    /// Sends a signal to the program, which must run.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("it runs");
     }
 
     /// Kills the program alone, as the kernel's out-of-memory killer would.
