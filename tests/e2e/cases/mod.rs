@@ -1,11 +1,13 @@
 //! The tests.
 
+mod chained;
 mod churn;
 mod connections;
 mod identities;
 mod nodes;
 mod paths;
 mod policies;
+mod removals;
 mod restarts;
 mod upgrades;
 
@@ -38,6 +40,7 @@ pub(crate) const NODES: &[Case] = &[
         identities::a_replaced_pod_keeps_its_rights_and_its_heir_gets_none,
     ),
     ("an_upgrade_breaks_and_opens_nothing", upgrades::an_upgrade_breaks_and_opens_nothing),
+    ("host_ports_and_bandwidth", chained::host_ports_and_bandwidth),
     ("a_node_that_was_rebooted_takes_pods", restarts::a_node_that_was_rebooted_takes_pods),
     ("a_node_leaves_and_joins", nodes::a_node_leaves_and_joins),
 ];
@@ -53,4 +56,5 @@ pub(crate) const FAMILY: &[Case] = &[
 pub(crate) const CROWD: &[Case] = &[
     ("services_and_their_names", paths::services_and_their_names),
     ("a_hundred_pods_leave_nothing", churn::a_hundred_pods_leave_nothing),
+    ("it_comes_off_the_nodes_and_on_by_helm", removals::it_comes_off_the_nodes_and_on_by_helm),
 ];

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::{IpAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,6 +60,15 @@ pub fn state() -> State {
     State::at(&variable("LAB").join("e2e")).unwrap()
 }
 
+/// A program that is built beside podwire.
+///
+/// # Panics
+/// `PEERS_BIN_DIR` is not set.
+#[must_use]
+pub fn peer(name: &str) -> PathBuf {
+    variable("PEERS_BIN_DIR").join(name)
+}
+
 fn variable(name: &str) -> PathBuf {
     env::var_os(name)
         .map(PathBuf::from)
@@ -91,7 +100,7 @@ impl Bed {
         let parts = Parts {
             peers: variable("PEERS_BIN_DIR"),
             images: variable("TESTBED_IMAGES"),
-            conf: conf(),
+            conf: conf().to_owned(),
         };
         let program = variable("TESTBED_BIN");
         bring_up::up(&state, &program, settings, &parts)
@@ -156,13 +165,30 @@ impl Bed {
         self.kubectl.apply(&text).unwrap_or_else(|error| panic!("{}\n{text}", error.chain()));
     }
 
+    /// Does with these manifests what `kubectl VERB -f` does.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn with_manifests(&self, verb: &[&str], manifests: &str) {
+        let arguments = [verb, &["-f", "-"]].concat();
+        let done = self.kubectl.feed(&arguments, manifests.as_bytes());
+        done.unwrap_or_else(|error| panic!("{}", error.chain()));
+    }
+
     /// Runs a shell line on a node and returns what it printed.
     ///
     /// # Panics
     /// It fails.
     pub fn on(&self, node: u8, line: &str) -> String {
-        let node = self.node(node);
-        let printed = node.run(&["sh", "-euc", line], &[], BOUND);
+        self.on_within(BOUND, node, line, &[])
+    }
+
+    /// The same for one that may take longer, and reads this.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn on_within(&self, bound: Duration, node: u8, line: &str, input: &[u8]) -> String {
+        let printed = self.node(node).run(&["sh", "-euc", line], input, bound);
         let printed = printed.unwrap_or_else(|error| panic!("{}", error.chain()));
         String::from_utf8_lossy(&printed).into_owned()
     }
@@ -398,8 +424,10 @@ impl Bed {
 }
 
 /// podwire's configurations.
-fn conf() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../conf"))
+/// The folder of podwire's manifests.
+#[must_use]
+pub fn conf() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../conf"))
 }
 
 fn is_ready(object: &Value) -> bool {

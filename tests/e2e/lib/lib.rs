@@ -6,4 +6,4 @@ mod nodes;
 pub mod objects;
 pub mod traffic;
 
-pub use bed::{Bed, Pod, await_that, state};
+pub use bed::{Bed, Pod, await_that, conf, peer, state};

@@ -103,6 +103,13 @@ pub fn allow(namespace: &str, from: &str, to: &str) -> Value {
     policy(namespace, &format!("{from}-to-{to}"), &spec)
 }
 
+/// A policy that lets everybody in to those with the label `app: to`.
+#[must_use]
+pub fn allow_all(namespace: &str, to: &str) -> Value {
+    let spec = json!({"podSelector": {"matchLabels": {"app": to}}, "ingress": [{}]});
+    policy(namespace, &format!("all-to-{to}"), &spec)
+}
+
 fn policy(namespace: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
