@@ -38,6 +38,12 @@ async fn wait(client: &Client, namespace: &str, name: &str) -> Result<(), Failur
         let words = match cluster::get::<DaemonSet>(client, namespace, name).await {
             Ok(None) => return Err(format!("there is no DaemonSet {namespace}/{name}").into()),
             Ok(Some(daemons)) => match clean_nodes(&daemons) {
+                Some((_, 0)) => {
+                    tracing::warn!(
+                        "the DaemonSet {namespace}/{name} is for none of the nodes (its nodeSelector?): nothing was cleaned"
+                    );
+                    return Ok(());
+                }
                 Some((clean, all)) if clean >= all => {
                     tracing::info!("all nodes are clean ({all})");
                     return Ok(());

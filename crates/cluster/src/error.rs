@@ -111,13 +111,27 @@ impl Error {
     }
 }
 
+/// What is refused may be answered by a proxy's page of any length, and that every few seconds.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// The beginning of a long text.
+fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_MESSAGE) {
+        Some((end, _)) => {
+            let beginning = text.get(..end).unwrap_or_default();
+            format!("{beginning}... ({} bytes in all)", text.len())
+        }
+        None => text.to_owned(),
+    }
+}
+
 /// The server's own message, or the whole chain of what went wrong on the way to it.
 fn text(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.message.is_empty() => {
             return format!("status {}", status.code);
         }
-        kube::Error::Api(status) => return status.message.clone(),
+        kube::Error::Api(status) => return excerpt(&status.message),
         kube::Error::SerdeError(source) => return format!("an object cannot be read: {source}"),
         _ => {}
     }
@@ -148,5 +162,20 @@ fn cause(error: &kube::Error) -> &'static str {
         },
         kube::Error::Auth(_) => "can the token or the key be read?",
         _ => "is the API server running, and reachable from this node?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_page_only_the_beginning_is_told() {
+        let page = "\u{e9}".repeat(100_000);
+        let refusal = kube::core::Status::failure(&page, "").with_code(503).boxed();
+        let text = text(&kube::Error::Api(refusal));
+        assert!(text.starts_with("\u{e9}\u{e9}") && text.len() < 2100, "{}", text.len());
+        assert!(text.ends_with("... (200000 bytes in all)"));
+        assert_eq!(excerpt("no"), "no");
     }
 }
