@@ -270,8 +270,9 @@ fn the_kernel_forgets_the_flows_of_who_has_gone() {
     let former = Attached::new(node, "former");
     scene.ask(&former);
     for address in ADDRESSES {
-        // Of those that the node itself began as well.
+        // Of those that the node itself began as well, and another pod of the node's.
         node.node.sh(&format!("ping -c 1 -W 5 {address}"));
+        node.space("other").sh(&format!("ping -c 1 -W 5 {address}"));
     }
     let known = |node: &PolicedNode| -> Vec<usize> {
         let flows = node.node.sh("conntrack -L -f ipv4; conntrack -L -f ipv6");
@@ -279,7 +280,7 @@ fn the_kernel_forgets_the_flows_of_who_has_gone() {
             |address| flows.lines().filter(|line| line.contains(&format!("={address} "))).count();
         ADDRESSES.into_iter().map(of).collect()
     };
-    assert_eq!(known(node), [2, 2]);
+    assert_eq!(known(node), [3, 3]);
     former.detach(node);
     node.remove("pod-former");
     node.wait("no flow is known", |it| known(it) == [0, 0]);

@@ -101,10 +101,10 @@ impl Flows {
         self.looked = Some(Instant::now());
         self.due = self.is_first.then(|| Instant::now() + SECOND_LOOK);
         self.is_first = false;
-        let (bit, suspects) = (self.bit, self.left_over.suspects());
         let Addresses { isolated, owned, gated } = addresses;
+        let (bit, suspects) = (self.bit, self.left_over.suspects(gated));
         self.running = Some(spawn_blocking(move || {
-            let is_gone = |end: &IpAddr| suspects.has(end, &gated) && !owned.contains(end);
+            let is_gone = |end: &IpAddr| suspects.has(end) && !owned.contains(end);
             let listed = list(bit, |end| isolated.contains(end), is_gone);
             Done::Listed(listed.map(|listed| Look { listed, suspects, owned }))
         }));
@@ -128,7 +128,7 @@ impl Flows {
         let (bit, left_over) = (self.bit, self.left_over.clone());
         let Look { listed: Listed { concerned, mut left }, suspects, mut owned } = look;
         owned.extend(index.endpoints().flat_map(|(_, it)| &it.addresses));
-        left.retain(|flow| !has_end(flow, |end| owned.contains(end)));
+        left.retain(|flow| has_end(flow, |end| suspects.has(end) && !owned.contains(end)));
         let changes: Vec<_> = concerned
             .into_iter()
             .filter_map(|flow| {

@@ -30,6 +30,7 @@ pub(crate) struct Suspects {
     at: u64,
     left: BTreeMap<IpAddr, u64>,
     is_complete: bool,
+    gated: Vec<IpNetwork>,
 }
 
 impl LeftOver {
@@ -54,10 +55,12 @@ impl LeftOver {
         state.left.contains_key(address) || !state.is_complete()
     }
 
-    /// Those whose flows are to be forgotten now.
-    pub(crate) fn suspects(&self) -> Suspects {
+    /// Those whose flows are to be forgotten now; as long as nobody knows which they are, all of the
+    /// ranges that the gate keeps closed.
+    pub(crate) fn suspects(&self, gated: Vec<IpNetwork>) -> Suspects {
         let state = self.state();
-        Suspects { at: state.now, left: state.left.clone(), is_complete: state.is_complete() }
+        let (left, is_complete) = (state.left.clone(), state.is_complete());
+        Suspects { at: state.now, left, is_complete, gated }
     }
 
     /// No flows of these are left, but of those that were left again meanwhile, and of `kept`: who has
@@ -88,10 +91,9 @@ impl State {
 }
 
 impl Suspects {
-    /// Whether it is one of them; as long as nobody knows, each address of the ranges that the gate
-    /// keeps closed is.
-    pub(crate) fn has(&self, address: &IpAddr, gated: &[IpNetwork]) -> bool {
-        let is_gated = || gated.iter().any(|range| range.contains(*address));
+    /// Whether it is one of them.
+    pub(crate) fn has(&self, address: &IpAddr) -> bool {
+        let is_gated = || self.gated.iter().any(|range| range.contains(*address));
         self.left.contains_key(address) || !self.is_complete && is_gated()
     }
 }
@@ -106,7 +108,7 @@ mod tests {
     fn looked() -> LeftOver {
         let left_over = LeftOver::default();
         left_over.lose_track();
-        left_over.are_forgotten(&left_over.suspects(), &HashSet::new());
+        left_over.are_forgotten(&left_over.suspects(Vec::new()), &HashSet::new());
         left_over
     }
 
@@ -114,9 +116,8 @@ mod tests {
     fn at_first_it_is_not_known() {
         let left_over = LeftOver::default();
         assert!(left_over.may_be_of(&ADDRESS));
-        let suspects = left_over.suspects();
-        assert!(suspects.has(&ADDRESS, &["10.0.0.0/24".parse().unwrap()]));
-        assert!(!suspects.has(&ADDRESS, &[]));
+        assert!(left_over.suspects(vec!["10.0.0.0/24".parse().unwrap()]).has(&ADDRESS));
+        assert!(!left_over.suspects(Vec::new()).has(&ADDRESS));
         assert!(!looked().may_be_of(&ADDRESS));
     }
 
@@ -125,8 +126,8 @@ mod tests {
         let left_over = looked();
         left_over.leave([&ADDRESS]);
         assert!(left_over.may_be_of(&ADDRESS) && !left_over.may_be_of(&OTHER));
-        let suspects = left_over.suspects();
-        assert!(suspects.has(&ADDRESS, &[]) && !suspects.has(&OTHER, &[]));
+        let suspects = left_over.suspects(Vec::new());
+        assert!(suspects.has(&ADDRESS) && !suspects.has(&OTHER));
         left_over.leave([&OTHER]);
         left_over.are_forgotten(&suspects, &HashSet::new());
         assert!(!left_over.may_be_of(&ADDRESS) && left_over.may_be_of(&OTHER));
@@ -136,7 +137,7 @@ mod tests {
     fn one_that_is_left_again_meanwhile_stays() {
         let left_over = looked();
         left_over.leave([&ADDRESS]);
-        let suspects = left_over.suspects();
+        let suspects = left_over.suspects(Vec::new());
         left_over.leave([&ADDRESS]);
         left_over.are_forgotten(&suspects, &HashSet::new());
         assert!(left_over.may_be_of(&ADDRESS));
@@ -147,22 +148,22 @@ mod tests {
         let left_over = looked();
         left_over.leave([&ADDRESS]);
         let kept = HashSet::from([ADDRESS]);
-        left_over.are_forgotten(&left_over.suspects(), &kept);
+        left_over.are_forgotten(&left_over.suspects(Vec::new()), &kept);
         assert!(left_over.may_be_of(&ADDRESS));
         // Also when nothing was known of it before.
         let left_over = LeftOver::default();
-        left_over.are_forgotten(&left_over.suspects(), &kept);
+        left_over.are_forgotten(&left_over.suspects(Vec::new()), &kept);
         assert!(left_over.may_be_of(&ADDRESS) && !left_over.may_be_of(&OTHER));
     }
 
     #[test]
     fn a_look_that_began_before_track_was_lost_does_not_count() {
         let left_over = looked();
-        let suspects = left_over.suspects();
+        let suspects = left_over.suspects(Vec::new());
         left_over.lose_track();
         left_over.are_forgotten(&suspects, &HashSet::new());
         assert!(left_over.may_be_of(&ADDRESS));
-        left_over.are_forgotten(&left_over.suspects(), &HashSet::new());
+        left_over.are_forgotten(&left_over.suspects(Vec::new()), &HashSet::new());
         assert!(!left_over.may_be_of(&ADDRESS));
     }
 }
