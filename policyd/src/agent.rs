@@ -66,6 +66,8 @@ pub struct Config {
     pub node: String,
     /// What the rules depend on. Its gated ranges are added to those of the node.
     pub settings: Settings,
+    /// Whether the source tells of every pod, see [`Index::of`].
+    pub of_cluster: bool,
     /// Whether the ranges of the node's pods are gated.
     pub gate: bool,
     /// Where new problems of objects are told besides the log.
@@ -158,9 +160,10 @@ impl<R: Runner + Send + 'static> Agent<R> {
         asks: mpsc::Sender<NamespacedName>,
         status: Arc<Status>,
     ) -> Self {
+        let index = Index::of(&config.node, config.of_cluster);
         let flows = Flows::new(config.settings.marks.cut, dataplane.left_over());
         Self {
-            index: Index::new(&config.node),
+            index,
             problems: Problems::new(&config.node, config.notices.clone()),
             denied: Denied::new(config.settings.log_group),
             drift: Drift::new(&config.settings),

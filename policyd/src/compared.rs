@@ -7,6 +7,7 @@ use attachment::Files;
 use policyd::World;
 use policyd::attachment::Attachment;
 use policyd::explain::Report;
+use policyd::index::Index;
 use policyd::iptables::{Settings, hooks};
 use policyd::live::{Expected, Kernel, Live};
 use policyd::source::Node;
@@ -23,7 +24,8 @@ pub(crate) fn expected(options: &Run, world: World, node: &Node) -> Result<Expec
     let (attachments, problems) = Files::new(&options.run_dir.join(ATTACHMENTS)).list()?;
     problems.iter().for_each(|it| complain(&policyd::chain(it)));
     let attachments = attachments.iter().map(Attachment::from);
-    Ok(Expected::new(world, &node.name, attachments, settings(options, node)))
+    let index = Index::of(&node.name, options.manifests.is_none());
+    Ok(Expected::new(world, index, attachments, settings(options, node)))
 }
 
 /// Compares what the kernel of this node holds with that, as far as the verdict's traffic goes.

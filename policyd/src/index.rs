@@ -61,6 +61,21 @@ impl Index {
         }
     }
 
+    /// The same; `of_cluster`: the source tells of every pod sooner or later, as an API server does.
+    /// A container that names a pod which is not known has no rules then until it is.
+    #[must_use]
+    pub fn of(node: &str, of_cluster: bool) -> Self {
+        let mut index = Self::new(node);
+        index.pods.are_all_told = of_cluster;
+        index
+    }
+
+    /// The name of its node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// Takes in what a source tells.
     pub fn apply(&mut self, event: Event) {
         match event {

@@ -37,27 +37,25 @@ pub struct Expected {
     index: Index,
     plan: Plan,
     settings: Settings,
-    node: String,
 }
 
 impl Expected {
-    /// What policyd makes of these objects on the node of that name, with these settings and the
-    /// attachments that the CNI plugin has told of.
+    /// What policyd makes of these objects on a node, of which it has this index without objects yet,
+    /// with these settings and the attachments that the CNI plugin has told of.
     #[must_use]
     pub fn new(
         world: World,
-        node: &str,
+        mut index: Index,
         attachments: impl IntoIterator<Item = Attachment>,
         settings: Settings,
     ) -> Self {
-        let mut index = Index::new(node);
         index.apply(Event::Namespaces(Change::Listed(world.namespaces)));
         index.apply(Event::Policies(Change::Listed(world.policies)));
         index.apply(Event::Pods(Change::Listed(world.pods)));
         attachments.into_iter().for_each(|it| index.attach(it));
         // What is not taken is not in the plan.
         index.take_changes();
-        Self { plan: index.plan(), index, settings, node: node.to_owned() }
+        Self { plan: index.plan(), index, settings }
     }
 
     /// Gives pods of these objects the addresses too that the CNI plugin has told of: an object may tell
@@ -72,7 +70,7 @@ impl Expected {
     /// Compares what the traffic between these addresses, and what answers it, can pass.
     #[must_use]
     pub fn compare(&self, pairs: &[Pair], kernel: &Kernel) -> Live {
-        let mut live = Live::new(&self.node, self.notes(pairs, kernel));
+        let mut live = Live::new(self.index.node(), self.notes(pairs, kernel));
         for family in Family::ALL {
             let pairs: Vec<_> = pairs.iter().filter(|it| family.has(&it.source)).collect();
             if !pairs.is_empty() {
@@ -83,6 +81,13 @@ impl Expected {
         let interfaces: BTreeSet<_> = ends.filter_map(|it| self.interface(it)).collect();
         let ports = interfaces.iter().filter_map(|it| crate::tagged::port(it)).collect();
         tagged::compare(&ports, &kernel.tagged, &mut live);
+        let bridges: BTreeSet<_> = interfaces.iter().filter_map(|it| it.bridge.as_ref()).collect();
+        for bridge in bridges.into_iter().filter(|it| kernel.unseen_bridges.contains(*it)) {
+            live.differ(
+                &format!("bridge {bridge}"),
+                "nf_call_iptables and nf_call_ip6tables are not both on: iptables does not see what goes from port to port",
+            );
+        }
         for interface in interfaces.iter().filter(|it| kernel.closed.contains(&it.name)) {
             live.differ(
                 &format!("nf_tables: table netdev {CLOSED_TABLE}"),
@@ -182,11 +187,11 @@ impl Expected {
         };
         for end in ends.iter().filter(is_other) {
             if self.settings.gated.iter().any(|range| range.contains(*end)) {
-                notes.push(format!("{end} is in the gated ranges of node {}, and none of its pods has it: the gate drops what comes from it or goes to it, whatever policies allow", self.node));
+                notes.push(format!("{end} is in the gated ranges of node {}, and none of its pods has it: the gate drops what comes from it or goes to it, whatever policies allow", self.index.node()));
                 continue;
             }
             let name = self.index.name_of(*end).map(|it| format!(" ({it})")).unwrap_or_default();
-            notes.push(format!("{end}{name} is none of node {}'s pods: whatever its own node holds is not seen here", self.node));
+            notes.push(format!("{end}{name} is none of node {}'s pods: whatever its own node holds is not seen here", self.index.node()));
         }
         let unknown = self.plan.endpoints.values().filter(|it| it.interface.is_none()).count();
         if unknown > 0 {

@@ -198,7 +198,8 @@ fn unheard(at: Listen, error: &io::Error) -> String {
 }
 
 fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config {
-    Config { node, settings: options.settings(), gate: options.gate == Switch::On, notices }
+    let (settings, gate) = (options.settings(), options.gate == Switch::On);
+    Config { node, settings, of_cluster: options.manifests.is_none(), gate, notices }
 }
 
 /// Shows the CNI plugin that policyd is there, for as long as the agent's loop goes round.

@@ -228,6 +228,16 @@ fn whatever_is_known_of_the_former_owner() {
     a_flow_does_not_pass_to_the_heir(true, &[Gone, Told, Attached, Unseen]);
 }
 
+/// That flows are not cut says nothing of those of others.
+#[test]
+fn where_flows_are_not_cut() {
+    let mut scene = Scene::new(true);
+    scene.node.roll(&["--cut-flows", "off"]);
+    scene.deny();
+    assert_eq!(scene.inherited(Former::Gone), [0; 2]);
+    scene.node.clean_up();
+}
+
 #[test]
 fn on_a_node_without_another_pod() {
     a_flow_does_not_pass_to_the_heir(false, &[Former::Gone, Former::Told]);

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
+use lab::frames::{Interface, Mac};
 use lab::probe::{must_not_reach, must_reach};
 use lab::sockets::udp;
 use serde_json::json;
@@ -177,5 +178,69 @@ fn what_a_bridge_floods_or_takes_to_a_link_local_address_is_judged_too() {
     node.remove("b");
     node.wait("nobody is isolated", |it| !it.rules().contains("PODWIRE-OUT"));
     gets("nothing is isolated any more", &all_and("b"));
+    node.clean_up();
+}
+
+/// conntrack takes a forged packet for the answer to a flow, before it is dropped. So no flow to `b` may
+/// become known by what somebody else was sent.
+#[test]
+fn no_forged_answer_makes_a_flow_to_an_isolated_pod_an_established_one() {
+    let node = PolicedNode::bridged(&["a", "b", "c"]);
+    let at_b = listener(&node, "b");
+    for name in ["a", "b", "c"] {
+        node.addresses(name).iter().for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
+    }
+    node.wait("the ports", |it| it.rules().matches("-A PODWIRE-PORT -m physdev").count() == 6);
+    let [by_a, to_b, to_c] = ["a", "b", "c"].map(|it| Interface::open(node.space(it), "eth0"));
+    let groups: [(&str, Mac); 3] = [
+        ("255.255.255.255", [0xff; 6]),
+        ("224.0.0.251", [1, 0, 0x5e, 0, 0, 0xfb]),
+        ("ff02::1", [0x33, 0x33, 0, 0, 0, 1]),
+    ];
+    let own = node.addresses("b").iter().map(|it| (*it, to_c.mac(), to_b.mac()));
+    let groups = groups.map(|(address, mac)| (address.parse().unwrap(), mac, mac));
+    let ways: Vec<(IpAddr, Mac, Mac)> = own.chain(groups).collect();
+    let came = |round: u16| {
+        for (index, (to, first, then)) in ways.iter().enumerate() {
+            let from = node.addresses("a").iter().find(|it| it.is_ipv4() == to.is_ipv4()).unwrap();
+            let port = 10_000 + 100 * round + u16::try_from(index).unwrap();
+            let ends = [SocketAddr::new(*from, port), SocketAddr::new(*to, PORT)];
+            by_a.send(&[], *first, ends, b"first");
+            by_a.send(&[], *first, [ends[1], ends[0]], b"forged");
+            by_a.send(&[], *then, ends, to.to_string().as_bytes());
+        }
+        // What passes does so at once.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let mut came = received(&at_b);
+        came.remove("first");
+        came
+    };
+    // That of a group of IPv4 it has not joined.
+    let all: BTreeSet<_> = ways.iter().map(|it| it.0.to_string()).collect();
+    let missing: Vec<_> = all.difference(&came(0)).cloned().collect();
+    assert_eq!(missing, ["224.0.0.251"]);
+    node.write(
+        "b",
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "b"}, "spec": {"podSelector": {"matchLabels": {"app": "b"}}}}),
+    );
+    node.write(
+        "c",
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "c"}, "spec": {"podSelector": {"matchLabels": {"app": "c"}},
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "a"}}}]}]}}),
+    );
+    node.wait("both ports", |it| {
+        ["b", "c"].iter().all(|pod| {
+            let rules = it.rules();
+            let mut out = rules.lines().filter(|line| line.contains("-A PODWIRE-OUT "));
+            out.any(|line| line.contains(&format!("default/{pod}\"")))
+        })
+    });
+    assert_eq!(came(1), BTreeSet::new());
+    assert_eq!(came(2), BTreeSet::new());
+    for address in node.addresses("c") {
+        must_reach(node.space("a"), node.space("c"), &address.to_string());
+    }
     node.clean_up();
 }

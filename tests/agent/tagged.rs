@@ -204,23 +204,27 @@ fn a_port_is_there_when_the_plugin_answers_and_goes_with_the_pod() {
     });
     deny_all(&node);
     node.kill();
-    let explained = |node: &PolicedNode| {
+    let explained = |node: &PolicedNode| -> Vec<String> {
         let differences = differences(node, "denied");
         differences.into_iter().map(|(place, problem)| format!("{place}: {problem}")).collect()
     };
-    let told: Vec<String> = explained(&node);
-    assert_eq!(told, [""; 0]);
+    assert_eq!(explained(&node), [""; 0]);
     let unseen = "frames with a VLAN tag pass unseen by iptables";
     for (damage, expected) in [
         ("flush chain bridge podwire to-ports", "it is not as policyd wrote it"),
         ("delete table bridge podwire", "it is missing"),
     ] {
         node.node.sh(&format!("nft {damage}"));
-        let told: Vec<String> = explained(&node);
-        assert_eq!(told, [format!("nf_tables: table bridge podwire: {expected}: {unseen}")]);
+        assert_eq!(
+            explained(&node),
+            [format!("nf_tables: table bridge podwire: {expected}: {unseen}")]
+        );
     }
+    node.node.sh("ip link set cni0 type bridge nf_call_ip6tables 0");
+    assert!(explained(&node).iter().any(|it| it.starts_with("bridge cni0: nf_call_iptables and")));
     node.start();
     assert_eq!(ports(&node), 2);
+    assert_eq!(explained(&node), [""; 0]);
     // As a runtime does it, the last plugin first.
     let policy = json!({"cniVersion": "1.0.0", "name": "net", "type": "podwire-policy"});
     let bridge = node.conf();

@@ -40,7 +40,7 @@ fn protect(conf: &Conf, attachment: &Attachment) -> Result<(), Error> {
             "{why}; and no gate of policyd's in the kernel would keep the pod's traffic back until it is"
         )));
     }
-    keep_back(attachment, &why)?;
+    let is_kept_back = keep_back(attachment, &why)?;
     if let Silence::Away(_) = why {
         // It reads the files once, when it starts: has it done so just before ours was there?
         let left = conf.timeout.saturating_sub(started.elapsed()).max(LEAST_WAIT);
@@ -50,22 +50,27 @@ fn protect(conf: &Conf, attachment: &Attachment) -> Result<(), Error> {
             Err(_) => {}
         }
     }
-    warn(&format!("the gate keeps the pod's traffic back until its policy is in force: {why}"));
+    if is_kept_back {
+        warn(&format!("the gate keeps the pod's traffic back until its policy is in force: {why}"));
+    }
     Ok(())
 }
 
-/// Does what policyd would do first.
-fn keep_back(attachment: &Attachment, why: &Silence) -> Result<(), Error> {
+/// Does what policyd would do first. Tells whether the pod is kept back: one that was attached before
+/// stays as it is.
+fn keep_back(attachment: &Attachment, why: &Silence) -> Result<bool, Error> {
     let files = files();
     // A file that is damaged is replaced.
     let held = files.get(&attachment.container_id).ok().flatten();
     match held {
         Some(held) if held == *attachment => {
             // policyd may have written it down just now and got no further: it opens when it does.
-            // What was attached before stays as it is.
             let is_in_force =
                 matches!(why, Silence::Away(_)) && gate::lets_pass(&attachment.addresses)?;
-            if is_in_force { Ok(()) } else { close_interface(attachment, why) }
+            if !is_in_force {
+                close_interface(attachment, why)?;
+            }
+            Ok(!is_in_force)
         }
         Some(held) if held.ifname != attachment.ifname => Err(Error::Conflict(format!(
             "container {:?} is attached by {:?}, so {:?} is not on its default network (does another configuration say so?)",
@@ -82,7 +87,7 @@ fn keep_back(attachment: &Attachment, why: &Silence) -> Result<(), Error> {
                     .iter()
                     .try_for_each(|it| gate::open_interface(&it.name));
             })?;
-            Ok(())
+            Ok(true)
         }
     }
 }

@@ -15,8 +15,13 @@ fn agent() -> Agent<OsRunner> {
 fn agent_that_asks(asks: mpsc::Sender<NamespacedName>) -> Agent<OsRunner> {
     let settings = Settings::default();
     let dataplane = Dataplane::new(Programs::new(OsRunner, ""), &[], settings.clone());
-    let config =
-        Config { node: "node-1".to_owned(), settings, gate: false, notices: mpsc::channel(1).0 };
+    let config = Config {
+        node: "node-1".to_owned(),
+        settings,
+        of_cluster: false,
+        gate: false,
+        notices: mpsc::channel(1).0,
+    };
     Agent::new(config, dataplane, asks, Arc::new(Status::new(Metrics::new())))
 }
 

@@ -31,16 +31,16 @@ impl<R: Runner> Dataplane<R> {
     /// Before the gate lets addresses pass that it did not: whoever had them before may have left
     /// flows.
     pub(super) fn end_left_over(&mut self, coming: &Coming) -> Result<(), Error> {
-        if !self.settings.cuts_flows {
-            return Ok(());
-        }
         let endpoints = self.written.endpoints.values();
         let isolated = endpoints.filter(|it| it.ingress.is_some() || it.egress.is_some());
         let isolated: BTreeSet<_> = isolated.flat_map(|it| it.addresses.iter().copied()).collect();
         self.forget_waiting(&(&coming.new & &isolated))?;
         let may_have_left = coming.new.iter().filter(|it| self.left_over.may_be_of(it));
         self.cut += flows::forget_left_over(&may_have_left.copied().collect())?;
-        self.cut += flows::cut_left_over(&(&coming.other & &isolated), self.settings.marks.cut)?;
+        if self.settings.cuts_flows {
+            let other = &coming.other & &isolated;
+            self.cut += flows::cut_left_over(&other, self.settings.marks.cut)?;
+        }
         Ok(())
     }
 

@@ -17,6 +17,9 @@ pub(super) struct Pods {
     /// By pod, the addresses that it was attached with and is no more. Its object may go on telling
     /// of them for a while, and they may be another's by then.
     left: HashMap<String, BTreeSet<IpAddr>>,
+    /// Whether all pods are told of: then a container that names one is no plain container, even where
+    /// the runtime gives no uid, but a pod that is not known yet.
+    pub(super) are_all_told: bool,
 }
 
 /// A pod as rules see it.
@@ -151,7 +154,8 @@ impl Pods {
         let named = named
             .filter(|pod| pod.name == reference.name && (reference.uid.is_none() || pod.is_mirror));
         let newest = named.max_by_key(|pod| (pod.created, &pod.uid)).map(|pod| pod.uid.clone());
-        newest.or_else(|| reference.uid.is_none().then(|| self.having(attachment))?)
+        let may_be_another = reference.uid.is_none() && !self.are_all_told;
+        newest.or_else(|| may_be_another.then(|| self.having(attachment))?)
     }
 
     /// The pod whose manifest gives it one of the attachment's addresses.
@@ -184,7 +188,7 @@ impl Pods {
 
     /// Attachments of containers that are no pods.
     pub(super) fn plain_containers(&self) -> impl Iterator<Item = &Attachment> {
-        let is_plain = |pod: &PodReference| pod.uid.is_none();
+        let is_plain = |pod: &PodReference| pod.uid.is_none() && !self.are_all_told;
         let unbound =
             self.attachments.values().filter(|it| self.binding(&it.container_id).is_none());
         unbound.filter(move |it| it.pod.as_ref().is_none_or(is_plain))

@@ -1,9 +1,9 @@
 //! The chains that every packet goes through, up to those of its pods.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::Ipv6Network;
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use ruleset::iptables::{Chain, Match, Rule, Side, Target};
 
 use super::address_dispatch::by_address;
@@ -33,11 +33,13 @@ const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
 /// All groups (RFC 4291).
 const MULTICAST: Ipv6Network =
     Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix of 8");
-
-/// What no router forwards (RFC 4291): from pod to pod, it is bridged.
-const LINK_LOCAL: Ipv6Network =
-    Ipv6Network::new_checked(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)
-        .expect("a prefix of 10");
+/// What is not one pod's own address though it may be for pods: groups and everybody (from
+/// 224.0.0.0 on), and for IPv6 groups and what no router forwards (fe00::/7 holds both, and what is
+/// no longer used, but none of fc00::/7).
+const SHARED: (Ipv4Network, Ipv6Network) = (
+    Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 3).expect("a prefix of 3"),
+    Ipv6Network::new_checked(Ipv6Addr::new(0xfe00, 0, 0, 0, 0, 0, 0, 0), 7).expect("a prefix of 7"),
+);
 
 /// A rule of ours at the head of a chain that the kernel has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,10 +196,11 @@ fn policed(family: Family, hook: &str, ports: Ports, settings: &Settings) -> Vec
     }
     rules.extend(settings.rejects.then(rejected));
     let mut known = established();
-    if is_forward && ports.isolated && family == Family::V6 {
-        // To whom a link-local address belongs the look at the flows does not know, so that none of
-        // them would be cut.
-        known.matches.insert(0, Match::NotAddress(Side::Destination, LINK_LOCAL.into()));
+    if is_forward && ports.isolated {
+        // A flow to nobody's own address is no pod's that it could be cut for; and one to all becomes
+        // known by the node that hears it, and established by a forged answer, which conntrack
+        // sees before it is dropped.
+        known.matches.insert(0, Match::NotAddress(Side::Destination, shared(family)));
     }
     rules.push(known);
     rules.push(jump(SOURCE));
@@ -212,8 +215,9 @@ fn policed(family: Family, hook: &str, ports: Ports, settings: &Settings) -> Vec
     rules
 }
 
-/// What is done with what a bridge forwards to the ports of isolated endpoints, whatever address it
-/// has: what is for all of them, or for a link-local address, is for these pods as well.
+/// What is done with what a bridge forwards to the ports of isolated endpoints: what is for all, or
+/// for a link-local address, is for these pods as well. What is for somebody else is not: let
+/// pass here, it would be a known flow where it belongs.
 fn isolated_ports<'a>(
     family: Family,
     endpoints: impl Iterator<Item = (&'a String, &'a Endpoint)>,
@@ -226,21 +230,29 @@ fn isolated_ports<'a>(
         }
     }
     ports.retain(|_, behind| behind.iter().any(|(_, it)| it.ingress.is_some()));
-    let rules = |behind: Vec<(&String, &Endpoint)>| match behind[..] {
-        [(key, endpoint)] => vec![to(family, key, endpoint, None)],
-        ref several => {
-            let own = several.iter().flat_map(|(key, endpoint)| {
-                let addresses = endpoint.addresses.iter().filter(|it| family.has(it));
-                addresses.map(|address| to(family, key, endpoint, Some(*address)))
-            });
-            own.chain([goto([], GATE)]).collect()
+    let rules = |behind: Vec<(&String, &Endpoint)>| {
+        let mut rules = Vec::new();
+        for (key, endpoint) in &behind {
+            let own = endpoint.addresses.iter().filter(|it| family.has(it)).map(|it| host(*it));
+            // Of several at one port nobody knows whom it is for.
+            let all = (behind.len() == 1).then(|| shared(family));
+            rules.extend(own.chain(all).map(|network| to(family, key, endpoint, network)));
         }
+        rules.push(goto([], GATE));
+        rules
     };
     ports.into_iter().map(|(name, behind)| (name, rules(behind))).collect()
 }
 
-/// What is done with what is for an endpoint, at this address or at any.
-fn to(family: Family, key: &str, endpoint: &Endpoint, address: Option<IpAddr>) -> Rule {
+const fn shared(family: Family) -> IpNetwork {
+    match family {
+        Family::V4 => IpNetwork::V4(SHARED.0),
+        Family::V6 => IpNetwork::V6(SHARED.1),
+    }
+}
+
+/// What is done with what is for an endpoint at one of these addresses.
+fn to(family: Family, key: &str, endpoint: &Endpoint, network: IpNetwork) -> Rule {
     let target = match endpoint.ingress {
         Some(_) if endpoint::has_chains(family, endpoint) => {
             Target::Goto(endpoint::name(key, Direction::Ingress))
@@ -248,8 +260,7 @@ fn to(family: Family, key: &str, endpoint: &Endpoint, address: Option<IpAddr>) -
         Some(_) => Target::Goto(GATE.to_owned()),
         None => Target::Return,
     };
-    let is_at = address.map(|it| Match::Address(Side::Destination, host(it)));
-    Rule::new(is_at.into_iter().collect::<Vec<_>>(), target).labelled(&endpoint.label)
+    Rule::new([Match::Address(Side::Destination, network)], target).labelled(&endpoint.label)
 }
 
 /// What is done with what comes through the interfaces of endpoints: what has another address than

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use netlink::nftables::Held;
+use netlink::{BridgeFiltering, Socket};
 use ruleset::ipset;
 use ruleset::iptables::{RuleHash, Saved};
 use runner::Runner;
@@ -23,6 +24,8 @@ pub struct Kernel {
     sets: BTreeMap<String, ipset::Saved>,
     /// The table that keeps tagged frames from ports of bridges.
     pub(super) tagged: Held,
+    /// The bridges whose frames iptables is not shown.
+    pub(super) unseen_bridges: BTreeSet<String>,
     /// The interfaces that the CNI plugin closed.
     pub(super) closed: BTreeSet<String>,
     /// The node's own addresses.
@@ -56,7 +59,12 @@ impl Kernel {
         hooks: &[Hook],
     ) -> Result<Self, Error> {
         let (tagged, closed) = (tagged::held()?, closed::held()?);
-        let mut kernel = Self { tagged, closed, own_addresses: own_addresses(), ..Self::default() };
+        let both = BridgeFiltering { ipv4: true, ipv6: true };
+        let bridges = Socket::open()?.links()?.into_iter().filter(|it| it.kind == "bridge");
+        let unseen_bridges =
+            bridges.filter(|it| it.filtering != Some(both)).map(|it| it.name).collect();
+        let own_addresses = own_addresses();
+        let mut kernel = Self { tagged, closed, unseen_bridges, own_addresses, ..Self::default() };
         for family in families {
             let program = programs.iptables(*family, "save");
             let mut tables = Tables { program: program.clone(), by_name: BTreeMap::new() };

@@ -54,7 +54,8 @@ pub struct Folder {
 impl Folder {
     /// Sends what the folder holds and how it changes, until nobody receives it any more. What the
     /// manifests' author should know is given to `report`, once for as long as it stands; `defective`
-    /// is told, after each reading, how many files may have objects that could not be read.
+    /// is told, after each reading, how many files may have objects that could not be read, and how many
+    /// objects are left out as others have their names.
     pub async fn run(
         self,
         events: Sender<Event>,
@@ -67,7 +68,7 @@ impl Folder {
         }
         while !events.is_closed() {
             let read = source.read(&mut report);
-            defective(source.disk.defective());
+            defective(source.disk.defective() + source.duplicates.len());
             for event in read {
                 if events.send(event).await.is_err() {
                     return;
@@ -147,7 +148,7 @@ impl Source {
         if !changed && is_started || !is_started && !self.disk.is_known() {
             return Vec::new();
         }
-        let (contents, duplicates) = Contents::of(self.disk.manifests());
+        let (contents, duplicates) = Contents::of(self.disk.manifests(), self.contents.as_ref());
         self.duplicates = duplicates;
         let events = match &self.contents {
             None => contents.listed().into(),

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::properties::{any_packet, policy_object};
 use super::scene::{compile_pod, compile_policy, namespace, nine_pods, pod, world};
+use crate::attachment::{Attachment, PodReference};
 use crate::index::Index;
-use crate::model::{Direction, Namespace};
+use crate::model::{Direction, Namespace, NamespacedName};
 use crate::plan::{Plan, allows};
 use crate::source::{Change, Event};
 use crate::{Packet, World, evaluate};
@@ -192,4 +193,35 @@ proptest! {
         index.take_changes();
         prop_assert_eq!(index.plan(), Plan::default());
     }
+}
+
+#[test]
+fn a_container_that_names_an_unknown_pod_has_rules_only_where_not_all_pods_are_told() {
+    let name = NamespacedName { namespace: "x".to_owned(), name: "a".to_owned() };
+    let attachment = |pod: Option<PodReference>| Attachment {
+        container_id: "c1".to_owned(),
+        pod,
+        addresses: ["10.0.0.1".parse().unwrap()].into(),
+        interface: None,
+    };
+    // As from a runtime that gives no uids.
+    let named = || Some(PodReference { name: name.clone(), uid: None });
+    let is_endpoint = |index: &mut Index| {
+        index.take_changes();
+        index.has_endpoint("c1")
+    };
+    let has_endpoint = |of_cluster: bool, pod: Option<PodReference>| {
+        let mut index = Index::of("node-1", of_cluster);
+        index.attach(attachment(pod));
+        is_endpoint(&mut index)
+    };
+    assert!(has_endpoint(false, named()) && has_endpoint(false, None));
+    assert!(!has_endpoint(true, named()) && has_endpoint(true, None));
+    let mut index = Index::of("node-1", true);
+    index.attach(attachment(named()));
+    // Another pod has, or had, its address.
+    index.apply(Event::Pods(Change::Applied(compile_pod(&pod("x/other", &["10.0.0.1"])))));
+    assert!(!is_endpoint(&mut index));
+    index.apply(Event::Pods(Change::Applied(compile_pod(&pod("x/a", &[])))));
+    assert!(is_endpoint(&mut index));
 }

@@ -17,28 +17,46 @@ pub(super) struct Contents {
     namespaces: BTreeMap<String, Namespace>,
     pods: BTreeMap<NamespacedName, Pod>,
     policies: BTreeMap<NamespacedName, Policy>,
+    /// Where they are.
+    places: BTreeMap<Identity, Place>,
 }
 
+/// Kind and name.
+type Identity = (&'static str, String);
+
 impl Contents {
-    /// The objects of these files. Of several of one name the first counts, in the order of the
-    /// files.
+    /// The objects of these files. Of several of one name that one counts which did `before`: a copy
+    /// that lies about must not take the place of what is in force. Else it is the first, in the
+    /// order of the files.
     pub(super) fn of<'a>(
         files: impl IntoIterator<Item = (&'a Path, &'a Manifest)>,
+        before: Option<&Self>,
     ) -> (Self, Vec<Report>) {
         let mut contents = Self::default();
-        let mut places = BTreeMap::new();
         let mut reports = Vec::new();
         for (file, manifest) in files {
             for (document, object) in &manifest.objects {
                 let place = Place { file: file.to_owned(), document: *document };
-                let (kind, name) = identity(object);
-                if let Some(kept) = places.get(&(kind, name.clone())) {
-                    let kept = Place::clone(kept);
-                    reports.push(Report::Duplicate { kind, name, kept, ignored: place });
-                    continue;
+                let identity = identity(object);
+                let held = before.and_then(|it| it.places.get(&identity));
+                let (kind, name) = identity.clone();
+                let (kept, ignored) = match contents.places.remove(&identity) {
+                    None => (place, None),
+                    Some(other)
+                        if other.file != *file && held.is_some_and(|it| it.file == *file) =>
+                    {
+                        (place, Some(other))
+                    }
+                    Some(other) => (other, Some(place)),
+                };
+                if kept.file == *file && kept.document == *document {
+                    contents.insert(object.clone());
                 }
-                places.insert((kind, name), place);
-                contents.insert(object.clone());
+                if let Some(ignored) = ignored {
+                    let kept = kept.clone();
+                    reports.push(Report::Duplicate { kind, name, kept, ignored });
+                }
+                contents.places.insert(identity, kept);
             }
         }
         contents.add_named_namespaces();
@@ -96,8 +114,7 @@ impl Contents {
     }
 }
 
-/// Kind and name.
-fn identity(object: &Object) -> (&'static str, String) {
+fn identity(object: &Object) -> Identity {
     match object {
         Object::Pod(pod) => ("Pod", pod.name.to_string()),
         Object::Namespace(namespace) => ("Namespace", namespace.name.clone()),

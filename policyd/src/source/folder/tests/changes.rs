@@ -206,6 +206,24 @@ fn kinds_that_are_not_needed_and_duplicates_are_told_once() {
 }
 
 #[test]
+fn a_copy_takes_the_place_of_nothing_that_is_in_force() {
+    let of_nobody = DENY.replace("podSelector: {}", "podSelector: {matchLabels: {no: body}}");
+    assert_ne!(of_nobody, DENY);
+    let mut watched = Watched::listed(&[("pol.yaml", DENY)]);
+    watched.write("a-copy.yaml", &of_nobody);
+    assert_eq!(
+        watched.report(),
+        "NetworkPolicy shop/deny: DIR/pol.yaml document 1 and DIR/a-copy.yaml document 1 have it; the first one counts"
+    );
+    watched.write("pol.yaml", &format!("# touched\n{DENY}"));
+    watched.write("other.yaml", &named("other"));
+    assert_eq!(watched.take(1), ["policies +shop/other"]);
+    // It does once the other is gone.
+    fs::remove_file(watched.path("pol.yaml")).unwrap();
+    assert_eq!(watched.take(1), ["policies +shop/deny"]);
+}
+
+#[test]
 fn a_file_is_not_read_while_it_is_written() {
     let mut watched = Watched::listed(&[("deny.yaml", &format!("{DENY}---\n{}", named("second")))]);
     let mut file = File::create(watched.path("deny.yaml")).unwrap();

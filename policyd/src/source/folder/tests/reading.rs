@@ -210,13 +210,13 @@ fn of_objects_of_one_name_the_first_counts() {
     let (first, second) = (good(DENY), good(&DENY.replace("{podSelector: {}}", "{ingress: [{}]}")));
     let both = good(&format!("{DENY}---\n{DENY}"));
     let files = [(Path::new("a.yaml"), &first), (Path::new("b.yaml"), &second)];
-    let (contents, reports) = Contents::of(files);
-    assert_eq!(contents, Contents::of([(Path::new("a.yaml"), &first)]).0);
+    let (contents, reports) = Contents::of(files, None);
+    assert_eq!(contents, Contents::of([(Path::new("a.yaml"), &first)], None).0);
     assert_eq!(
         reports[0].to_string(),
         "NetworkPolicy shop/deny: a.yaml document 1 and b.yaml document 1 have it; the first one counts"
     );
-    let (_, reports) = Contents::of([(Path::new("a.yaml"), &both)]);
+    let (_, reports) = Contents::of([(Path::new("a.yaml"), &both)], None);
     assert_eq!(
         reports[0].to_string(),
         "NetworkPolicy shop/deny: a.yaml document 1 and a.yaml document 2 have it; the first one counts"
@@ -226,7 +226,7 @@ fn of_objects_of_one_name_the_first_counts() {
 #[test]
 fn a_namespace_that_an_object_names_is_there() {
     let manifest = good(&format!("{POD}---\n{DENY}"));
-    let (contents, _) = Contents::of([(Path::new("a.yaml"), &manifest)]);
+    let (contents, _) = Contents::of([(Path::new("a.yaml"), &manifest)], None);
     let [Event::Namespaces(Change::Listed(namespaces)), ..] = contents.listed() else {
         panic!("namespaces come first")
     };
@@ -237,7 +237,8 @@ fn a_namespace_that_an_object_names_is_there() {
 
     let written = good("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {a: b}}\n");
     let files = [(Path::new("a.yaml"), &manifest), (Path::new("b.yaml"), &written)];
-    let [Event::Namespaces(Change::Listed(namespaces)), ..] = Contents::of(files).0.listed() else {
+    let [Event::Namespaces(Change::Listed(namespaces)), ..] = Contents::of(files, None).0.listed()
+    else {
         panic!("namespaces come first")
     };
     assert_eq!(namespaces.len(), 1);
