@@ -74,7 +74,7 @@ impl<R: Runner> Dataplane<R> {
         knows_gate: bool,
     ) -> Coming {
         let moved = self.moved();
-        self.left_over.leave(&moved);
+        self.note_left(moved.iter());
         let mut let_pass = BTreeSet::new();
         for family in self.tables.iter().map(Tables::family) {
             let [programmed, bound] = [programmed_set(family).name, bound_set(family).name];
@@ -137,8 +137,15 @@ impl<R: Runner> Dataplane<R> {
     pub(super) fn note_owners(&mut self) {
         let now = owners(&self.written.endpoints);
         let before = self.owners.iter().flat_map(BTreeMap::keys);
-        self.left_over.leave(before.filter(|it| !now.contains_key(it)));
+        self.note_left(before.filter(|it| !now.contains_key(it)));
         self.owners = Some(now);
+    }
+
+    /// Where nobody looks at the flows, none are known to be forgotten, and every owner is asked about.
+    fn note_left<'a>(&self, addresses: impl Iterator<Item = &'a IpAddr>) {
+        if self.settings.cuts_flows {
+            self.left_over.leave(addresses);
+        }
     }
 }
 
