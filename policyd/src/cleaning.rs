@@ -51,7 +51,7 @@ async fn nobody_else(run_dir: &Path, waits: bool) -> Result<Option<File>, Failur
 fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     let programs = programs();
     // New pods first: none may come to a node without the rest.
-    let list = if all { options.network.conf_dir().remove().map(drop) } else { Ok(()) };
+    let list = if all { options.network.conf_dir().remove_all() } else { Ok(()) };
     let masquerading = options.masquerade.agent(programs.clone()).remove();
     let frames = tagged::remove();
     let network = node_network::remove(&mut programs.clone());

@@ -37,9 +37,10 @@ pub(super) fn unchain(file: &Path) -> Result<(), Error> {
     say(&format!("{}: {word}\n", file.display()))
 }
 
-/// Takes podwire-policy out of every list of a folder. Files that cannot have it are passed over.
+/// Takes podwire-policy out of every list of a folder. Files that cannot have it are passed over, and
+/// one that cannot be changed keeps it out of no other.
 pub(super) fn unchain_all(folder: &Path) -> Result<(), Error> {
-    let mut lines = String::new();
+    let (mut lines, mut errors) = (String::new(), Vec::new());
     for list in lists(folder).map_err(failed("read", folder))? {
         match change(&list, edit::unchained) {
             Ok(true) => {
@@ -48,10 +49,11 @@ pub(super) fn unchain_all(folder: &Path) -> Result<(), Error> {
             Ok(false) | Err(Error::Config(_)) => {}
             // Its owner removed it meanwhile.
             Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => errors.push(error),
         }
     }
-    say(&lines)
+    say(&lines)?;
+    Error::of_teardown(errors)
 }
 
 /// Puts it there; whether it was not.
@@ -130,8 +132,9 @@ fn lists(folder: &Path) -> io::Result<Vec<PathBuf>> {
         entries => entries?,
     };
     let paths = entries.flatten().map(|entry| entry.path());
-    let mut lists: Vec<_> =
-        paths.filter(|it| it.extension().is_some_and(|it| it == "conflist")).collect();
+    let mut lists: Vec<_> = paths
+        .filter(|it| it.extension().is_some_and(|it| it == "conflist") && it.is_file())
+        .collect();
     lists.sort();
     Ok(lists)
 }

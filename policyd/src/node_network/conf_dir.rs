@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Error;
-use super::conflist::{is_meta, is_ours};
+use super::conflist::{is_meta, is_ours, is_rendered};
 
 /// No list is longer. A longer file is somebody else's mistake, and replaced.
 const LONGEST: u64 = 1 << 20;
@@ -132,18 +132,37 @@ impl ConfDir {
         Ok(is_ours)
     }
 
+    /// The same for all files of the folder that were surely written here, whatever names they have: who
+    /// removes it may not know the name that was chosen.
+    ///
+    /// # Errors
+    /// What could not be read or removed; the others are all the same.
+    pub fn remove_all(&self) -> Result<(), Error> {
+        let mut removed = self.remove().map(drop);
+        for name in self.networks() {
+            let other = Self::new(&self.dir, &name);
+            let is_rendered = other.read().map(|it| it.is_some_and(|it| is_rendered(&it)));
+            let done =
+                is_rendered.and_then(|it| if it { other.remove().map(drop) } else { Ok(()) });
+            removed = removed.and(done);
+        }
+        removed
+    }
+
+    /// The names of the regular files that runtimes take for networks.
+    fn networks(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let files = entries.filter(|it| it.path().is_file());
+        let names = files.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| is_network(name)).collect()
+    }
+
     /// The files that the runtime takes before ours. That of a plugin that calls others' networks
     /// belongs there.
     #[must_use]
     pub fn rivals(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let is_network = |name: &String| {
-            let kind = Path::new(name).extension().and_then(|it| it.to_str());
-            kind.is_some_and(|kind| KINDS.contains(&kind))
-        };
-        let mut rivals: Vec<String> =
-            names.filter(|name| *name < self.name).filter(is_network).take(MOST_RIVALS).collect();
+        let names = self.networks().into_iter().filter(|name| *name < self.name);
+        let mut rivals: Vec<String> = names.take(MOST_RIVALS).collect();
         rivals.retain(|name| {
             let other = Self::new(&self.dir, name);
             other.read().ok().flatten().is_none_or(|content| !is_meta(&content))
@@ -156,6 +175,11 @@ impl ConfDir {
         let file = self.file();
         move |source| Error::File { what, file: file.clone(), source }
     }
+}
+
+fn is_network(name: &str) -> bool {
+    let kind = Path::new(name).extension().and_then(|it| it.to_str());
+    kind.is_some_and(|kind| KINDS.contains(&kind))
 }
 
 #[cfg(test)]
@@ -201,6 +225,46 @@ mod tests {
         dir.write(OURS).unwrap();
         assert!(dir.remove().unwrap());
         assert_eq!(fs::read_dir(&dir.dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn lists_that_were_written_under_other_names_are_removed_as_well() {
+        let (_folder, dir) = conf_dir();
+        let rendered = |plugins: &str| {
+            format!(r#"{{"cniVersions":["1.0.0"],"name":"podwire","plugins":[{plugins}]}}"#)
+        };
+        dir.write(OURS).unwrap();
+        let other = ConfDir::new(&dir.dir, "05-mine.conflist");
+        other.write("before").unwrap();
+        other.save_others().unwrap();
+        let text = rendered(r#"{"type":"ptp"},{"type":"podwire-policy"},{"type":"istio-cni"}"#);
+        other.write(&text).unwrap();
+        for (name, text) in [
+            // Written by hand, and not called podwire's policy.
+            ("20-hand.conflist", OURS.to_owned()),
+            ("30-ptp.conflist", rendered(r#"{"type":"ptp"}"#)),
+            ("40-ours.conflist.bak", text),
+        ] {
+            fs::write(dir.dir.join(name), text).unwrap();
+        }
+        fs::create_dir(dir.dir.join("50-folder.conflist")).unwrap();
+        dir.remove_all().unwrap();
+        assert_eq!(other.read().unwrap().unwrap(), b"before");
+        let mut left: Vec<_> = fs::read_dir(&dir.dir)
+            .unwrap()
+            .map(|it| it.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(
+            left,
+            [
+                "05-mine.conflist",
+                "20-hand.conflist",
+                "30-ptp.conflist",
+                "40-ours.conflist.bak",
+                "50-folder.conflist"
+            ]
+        );
     }
 
     #[test]

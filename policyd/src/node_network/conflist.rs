@@ -114,13 +114,21 @@ fn is_name(text: &str) -> bool {
         && text != POLICY
 }
 
-/// Whether a file is a list that was rendered here, for whichever ranges and options.
+/// Whether a file is a list that was rendered here, for whichever ranges and options; also with
+/// plugins that others have appended, as service meshes do.
 #[must_use]
 pub fn is_ours(text: &[u8]) -> bool {
     let list: Value = serde_json::from_slice(text).unwrap_or_default();
-    let last = list.get("plugins").and_then(Value::as_array).and_then(|plugins| plugins.last());
+    let mut plugins = list.get("plugins").and_then(Value::as_array).into_iter().flatten();
     let is_named = list.get("name").and_then(Value::as_str) == Some(NETWORK);
-    is_named && last.and_then(kind) == Some(POLICY)
+    is_named && plugins.any(|plugin| kind(plugin) == Some(POLICY))
+}
+
+/// Whether it is surely one: what people write themselves has no list of versions.
+#[must_use]
+pub fn is_rendered(text: &[u8]) -> bool {
+    let list: Value = serde_json::from_slice(text).unwrap_or_default();
+    list.get("cniVersions").is_some_and(Value::is_array) && is_ours(text)
 }
 
 /// Whether a file of the runtime's folder is that of a plugin which calls the networks of other
@@ -230,6 +238,12 @@ mod tests {
             (r#"{"name":"podwire","plugins":[{"type":"ptp"}]}"#, false, false),
             (r#"{"name":"other","plugins":[{"type":"podwire-policy"}]}"#, false, false),
             (r#"{"name":"podwire","plugins":[{"type":"podwire-policy"}]}"#, true, false),
+            // With what a service mesh appends.
+            (
+                r#"{"name":"podwire","plugins":[{"type":"podwire-policy"},{"type":"istio-cni"}]}"#,
+                true,
+                false,
+            ),
             (r#"{"name":"multus-cni-network","type":"multus-shim"}"#, false, true),
             (r#"{"plugins":[{"type":"multus"}]}"#, false, true),
             ("{", false, false),

@@ -4,6 +4,7 @@ mod chained;
 mod churn;
 mod connections;
 mod identities;
+mod matrix;
 mod nodes;
 mod paths;
 mod policies;
@@ -35,6 +36,7 @@ pub(crate) const NODES: &[Case] = &[
     ("pods_reach_pods_and_the_world", paths::pods_reach_pods_and_the_world),
     ("services_and_their_names", paths::services_and_their_names),
     ("a_policy_holds_across_nodes", policies::a_policy_holds_across_nodes),
+    ("policies_of_each_kind_decide", matrix::policies_of_each_kind_decide),
     (
         "a_replaced_pod_keeps_its_rights_and_its_heir_gets_none",
         identities::a_replaced_pod_keeps_its_rights_and_its_heir_gets_none,

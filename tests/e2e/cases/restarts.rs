@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
+use e2e::traffic::Attempts;
 use e2e::{Bed, Pod, await_that, objects};
 use serde_json::Value;
 
 /// Programs and pods may take this long to come back.
-const BACK: Duration = Duration::from_secs(150);
+pub(crate) const BACK: Duration = Duration::from_secs(150);
 
 pub(crate) fn a_roll_of_policyd_breaks_nothing(bed: &Bed) {
     let (client, server) = isolated(bed, "rolled");
     let stays_ready = readiness(bed);
     let stream = bed.stream(&client, &server);
+    let denied = bed.attempts(&server, &client);
     bed.kubectl(&["rollout", "restart", "-n", "kube-system", "daemonset/policyd"]);
     bed.await_policyd();
     // One that comes while policyd has just come back is wired and held by policy as well.
@@ -19,6 +21,7 @@ pub(crate) fn a_roll_of_policyd_breaks_nothing(bed: &Bed) {
     bed.must_not_reach(&late, &server);
     bed.must_reach(&client, &server);
     assert!(stream.end() > 10);
+    all_were_denied(denied);
     assert_eq!(readiness(bed), stays_ready, "a node was not ready for a moment");
     bed.remove_namespace("rolled");
 }
@@ -27,11 +30,11 @@ pub(crate) fn a_killed_policyd_breaks_nothing(bed: &Bed) {
     let (client, server) = isolated(bed, "killed");
     let stays_ready = readiness(bed);
     let stream = bed.stream(&client, &server);
+    let denied = bed.attempts(&server, &client);
     for _ in 0..2 {
         let pods = bed.get(&["pod", "-n", "kube-system", "-l", "app.kubernetes.io/name=policyd"]);
         let restarts = restarts(&pods);
         bed.on(1, "kill -9 $(ps -C policyd -o pid=)");
-        bed.must_not_reach(&server, &client);
         await_that("policyd is started again", BACK, || {
             let now = ["pod", "-n", "kube-system", "-l", "app.kubernetes.io/name=policyd"];
             self::restarts(&bed.get(&now)) > restarts
@@ -39,6 +42,7 @@ pub(crate) fn a_killed_policyd_breaks_nothing(bed: &Bed) {
         bed.await_policyd();
     }
     assert!(stream.end() > 10);
+    all_were_denied(denied);
     assert_eq!(readiness(bed), stays_ready, "a node was not ready for a moment");
     bed.must_reach(&client, &server);
     bed.remove_namespace("killed");
@@ -88,6 +92,12 @@ fn isolated(bed: &Bed, namespace: &str) -> (Pod, Pod) {
     bed.must_not_reach(&server, &client);
     bed.must_reach(&client, &server);
     (client, server)
+}
+
+fn all_were_denied(attempts: Attempts) {
+    for outcome in attempts.end() {
+        assert!(outcome.tries > 10 && outcome.answers == 0, "{outcome:?}");
+    }
 }
 
 /// Since when each node is ready, or is not.

@@ -103,6 +103,12 @@ pub fn allow(namespace: &str, from: &str, to: &str) -> Value {
     policy(namespace, &format!("{from}-to-{to}"), &spec)
 }
 
+/// A policy that says just this.
+#[must_use]
+pub fn special(namespace: &str, spec: &Value) -> Value {
+    policy(namespace, "special", spec)
+}
+
 /// A policy that lets everybody in to those with the label `app: to`.
 #[must_use]
 pub fn allow_all(namespace: &str, to: &str) -> Value {

@@ -94,8 +94,19 @@ pub fn seen_as(to: SocketAddr) -> io::Result<String> {
 /// # Errors
 /// Nobody answers in time.
 pub fn who_by_datagram(to: SocketAddr) -> io::Result<String> {
+    ask_by_datagram(to, ANSWER)
+}
+
+/// Whether a connection to there, and a datagram, are answered soon.
+#[must_use]
+pub fn answers(connections: SocketAddr, datagrams: SocketAddr) -> (bool, bool) {
+    let is_open = Connection::open(connections, SILENCE).is_ok();
+    (is_open, ask_by_datagram(datagrams, SILENCE).is_ok())
+}
+
+fn ask_by_datagram(to: SocketAddr, bound: Duration) -> io::Result<String> {
     let socket = towards(to)?;
-    socket.set_read_timeout(Some(ANSWER))?;
+    socket.set_read_timeout(Some(bound))?;
     socket.send(ASK)?;
     let mut answer = [0; 256];
     let length = socket.recv(&mut answer)?;

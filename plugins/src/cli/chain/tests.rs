@@ -97,7 +97,10 @@ fn every_list_of_a_folder_gives_its_bytes_back() {
     for name in ["05-a.conflist", "15-b.conflist"] {
         fs::write(folder.path().join(name), CHAINED).unwrap();
     }
+    let odd = folder.path().join("10-folder.conflist");
+    fs::create_dir(&odd).unwrap();
     unchain_all(folder.path()).unwrap();
+    fs::remove_dir(&odd).unwrap();
     let text = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
     assert_eq!([text("05-a.conflist"), text("15-b.conflist")], [LIST, LIST]);
     for (name, before) in others {
