@@ -185,13 +185,20 @@ fn what_a_bridge_floods_or_takes_to_a_link_local_address_is_judged_too() {
 /// become known by what somebody else was sent.
 #[test]
 fn no_forged_answer_makes_a_flow_to_an_isolated_pod_an_established_one() {
-    let node = PolicedNode::bridged(&["a", "b", "c"]);
+    let node = PolicedNode::bridged(&["a", "b", "c", "d"]);
     let at_b = listener(&node, "b");
-    for name in ["a", "b", "c"] {
+    for name in ["a", "b", "c", "d"] {
         node.addresses(name).iter().for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
     }
-    node.wait("the ports", |it| it.rules().matches("-A PODWIRE-PORT -m physdev").count() == 6);
-    let [by_a, to_b, to_c] = ["a", "b", "c"].map(|it| Interface::open(node.space(it), "eth0"));
+    node.wait("the ports", |it| it.rules().matches("-A PODWIRE-PORT -m physdev").count() == 8);
+    let [by_a, to_b, to_c, to_d] =
+        ["a", "b", "c", "d"].map(|it| Interface::open(node.space(it), "eth0"));
+    // Addresses of b's that nobody knows of; d is not isolated, and takes what it is sent.
+    let unknown = ["198.18.0.3", "2001:db8:666::3"];
+    for address in unknown {
+        node.space("b").sh(&format!("ip addr add {address} dev eth0"));
+    }
+    let unknown = unknown.map(|it| (it.parse().unwrap(), to_d.mac(), to_b.mac()));
     let groups: [(&str, Mac); 3] = [
         ("255.255.255.255", [0xff; 6]),
         ("224.0.0.251", [1, 0, 0x5e, 0, 0, 0xfb]),
@@ -199,7 +206,7 @@ fn no_forged_answer_makes_a_flow_to_an_isolated_pod_an_established_one() {
     ];
     let own = node.addresses("b").iter().map(|it| (*it, to_c.mac(), to_b.mac()));
     let groups = groups.map(|(address, mac)| (address.parse().unwrap(), mac, mac));
-    let ways: Vec<(IpAddr, Mac, Mac)> = own.chain(groups).collect();
+    let ways: Vec<(IpAddr, Mac, Mac)> = own.chain(groups).chain(unknown).collect();
     let came = |round: u16| {
         for (index, (to, first, then)) in ways.iter().enumerate() {
             let from = node.addresses("a").iter().find(|it| it.is_ipv4() == to.is_ipv4()).unwrap();

@@ -1,7 +1,7 @@
 //! A.3: the ways of packets, other than from one pod straight to another.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use lab::Space;
@@ -279,6 +279,37 @@ fn not_discovery(wiring: Wiring) {
     });
     came.retain(|it| it.ends_with(b"anything"));
     assert!(came.is_empty(), "{wiring:?}: {came:?}");
+    cluster.clean_up();
+}
+
+/// A pod on a bridge is no router to the others, whatever policies say: only what any host says of
+/// itself comes from one.
+#[test]
+fn pods_are_no_routers() {
+    let mut cluster = Cluster::nine(Wiring::Bridge, gated());
+    cluster.enforce();
+    let (sender, target) = (&cluster.pods["x/a"].space, &cluster.pods["y/b"].space);
+    let any: IpAddr = "::".parse().unwrap();
+    let arrivals = target.enter(|| raw(any, SockProtocol::IcmpV6));
+    let shown = target.sh("ip -o -6 addr show dev eth0 scope link");
+    let link_local = shown.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
+    let eth0 = sender.sh("ip -o link show dev eth0 | cut -d: -f1").trim().parse().unwrap();
+    let to = SocketAddrV6::new(link_local.parse().unwrap(), 0, 0, eth0);
+    let socket = sender.enter(|| raw(any, SockProtocol::IcmpV6));
+    setsockopt(&socket, sockopt::Ipv6Ttl, &255).unwrap();
+    for kind in [134, 137, 133, 136] {
+        let packet = [&[kind, 0, 0, 0, 0, 0, 0, 0], b"anything".as_slice()].concat();
+        socket.send_to(&packet, to).unwrap();
+    }
+    let mut came = Vec::new();
+    wait_until("what any host may say comes", || {
+        let mut buffer = [0; LONGEST];
+        while let Ok(length) = arrivals.recv(&mut buffer) {
+            came.extend(buffer[..length].ends_with(b"anything").then_some(buffer[0]));
+        }
+        came.contains(&136)
+    });
+    assert_eq!(came, [133, 136]);
     cluster.clean_up();
 }
 

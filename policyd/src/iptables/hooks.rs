@@ -33,13 +33,21 @@ const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
 /// All groups (RFC 4291).
 const MULTICAST: Ipv6Network =
     Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix of 8");
-/// What is not one pod's own address though it may be for pods: groups and everybody (from
-/// 224.0.0.0 on), and for IPv6 groups and what no router forwards (fe00::/7 holds both, and what is
-/// no longer used, but none of fc00::/7).
-const SHARED: (Ipv4Network, Ipv6Network) = (
-    Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 3).expect("a prefix of 3"),
-    Ipv6Network::new_checked(Ipv6Addr::new(0xfe00, 0, 0, 0, 0, 0, 0, 0), 7).expect("a prefix of 7"),
-);
+/// Of these, what only routers say: of routes, and of better ones.
+const FROM_ROUTERS: [u8; 2] = [134, 137];
+/// What is not one pod's own address though it may be for pods: groups and everybody.
+const SHARED_V4: [IpNetwork; 2] = [
+    IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4).expect("a prefix of 4")),
+    IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::BROADCAST, 32).expect("a prefix of 32")),
+];
+/// The same of IPv6: groups, and what no router forwards.
+const SHARED_V6: [IpNetwork; 2] = [
+    IpNetwork::V6(MULTICAST),
+    IpNetwork::V6(
+        Ipv6Network::new_checked(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)
+            .expect("a prefix of 10"),
+    ),
+];
 
 /// A rule of ours at the head of a chain that the kernel has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,16 +94,16 @@ pub fn dispatch<'a>(
     let ends = |is_port| ends(family, endpoints.clone(), is_port);
     let (links, ports) = (ends(false), ends(true));
     let isolated_ports = isolated_ports(family, endpoints.clone());
-    chains.extend(by_interface(LINK, Match::InInterface, &links, UNBOUND));
+    chains.extend(by_interface(LINK, Match::InInterface, &links, Some(UNBOUND)));
     if !ports.is_empty() {
-        chains.extend(by_interface(PORT, Match::InBridgePort, &ports, UNBOUND));
+        chains.extend(by_interface(PORT, Match::InBridgePort, &ports, Some(UNBOUND)));
     }
     if !isolated_ports.is_empty() {
-        chains.extend(by_interface(OUT, Match::OutBridgePort, &isolated_ports, DESTINATION));
+        chains.extend(by_interface(OUT, Match::OutBridgePort, &isolated_ports, None));
     }
     let ports = Ports { any: !ports.is_empty(), isolated: !isolated_ports.is_empty() };
     for hook in ["FORWARD", "INPUT"] {
-        chains.extend(hooked(family, hook, &policed(family, hook, ports, settings)));
+        chains.extend(hooked(family, hook, ports, &policed(family, hook, ports, settings)));
     }
     let isolated = |direction: Direction, only_unknown: bool| {
         let isolated = endpoints
@@ -132,7 +140,7 @@ fn unbound(family: Family) -> Rule {
 }
 
 /// The chain of a hook, and for IPv6 those that keep discovery out of it.
-fn hooked(family: Family, hook: &str, policed: &[Rule]) -> Vec<Chain> {
+fn hooked(family: Family, hook: &str, ports: Ports, policed: &[Rule]) -> Vec<Chain> {
     let name = format!("PODWIRE-{hook}");
     let (discovery, rest) = (format!("{name}-ICMPV6"), format!("{name}-REST"));
     match family {
@@ -144,8 +152,15 @@ fn hooked(family: Family, hook: &str, policed: &[Rule]) -> Vec<Chain> {
             let listeners = LISTENER_DISCOVERY
                 .map(|kind| vec![groups.clone(), Match::HopLimit(1), Match::Icmp6Type(kind)]);
             let of_link = neighbours.into_iter().chain(listeners);
-            let mut types: Vec<_> =
-                of_link.map(|matches| Rule::new(matches, Target::Return)).collect();
+            let mut types = Vec::new();
+            if ports.any && hook == "FORWARD" {
+                // Pods are no routers: from a pod's port the source of these is a forged one.
+                types.extend(FROM_ROUTERS.map(|kind| {
+                    let matches = [Match::HopLimit(255), Match::Icmp6Type(kind)];
+                    Rule::new(matches, Target::Jump(PORT.to_owned()))
+                }));
+            }
+            types.extend(of_link.map(|matches| Rule::new(matches, Target::Return)));
             types.push(goto([], &rest));
             let icmp = goto([Match::Protocol("ipv6-icmp")], &discovery);
             vec![
@@ -195,29 +210,30 @@ fn policed(family: Family, hook: &str, ports: Ports, settings: &Settings) -> Vec
         rules.push(jump(LINK));
     }
     rules.extend(settings.rejects.then(rejected));
-    let mut known = established();
+    let bridged = || Match::Bridged;
     if is_forward && ports.isolated {
-        // A flow to nobody's own address is no pod's that it could be cut for; and one to all becomes
-        // known by the node that hears it, and established by a forged answer, which conntrack
-        // sees before it is dropped.
-        known.matches.insert(0, Match::NotAddress(Side::Destination, shared(family)));
+        // Ahead of what is established: conntrack takes a forged packet for an answer before it is
+        // dropped. To a pod's own address no flow becomes known that it has not allowed; to all others
+        // it may, by somebody else's port, or by the node that hears it.
+        let to_others = Match::NotInSet(Side::Destination, bound_set(family).name);
+        rules.push(Rule::new([bridged(), to_others], Target::Jump(OUT.to_owned())));
     }
-    rules.push(known);
+    rules.push(established());
     rules.push(jump(SOURCE));
     rules.extend(settings.rejects.then(rejected));
     if is_forward && ports.isolated {
-        rules.push(Rule::new([Match::Bridged], Target::Jump(OUT.to_owned())));
-        rules.push(Rule::new([Match::NotBridged], Target::Jump(DESTINATION.to_owned())));
-    } else if is_forward {
+        rules.push(Rule::new([bridged()], Target::Jump(OUT.to_owned())));
+    }
+    if is_forward {
         rules.push(jump(DESTINATION));
     }
     rules.push(Rule::new([], Target::ClearMark(marks.allowed)));
     rules
 }
 
-/// What is done with what a bridge forwards to the ports of isolated endpoints: what is for all, or
-/// for a link-local address, is for these pods as well. What is for somebody else is not: let
-/// pass here, it would be a known flow where it belongs.
+/// What is done with what a bridge forwards to the ports of isolated endpoints and is not for their own
+/// addresses: what is for all, or for a link-local address, is for these pods as well. What
+/// is for somebody else is not.
 fn isolated_ports<'a>(
     family: Family,
     endpoints: impl Iterator<Item = (&'a String, &'a Endpoint)>,
@@ -231,12 +247,20 @@ fn isolated_ports<'a>(
     }
     ports.retain(|_, behind| behind.iter().any(|(_, it)| it.ingress.is_some()));
     let rules = |behind: Vec<(&String, &Endpoint)>| {
+        let at = |network| [Match::Address(Side::Destination, network)];
         let mut rules = Vec::new();
-        for (key, endpoint) in &behind {
+        for (_, endpoint) in &behind {
             let own = endpoint.addresses.iter().filter(|it| family.has(it)).map(|it| host(*it));
-            // Of several at one port nobody knows whom it is for.
-            let all = (behind.len() == 1).then(|| shared(family));
-            rules.extend(own.chain(all).map(|network| to(family, key, endpoint, network)));
+            let own = own.map(|it| Rule::new(at(it), Target::Return).labelled(&endpoint.label));
+            rules.extend(own);
+        }
+        // Of several at one port nobody knows whom it is for.
+        if let [(key, endpoint)] = behind[..]
+            && endpoint::has_chains(family, endpoint)
+        {
+            let target = endpoint::name(key, Direction::Ingress);
+            let all = shared(family).map(|it| goto(at(it), &target).labelled(&endpoint.label));
+            rules.extend(all);
         }
         rules.push(goto([], GATE));
         rules
@@ -244,23 +268,11 @@ fn isolated_ports<'a>(
     ports.into_iter().map(|(name, behind)| (name, rules(behind))).collect()
 }
 
-const fn shared(family: Family) -> IpNetwork {
+const fn shared(family: Family) -> [IpNetwork; 2] {
     match family {
-        Family::V4 => IpNetwork::V4(SHARED.0),
-        Family::V6 => IpNetwork::V6(SHARED.1),
+        Family::V4 => SHARED_V4,
+        Family::V6 => SHARED_V6,
     }
-}
-
-/// What is done with what is for an endpoint at one of these addresses.
-fn to(family: Family, key: &str, endpoint: &Endpoint, network: IpNetwork) -> Rule {
-    let target = match endpoint.ingress {
-        Some(_) if endpoint::has_chains(family, endpoint) => {
-            Target::Goto(endpoint::name(key, Direction::Ingress))
-        }
-        Some(_) => Target::Goto(GATE.to_owned()),
-        None => Target::Return,
-    };
-    Rule::new([Match::Address(Side::Destination, network)], target).labelled(&endpoint.label)
 }
 
 /// What is done with what comes through the interfaces of endpoints: what has another address than

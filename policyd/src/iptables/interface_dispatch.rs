@@ -13,13 +13,13 @@ const LEAF: usize = 4;
 pub(super) type Ends = BTreeMap<String, Vec<Rule>>;
 
 /// The chain `root`, and those it leads to: what comes through one of the interfaces meets its
-/// rules, all else goes on to chain `rest`. `came_through` makes the match of an interface's name,
+/// rules, all else goes on to chain `rest`, or comes back. `came_through` makes the match of an interface's name,
 /// or with a `+` at its end of all names that begin so.
 pub(super) fn by_interface(
     root: &str,
     came_through: fn(String) -> Match,
     ends: &Ends,
-    rest: &str,
+    rest: Option<&str>,
 ) -> Vec<Chain> {
     let ends: Vec<_> = ends.iter().map(|(name, rules)| (name.as_str(), rules.as_slice())).collect();
     let mut chains = Vec::new();
@@ -30,7 +30,7 @@ pub(super) fn by_interface(
 struct Dispatch<'a> {
     root: &'a str,
     came_through: fn(String) -> Match,
-    rest: &'a str,
+    rest: Option<&'a str>,
 }
 
 impl Dispatch<'_> {
@@ -52,7 +52,7 @@ impl Dispatch<'_> {
                 })),
             }
         }
-        rules.push(Rule::new([], Target::Goto(self.rest.to_owned())));
+        rules.extend(self.rest.map(|rest| Rule::new([], Target::Goto(rest.to_owned()))));
         chains.push(Chain { name, rules });
     }
 }
@@ -129,7 +129,7 @@ mod tests {
     fn the_cost_does_not_grow_with_the_interfaces() {
         let names: Vec<_> =
             (0..250_u32).map(|it| format!("veth{:08x}", it.wrapping_mul(2_654_435_761))).collect();
-        let chains = by_interface("ROOT", Match::InInterface, &drop_rules(&names), "REST");
+        let chains = by_interface("ROOT", Match::InInterface, &drop_rules(&names), Some("REST"));
         for name in &names {
             let (end, steps) = walk(&chains, name);
             assert_eq!(end, *name);
@@ -144,7 +144,7 @@ mod tests {
             other in "[ab]{1,7}",
         ) {
             let names: Vec<_> = names.into_iter().collect();
-            let chains = by_interface("ROOT", Match::InInterface, &drop_rules(&names), "REST");
+            let chains = by_interface("ROOT", Match::InInterface, &drop_rules(&names), Some("REST"));
             for name in &names {
                 prop_assert_eq!(&walk(&chains, name).0, name);
             }

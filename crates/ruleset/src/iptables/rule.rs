@@ -58,8 +58,6 @@ pub enum Match {
     NotByBridge,
     /// It goes from port to port of a bridge.
     Bridged,
-    /// It does not go from port to port of a bridge.
-    NotBridged,
     /// Of what goes from port to port of a bridge: it leaves through this one; with a `+` at its end,
     /// one whose name begins so.
     OutBridgePort(String),
@@ -185,7 +183,6 @@ impl fmt::Display for Match {
             Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
             Self::NotByBridge => formatter.write_str("-m physdev ! --physdev-is-in"),
             Self::Bridged => formatter.write_str("-m physdev --physdev-is-bridged"),
-            Self::NotBridged => formatter.write_str("-m physdev ! --physdev-is-bridged"),
             Self::OutBridgePort(name) => write!(formatter, "-m physdev --physdev-out {name}"),
             Self::Protocol(protocol) => write!(formatter, "-p {protocol}"),
             Self::DestinationPort(protocol, range) => {
