@@ -2,10 +2,10 @@
 //! pods.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use e2e::{Bed, Pod, await_that, conf, objects, peer};
+use runner::{OsRunner, Program, Runner};
 
 /// A Helm command may take this long.
 const BOUND: Duration = Duration::from_secs(300);
@@ -89,11 +89,15 @@ fn nothing_is_ours(bed: &Bed) {
 /// Packs the chart, and puts it where Helm on the first node finds it.
 fn bring_chart(bed: &Bed) {
     let folder = tempfile::tempdir().unwrap();
-    let packed = Command::new(peer("helm"))
-        .args(["package", "--destination"])
-        .args([folder.path(), &conf().join("helm/podwire")])
-        .output()
-        .unwrap();
+    let [to, chart] =
+        [folder.path(), &conf().join("helm/podwire")].map(|it| it.display().to_string());
+    let helm = Program {
+        file: peer("helm"),
+        args: &["package", "--destination", &to, &chart],
+        timeout: Some(BOUND),
+        ..Program::default()
+    };
+    let packed = OsRunner.run(&helm).unwrap();
     assert!(packed.status.success(), "{}", String::from_utf8_lossy(&packed.stderr));
     let archive = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     bed.on_within(BOUND, 1, &format!("cat >{CHART}"), &fs::read(archive).unwrap());
