@@ -7,10 +7,9 @@ mod kernel_tables;
 mod lock;
 mod nftables;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use cni::{Attachment, Call};
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
+use ruleset::networks::{MULTICAST_V4, MULTICAST_V6};
 use runner::OsRunner;
 use sha2::{Digest, Sha512};
 
@@ -249,12 +248,6 @@ pub(crate) struct Family {
     is_ipv4: bool,
 }
 
-/// All groups (RFC 5771, RFC 4291).
-const MULTICAST_V4: Ipv4Network =
-    Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4).expect("a prefix of 4");
-const MULTICAST_V6: Ipv6Network =
-    Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix of 8");
-
 const FAMILIES: [Family; 2] = [
     Family {
         programs: Programs { restore: "iptables-restore", save: "iptables-save" },
@@ -262,7 +255,7 @@ const FAMILIES: [Family; 2] = [
             restore: "iptables-legacy-restore",
             save: "iptables-legacy-save",
         },
-        multicast: IpNetwork::V4(MULTICAST_V4),
+        multicast: MULTICAST_V4,
         is_ipv4: true,
     },
     Family {
@@ -271,7 +264,7 @@ const FAMILIES: [Family; 2] = [
             restore: "ip6tables-legacy-restore",
             save: "ip6tables-legacy-save",
         },
-        multicast: IpNetwork::V6(MULTICAST_V6),
+        multicast: MULTICAST_V6,
         is_ipv4: false,
     },
 ];

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use attachment::CLOSED_TABLE;
 use netlink::Error;
-use netlink::nftables::{Client, Sides};
+use netlink::nftables::{Client, Sides, close_interface};
 
 /// Opens those that `which` tells. When something was written, the netlink port from which the
 /// kernel tells that it came.
@@ -47,8 +47,5 @@ pub fn remove() -> Result<(), Error> {
 /// # Errors
 /// [`Error::NoInterfaceTables`] where it cannot.
 pub fn try_out() -> Result<Sides, Error> {
-    const INTERFACE: &str = "lo";
-    let missing = || Error::NoInterfaceTables { what: format!("close interface {INTERFACE:?}") };
-    let mut client = Client::open()?.ok_or_else(missing)?;
-    client.closed(CLOSED_TABLE).close(INTERFACE)
+    close_interface(CLOSED_TABLE, "lo")
 }

@@ -79,7 +79,7 @@ impl Expected {
         }
         let ends = pairs.iter().flat_map(|it| [it.source, it.destination]);
         let interfaces: BTreeSet<_> = ends.filter_map(|it| self.interface(it)).collect();
-        let ports = interfaces.iter().filter_map(|it| crate::tagged::port(it)).collect();
+        let ports = interfaces.iter().filter_map(|it| it.port()).collect();
         tagged::compare(&ports, &kernel.tagged, &mut live);
         let bridges: BTreeSet<_> = interfaces.iter().filter_map(|it| it.bridge.as_ref()).collect();
         for bridge in bridges.into_iter().filter(|it| kernel.unseen_bridges.contains(*it)) {
@@ -111,7 +111,10 @@ impl Expected {
         }
         hooked::compare(&hooks(&self.settings), tables, live);
         let chains = self.chains(family, &self.plan.endpoints);
-        let others = [false, true].map(|isolated| self.chains(family, &self.with_ports(isolated)));
+        let is_unsure = self.is_unsure();
+        let kinds: &[bool] = if is_unsure { &[false, true] } else { &[] };
+        let others = kinds.iter().map(|it| self.chains(family, &self.with_ports(*it)));
+        let others: Vec<_> = others.collect();
         let mut reached = Reached::default();
         for pair in pairs {
             let (there, back) =
@@ -119,7 +122,6 @@ impl Expected {
             reached.follow(&chains, &self.settings, &there);
             reached.follow(&chains, &self.settings, &back);
         }
-        let is_unsure = self.is_unsure();
         for name in reached.chains.iter().filter(|it| !is_unsure || !is_by_interface(it)) {
             let wanted: Vec<_> =
                 [&chains].into_iter().chain(&others).map(|it| it.get(name)).collect();

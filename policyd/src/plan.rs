@@ -43,6 +43,12 @@ impl Endpoint {
             Direction::Egress => self.egress.as_ref(),
         }
     }
+
+    /// Whether policies isolate it in any direction.
+    #[must_use]
+    pub const fn is_isolated(&self) -> bool {
+        self.ingress.is_some() || self.egress.is_some()
+    }
 }
 
 /// The host's end of a pod's link.
@@ -52,6 +58,20 @@ pub struct HostInterface {
     pub name: String,
     /// The bridge that it is a port of; `None` where the pod's traffic is routed.
     pub bridge: Option<String>,
+}
+
+impl HostInterface {
+    /// Its name, if it is a port of a bridge.
+    #[must_use]
+    pub fn port(&self) -> Option<&str> {
+        self.bridge.as_ref().map(|_| self.name.as_str())
+    }
+
+    /// The link that the node routes by: of a port, the bridge.
+    #[must_use]
+    pub fn routed_by(&self) -> &str {
+        self.bridge.as_ref().unwrap_or(&self.name)
+    }
 }
 
 /// Which chain a policy's rules for one direction are.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use netlink::Error;
 use netlink::nftables::{Client, Held};
 
-use crate::plan::{Endpoint, HostInterface};
+use crate::plan::Endpoint;
 
 /// The name of the table, of the family `bridge`: there the program nft shows it to people, and by
 /// it policyd recognises what is its own.
@@ -15,12 +15,7 @@ pub const TABLE: &str = "podwire";
 
 /// The interfaces of these endpoints that are ports of bridges.
 pub(crate) fn ports<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> BTreeSet<String> {
-    endpoints.filter_map(|it| port(it.interface.as_ref()?)).map(str::to_owned).collect()
-}
-
-/// The interface's name, if it is a port of a bridge.
-pub(crate) fn port(interface: &HostInterface) -> Option<&str> {
-    interface.bridge.as_ref().map(|_| interface.name.as_str())
+    endpoints.filter_map(|it| it.interface.as_ref()?.port()).map(str::to_owned).collect()
 }
 
 /// Keeps tagged frames from these ports, and no longer from those that `is_gone` says it of.

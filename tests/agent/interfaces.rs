@@ -100,12 +100,10 @@ impl Flooding {
         let mut destinations: Vec<_> =
             Self::TO_ALL.iter().map(|it| ((*it).to_owned(), it.parse().unwrap())).collect();
         for name in to {
-            let shown = node.space(name).sh("ip -o -6 addr show dev eth0 scope link");
-            let address = shown.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
-            destinations.push(((*name).to_owned(), address.parse().unwrap()));
+            destinations.push(((*name).to_owned(), node.space(name).link_local("eth0").into()));
         }
         let a = node.space("a");
-        let eth0 = a.sh("ip -o link show dev eth0 | cut -d: -f1").trim().parse().unwrap();
+        let eth0 = a.index("eth0");
         let socket = |(name, address): (String, IpAddr)| {
             let [four, six] = node.addresses("a") else { panic!("two addresses") };
             let (own, to) = match address {
@@ -131,10 +129,9 @@ impl Flooding {
 fn what_a_bridge_floods_or_takes_to_a_link_local_address_is_judged_too() {
     let node = PolicedNode::bridged(&["a", "b", "c"]);
     let (at_b, at_c) = (listener(&node, "b"), listener(&node, "c"));
-    for listener in [&at_b, &at_c] {
+    for (name, listener) in [("b", &at_b), ("c", &at_c)] {
         // Each of the groups that is not everybody's.
-        let eth0 =
-            node.space("b").sh("ip -o link show dev eth0 | cut -d: -f1").trim().parse().unwrap();
+        let eth0 = node.space(name).index("eth0");
         listener.join_multicast_v6(&"ff02::2:ff00:1".parse().unwrap(), eth0).unwrap();
     }
     let flooding = Flooding::new(&node, &["b", "c"]);

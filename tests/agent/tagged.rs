@@ -78,6 +78,15 @@ fn guest(node: &PolicedNode, name: &str, bridge: Option<&str>, addresses: [&str;
     pod
 }
 
+/// Two guests of a bridge on which there are no pods.
+fn guests_without_pods(node: &PolicedNode) -> [Pod; 2] {
+    node.node.sh("ip link add br9 up type bridge");
+    [("one", "3"), ("two", "4")].map(|(name, last)| {
+        let addresses = [&*format!("192.0.4.{last}"), &*format!("2001:db8:4::{last}")];
+        guest(node, name, Some("br9"), addresses)
+    })
+}
+
 fn table(node: &PolicedNode) -> String {
     node.node.try_sh("nft list table bridge podwire").stdout
 }
@@ -115,17 +124,9 @@ fn tagged_frames_pass_no_port_of_a_pod_whatever_others_do() {
     // Beyond the node; a guest on the pods' bridge; and a bridge without pods.
     let outside = guest(&node, "out", None, ["192.0.2.2", "2001:db8::2"]);
     node.node.sh("ip addr add 192.0.2.1/24 dev out0; ip addr add 2001:db8::1/64 dev out0 nodad
-         for it in all default cni0 out0; do echo 0 > /proc/sys/net/ipv4/conf/$it/rp_filter; done
-         ip link add br9 up type bridge");
+         for it in all default cni0 out0; do echo 0 > /proc/sys/net/ipv4/conf/$it/rp_filter; done");
     let uplink = guest(&node, "up", Some("cni0"), ["192.0.3.2", "2001:db8:3::2"]);
-    let [one, two] = [("one", "3"), ("two", "4")].map(|(name, last)| {
-        guest(
-            &node,
-            name,
-            Some("br9"),
-            [&format!("192.0.4.{last}"), &format!("2001:db8:4::{last}")],
-        )
-    });
+    let [one, two] = guests_without_pods(&node);
     // Nobody told where they are: policyd learns it when they speak.
     for name in ["a", "b"] {
         node.space(name).sh("ping -q -c1 -W5 10.1.0.1; ping -q -c1 -W5 fd00:1::1");

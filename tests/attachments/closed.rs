@@ -11,7 +11,6 @@ use lab::frames::{Interface, Mac};
 use lab::probe::must_reach;
 use lab::sockets::{begin_tcp, udp};
 use lab::{Pod, Space};
-use nix::net::if_::if_nametoindex;
 use serde_json::{Value, json};
 
 use crate::agent::Manner;
@@ -29,24 +28,6 @@ const ANY: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)
 
 fn bridge() -> Value {
     json!({"type": "bridge", "bridge": "cni0", "isGateway": true})
-}
-
-/// Of the interface of this name: its address of IPv6 on the link, and its index.
-fn on_link(space: &Space, name: &str) -> (Ipv6Addr, u32) {
-    let started = Instant::now();
-    let address = loop {
-        let shown = space.sh(&format!("ip -j -6 addr show dev {name} scope link"));
-        let shown: Value = serde_json::from_str(&shown).unwrap();
-        // What is left out leaves empty objects.
-        let links = shown.as_array().unwrap().iter();
-        let mut addresses = links.filter_map(|it| it["addr_info"].as_array()).flatten();
-        if let Some(found) = addresses.find_map(|it| it["local"].as_str()) {
-            break found.parse().unwrap();
-        }
-        assert!(started.elapsed() < PATIENCE, "{name} has no address on its link");
-        sleep(Duration::from_millis(5));
-    };
-    (address, space.enter(|| if_nametoindex(name)).unwrap())
 }
 
 /// Two pods of a node, and what one of them does before anybody may talk with it.
@@ -70,11 +51,13 @@ impl<'a> Scene<'a> {
         let [pod, other] = pods;
         let is_bridged = results[0]["interfaces"][0]["name"] == "cni0";
         let gateway = results[0]["interfaces"][0]["name"].as_str().unwrap();
-        let (scope, of_pod) = (on_link(pod, "eth0"), on_link(other, "eth0"));
+        // Whoever sends to one does so from another.
+        let [of_pod, _] = [pod, other].map(|it| it.link_local("eth0"));
+        let [by_pod, by_other] = [pod, other].map(|it| it.index("eth0"));
         let by = Interface::open(pod, "eth0");
         let mac = Interface::open(&site.node, gateway).mac();
         let of_other = if is_bridged { Interface::open(other, "eth0").mac() } else { mac };
-        let (gateway, _) = on_link(&site.node, gateway);
+        let gateway = site.node.link_local(gateway);
         let connections = site.node.enter(|| TcpListener::bind(ANY)).unwrap();
         connections.set_nonblocking(true).unwrap();
         let listen = |space: &Space| space.enter(|| udp(ANY));
@@ -85,8 +68,8 @@ impl<'a> Scene<'a> {
             by,
             macs: [mac, of_other],
             other_addresses: addresses(results[1]).iter().map(|it| it.parse().unwrap()).collect(),
-            gateway: SocketAddrV6::new(gateway, PORT, 0, scope.1).into(),
-            neighbour: is_bridged.then(|| SocketAddrV6::new(scope.0, PORT, 0, of_pod.1).into()),
+            gateway: SocketAddrV6::new(gateway, PORT, 0, by_pod).into(),
+            neighbour: is_bridged.then(|| SocketAddrV6::new(of_pod, PORT, 0, by_other).into()),
             connections,
             sockets: vec![listen(&site.node), listen(other), listen(pod)],
         }

@@ -1,14 +1,22 @@
 //! A network namespace that lives as long as a descriptor.
 
 use std::fs::File;
+use std::net::Ipv6Addr;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use std::{fs, panic, thread};
 
+use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
 
+use serde_json::Value;
+
 use crate::process::{Enter, Finished, Running, program};
+
+/// The kernel gives a link its address within this time.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A network namespace, kept alive by one descriptor of this process.
 #[derive(Debug)]
@@ -79,6 +87,31 @@ impl Space {
     pub fn set_sysctl(&self, key: &str, value: &str) {
         self.enter(|| fs::write(format!("/proc/sys/{key}"), value))
             .unwrap_or_else(|error| panic!("cannot set {key}={value}: {error}"));
+    }
+
+    /// The index of an interface.
+    #[must_use]
+    pub fn index(&self, interface: &str) -> u32 {
+        self.enter(|| if_nametoindex(interface))
+            .unwrap_or_else(|error| panic!("no interface {interface}: {error}"))
+    }
+
+    /// An interface's address of IPv6 on its link, once it has one.
+    #[must_use]
+    pub fn link_local(&self, interface: &str) -> Ipv6Addr {
+        let started = Instant::now();
+        loop {
+            let shown = self.sh(&format!("ip -j -6 addr show dev {interface} scope link"));
+            let shown: Value = serde_json::from_str(&shown).expect("ip writes JSON");
+            // What is left out leaves empty objects.
+            let links = shown.as_array().into_iter().flatten();
+            let mut addresses = links.filter_map(|it| it["addr_info"].as_array()).flatten();
+            if let Some(found) = addresses.find_map(|it| it["local"].as_str()) {
+                return found.parse().expect("ip writes addresses");
+            }
+            assert!(started.elapsed() < PATIENCE, "{interface} has no address on its link");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// What a child process has to enter before it runs its program.

@@ -291,10 +291,7 @@ fn pods_are_no_routers() {
     let (sender, target) = (&cluster.pods["x/a"].space, &cluster.pods["y/b"].space);
     let any: IpAddr = "::".parse().unwrap();
     let arrivals = target.enter(|| raw(any, SockProtocol::IcmpV6));
-    let shown = target.sh("ip -o -6 addr show dev eth0 scope link");
-    let link_local = shown.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
-    let eth0 = sender.sh("ip -o link show dev eth0 | cut -d: -f1").trim().parse().unwrap();
-    let to = SocketAddrV6::new(link_local.parse().unwrap(), 0, 0, eth0);
+    let to = SocketAddrV6::new(target.link_local("eth0"), 0, 0, sender.index("eth0"));
     let socket = sender.enter(|| raw(any, SockProtocol::IcmpV6));
     setsockopt(&socket, sockopt::Ipv6Ttl, &255).unwrap();
     for kind in [134, 137, 133, 136] {

@@ -17,7 +17,7 @@ use crate::datagram::DUMP_ATTEMPTS;
 use crate::netfilter::message::{HEADERS, Message};
 use crate::netfilter::{Socket, end, refused};
 pub use changes::{Changes, Generation};
-pub use closed::{Closed, Sides};
+pub use closed::{Closed, Sides, close_interface};
 use message::batch;
 pub use rule::Jump;
 pub use untagged::{Held, Untagged};

@@ -8,6 +8,7 @@
 pub mod ipset;
 pub mod iptables;
 mod name;
+pub mod networks;
 pub mod nft;
 
 pub use name::{Label, short_hash};

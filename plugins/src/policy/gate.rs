@@ -55,11 +55,8 @@ pub(super) fn lets_pass(addresses: &BTreeSet<IpAddr>) -> Result<bool, Error> {
 
 /// Nothing comes by this interface of the host, or goes there, from now on.
 pub(super) fn close_interface(interface: &str) -> Result<(), netlink::Error> {
-    let missing =
-        || netlink::Error::NoInterfaceTables { what: format!("close interface {interface:?}") };
-    let mut client = nftables::Client::open()?.ok_or_else(missing)?;
     // Where the kernel can only keep back what comes by it, that is what it was closed for.
-    client.closed(attachment::CLOSED_TABLE).close(interface).map(drop)
+    nftables::close_interface(attachment::CLOSED_TABLE, interface).map(drop)
 }
 
 /// Opens an interface, whether it is closed or not.

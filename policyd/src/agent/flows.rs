@@ -159,7 +159,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         let mut addresses = Addresses { gated, ..Addresses::default() };
         for (_, endpoint) in self.index.endpoints() {
             addresses.owned.extend(&endpoint.addresses);
-            if endpoint.ingress.is_some() || endpoint.egress.is_some() {
+            if endpoint.is_isolated() {
                 addresses.isolated.extend(&endpoint.addresses);
             }
         }

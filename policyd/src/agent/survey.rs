@@ -72,8 +72,7 @@ pub(super) fn filter_bridges(bridges: &BTreeSet<String>) -> Result<(), Error> {
 }
 
 fn filter_bridge(socket: &mut Socket, bridge: &Link) -> Result<(), Error> {
-    let both = BridgeFiltering { ipv4: true, ipv6: true };
-    let done = socket.set_bridge_filtering(bridge, both);
+    let done = socket.set_bridge_filtering(bridge, BridgeFiltering::BOTH);
     // It may have gone meanwhile.
     if done.is_err() && socket.link_by_index(bridge.index)?.is_none() { Ok(()) } else { done }
 }
@@ -120,7 +119,7 @@ fn keep_tagged_out(
     found: &BTreeMap<IpAddr, HostInterface>,
     links: &[Link],
 ) -> Result<Option<u32>, Error> {
-    let of_found = found.values().filter_map(tagged::port).map(str::to_owned);
+    let of_found = found.values().filter_map(HostInterface::port).map(str::to_owned);
     let ports = wanted.ports.iter().cloned().chain(of_found).collect();
     let is_whole = wanted.sought.keys().all(|it| found.contains_key(it));
     tagged::keep_out(&ports, |name| is_whole || links.iter().all(|it| it.name != name))

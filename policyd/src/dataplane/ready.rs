@@ -32,7 +32,7 @@ impl<R: Runner> Dataplane<R> {
     /// flows.
     pub(super) fn end_left_over(&mut self, coming: &Coming) -> Result<(), Error> {
         let endpoints = self.written.endpoints.values();
-        let isolated = endpoints.filter(|it| it.ingress.is_some() || it.egress.is_some());
+        let isolated = endpoints.filter(|it| it.is_isolated());
         let isolated: BTreeSet<_> = isolated.flat_map(|it| it.addresses.iter().copied()).collect();
         self.forget_waiting(&(&coming.new & &isolated))?;
         let may_have_left = coming.new.iter().filter(|it| self.left_over.may_be_of(it));
@@ -53,8 +53,7 @@ impl<R: Runner> Dataplane<R> {
             let mut coming = endpoint.addresses.intersection(addresses).peekable();
             // A link that has gone has no neighbours.
             if coming.peek().is_some()
-                && let Ok(link) =
-                    if_nametoindex(interface.bridge.as_ref().unwrap_or(&interface.name).as_str())
+                && let Ok(link) = if_nametoindex(interface.routed_by())
             {
                 requests.extend(coming.map(|it| Request::forget_neighbour(link, *it)));
             }

@@ -1,10 +1,10 @@
 //! The chains that every packet goes through, up to those of its pods.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
 use ruleset::iptables::{Chain, Match, Rule, Side, Target};
+use ruleset::networks::{BROADCAST, LINK_LOCAL_V6, MULTICAST_V4, MULTICAST_V6};
 
 use super::address_dispatch::by_address;
 use super::endpoint::{self, established};
@@ -12,7 +12,7 @@ use super::interface_dispatch::{Ends, by_interface};
 use super::sets::{bound_set, programmed_set};
 use super::{ALLOW, FORGED, Family, GATE, Settings, UNBOUND, host};
 use crate::model::Direction;
-use crate::plan::Endpoint;
+use crate::plan::{Endpoint, HostInterface};
 
 /// Roots of the dispatch.
 const LINK: &str = "PODWIRE-LINK";
@@ -30,25 +30,8 @@ const NEIGHBOUR_DISCOVERY: [u8; 5] = [133, 134, 135, 136, 137];
 /// Likewise. Listener discovery (RFC 2710, RFC 3810) goes to groups, with a hop limit that no router
 /// forwards.
 const LISTENER_DISCOVERY: [u8; 4] = [130, 131, 132, 143];
-/// All groups (RFC 4291).
-const MULTICAST: Ipv6Network =
-    Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix of 8");
 /// Of these, what only routers say: of routes, and of better ones.
 const FROM_ROUTERS: [u8; 2] = [134, 137];
-/// What is not one pod's own address though it may be for pods: groups and everybody.
-const SHARED_V4: [IpNetwork; 2] = [
-    IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4).expect("a prefix of 4")),
-    IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::BROADCAST, 32).expect("a prefix of 32")),
-];
-/// The same of IPv6: groups, and what no router forwards.
-const SHARED_V6: [IpNetwork; 2] = [
-    IpNetwork::V6(MULTICAST),
-    IpNetwork::V6(
-        Ipv6Network::new_checked(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10)
-            .expect("a prefix of 10"),
-    ),
-];
-
 /// A rule of ours at the head of a chain that the kernel has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
@@ -148,7 +131,7 @@ fn hooked(family: Family, hook: &str, ports: Ports, policed: &[Rule]) -> Vec<Cha
         Family::V6 => {
             let neighbours =
                 NEIGHBOUR_DISCOVERY.map(|kind| vec![Match::HopLimit(255), Match::Icmp6Type(kind)]);
-            let groups = Match::Address(Side::Destination, MULTICAST.into());
+            let groups = Match::Address(Side::Destination, MULTICAST_V6);
             let listeners = LISTENER_DISCOVERY
                 .map(|kind| vec![groups.clone(), Match::HopLimit(1), Match::Icmp6Type(kind)]);
             let of_link = neighbours.into_iter().chain(listeners);
@@ -210,19 +193,18 @@ fn policed(family: Family, hook: &str, ports: Ports, settings: &Settings) -> Vec
         rules.push(jump(LINK));
     }
     rules.extend(settings.rejects.then(rejected));
-    let bridged = || Match::Bridged;
     if is_forward && ports.isolated {
         // Ahead of what is established: conntrack takes a forged packet for an answer before it is
         // dropped. To a pod's own address no flow becomes known that it has not allowed; to all others
         // it may, by somebody else's port, or by the node that hears it.
         let to_others = Match::NotInSet(Side::Destination, bound_set(family).name);
-        rules.push(Rule::new([bridged(), to_others], Target::Jump(OUT.to_owned())));
+        rules.push(Rule::new([Match::Bridged, to_others], Target::Jump(OUT.to_owned())));
     }
     rules.push(established());
     rules.push(jump(SOURCE));
     rules.extend(settings.rejects.then(rejected));
     if is_forward && ports.isolated {
-        rules.push(Rule::new([bridged()], Target::Jump(OUT.to_owned())));
+        rules.push(Rule::new([Match::Bridged], Target::Jump(OUT.to_owned())));
     }
     if is_forward {
         rules.push(jump(DESTINATION));
@@ -240,9 +222,8 @@ fn isolated_ports<'a>(
 ) -> Ends {
     let mut ports = BTreeMap::<_, Vec<_>>::new();
     for (key, endpoint) in endpoints {
-        let interface = endpoint.interface.as_ref().filter(|it| it.bridge.is_some());
-        if let Some(interface) = interface {
-            ports.entry(interface.name.clone()).or_default().push((key, endpoint));
+        if let Some(port) = endpoint.interface.as_ref().and_then(HostInterface::port) {
+            ports.entry(port.to_owned()).or_default().push((key, endpoint));
         }
     }
     ports.retain(|_, behind| behind.iter().any(|(_, it)| it.ingress.is_some()));
@@ -268,10 +249,11 @@ fn isolated_ports<'a>(
     ports.into_iter().map(|(name, behind)| (name, rules(behind))).collect()
 }
 
+/// What is not one pod's own address though it may be for pods.
 const fn shared(family: Family) -> [IpNetwork; 2] {
     match family {
-        Family::V4 => SHARED_V4,
-        Family::V6 => SHARED_V6,
+        Family::V4 => [MULTICAST_V4, BROADCAST],
+        Family::V6 => [MULTICAST_V6, LINK_LOCAL_V6],
     }
 }
 
@@ -285,7 +267,7 @@ fn ends<'a>(
     let mut ends = Ends::new();
     for (key, endpoint) in endpoints {
         let Some(interface) = &endpoint.interface else { continue };
-        if interface.bridge.is_some() != is_port {
+        if interface.port().is_some() != is_port {
             continue;
         }
         let addresses = endpoint.addresses.iter().filter(|address| family.has(address));

@@ -59,10 +59,11 @@ impl Kernel {
         hooks: &[Hook],
     ) -> Result<Self, Error> {
         let (tagged, closed) = (tagged::held()?, closed::held()?);
-        let both = BridgeFiltering { ipv4: true, ipv6: true };
         let bridges = Socket::open()?.links()?.into_iter().filter(|it| it.kind == "bridge");
-        let unseen_bridges =
-            bridges.filter(|it| it.filtering != Some(both)).map(|it| it.name).collect();
+        let unseen_bridges = bridges
+            .filter(|it| it.filtering != Some(BridgeFiltering::BOTH))
+            .map(|it| it.name)
+            .collect();
         let own_addresses = own_addresses();
         let mut kernel = Self { tagged, closed, unseen_bridges, own_addresses, ..Self::default() };
         for family in families {

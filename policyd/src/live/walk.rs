@@ -97,16 +97,15 @@ impl Way<'_> {
             Match::NotAddress(side, network) => !network.contains(address(side)),
             // Of a port's packets the interface is the bridge.
             Match::InInterface(name) => {
-                let own = self.interface.map(|it| it.bridge.as_ref().unwrap_or(&it.name));
-                own.is_some_and(|own| is_named(own, name))
+                self.interface.is_some_and(|own| is_named(own.routed_by(), name))
             }
             Match::InBridgePort(name) => {
-                let own = self.interface.filter(|it| it.bridge.is_some());
-                own.is_some_and(|own| is_named(&own.name, name))
+                let own = self.interface.and_then(HostInterface::port);
+                own.is_some_and(|own| is_named(own, name))
             }
             Match::OutBridgePort(name) => {
-                let to = self.to.filter(|it| it.bridge.is_some());
-                to.is_some_and(|it| is_named(&it.name, name))
+                let to = self.to.and_then(HostInterface::port);
+                to.is_some_and(|to| is_named(to, name))
             }
             Match::Bridged => match (self.interface, self.to) {
                 (Some(from), Some(to)) => from.bridge.is_some() && from.bridge == to.bridge,

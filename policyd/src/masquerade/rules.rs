@@ -2,10 +2,10 @@
 
 use ipnetwork::IpNetwork;
 use ruleset::iptables::{Chain, Match, Rule, Side, Target};
+use ruleset::networks::{LINK_LOCAL_V4, LINK_LOCAL_V6, MULTICAST_V4, MULTICAST_V6};
 
 use super::{Config, Options};
 use crate::iptables::Family;
-use crate::model::parse_cidr;
 use crate::own_chain::{OwnChain, Place};
 
 /// The chain of ours, and what the names of all begin with.
@@ -32,12 +32,12 @@ pub(super) fn own_chain() -> OwnChain {
 #[must_use]
 pub fn chain(config: &Config, options: &Options, family: Family) -> Chain {
     let (link_local, masquerade_link_local, multicast) = if family.is_ipv4() {
-        ("169.254.0.0/16", config.masquerade_link_local, "224.0.0.0/4")
+        (LINK_LOCAL_V4, config.masquerade_link_local, MULTICAST_V4)
     } else {
-        ("fe80::/10", config.masquerade_link_local_ipv6, "ff00::/8")
+        (LINK_LOCAL_V6, config.masquerade_link_local_ipv6, MULTICAST_V6)
     };
     let link_local = Some(link_local).filter(|_| !masquerade_link_local);
-    let fixed = [Some(multicast), link_local].into_iter().flatten().filter_map(parse_cidr);
+    let fixed = [Some(multicast), link_local].into_iter().flatten();
     let given = config.non_masquerade.iter().copied().filter(|it| family.has_network(it));
     let mut rules: Vec<Rule> = fixed.chain(given).map(spare).collect();
     for protocol in WITH_PORTS {

@@ -26,7 +26,7 @@ pub(crate) fn host_ports_and_bandwidth(bed: &Bed) {
     for number in bed.settings().numbers() {
         bed.on(number, "cp /opt/testbed/portmap /opt/testbed/bandwidth /opt/cni/bin/");
     }
-    let before = arguments(bed);
+    let before = bed.policyd()["args"].clone();
     let chained = CHAINED.map(|it| json!(format!("--cni-chained={it}")));
     let with_both = [before.as_array().unwrap().as_slice(), &chained].concat();
     set_arguments(bed, &with_both.into());
@@ -78,11 +78,6 @@ pub(crate) fn host_ports_and_bandwidth(bed: &Bed) {
     for number in bed.settings().numbers() {
         bed.on(number, "rm /opt/cni/bin/portmap /opt/cni/bin/bandwidth");
     }
-}
-
-fn arguments(bed: &Bed) -> Value {
-    let daemons = bed.get(&["daemonset", "-n", "kube-system", "policyd"]);
-    daemons["spec"]["template"]["spec"]["containers"][0]["args"].clone()
 }
 
 fn set_arguments(bed: &Bed, arguments: &Value) {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use e2e::traffic::Attempts;
 use e2e::{Bed, Pod, await_that, objects};
 use serde_json::Value;
 
@@ -21,7 +20,7 @@ pub(crate) fn a_roll_of_policyd_breaks_nothing(bed: &Bed) {
     bed.must_not_reach(&late, &server);
     bed.must_reach(&client, &server);
     assert!(stream.end() > 10);
-    all_were_denied(denied);
+    denied.were_denied();
     assert_eq!(readiness(bed), stays_ready, "a node was not ready for a moment");
     bed.remove_namespace("rolled");
 }
@@ -42,7 +41,7 @@ pub(crate) fn a_killed_policyd_breaks_nothing(bed: &Bed) {
         bed.await_policyd();
     }
     assert!(stream.end() > 10);
-    all_were_denied(denied);
+    denied.were_denied();
     assert_eq!(readiness(bed), stays_ready, "a node was not ready for a moment");
     bed.must_reach(&client, &server);
     bed.remove_namespace("killed");
@@ -92,12 +91,6 @@ fn isolated(bed: &Bed, namespace: &str) -> (Pod, Pod) {
     bed.must_not_reach(&server, &client);
     bed.must_reach(&client, &server);
     (client, server)
-}
-
-fn all_were_denied(attempts: Attempts) {
-    for outcome in attempts.end() {
-        assert!(outcome.tries > 10 && outcome.answers == 0, "{outcome:?}");
-    }
 }
 
 /// Since when each node is ready, or is not.

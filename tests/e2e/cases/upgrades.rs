@@ -1,6 +1,6 @@
 //! policyd's image is replaced by another one.
 
-use e2e::traffic::{datagram_sockets, who_by_datagram};
+use e2e::traffic::{Attempts, datagram_sockets, who_by_datagram};
 use e2e::{Bed, objects};
 use serde_json::Value;
 
@@ -42,18 +42,14 @@ pub(crate) fn an_upgrade_breaks_and_opens_nothing(bed: &Bed) {
     bed.must_reach(&client, &server);
 
     assert!(stream.end() > 10);
-    for outcome in attempts.map(|it| it.end()).as_flattened() {
-        assert!(outcome.tries > 10 && outcome.answers == 0, "{outcome:?}");
-    }
+    attempts.into_iter().for_each(Attempts::were_denied);
     assert_eq!(readiness(bed), stays_ready, "a node was not ready for a moment");
     bed.remove_namespace("upgraded");
 }
 
 /// The name of the image that policyd runs by.
 fn image(bed: &Bed) -> String {
-    let daemons = bed.get(&["daemonset", "-n", "kube-system", "policyd"]);
-    let image = &daemons["spec"]["template"]["spec"]["containers"][0]["image"];
-    image.as_str().unwrap().to_owned()
+    bed.policyd()["image"].as_str().unwrap().to_owned()
 }
 
 /// Gives policyd's image another name on each node, and has policyd run by that.

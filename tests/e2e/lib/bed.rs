@@ -358,6 +358,13 @@ impl Bed {
         pods["items"].as_array().unwrap().iter().map(Pod::of).collect()
     }
 
+    /// How policyd's container is to be.
+    #[must_use]
+    pub fn policyd(&self) -> Value {
+        let daemons = self.get(&["daemonset", "-n", "kube-system", "policyd"]);
+        daemons["spec"]["template"]["spec"]["containers"][0].clone()
+    }
+
     /// Waits until policyd is ready on all nodes.
     ///
     /// # Panics

@@ -214,12 +214,12 @@ pub struct Attempts {
 }
 
 /// What came of tries.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Outcome {
+#[derive(Debug, Default)]
+struct Outcome {
     /// How many there were.
-    pub tries: u32,
+    tries: u32,
     /// How many were answered.
-    pub answers: u32,
+    answers: u32,
 }
 
 impl Bed {
@@ -276,14 +276,16 @@ fn open_connections(targets: &[SocketAddr], is_over: &AtomicBool) -> io::Result<
 }
 
 impl Attempts {
-    /// Ends them, and tells what came of them: of the datagrams, and of the connections.
+    /// Ends them, and asserts that there were some, by datagrams and by connections, and none was
+    /// answered.
     ///
     /// # Panics
-    /// They could not be made.
-    #[must_use]
-    pub fn end(self) -> [Outcome; 2] {
+    /// One was, or they could not be made.
+    pub fn were_denied(self) {
         self.is_over.store(true, Ordering::Relaxed);
-        self.threads.map(|thread| thread.join().unwrap())
+        for outcome in self.threads.map(|thread| thread.join().unwrap()) {
+            assert!(outcome.tries > 10 && outcome.answers == 0, "{outcome:?}");
+        }
     }
 }
 

@@ -55,6 +55,11 @@ pub struct BridgeFiltering {
     pub ipv6: bool,
 }
 
+impl BridgeFiltering {
+    /// All packets.
+    pub const BOTH: Self = Self { ipv4: true, ipv6: true };
+}
+
 /// Options of a bridge port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PortOptions {

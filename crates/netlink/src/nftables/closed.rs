@@ -45,6 +45,20 @@ impl Client {
     }
 }
 
+/// Closes an interface of the calling thread's namespace, which may be closed already, by the table of
+/// this name.
+///
+/// # Errors
+/// As [`Closed::close`], also where the kernel has no nf_tables at all.
+pub fn close_interface(table: &str, interface: &str) -> Result<Sides, Error> {
+    let mut client = Client::open()?.ok_or_else(|| cannot_close(interface))?;
+    client.closed(table).close(interface)
+}
+
+fn cannot_close(interface: &str) -> Error {
+    Error::NoInterfaceTables { what: format!("close interface {interface:?}") }
+}
+
 impl Closed<'_> {
     /// Closes an interface, which may be closed already.
     ///
@@ -52,11 +66,7 @@ impl Closed<'_> {
     /// [`Error`], of which [`Error::NoInterfaceTables`] says that the kernel cannot: then it is open.
     pub fn close(&mut self, interface: &str) -> Result<Sides, Error> {
         match self.add_chain(interface, Hook::Ingress(interface)) {
-            Err(error) if is_unsupported(&error) => {
-                return Err(Error::NoInterfaceTables {
-                    what: format!("close interface {interface:?}"),
-                });
-            }
+            Err(error) if is_unsupported(&error) => return Err(cannot_close(interface)),
             done => done?,
         }
         let outgoing = format!("{interface}{EGRESS}");

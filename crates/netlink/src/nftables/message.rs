@@ -8,7 +8,7 @@ use crate::attributes::{find, text};
 use crate::netfilter::message::{BRIDGE, INET, IPV4, IPV6, Message, NETDEV};
 
 /// `NFNL_SUBSYS_NFTABLES`, which is also the resource that a batch is for.
-const SUBSYSTEM: u8 = 10;
+pub(super) const SUBSYSTEM: u8 = 10;
 const BATCH_BEGIN: [u8; 2] = [0, 0x10];
 const BATCH_END: [u8; 2] = [0, 0x11];
 const NEW_TABLE: [u8; 2] = [SUBSYSTEM, 0];
@@ -26,20 +26,20 @@ const TABLE_NAME: u16 = 1;
 const TABLE_REMARK: u16 = 6;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const CHAIN_KIND: u16 = 7;
+pub(super) const CHAIN_HOOK: u16 = 4;
+pub(super) const CHAIN_POLICY: u16 = 5;
+pub(super) const CHAIN_KIND: u16 = 7;
 const CHAIN_REMARK: u16 = 12;
-const HOOK_NUMBER: u16 = 1;
-const HOOK_PRIORITY: u16 = 2;
+pub(super) const HOOK_NUMBER: u16 = 1;
+pub(super) const HOOK_PRIORITY: u16 = 2;
 const HOOK_INTERFACE: u16 = 3;
 /// `NF_DROP`.
 const DROP: u32 = 0;
 const RULE_TABLE: u16 = 1;
-const RULE_CHAIN: u16 = 2;
+pub(super) const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
-const RULE_EXPRESSIONS: u16 = 4;
-const RULE_REMARK: u16 = 7;
+pub(super) const RULE_EXPRESSIONS: u16 = 4;
+pub(super) const RULE_REMARK: u16 = 7;
 
 impl Message {
     fn of(table: Table<'_>, kind: [u8; 2], flags: u16) -> Self {

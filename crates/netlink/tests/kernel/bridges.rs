@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use crate::space::{PLAIN, bridge, cidr, namespace, numbered_veth, run, socket};
 
-const ALL: BridgeFiltering = BridgeFiltering { ipv4: true, ipv6: true };
+const ALL: BridgeFiltering = BridgeFiltering::BOTH;
 const IPV6: BridgeFiltering = BridgeFiltering { ipv4: false, ipv6: true };
 
 fn address(text: &str) -> IpAddr {

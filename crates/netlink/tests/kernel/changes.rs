@@ -36,7 +36,7 @@ fn links_are_told_as_they_come_change_and_go() {
     });
     assert_eq!(gone, []);
 
-    let filtering = BridgeFiltering { ipv4: true, ipv6: true };
+    let filtering = BridgeFiltering::BOTH;
     host.set_bridge_filtering(&bridge, filtering).unwrap();
     links(&mut changes, |it| is(it, bridge.index, &|link| link.filtering == Some(filtering)));
 

@@ -6,24 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use netlink::Error;
 use netlink::nftables::{Client, Sides};
 
-use crate::space::{move_away, run};
+use crate::space::{names, nf_tables, nft, run};
 
 const TABLE: &str = "mine";
 const LONGEST: &str = "a-name-of-15-by";
-
-/// In a namespace of its own.
-fn client() -> Client {
-    move_away();
-    Client::open().unwrap().expect("the kernel has nf_tables")
-}
-
-fn names(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|it| (*it).to_owned()).collect()
-}
-
-fn nft(commands: &str) {
-    run("nft", &["-f", "-"], commands);
-}
 
 fn tables() -> String {
     run("nft", &["list", "tables"], "")
@@ -66,7 +52,7 @@ fn pair(name: &str) {
 
 #[test]
 fn a_closed_interface_is_what_nft_would_write() {
-    let mut client = client();
+    let mut client = nf_tables();
     run("ip", &["link", "add", LONGEST, "type", "veth", "peer", "name", "b"], "");
     let mut table = client.closed(TABLE);
     assert_eq!(table.read().unwrap(), BTreeSet::new());
@@ -96,7 +82,7 @@ fn a_closed_interface_is_what_nft_would_write() {
 
 #[test]
 fn interfaces_are_closed_and_opened_one_by_one() {
-    let mut client = client();
+    let mut client = nf_tables();
     for number in 0..3 {
         let (one, other) = (format!("veth{number}"), format!("peer{number}"));
         run("ip", &["link", "add", &one, "type", "veth", "peer", "name", &other], "");
@@ -139,7 +125,7 @@ fn interfaces_are_closed_and_opened_one_by_one() {
 
 #[test]
 fn nothing_comes_by_a_closed_interface_or_goes_there() {
-    let mut client = client();
+    let mut client = nf_tables();
     pair("veth0");
     assert!(passes("veth0"));
     let mut table = client.closed(TABLE);
@@ -162,7 +148,7 @@ fn nothing_comes_by_a_closed_interface_or_goes_there() {
 /// The table goes with the last chain: never with one that came meanwhile.
 #[test]
 fn what_is_closed_while_another_is_opened_stays_closed() {
-    let mut client = client();
+    let mut client = nf_tables();
     for name in ["veth0", "veth1"] {
         run("ip", &["link", "add", name, "type", "bridge"], "");
     }
@@ -193,7 +179,7 @@ fn what_is_closed_while_another_is_opened_stays_closed() {
 /// it can be opened, and closed again when the name comes back.
 #[test]
 fn what_is_left_of_an_interface_that_went_can_be_removed() {
-    let mut client = client();
+    let mut client = nf_tables();
     let add = || run("ip", &["link", "add", "veth0", "type", "bridge"], "");
     let mut table = client.closed(TABLE);
     for _ in 0..2 {

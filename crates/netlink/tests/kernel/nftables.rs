@@ -1,19 +1,13 @@
 //! The nf_tables client against rules that the iptables programs made.
 
-use netlink::nftables::{Client, Jump};
+use netlink::nftables::Jump;
 use nix::errno::Errno;
 use ruleset::nft::{Family, Table};
 
-use crate::space::{self, move_away};
+use crate::space::{self, nf_tables};
 
 const NAT: Table<'_> = Table { family: Family::Ip, name: "nat" };
 const NAT_V6: Table<'_> = Table { family: Family::Ip6, name: "nat" };
-
-/// In a namespace of its own.
-fn client() -> Client {
-    move_away();
-    Client::open().unwrap().expect("the kernel has nf_tables")
-}
 
 fn run(file: &str, input: &str) -> String {
     let args: &[&str] = if file.ends_with("-restore") { &["--noflush"] } else { &[] };
@@ -26,7 +20,7 @@ fn handles(jumps: &[Jump]) -> Vec<u64> {
 
 #[test]
 fn jumps_are_found_with_their_sources() {
-    let mut client = client();
+    let mut client = nf_tables();
     let comment = r#"-m comment --comment "name: \"n\" id: \"c\"""#;
     let sources = ["10.1.0.2/32", "10.1.0.0/16", "10.1.2.0/23", "0.0.0.0/1"];
     let mut rules: Vec<String> =
@@ -60,7 +54,7 @@ fn jumps_are_found_with_their_sources() {
 
 #[test]
 fn sources_of_ipv6_are_read() {
-    let mut client = client();
+    let mut client = nf_tables();
     let sources = ["fd00::2/128", "fd00::/64", "fd00:0:0:8000::/49"];
     let lines: String =
         sources.iter().map(|source| format!("-A POSTROUTING -s {source} -j CNI-a\n")).collect();
@@ -72,7 +66,7 @@ fn sources_of_ipv6_are_read() {
 
 #[test]
 fn a_chain_goes_with_its_rules_and_what_leads_there() {
-    let mut client = client();
+    let mut client = nf_tables();
     run("iptables-restore", "*nat\n-A POSTROUTING -s 10.1.0.9/32 -j ACCEPT\nCOMMIT\n");
     let before = run("iptables-save", "");
     let rules = "-A CNI-a -d 10.1.0.0/24 -j ACCEPT\n-A CNI-a -j MASQUERADE\n\
@@ -93,7 +87,7 @@ fn a_chain_goes_with_its_rules_and_what_leads_there() {
 
 #[test]
 fn a_refused_deletion_changes_nothing() {
-    let mut client = client();
+    let mut client = nf_tables();
     let rules = "-A POSTROUTING -s 10.1.0.2/32 -j CNI-a\n-A PREROUTING -j CNI-a\n";
     run("iptables-restore", &format!("*nat\n-N CNI-a\n{rules}COMMIT\n"));
     let jumps = client.jumps(NAT, "POSTROUTING", "CNI-a").unwrap();
@@ -107,7 +101,7 @@ fn a_refused_deletion_changes_nothing() {
 
 #[test]
 fn long_lists_are_read_to_their_end() {
-    let mut client = client();
+    let mut client = nf_tables();
     let lines: String = (0..3000)
         .map(|n| format!("-A POSTROUTING -s 10.1.{}.{}/32 -j CNI-a\n", n / 256, n % 256))
         .collect();

@@ -1,10 +1,12 @@
 //! Namespaces, and what is in them.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use netlink::nftables::Client;
 use netlink::{
     AddressOptions, BridgeSpec, Error, Event, HardwareAddress, Link, Request, Socket, VethSpec,
 };
@@ -28,6 +30,21 @@ pub(crate) fn namespace() -> Netns {
 /// Moves this test's thread into a namespace of its own, which ends with it.
 pub(crate) fn move_away() {
     unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
+}
+
+/// An nf_tables client in a namespace that this test's thread has to itself.
+pub(crate) fn nf_tables() -> Client {
+    move_away();
+    Client::open().unwrap().expect("the kernel has nf_tables")
+}
+
+/// Has the program nft do this.
+pub(crate) fn nft(commands: &str) {
+    run("nft", &["-f", "-"], commands);
+}
+
+pub(crate) fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|it| (*it).to_owned()).collect()
 }
 
 pub(crate) fn socket(netns: &Netns) -> Socket {

@@ -2,30 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use netlink::nftables::{Client, Held};
+use netlink::nftables::Held;
 use nix::errno::Errno;
 
-use crate::space::{move_away, run};
+use crate::space::{names, nf_tables, nft, run};
 
 const TABLE: &str = "mine";
 
-/// In a namespace of its own.
-fn client() -> Client {
-    move_away();
-    Client::open().unwrap().expect("the kernel has nf_tables")
-}
-
-fn names(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|it| (*it).to_owned()).collect()
-}
-
-fn nft(commands: &str) {
-    run("nft", &["-f", "-"], commands);
-}
-
 #[test]
 fn the_table_is_what_nft_would_write() {
-    let mut client = client();
+    let mut client = nf_tables();
     let mut table = client.untagged(TABLE);
     assert_eq!(table.read().unwrap(), Held::Nothing);
     let ports = names(&["a-name-of-15-by"]);
@@ -62,7 +48,7 @@ fn the_table_is_what_nft_would_write() {
 
 #[test]
 fn ports_come_and_go() {
-    let mut client = client();
+    let mut client = nf_tables();
     let before = client.generation().unwrap();
     let mut table = client.untagged(TABLE);
     table.write(&BTreeSet::new()).unwrap();
@@ -88,7 +74,7 @@ fn ports_come_and_go() {
 
 #[test]
 fn what_others_did_to_it_is_seen_and_written_anew() {
-    let mut client = client();
+    let mut client = nf_tables();
     let ports = names(&["veth0"]);
     client.untagged(TABLE).write(&ports).unwrap();
     nft("add table bridge other { set ports { type ifname; elements = { \"x\" } }; }\n\
@@ -123,7 +109,7 @@ fn what_others_did_to_it_is_seen_and_written_anew() {
 
 #[test]
 fn a_change_comes_from_the_port_that_is_told() {
-    let mut client = client();
+    let mut client = nf_tables();
     let mut changes = netlink::nftables::Changes::open().unwrap();
     client.untagged(TABLE).write(&names(&["veth0"])).unwrap();
     let told = crate::space::heard(&mut changes, netlink::nftables::Changes::receive, |events| {

@@ -6,13 +6,14 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
 use ruleset::nft::{self, Family, Table};
 
 use super::super::expression::{drop_counted, frame_type, interface_in};
-use super::super::message;
+use super::super::message::{
+    self, CHAIN_HOOK, CHAIN_KIND, CHAIN_POLICY, HOOK_NUMBER, HOOK_PRIORITY, RULE_CHAIN,
+    RULE_EXPRESSIONS, RULE_REMARK, SUBSYSTEM,
+};
 use super::{Chain, MOST_AT_ONCE, NAME_ROOM, PRIORITY, SET};
 use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::{BRIDGE, HEADERS, Message};
 
-/// `NFNL_SUBSYS_NFTABLES`.
-const SUBSYSTEM: u8 = 10;
 const NEW_RULE: u8 = 6;
 const NEW_SET: u8 = 9;
 const GET_SET: u8 = 10;
@@ -23,14 +24,6 @@ const DELETE_MEMBERS: u8 = 14;
 /// The table's name, in all of them.
 const TABLE: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
-const CHAIN_HOOK: u16 = 4;
-const CHAIN_POLICY: u16 = 5;
-const CHAIN_KIND: u16 = 7;
-const HOOK_NUMBER: u16 = 1;
-const HOOK_PRIORITY: u16 = 2;
-const RULE_CHAIN: u16 = 2;
-const RULE_EXPRESSIONS: u16 = 4;
-const RULE_REMARK: u16 = 7;
 const SET_NAME: u16 = 2;
 const SET_FLAGS: u16 = 3;
 const SET_KEY_KIND: u16 = 4;
