@@ -44,8 +44,7 @@ pub(crate) struct Programs {
 impl Programs {
     /// `PODWIRE_BIN_DIR`, `PEERS_BIN_DIR` and `FLOOR_BIN`, or where the Makefile puts them.
     pub(crate) fn find() -> Self {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("benches/ is in it");
-        let lab = workspace.join("target/lab");
+        let lab = env::current_dir().expect("there is a working directory").join("target/lab");
         let from = |name, default: PathBuf| env::var_os(name).map_or(default, PathBuf::from);
         let programs = Self {
             podwire: from("PODWIRE_BIN_DIR", lab.join("podwire")),

@@ -27,10 +27,10 @@ Usage:
         no others than these
   podwire uninstall [--bin-dir DIR]
         take them out again and restore what was there
-  podwire chain --into FILE [--watch]
+  podwire chain --into FILE [--watch] [--bin-dir DIR]
         add podwire-policy to the list of networks that somebody else owns
         (flannel, k3s), last and once; with --watch again whenever the owner
-        has written it
+        has written it; not where DIR (/opt/cni/bin) lacks the plugin
   podwire unchain --from FILE | --from-all DIR
         take it out again; of every list in DIR (/etc/cni/net.d)
   podwire validate FILE...
@@ -58,7 +58,7 @@ struct UsageError(String);
 enum Command {
     Install { bin_dir: PathBuf, method: install::Method, plugins: Vec<&'static str> },
     Uninstall { bin_dir: PathBuf },
-    Chain { file: PathBuf, watch: bool },
+    Chain { file: PathBuf, bin_dir: PathBuf, watch: bool },
     Unchain { file: PathBuf },
     UnchainAll { folder: PathBuf },
     Validate { files: Vec<PathBuf> },
@@ -79,10 +79,10 @@ pub(crate) fn run(allocator: &Allocator) -> ExitCode {
             install::install(&bin_dir, method, &plugins)
         }
         Ok(Command::Uninstall { bin_dir }) => install::uninstall(&bin_dir),
-        Ok(Command::Chain { file, watch: false }) => chain::chain(&file),
-        Ok(Command::Chain { file, watch: true }) => {
+        Ok(Command::Chain { file, bin_dir, watch: false }) => chain::chain(&file, &bin_dir),
+        Ok(Command::Chain { file, bin_dir, watch: true }) => {
             allocator.use_system();
-            chain::watch(&file)
+            chain::watch(&file, &bin_dir)
         }
         Ok(Command::Unchain { file }) => chain::unchain(&file),
         Ok(Command::UnchainAll { folder }) => chain::unchain_all(&folder),
@@ -120,6 +120,7 @@ fn parse(words: &[OsString]) -> Result<Command, UsageError> {
         "uninstall" => Command::Uninstall { bin_dir: bin_dir(&mut words)? },
         "chain" => Command::Chain {
             file: take_file(&mut words, "--into")?,
+            bin_dir: bin_dir(&mut words)?,
             watch: take_flag(&mut words, "--watch"),
         },
         "unchain" => parse_unchain(&mut words)?,
@@ -255,9 +256,13 @@ mod tests {
             conf: Some("f".into()),
         };
         assert_eq!(parsed("ipam show --data-dir /d net --conf f"), Ok(show));
-        let chain = |watch| Command::Chain { file: "f".into(), watch };
-        assert_eq!(parsed("chain --into f"), Ok(chain(false)));
-        assert_eq!(parsed("chain --watch --into=f"), Ok(chain(true)));
+        let chain = |bin_dir: &str, watch| Command::Chain {
+            file: "f".into(),
+            bin_dir: bin_dir.into(),
+            watch,
+        };
+        assert_eq!(parsed("chain --into f"), Ok(chain("/opt/cni/bin", false)));
+        assert_eq!(parsed("chain --bin-dir /x --watch --into=f"), Ok(chain("/x", true)));
         assert_eq!(parsed("unchain --from f"), Ok(Command::Unchain { file: "f".into() }));
         let folder = "d".into();
         assert_eq!(parsed("unchain --from-all d"), Ok(Command::UnchainAll { folder }));

@@ -140,6 +140,8 @@ fn values_that_cannot_be_are_refused() {
         ("chain.enabled=true", "nodeNetwork.enabled=false"),
         ("chain.file=/etc/cni/net.d/a.conflist", "file"),
         ("masquerade.enable=true", "enable"),
+        ("imagePullSecrets={a}", "imagePullSecrets"),
+        ("cni.confName=10-podwire.conf", "confName"),
     ] {
         let mut command = program(peer("helm"));
         command.env_clear().env("HOME", "/nonexistent");
@@ -156,10 +158,16 @@ fn the_api_server_takes_them_all() {
     let cluster = Cluster::start(&node, Version::New);
     let options = "image.repository=registry.example/podwire,image.pullPolicy=Always,port=9100,\
         nodeNetwork.plugin=bridge,nodeNetwork.chained={portmap},nodeNetwork.mtu=1400,\
-        cni.confDir=/var/lib/cni/net.d,cni.binDir=/usr/libexec/cni,extraArgs={--deny=reject}";
+        cni.confDir=/var/lib/cni/net.d,cni.confName=05-podwire.conflist,cni.binDir=/usr/libexec/cni,\
+        image.pullSecrets={registry},extraArgs={--deny=reject}";
     let mut texts: Vec<String> = OVERLAYS.iter().map(|it| kustomize(it)).collect();
     texts.extend(OVERLAYS.iter().map(|it| helm(it, &[])));
-    texts.push(helm("dual-stack", &["--set", options]));
+    let with_options = helm("dual-stack", &["--set", options]);
+    // policyd, who cleans up after it, and who waits for that.
+    for (words, places) in [("--cni-conf-name=05-podwire.conflist", 2), ("- name: registry", 3)] {
+        assert_eq!(with_options.matches(words).count(), places, "{words}");
+    }
+    texts.push(with_options);
     texts.push(fs::read_to_string(conf("kubernetes/cleanup.yaml")).unwrap());
     for document in texts.iter().flat_map(|text| documents(text)) {
         let made = cluster.create_yaml(&format!("{}?dryRun=All", collection(&document)), &document);

@@ -10,12 +10,11 @@ mod twin;
 mod wanted;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use lab::Suite;
+use lab::{Suite, workspace};
 
 use case::Case;
 use wanted::Wanted;
@@ -25,7 +24,7 @@ const WORKERS: usize = 6;
 
 #[test]
 fn podwire_does_what_the_reference_does() {
-    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("differential/wanted-differences.toml");
+    let list = workspace().join("tests/differential/wanted-differences.toml");
     let wanted = Wanted::read(&list);
     let cases = chosen(cases::all());
     assert!(cases.len() >= 150 || filtered(), "the table has only {} cases", cases.len());

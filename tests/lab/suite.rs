@@ -89,8 +89,15 @@ fn default_dir(name: &str) -> &str {
     if name == "podwire" { "podwire" } else { "peers" }
 }
 
-/// The root of the checkout.
+/// The root of the checkout: of that which is tested, which need not be the one that was compiled, as
+/// builds are kept between checkouts. Cargo tells it to tests; who is run from there is there.
+///
+/// # Panics
+/// There is no working directory.
 #[must_use]
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace").to_owned()
+    match env::var_os("CARGO_MANIFEST_DIR") {
+        Some(tests) => Path::new(&tests).parent().expect("tests/ is in the workspace").to_owned(),
+        None => env::current_dir().expect("there is a working directory"),
+    }
 }

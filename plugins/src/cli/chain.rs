@@ -9,8 +9,11 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use cni::serve::Plugin as _;
+
 use super::output::say;
 use crate::error::Error;
+use crate::policy::Policy;
 use edit::Refusal;
 use replace::{Outcome, replace};
 pub(super) use watch::watch;
@@ -20,9 +23,9 @@ const LONGEST: u64 = 1 << 20;
 /// So often the owner may write the file while it is being changed.
 const ATTEMPTS: usize = 5;
 
-/// Puts podwire-policy last into the list of a file.
-pub(super) fn chain(file: &Path) -> Result<(), Error> {
-    let word = if put_into(file)? { "podwire-policy is chained" } else { "unchanged" };
+/// Puts podwire-policy last into the list of a file, if the runtime has the plugin in its folder.
+pub(super) fn chain(file: &Path, bin_dir: &Path) -> Result<(), Error> {
+    let word = if put_into(file, bin_dir)? { "podwire-policy is chained" } else { "unchanged" };
     say(&format!("{}: {word}\n", file.display()))
 }
 
@@ -57,7 +60,18 @@ pub(super) fn unchain_all(folder: &Path) -> Result<(), Error> {
 }
 
 /// Puts it there; whether it was not.
-fn put_into(file: &Path) -> Result<bool, Error> {
+fn put_into(file: &Path, bin_dir: &Path) -> Result<bool, Error> {
+    let plugin = bin_dir.join(Policy.name());
+    // In a container the folder is elsewhere.
+    if bin_dir.is_dir() && !plugin.exists() {
+        return Err(Error::Conflict(format!(
+            "{}: not chained: a list with podwire-policy keeps every pod from starting where the \
+             plugin is missing, and {} is not there (`podwire install` first, or --bin-dir is not \
+             the folder where the runtime looks)",
+            file.display(),
+            plugin.display()
+        )));
+    }
     change(file, edit::chained)
 }
 

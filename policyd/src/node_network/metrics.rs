@@ -12,6 +12,7 @@ pub struct Metrics {
     in_place: Gauge,
     routes: Gauge,
     unreachable: Gauge,
+    rivals: Gauge,
     route_repairs: Counter,
     rule_repairs: Counter,
     forwarding_repairs: Counter,
@@ -35,6 +36,7 @@ impl Metrics {
             "Nodes to whose pods there is no route, or not ours",
             &self.unreachable,
         );
+        gauge("rival_lists", "Lists that the runtime takes in the place of ours", &self.rivals);
         let mut counter = |name: &str, help: &str, counter: &Counter| {
             registry.register(format!("node_network_{name}"), help, counter.clone());
         };
@@ -66,6 +68,7 @@ impl Metrics {
         self.in_place.set(i64::from(report.state().is_ok()));
         self.routes.set(count(report.routes));
         self.unreachable.set(count(report.unreachable_nodes()));
+        self.rivals.set(count(report.rival_lists()));
         self.route_repairs.inc_by(report.repairs.routes);
         for (is_repaired, counter) in [
             (report.repairs.rules, &self.rule_repairs),

@@ -207,19 +207,28 @@ pub fn changes(wanted: &BTreeSet<KeptRoute>, held: &[KeptRoute]) -> Changes {
     Changes { add: missing.cloned().collect(), delete: stale.cloned().collect() }
 }
 
-/// The links that the node's own addresses are on.
+/// The links that the node's own addresses are on; where one is on a loopback, as with nodes that
+/// announce it by a routing protocol, those that its family's default routes leave by.
 ///
 /// # Errors
 /// The node has none, or one of them is on none.
 pub fn uplinks<'a>(own: &Member, seen: &'a Seen) -> Result<Vec<&'a Link>, Error> {
-    let of = |address: IpAddr| {
+    let of = |index: u32| seen.links.iter().find(move |link| link.index == index);
+    let mut uplinks = Vec::new();
+    for address in [true, false].into_iter().filter_map(|is_ipv4| own.address(is_ipv4)) {
         let held = seen.addresses.iter().find(|it| it.cidr.ip() == address);
-        let link = held.and_then(|it| seen.links.iter().find(|link| link.index == it.link));
-        link.ok_or(Error::NoUplink(address))
-    };
-    let first = [true, false].into_iter().filter_map(|is_ipv4| own.address(is_ipv4));
-    let links = first.map(of).collect::<Result<Vec<_>, _>>()?;
-    if links.is_empty() { Err(Error::NoAddress(own.name.clone())) } else { Ok(links) }
+        let mut links: Vec<_> = held.and_then(|it| of(it.link)).into_iter().collect();
+        if links.iter().any(|it| it.is_loopback) {
+            let is_default =
+                |it: &&Route| it.dst.prefix() == 0 && it.dst.is_ipv4() == address.is_ipv4();
+            links = seen.routes.iter().filter(is_default).filter_map(|it| of(it.link)).collect();
+        }
+        if links.is_empty() {
+            return Err(Error::NoUplink(address));
+        }
+        uplinks.extend(links);
+    }
+    if uplinks.is_empty() { Err(Error::NoAddress(own.name.clone())) } else { Ok(uplinks) }
 }
 
 /// The MTU of pods: the smallest of the node's uplinks.

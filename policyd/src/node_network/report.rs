@@ -61,6 +61,12 @@ impl Report {
         self.defects.iter().filter_map(Defect::node).collect::<BTreeSet<_>>().len()
     }
 
+    /// How many lists the runtime takes before ours.
+    #[must_use]
+    pub fn rival_lists(&self) -> usize {
+        self.defects.iter().filter(|it| matches!(it, Defect::Shadowed { .. })).count()
+    }
+
     /// Keeps what could be done, and why something could not.
     pub(super) fn note<T: Default>(&mut self, result: Result<T, Error>) -> T {
         result.unwrap_or_else(|problem| {

@@ -100,7 +100,7 @@ impl Bed {
         let parts = Parts {
             peers: variable("PEERS_BIN_DIR"),
             images: variable("TESTBED_IMAGES"),
-            conf: conf().to_owned(),
+            conf: conf(),
         };
         let program = variable("TESTBED_BIN");
         bring_up::up(&state, &program, settings, &parts)
@@ -430,11 +430,16 @@ impl Bed {
     }
 }
 
-/// podwire's configurations.
-/// The folder of podwire's manifests.
+/// The folder of podwire's manifests: of the checkout that Cargo tests, or that the program is run from.
+///
+/// # Panics
+/// There is no working directory.
 #[must_use]
-pub fn conf() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../conf"))
+pub fn conf() -> PathBuf {
+    match env::var_os("CARGO_MANIFEST_DIR") {
+        Some(package) => Path::new(&package).join("../../conf"),
+        None => env::current_dir().expect("there is a working directory").join("conf"),
+    }
 }
 
 fn is_ready(object: &Value) -> bool {

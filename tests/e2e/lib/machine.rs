@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+use runner::{OsRunner, Program, Runner};
 
 /// Parameters of the whole machine that programs of a cluster like to change.
 const PARAMETERS: [&str; 7] = [
@@ -33,7 +36,24 @@ const FOLDERS: [&str; 14] = [
     "/var/log/pods",
 ];
 
-/// Links, mounts, parameters, folders and control groups, a line for each.
+/// What tells of the machine's own network.
+const PROGRAMS: [&[&str]; 6] = [
+    &["nft", "--stateless", "list", "ruleset"],
+    &["ip", "-4", "rule"],
+    &["ip", "-6", "rule"],
+    &["ip", "-4", "route", "show", "table", "all"],
+    &["ip", "-6", "route", "show", "table", "all"],
+    &["ipset", "list", "-name"],
+];
+
+/// A program that tells ends within this time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Links, rules, routes, mounts, parameters, folders, control groups and processes of containers, a
+/// line for each.
+///
+/// # Panics
+/// A program that tells of them cannot be run.
 #[must_use]
 pub fn dump() -> Vec<String> {
     let mut lines = Vec::new();
@@ -49,8 +69,33 @@ pub fn dump() -> Vec<String> {
         lines.extend(names(folder).into_iter().map(|it| format!("file {folder}/{it}")));
     }
     groups(Path::new("/sys/fs/cgroup"), &mut lines);
+    PROGRAMS.iter().for_each(|it| lines.extend(told(it)));
+    lines.extend(contained());
     lines.sort();
     lines
+}
+
+fn told(line: &[&str]) -> Vec<String> {
+    let [file, args @ ..] = line else { return Vec::new() };
+    let program =
+        Program { file: file.into(), args, timeout: Some(PATIENCE), ..Program::default() };
+    let output = OsRunner.run(&program).unwrap_or_else(|error| panic!("{error}"));
+    assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    // How long a route that a router told of is still good.
+    let kept = text.lines().map(|it| it.split(" expires ").next().unwrap_or(it));
+    kept.map(|it| format!("{}: {it}", line.join(" "))).collect()
+}
+
+/// Processes with a namespace of process ids other than ours: all of a cluster's have one.
+fn contained() -> Vec<String> {
+    let space = |id: &str| fs::read_link(format!("/proc/{id}/ns/pid")).ok();
+    let own = space("self");
+    let is_number = |it: &String| it.bytes().all(|byte| byte.is_ascii_digit());
+    let ids = names("/proc").into_iter().filter(is_number);
+    let others = ids.filter(|id| space(id).is_some_and(|it| Some(it) != own));
+    let name = |id: &str| fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+    others.map(|id| format!("process {id} {}", name(&id).trim())).collect()
 }
 
 fn names(folder: &str) -> Vec<String> {

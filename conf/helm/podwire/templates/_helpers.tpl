@@ -38,6 +38,12 @@ securityContext:
 {{- define "podwire.pod" -}}
 hostNetwork: true
 dnsPolicy: Default
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
@@ -50,9 +56,12 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{- /* Where policyd is not to look for the list where runtimes have it. */}}
+{{- /* Where the list is, if not where policyd looks for it by itself. */}}
 {{- define "podwire.confDir" -}}
 {{- if ne .Values.cni.confDir "/etc/cni/net.d" }}
 - --cni-conf-dir={{ .Values.cni.confDir }}
+{{- end }}
+{{- if ne .Values.cni.confName "10-podwire.conflist" }}
+- --cni-conf-name={{ .Values.cni.confName }}
 {{- end }}
 {{- end }}

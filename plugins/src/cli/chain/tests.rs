@@ -6,6 +6,9 @@ const LIST: &str = "{\"plugins\": [ {\"type\": \"flannel\"} ]}\n";
 const CHAINED: &str =
     "{\"plugins\": [ {\"type\": \"flannel\"}, {\"type\": \"podwire-policy\"} ]}\n";
 
+/// No folder of plugins, as in a container.
+const NOWHERE: &str = "/nonexistent";
+
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -21,8 +24,8 @@ fn a_file_keeps_its_mode_and_owner_and_no_other_file_is_left() {
     let file = folder.path().join("10-flannel.conflist");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     std::os::unix::fs::chown(&file, Some(7), Some(8)).unwrap();
-    assert!(put_into(&file).unwrap());
-    assert!(!put_into(&file).unwrap());
+    assert!(put_into(&file, Path::new(NOWHERE)).unwrap());
+    assert!(!put_into(&file, Path::new(NOWHERE)).unwrap());
     assert_eq!(fs::read_to_string(&file).unwrap(), CHAINED);
     let metadata = fs::metadata(&file).unwrap();
     assert_eq!((metadata.mode() & 0o7777, metadata.uid(), metadata.gid()), (0o640, 7, 8));
@@ -31,7 +34,21 @@ fn a_file_keeps_its_mode_and_owner_and_no_other_file_is_left() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     fs::remove_file(&file).unwrap();
     unchain(&file).unwrap();
-    assert!(put_into(&file).is_err());
+    assert!(put_into(&file, Path::new(NOWHERE)).is_err());
+}
+
+#[test]
+fn a_list_is_not_given_a_plugin_that_the_runtime_does_not_have() {
+    let (folder, plugins) = (folder(&[("a.conflist", LIST)]), folder(&[]));
+    let file = folder.path().join("a.conflist");
+    let error = put_into(&file, plugins.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("a.conflist: not chained") && error.contains("podwire install"),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), LIST);
+    fs::write(plugins.path().join("podwire-policy"), "").unwrap();
+    assert!(put_into(&file, plugins.path()).unwrap());
 }
 
 #[test]
@@ -39,7 +56,7 @@ fn a_link_stays_and_what_it_leads_to_is_changed() {
     let (folder, elsewhere) = (folder(&[]), folder(&[("list", LIST)]));
     let (link, target) = (folder.path().join("a.conflist"), elsewhere.path().join("list"));
     symlink(&target, &link).unwrap();
-    assert!(put_into(&link).unwrap());
+    assert!(put_into(&link, Path::new(NOWHERE)).unwrap());
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(fs::read_to_string(&target).unwrap(), CHAINED);
 }
@@ -68,7 +85,7 @@ fn multus_is_left_alone_and_the_right_file_named() {
     {
         let file = folder.path().join(name);
         let before = fs::read(&file).unwrap();
-        let error = put_into(&file).unwrap_err().to_string();
+        let error = put_into(&file, Path::new(NOWHERE)).unwrap_err().to_string();
         let wanted = format!("use --into {}", folder.path().join(right).display());
         assert!(error.contains("Multus") && error.ends_with(&wanted), "{error}");
         assert_eq!(fs::read(&file).unwrap(), before);
@@ -78,7 +95,9 @@ fn multus_is_left_alone_and_the_right_file_named() {
 #[test]
 fn a_single_plugin_is_refused_with_what_to_do() {
     let folder = folder(&[("10-bridge.conf", r#"{"name": "n", "type": "bridge"}"#)]);
-    let error = put_into(&folder.path().join("10-bridge.conf")).unwrap_err().to_string();
+    let error = put_into(&folder.path().join("10-bridge.conf"), Path::new(NOWHERE))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("10-bridge.conf: this is a single plugin"), "{error}");
     assert!(error.contains(".conflist"), "{error}");
 }

@@ -28,7 +28,7 @@ const PEACE: Duration = Duration::from_mins(1);
 
 /// Puts podwire-policy into the file whenever it is not there, until the process is told to end.
 /// It stays in the list then.
-pub(in crate::cli) fn watch(file: &Path) -> Result<(), Error> {
+pub(in crate::cli) fn watch(file: &Path, bin_dir: &Path) -> Result<(), Error> {
     let end = end_of_process().map_err(failed("watch", file))?;
     let mut repairs = Repairs::default();
     let mut told = String::new();
@@ -36,7 +36,7 @@ pub(in crate::cli) fn watch(file: &Path) -> Result<(), Error> {
         // Before the look: what happens after it is told.
         let folder = file.parent().filter(|it| !it.as_os_str().is_empty());
         let changes = changes_of(folder.unwrap_or(Path::new(".")));
-        let problem = match put_into(file) {
+        let problem = match put_into(file, bin_dir) {
             Ok(false) => String::new(),
             Ok(true) => {
                 say(&format!("{}: podwire-policy is chained\n", file.display()))?;

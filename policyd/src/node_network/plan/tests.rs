@@ -198,6 +198,25 @@ fn the_mtu_is_that_of_the_smaller_uplink() {
     assert!(matches!(uplinks(&none, &seen), Err(Error::NoAddress(_))));
 }
 
+#[test]
+fn an_address_of_a_loopback_is_reached_by_the_links_of_default_routes() {
+    let mut seen = seen();
+    let own = member(1);
+    seen.links[0].is_loopback = true;
+    seen.links.push(link(3, "eth1", 1350));
+    seen.addresses.iter_mut().for_each(|it| it.link = 1);
+    for dst in ["0.0.0.0/0", "::/0"] {
+        seen.routes.push(Route::new(cidr(dst), 3));
+    }
+    let names = |seen: &Seen| -> BTreeSet<_> {
+        uplinks(&own, seen).unwrap().iter().map(|it| it.name.clone()).collect()
+    };
+    assert_eq!(names(&seen), BTreeSet::from(["eth0".to_owned(), "eth1".to_owned()]));
+    assert_eq!(mtu(&own, &uplinks(&own, &seen).unwrap()).unwrap(), Some(1350));
+    seen.routes.retain(|it| it.dst.prefix() != 0 || it.dst.is_ipv4());
+    assert!(matches!(uplinks(&own, &seen), Err(Error::NoUplink(IpAddr::V6(_)))));
+}
+
 /// Ranges from few addresses, so that many share some.
 fn range() -> impl Strategy<Value = IpNetwork> {
     (0..8_u8, 20..=28_u8).prop_map(|(block, prefix)| {
