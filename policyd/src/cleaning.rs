@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::pin::pin;
 
-use policyd::{closed, node_network, tagged};
+use policyd::{closed, frames, node_network};
 use tokio::time::sleep;
 
 use crate::alone::{self, Held};
@@ -53,7 +53,7 @@ fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     // New pods first: none may come to a node without the rest.
     let list = if all { options.network.conf_dir().remove_all() } else { Ok(()) };
     let masquerading = options.masquerade.agent(programs.clone()).remove();
-    let frames = tagged::remove();
+    let frames = frames::remove();
     let network = node_network::remove(&mut programs.clone());
     let cleaned = dataplane(options, programs).clean_up();
     let interfaces = closed::remove();

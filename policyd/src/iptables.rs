@@ -2,12 +2,15 @@
 //! `docs/policyd.md`. All of it is pure.
 //!
 //! ```text
+//! raw PREROUTING -> PODWIRE-PREROUTING
+//!   by interface -> PODWIRE-LINK, PODWIRE-PORT             not the pod's address: drop
 //! mangle FORWARD, INPUT -> PODWIRE-FORWARD, PODWIRE-INPUT
 //!   a flow that was cut              drop
 //!   an address of the node's pods that has no rules yet    drop (the gate)
-//!   by interface -> PODWIRE-LINK, PODWIRE-PORT             not the pod's address: drop
-//!     -> PODWIRE-FROM-pod -> PODWIRE-EGRESS-policy ...     none allows it: drop
+//!   to a pod's port of a bridge -> PODWIRE-OUT             not for that pod: drop
 //!   established                      pass
+//!   by source -> PODWIRE-SRC
+//!     -> PODWIRE-FROM-pod -> PODWIRE-EGRESS-policy ...     none allows it: drop
 //!   by destination -> PODWIRE-DST (only in FORWARD)
 //!     -> PODWIRE-TO-pod -> PODWIRE-INGRESS-policy ...      none allows it: drop
 //! ```
@@ -15,13 +18,17 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use ruleset::iptables::{Chain, Match, Rule, Side, Target};
+use ruleset::networks::{BROADCAST, MULTICAST_V4, MULTICAST_V6};
 
 mod address_dispatch;
+mod discovery;
 mod endpoint;
 mod hooks;
 mod interface_dispatch;
 mod policy;
 mod sets;
+mod sources;
 
 pub(crate) use endpoint::{direction as endpoint_chain_direction, name as endpoint_chain_name};
 pub use endpoint::{endpoint_chains, is_in_use, policies};
@@ -30,17 +37,22 @@ pub(crate) use policy::rules as policy_rules;
 pub use policy::{name as policy_chain_name, policy_chain};
 pub(crate) use sets::is_of_plan;
 pub use sets::{bound_set, members, programmed_set, set};
+pub use sources::sources;
 
 /// What all chains of ours begin with.
 pub const CHAIN_PREFIX: &str = "PODWIRE-";
 /// What all sets of ours begin with.
 pub const SET_PREFIX: &str = "podwire-";
 
+/// The table that comes ahead of connection tracking.
+pub(crate) const RAW: &str = "raw";
+/// The table that has all verdicts of policies.
+pub(crate) const MANGLE: &str = "mangle";
+
 /// Chains that stand alone.
 const ALLOW: &str = "PODWIRE-ALLOW";
 pub(crate) const FORGED: &str = "PODWIRE-FORGED";
 pub(crate) const GATE: &str = "PODWIRE-GATE";
-const UNBOUND: &str = "PODWIRE-UNBOUND";
 
 /// A family of addresses: each has tables and sets of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,4 +123,28 @@ pub struct Settings {
 /// The network of one address.
 fn host(address: IpAddr) -> IpNetwork {
     IpNetwork::from(address)
+}
+
+/// Destinations that are not one host's.
+fn to_several(family: Family) -> Vec<Match> {
+    let network = |it| Match::Address(Side::Destination, it);
+    match family {
+        Family::V4 => {
+            let of_network = Match::BroadcastAddress(Side::Destination);
+            vec![network(MULTICAST_V4), network(BROADCAST), of_network]
+        }
+        Family::V6 => vec![network(MULTICAST_V6)],
+    }
+}
+
+fn chain(name: &str, rules: impl Into<Vec<Rule>>) -> Chain {
+    Chain { name: name.to_owned(), rules: rules.into() }
+}
+
+fn goto(matches: impl Into<Vec<Match>>, chain: &str) -> Rule {
+    Rule::new(matches, Target::Goto(chain.to_owned()))
+}
+
+fn jump(matches: impl Into<Vec<Match>>, chain: &str) -> Rule {
+    Rule::new(matches, Target::Jump(chain.to_owned()))
 }

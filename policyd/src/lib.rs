@@ -14,6 +14,7 @@ pub mod dataplane;
 
 pub mod evaluate;
 pub mod explain;
+pub mod frames;
 pub mod health;
 pub mod index;
 pub mod iptables;
@@ -28,7 +29,6 @@ pub mod plan;
 pub mod preflight;
 pub mod recorder;
 pub mod source;
-pub mod tagged;
 #[cfg(test)]
 mod tests;
 mod words;

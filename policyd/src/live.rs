@@ -3,11 +3,11 @@
 //! [`Kernel::read`], which changes nothing.
 
 mod chains;
+mod frames;
 mod hooked;
 mod kernel;
 mod report;
 mod sets;
-mod tagged;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,12 +24,17 @@ use crate::World;
 use crate::attachment::Attachment;
 use crate::explain::Pair;
 use crate::index::Index;
-use crate::iptables::{Family, Settings, dispatch, endpoint_chains, hooks, policy_chain};
+use crate::iptables::{
+    Family, MANGLE, RAW, Settings, dispatch, endpoint_chains, hooks, policy_chain, sources,
+};
 use crate::plan::{Endpoint, HostInterface, Lookup, Plan};
 use crate::source::{Change, Event};
 
 /// Chains that depend on the interfaces of pods begin so.
-const BY_INTERFACE: [&str; 4] = ["PODWIRE-LINK", "PODWIRE-PORT", "PODWIRE-SRC", "PODWIRE-OUT"];
+const BY_INTERFACE: [&str; 3] = ["PODWIRE-LINK", "PODWIRE-PORT", "PODWIRE-OUT"];
+
+/// Chains by their names, each with its table.
+type Chains = BTreeMap<String, (&'static str, Chain)>;
 
 /// What the kernel of a node should hold.
 #[derive(Debug)]
@@ -80,7 +85,7 @@ impl Expected {
         let ends = pairs.iter().flat_map(|it| [it.source, it.destination]);
         let interfaces: BTreeSet<_> = ends.filter_map(|it| self.interface(it)).collect();
         let ports = interfaces.iter().filter_map(|it| it.port()).collect();
-        tagged::compare(&ports, &kernel.tagged, &mut live);
+        frames::compare(&ports, &kernel.frames, &mut live);
         let bridges: BTreeSet<_> = interfaces.iter().filter_map(|it| it.bridge.as_ref()).collect();
         for bridge in bridges.into_iter().filter(|it| kernel.unseen_bridges.contains(*it)) {
             live.differ(
@@ -124,8 +129,10 @@ impl Expected {
         }
         for name in reached.chains.iter().filter(|it| !is_unsure || !is_by_interface(it)) {
             let wanted: Vec<_> =
-                [&chains].into_iter().chain(&others).map(|it| it.get(name)).collect();
-            chains::compare(name, &wanted, tables, live);
+                [&chains].into_iter().chain(&others).filter_map(|it| it.get(name)).collect();
+            let Some((table, _)) = wanted.first() else { continue };
+            let chains: Vec<_> = wanted.iter().map(|(_, chain)| chain).collect();
+            chains::compare(table, &chains, tables, live);
         }
         let ends: BTreeSet<IpAddr> =
             pairs.iter().flat_map(|it| [it.source, it.destination]).collect();
@@ -139,18 +146,16 @@ impl Expected {
         }
     }
 
-    /// All chains of the node, whoever they are for.
-    fn chains(
-        &self,
-        family: Family,
-        endpoints: &BTreeMap<String, Endpoint>,
-    ) -> BTreeMap<String, Chain> {
+    /// All chains of the node, whoever they are for, each with its table.
+    fn chains(&self, family: Family, endpoints: &BTreeMap<String, Endpoint>) -> Chains {
         let mut chains = dispatch(family, endpoints.iter(), &self.settings);
         let of_endpoints =
             endpoints.iter().flat_map(|(key, it)| endpoint_chains(family, key, it, &self.settings));
         chains.extend(of_endpoints);
         chains.extend(self.plan.chains.iter().map(|(key, it)| policy_chain(family, key, it)));
-        chains.into_iter().map(|it| (it.name.clone(), it)).collect()
+        let sources = sources(family, endpoints.iter()).into_iter().map(|it| (RAW, it));
+        let all = sources.chain(chains.into_iter().map(|it| (MANGLE, it)));
+        all.map(|(table, it)| (it.name.clone(), (table, it))).collect()
     }
 
     /// The endpoints, as if those of which nobody told were ports of a bridge, with or without those
@@ -159,7 +164,7 @@ impl Expected {
         let mut endpoints = self.plan.endpoints.clone();
         let port = HostInterface { name: String::new(), bridge: Some(String::new()) };
         let untold = endpoints.values_mut().filter(|it| it.interface.is_none());
-        for endpoint in untold.filter(|it| isolated || it.ingress.is_none()) {
+        for endpoint in untold.filter(|it| isolated || !it.is_isolated()) {
             endpoint.interface = Some(port.clone());
         }
         endpoints

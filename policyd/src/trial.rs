@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use netlink::nftables::Sides;
 use policyd::agent::{Readiness, Status};
-use policyd::{chain, closed, preflight, tagged};
+use policyd::{chain, closed, frames, preflight};
 use runner::{OsRunner, Program, Runner};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Run) -> ExitCode {
 /// What most nodes do well without: nodes without pods on bridges, and those on which no pod starts
 /// while policyd is away. This is not held against the kernel.
 fn try_the_rest() {
-    if let Err(error) = tagged::try_out() {
+    if let Err(error) = frames::try_out() {
         _ = writeln!(io::stderr(), "no pod can be on a bridge: {}", chain(&error));
     }
     match closed::try_out() {

@@ -123,7 +123,9 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
     for what in [
         "iptables -t mangle -F; ip6tables -t mangle -F",
         "iptables -t mangle -F; iptables -t mangle -X",
+        "iptables -t raw -F; ip6tables -t raw -D PREROUTING 1",
         "nft delete table ip mangle; nft delete table ip6 mangle",
+        "nft delete table ip raw; nft delete table ip6 mangle",
         // As firewalld does when it starts: all goes, and its own comes.
         "nft flush ruleset; nft add table inet foreign; iptables -t filter -P FORWARD ACCEPT",
         // Of sets, nobody tells.
@@ -164,7 +166,7 @@ fn old_tables_that_others_wipe_come_back() {
     node.start();
     let held = |node: &PolicedNode| {
         let of_family = |program: &str| {
-            let saved = node.node.sh(&format!("{program} -t mangle"));
+            let saved = node.node.sh(&format!("{program} -t raw; {program} -t mangle"));
             let ours = saved.lines().filter(|it| it.starts_with("-A") && it.contains("PODWIRE"));
             ours.map(|rule| format!("{program} {rule}")).collect::<Vec<_>>()
         };
@@ -177,7 +179,7 @@ fn old_tables_that_others_wipe_come_back() {
     node.wait("isolation", |it| held(it).iter().any(|rule| rule.contains("PODWIRE-TO-")));
     let before = held(&node);
     for (repairs, what) in
-        [(1, "iptables-legacy -t mangle -F"), (2, "ip6tables-legacy -t mangle -D FORWARD 1")]
+        [(1, "iptables-legacy -t mangle -F"), (2, "ip6tables-legacy -t raw -D PREROUTING 1")]
     {
         node.node.sh(what);
         node.wait(what, |it| it.metric("policyd_drift_repairs_total") == repairs);

@@ -103,7 +103,7 @@ fn damaged_chains(node: &PolicedNode) -> Vec<Case> {
             vec![(place, "1 rules of others are in it")],
         ),
         (
-            "ip6tables -t mangle -D PODWIRE-LINK 1".to_owned(),
+            "ip6tables -t raw -D PODWIRE-LINK 1".to_owned(),
             vec![("ip6tables-save: chain PODWIRE-LINK of default/".to_owned(), "1 of its ")],
         ),
     ]
@@ -137,11 +137,18 @@ fn damaged_hooks() -> Vec<Case> {
             )],
         ),
         (
+            "iptables -t raw -D PREROUTING 1".to_owned(),
+            vec![(
+                "iptables-save: raw PREROUTING".to_owned(),
+                "policyd's rule is missing (-j PODWIRE-PREROUTING)",
+            )],
+        ),
+        (
             "ip6tables -t mangle -D INPUT 1".to_owned(),
             vec![(input(), "policyd's rule is missing (-j PODWIRE-INPUT)")],
         ),
         (
-            "iptables -t mangle -F; iptables -t mangle -X; ip6tables -t mangle -D INPUT 1"
+            "for it in raw mangle; do iptables -t $it -F; iptables -t $it -X; done; ip6tables -t mangle -D INPUT 1"
                 .to_owned(),
             vec![
                 ("iptables-save".to_owned(), "no chain of policyd's is there"),
@@ -165,7 +172,7 @@ fn holds_exactly_this(node: &PolicedNode) {
         assert_eq!(code, 0, "{text}");
         let head = format!("default/{from} to default/{to}, 80/TCP: {verdict}\n");
         assert!(text.starts_with(&head), "{text}");
-        let end = "\nkernel of node-1: holds exactly this (38 chains and 8 sets compared)\n";
+        let end = "\nkernel of node-1: holds exactly this (41 chains and 8 sets compared)\n";
         assert!(text.ends_with(end), "{text}");
     }
     assert_eq!(node.rules(), before);

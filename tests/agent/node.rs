@@ -154,7 +154,7 @@ impl PolicedNode {
     pub(crate) fn state(&self) -> BTreeMap<String, Vec<String>> {
         let mut state = BTreeMap::<_, Vec<_>>::new();
         for family in ["iptables", "ip6tables"] {
-            let saved = self.node.sh(&format!("{family}-save -t mangle | grep PODWIRE || true"));
+            let saved = self.node.sh(&format!("{family}-save | grep PODWIRE || true"));
             for line in saved.lines() {
                 let chain = line.trim_start_matches("-A ").trim_start_matches(':');
                 let chain = chain.split(' ').next().unwrap();

@@ -47,11 +47,8 @@ fn what_changed_while_the_api_server_was_away_is_so_in_the_end() {
     };
     enforced(0);
     cluster.stop_server();
-    let rules = || {
-        node.sh(
-            "iptables-save -t mangle | grep PODWIRE; ipset save | sed 's/initval [^ ]*//' | sort",
-        )
-    };
+    let rules =
+        || node.sh("iptables-save | grep PODWIRE; ipset save | sed 's/initval [^ ]*//' | sort");
     let before = rules();
     sleep(ABSENCE);
     enforced(0);

@@ -1,11 +1,14 @@
 //! Frames as no stack would send them: with tags, and with any source.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, bind, send, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike, bind, recv, send,
+    socket,
 };
 
 use crate::space::Space;
@@ -15,6 +18,12 @@ pub type Mac = [u8; 6];
 
 /// The tag of VLAN 0, which means none, of 802.1Q and of 802.1ad.
 pub const PRIORITY_TAGS: [u16; 2] = [0x8100, 0x88a8];
+
+/// For all stations.
+pub const TO_ALL: Mac = [0xff; 6];
+
+/// The greatest hop limit that is usual.
+const HOPS: u8 = 64;
 
 /// Sends frames by one interface.
 #[derive(Debug)]
@@ -27,9 +36,14 @@ impl Interface {
     /// That of this name.
     #[must_use]
     pub fn open(space: &Space, name: &str) -> Self {
+        // With no protocol it is told of no frame.
+        Self::with(space, name, None)
+    }
+
+    fn with(space: &Space, name: &str, protocol: Option<SockProtocol>) -> Self {
         space.enter(|| {
-            let flags = SockFlag::SOCK_CLOEXEC;
-            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None).unwrap();
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let socket = socket(AddressFamily::Packet, SockType::Raw, flags, protocol).unwrap();
             let link = getifaddrs().unwrap().find_map(|it| {
                 let address = it.address.filter(|_| it.interface_name == name)?;
                 (address.family() == Some(AddressFamily::Packet)).then_some(address)
@@ -49,12 +63,59 @@ impl Interface {
 
     /// Sends a UDP datagram behind tags of VLAN 0 of these kinds.
     pub fn send(&self, tags: &[u16], to: Mac, ends: [SocketAddr; 2], payload: &[u8]) {
-        let mut frame = [to, self.mac].concat();
-        tags.iter().for_each(|tag| frame.extend([tag.to_be_bytes(), [0, 0]].concat()));
-        frame.extend(if ends[0].is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] });
-        frame.extend(packet(ends, payload));
-        let sent = send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).unwrap();
+        let tags: Vec<u8> =
+            tags.iter().flat_map(|tag| [tag.to_be_bytes(), [0, 0]].concat()).collect();
+        self.send_packet(&tags, to, ends, HOPS, payload);
+    }
+
+    /// Sends one that the first router has to give up.
+    pub fn send_dying(&self, to: Mac, ends: [SocketAddr; 2], payload: &[u8]) {
+        self.send_packet(&[], to, ends, 1, payload);
+    }
+
+    fn send_packet(&self, tags: &[u8], to: Mac, ends: [SocketAddr; 2], hops: u8, payload: &[u8]) {
+        let kind = if ends[0].is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
+        self.send_bytes(&[&to, &self.mac, tags, &kind, &packet(ends, hops, payload)].concat());
+    }
+
+    /// Sends whatever this is, in a frame of this type.
+    pub fn send_other(&self, to: Mac, kind: u16, content: &[u8]) {
+        self.send_bytes(&[&to, &self.mac, &kind.to_be_bytes()[..], content].concat());
+    }
+
+    fn send_bytes(&self, frame: &[u8]) {
+        let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap();
         assert_eq!(sent, frame.len());
+    }
+}
+
+/// Hears all frames that come by one interface, or go, whoever they are for.
+#[derive(Debug)]
+pub struct Ear(Interface);
+
+impl Ear {
+    /// That of this name.
+    #[must_use]
+    pub fn open(space: &Space, name: &str) -> Self {
+        Self(Interface::with(space, name, Some(SockProtocol::EthAll)))
+    }
+
+    /// Which of these words were in frames since this was last asked.
+    #[must_use]
+    pub fn heard<'a>(&self, words: &[&'a str]) -> BTreeSet<&'a str> {
+        let (mut heard, mut room) = (BTreeSet::new(), [0; 2048]);
+        loop {
+            match recv(self.0.socket.as_raw_fd(), &mut room, MsgFlags::empty()) {
+                Ok(length) => {
+                    let is_in = |word: &&&str| {
+                        room[..length].windows(word.len()).any(|it| it == word.as_bytes())
+                    };
+                    heard.extend(words.iter().filter(is_in));
+                }
+                Err(Errno::EAGAIN) => return heard,
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 }
 
@@ -65,7 +126,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn packet([from, to]: [SocketAddr; 2], payload: &[u8]) -> Vec<u8> {
+fn packet([from, to]: [SocketAddr; 2], hops: u8, payload: &[u8]) -> Vec<u8> {
     const UDP: u8 = 17;
     let length = u16::try_from(8 + payload.len()).unwrap();
     let addresses = [octets(from.ip()), octets(to.ip())].concat();
@@ -75,10 +136,10 @@ fn packet([from, to]: [SocketAddr; 2], payload: &[u8]) -> Vec<u8> {
     udp[6..8].copy_from_slice(&checksum(&pseudo));
     let mut header = if from.is_ipv4() {
         let total = (20 + length).to_be_bytes();
-        vec![0x45, 0, total[0], total[1], 0, 1, 0, 0, 64, UDP, 0, 0]
+        vec![0x45, 0, total[0], total[1], 0, 1, 0, 0, hops, UDP, 0, 0]
     } else {
         let length = length.to_be_bytes();
-        vec![0x60, 0, 0, 0, length[0], length[1], UDP, 64]
+        vec![0x60, 0, 0, 0, length[0], length[1], UDP, hops]
     };
     header.extend(addresses);
     if from.is_ipv4() {

@@ -187,7 +187,7 @@ fn a_family_that_pods_of_the_node_come_to_have_has_its_sets_until_it_is_left() {
 }
 
 /// What each damage does, as a line for the node's shell.
-const DAMAGES: [(&str, &str); 15] = [
+const DAMAGES: [(&str, &str); 17] = [
     (
         "a chain with our prefix",
         "iptables -t mangle -N PODWIRE-GARBAGE; iptables -t mangle -A PODWIRE-GARBAGE -j ACCEPT",
@@ -213,6 +213,11 @@ const DAMAGES: [(&str, &str); 15] = [
         "rule=$(iptables-save -t mangle | grep -e '-A FORWARD'); iptables -t mangle $rule",
     ),
     ("tables flushed", "iptables -t mangle -F; iptables -t mangle -X; ip6tables -t filter -F"),
+    ("sources open", "iptables -t raw -D PREROUTING 1; ip6tables -t raw -F PODWIRE-LINK"),
+    (
+        "a chain in another table, as an earlier release had it",
+        "iptables -t mangle -N PODWIRE-FORGED; iptables -t mangle -A PODWIRE-FORGED -j DROP",
+    ),
     ("sets flushed", "ipset flush podwire-4-programmed; ipset flush podwire-6-bound"),
     (
         "members that do not belong",
@@ -228,7 +233,7 @@ const DAMAGES: [(&str, &str); 15] = [
     ),
     (
         "all sets missing",
-        "iptables -t mangle -F; ip6tables -t mangle -F; for set in $(ipset -n list | grep podwire-); do ipset destroy $set; done",
+        "for table in raw mangle; do iptables -t $table -F; ip6tables -t $table -F; done; for set in $(ipset -n list | grep podwire-); do ipset destroy $set; done",
     ),
 ];
 

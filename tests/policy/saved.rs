@@ -64,7 +64,7 @@ fn sets(text: &str) -> Vec<String> {
 
 /// How many packets the rules of a chain have seen, in both families together.
 pub(crate) fn packets(space: &Space, chain: &str) -> u64 {
-    let text = space.sh("iptables-save -c -t mangle; ip6tables-save -c -t mangle");
+    let text = space.sh("iptables-save -c; ip6tables-save -c");
     let marked = format!("] -A {chain} ");
     let rules = text.lines().filter(|line| line.contains(&marked));
     rules.map(|line| line[1..].split(':').next().unwrap().parse::<u64>().unwrap()).sum()

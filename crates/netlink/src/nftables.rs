@@ -1,13 +1,13 @@
 //! The part of nf_tables that is needed: to change chains and rules in one transaction, without
-//! starting a program; to find the rules that lead to a chain; to hear of changes; to keep tagged
-//! frames from the ports of bridges; and to close interfaces.
+//! starting a program; to find the rules that lead to a chain; to hear of changes; to keep all but IP
+//! from the ports of bridges; and to close interfaces.
 
 mod changes;
 mod closed;
 mod expression;
 mod message;
+mod only_ip;
 mod rule;
-mod untagged;
 
 use nix::errno::Errno;
 use ruleset::nft::{Chain, Rule, Table};
@@ -19,8 +19,8 @@ use crate::netfilter::{Socket, end, refused};
 pub use changes::{Changes, Generation};
 pub use closed::{Closed, Sides, close_interface};
 use message::batch;
+pub use only_ip::{Held, OnlyIp};
 pub use rule::Jump;
-pub use untagged::{Held, Untagged};
 
 /// A change of a table.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,9 @@ pub const MULTICAST_V4: IpNetwork =
 pub const MULTICAST_V6: IpNetwork = IpNetwork::V6(
     Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).expect("a prefix"),
 );
+/// No address yet (RFC 4291).
+pub const UNSPECIFIED_V6: IpNetwork =
+    IpNetwork::V6(Ipv6Network::new_checked(Ipv6Addr::UNSPECIFIED, 128).expect("a prefix"));
 /// Everybody of a link (RFC 919).
 pub const BROADCAST: IpNetwork =
     IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::BROADCAST, 32).expect("a prefix"));

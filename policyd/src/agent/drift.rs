@@ -11,8 +11,8 @@ use netlink::nftables::{Changes, Generation};
 
 use super::listener::Listener;
 
+use crate::frames;
 use crate::iptables::{Settings, hooks};
-use crate::tagged;
 
 /// Comparing costs tens of milliseconds: not more often than this, however often others write.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const GLANCE_PAUSE: Duration = Duration::from_secs(2);
 
 /// The tables that a survey sees to.
-const SURVEYED: [&str; 2] = [tagged::TABLE, CLOSED_TABLE];
+const SURVEYED: [&str; 2] = [frames::TABLE, CLOSED_TABLE];
 
 /// The kernel's word that rules were changed.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Drift {
     /// The netlink ports that unexplained changes came from: those of programs are their process
     /// ids.
     heard: BTreeSet<u32>,
-    /// The same of changes to the tables that a survey sees to: that which keeps tagged frames out, and
+    /// The same of changes to the tables that a survey sees to: that which keeps such frames out as no rule sees, and
     /// that of closed interfaces.
     heard_of_surveyed: BTreeSet<u32>,
     missed: bool,

@@ -1,5 +1,5 @@
 //! What the node's links say of pods: which bridges have to show their frames to iptables, which
-//! ports tagged frames have to be kept from, and where pods are that nobody told of.
+//! ports frames that no rule sees have to be kept from, and where pods are that nobody told of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -12,8 +12,8 @@ use netlink::{
 };
 
 use super::listener::Listener;
+use crate::frames;
 use crate::plan::{Endpoint, HostInterface};
-use crate::tagged;
 
 /// The links are not looked at more often, however often they change.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);
@@ -99,7 +99,7 @@ pub(super) fn survey(wanted: &Wanted) -> Result<Survey, Error> {
     } else {
         find(wanted, &links, &socket.host_interfaces()?)
     };
-    let own = keep_tagged_out(wanted, &found, &links)?;
+    let own = keep_frames_out(wanted, &found, &links)?;
     Ok(Survey { found, own })
 }
 
@@ -114,7 +114,7 @@ pub(super) fn is_gone(name: &str, wanted: &Wanted) -> Result<bool, Error> {
 
 /// A port that nobody is known to have may yet be of somebody who is sought: it is let go with its
 /// link, or once all are found.
-fn keep_tagged_out(
+fn keep_frames_out(
     wanted: &Wanted,
     found: &BTreeMap<IpAddr, HostInterface>,
     links: &[Link],
@@ -122,7 +122,7 @@ fn keep_tagged_out(
     let of_found = found.values().filter_map(HostInterface::port).map(str::to_owned);
     let ports = wanted.ports.iter().cloned().chain(of_found).collect();
     let is_whole = wanted.sought.keys().all(|it| found.contains_key(it));
-    tagged::keep_out(&ports, |name| is_whole || links.iter().all(|it| it.name != name))
+    frames::keep_out(&ports, |name| is_whole || links.iter().all(|it| it.name != name))
 }
 
 /// Where the sought addresses are. Once found, an address stays where it is for as long as its link

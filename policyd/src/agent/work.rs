@@ -11,8 +11,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::survey::{Wanted, bridges, filter_bridges, is_gone, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance, Ran};
+use crate::frames;
 use crate::plan::{Changes, HostInterface, Plan};
-use crate::tagged;
 
 /// One piece of work.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ fn carry_out<R: Runner + Send>(
             dataplane.set_gated(gated.clone());
             // Ahead of the rules, which open the gate to the pod; but where it cannot be had, they are
             // written nevertheless: what they hold back is much more.
-            let kept_out = tagged::keep_out(&tagged::ports(plan.endpoints.values()), |_| false);
+            let kept_out = frames::keep_out(&frames::ports(plan.endpoints.values()), |_| false);
             dataplane.adopt(plan)?;
             filter_bridges(&bridges(plan.endpoints.values()))?;
             own.extend(dataplane.open_interfaces(|_| Ok(false))?);
@@ -167,6 +167,6 @@ fn carry_out<R: Runner + Send>(
 
 /// Those that go leave with the next survey: most changes are of no port, and ask nothing.
 fn keep_out_of_coming(changes: &Changes) -> Result<Option<u32>, netlink::Error> {
-    let ports = tagged::ports(changes.endpoints.values().flatten());
-    if ports.is_empty() { Ok(None) } else { tagged::keep_out(&ports, |_| false) }
+    let ports = frames::ports(changes.endpoints.values().flatten());
+    if ports.is_empty() { Ok(None) } else { frames::keep_out(&ports, |_| false) }
 }

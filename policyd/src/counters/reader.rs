@@ -8,7 +8,7 @@ use runner::Runner;
 use super::Counters;
 use crate::chain;
 use crate::dataplane::Programs;
-use crate::iptables::Family;
+use crate::iptables::{Family, MANGLE, RAW};
 
 /// The kernel is read no more often than this.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -57,7 +57,8 @@ impl<R: Runner> Inner<R> {
     fn read(&mut self, counters: &Counters) {
         self.last = Some(Instant::now());
         for family in self.families.clone() {
-            match self.programs.counted_table(family, "mangle") {
+            let tables = [RAW, MANGLE].map(|table| self.programs.counted_table(family, table));
+            match tables.into_iter().collect::<Result<String, _>>() {
                 Ok(text) => counters.add(family, &text),
                 Err(error) => {
                     tracing::warn!("the kernel's counters cannot be read: {}", chain(&error));

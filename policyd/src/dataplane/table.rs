@@ -9,16 +9,24 @@ use super::programs::Programs;
 use super::written::Written;
 use super::{Difference, Error};
 use crate::iptables::{
-    CHAIN_PREFIX, Family, Settings, dispatch, endpoint_chains, hooks, policies, policy_chain,
-    policy_chain_name,
+    CHAIN_PREFIX, Family, MANGLE, RAW, Settings, dispatch, endpoint_chains, hooks, policies,
+    policy_chain, policy_chain_name, sources,
 };
 use crate::node_network;
 use crate::plan::{ChainKey, Changes};
 
-/// Tables that rules of ours may be in.
-pub(super) const TABLES: [&str; 2] = ["mangle", "filter"];
-/// The one that our chains are in.
-const OURS: &str = "mangle";
+/// Tables that rules of ours may be in, in the order in which they are changed: what is marked to be
+/// rejected must find who rejects it, and sources are known before policies decide by them.
+pub(super) const TABLES: [&str; 3] = ["filter", RAW, MANGLE];
+/// Those of them that our chains are in.
+const WITH_CHAINS: [&str; 2] = [RAW, MANGLE];
+
+/// A chain: its table, and its name.
+type Place = (&'static str, String);
+/// Our chains, with the hashes of their rules; `None`: something in them is not ours.
+type Known = BTreeMap<Place, Option<Vec<RuleHash>>>;
+/// Changes by table.
+type Transactions = BTreeMap<&'static str, Transaction>;
 
 /// By table and chain, the places of our rules (counted from 1), and their hashes.
 type Hooks = BTreeMap<&'static str, BTreeMap<String, Vec<(usize, RuleHash)>>>;
@@ -26,14 +34,13 @@ type Hooks = BTreeMap<&'static str, BTreeMap<String, Vec<(usize, RuleHash)>>>;
 #[derive(Debug)]
 pub(super) struct Tables {
     family: Family,
-    /// Our chains, with the hashes of their rules; `None`: something in them is not ours.
-    chains: BTreeMap<String, Option<Vec<RuleHash>>>,
+    chains: Known,
     /// Rules of ours in the kernel's own chains, by table.
     hooks: Hooks,
     /// Chains that belong to no single endpoint or policy.
-    dispatch: BTreeSet<String>,
+    dispatch: BTreeSet<Place>,
     /// Chains of each endpoint.
-    of_endpoints: BTreeMap<String, BTreeSet<String>>,
+    of_endpoints: BTreeMap<String, BTreeSet<Place>>,
     /// Policies that have a chain.
     policies: BTreeSet<ChainKey>,
 }
@@ -42,7 +49,7 @@ pub(super) struct Tables {
 #[derive(Debug)]
 pub(super) struct Adoption {
     text: String,
-    known: BTreeMap<String, Option<Vec<RuleHash>>>,
+    known: Known,
 }
 
 impl Tables {
@@ -69,14 +76,16 @@ impl Tables {
         settings: &Settings,
     ) -> Result<(), Error> {
         self.hooks.clear();
+        self.chains.clear();
         let used: BTreeSet<_> = hooks(settings).iter().map(|hook| hook.table).collect();
         for table in TABLES.into_iter().filter(|table| used.contains(table)) {
             let mut saved = self.read_table(programs, table)?;
             // That of the node's network is kept by who made it.
             node_network::forget_jump(&mut saved);
-            if table == OURS {
+            if WITH_CHAINS.contains(&table) {
                 let chains = saved.chains.into_iter();
-                self.chains = chains.map(|(name, it)| (name, it.into_iter().collect())).collect();
+                let chains = chains.map(|(name, it)| ((table, name), it.into_iter().collect()));
+                self.chains.extend(chains);
             }
             self.hooks.insert(table, saved.hooks);
         }
@@ -97,7 +106,7 @@ impl Tables {
         let mut now = Self::new(self.family);
         now.read(programs, settings)?;
         let program = programs.iptables(self.family, "save");
-        let in_chain = |chain: &String| Difference::Chain(program.clone(), chain.clone());
+        let in_chain = |chain: &Place| Difference::Chain(program.clone(), chain.1.clone());
         let chains: BTreeSet<_> = self.chains.keys().chain(now.chains.keys()).collect();
         let changed = chains.into_iter().filter(|it| self.chains.get(*it) != now.chains.get(*it));
         let mut differences: Vec<_> = changed.map(in_chain).collect();
@@ -128,33 +137,32 @@ impl Tables {
 
     /// What makes the tables, as they were read, hold what shall be written.
     pub(super) fn adoption(&mut self, written: &Written, settings: &Settings) -> Adoption {
-        let mut changes = Transaction::default();
+        let mut changes = Transactions::new();
         let mut known = std::mem::take(&mut self.chains);
         let mut stale: BTreeSet<_> = known.keys().cloned().collect();
         // One chain after the other: all of them at once take more memory than all else here.
-        let mut put = |chain: &Chain| {
-            stale.remove(&chain.name);
-            put(&mut known, &mut changes, chain);
+        let mut put = |table, chain: &Chain| {
+            stale.remove(&(table, chain.name.clone()));
+            put(&mut known, &mut changes, table, chain);
         };
-        let chains = dispatch(self.family, written.endpoints.iter(), settings);
-        chains.iter().for_each(&mut put);
-        self.dispatch = names(&chains);
+        self.dispatch.clear();
+        for (table, chains) in shared_chains(self.family, written, settings) {
+            chains.iter().for_each(|chain| put(table, chain));
+            self.dispatch.extend(places(table, &chains));
+        }
         self.of_endpoints.clear();
         for (key, endpoint) in &written.endpoints {
             let chains = endpoint_chains(self.family, key, endpoint, settings);
-            chains.iter().for_each(&mut put);
-            self.of_endpoints.insert(key.clone(), names(&chains));
+            chains.iter().for_each(|chain| put(MANGLE, chain));
+            self.of_endpoints.insert(key.clone(), places(MANGLE, &chains).collect());
         }
         self.policies =
             policies(self.family, written.endpoints.values()).into_iter().cloned().collect();
         for (key, chain) in self.policies.iter().filter_map(|key| written.chains.get_key_value(key))
         {
-            put(&policy_chain(self.family, key, chain));
+            put(MANGLE, &policy_chain(self.family, key, chain));
         }
-        for name in stale {
-            changes.remove(&name);
-            known.remove(&name);
-        }
+        stale.into_iter().for_each(|place| remove(&mut known, &mut changes, &place));
         Adoption { text: self.with_hooks(changes, settings), known }
     }
 
@@ -179,49 +187,54 @@ impl Tables {
         settings: &Settings,
     ) -> Result<(), Error> {
         let family = self.family;
-        let mut transaction = Transaction::default();
+        let mut transactions = Transactions::new();
         let mut known = std::mem::take(&mut self.chains);
+        let mut put = |known: &mut Known, table, chains: &[Chain]| {
+            chains.iter().for_each(|chain| put(known, &mut transactions, table, chain));
+        };
         let mut stale = BTreeSet::new();
         let policies = policies(family, written.endpoints.values());
         for key in &policies {
             let is_new = changes.chains.contains_key(key) || !self.policies.contains(key);
             let chain = written.chains.get(key).filter(|_| is_new);
             let chain = chain.map(|chain| policy_chain(family, key, chain));
-            chain.iter().for_each(|chain| put(&mut known, &mut transaction, chain));
+            put(&mut known, MANGLE, chain.as_slice());
         }
         let gone = self.policies.iter().filter(|key| !policies.contains(key));
-        stale.extend(gone.map(policy_chain_name));
+        stale.extend(gone.map(|key| (MANGLE, policy_chain_name(key))));
         self.policies = policies.into_iter().cloned().collect();
         for (key, endpoint) in &changes.endpoints {
             let chains = endpoint.iter();
             let chains: Vec<_> =
                 chains.flat_map(|it| endpoint_chains(family, key, it, settings)).collect();
-            chains.iter().for_each(|chain| put(&mut known, &mut transaction, chain));
-            let before = self.of_endpoints.insert(key.clone(), names(&chains)).unwrap_or_default();
-            stale.extend(before.difference(&names(&chains)).cloned());
+            put(&mut known, MANGLE, &chains);
+            let now: BTreeSet<_> = places(MANGLE, &chains).collect();
+            let before = self.of_endpoints.insert(key.clone(), now.clone()).unwrap_or_default();
+            stale.extend(before.difference(&now).cloned());
             if endpoint.is_none() {
                 self.of_endpoints.remove(key);
             }
         }
         if !changes.endpoints.is_empty() {
-            let chains = dispatch(family, written.endpoints.iter(), settings);
-            chains.iter().for_each(|chain| put(&mut known, &mut transaction, chain));
-            let before = std::mem::replace(&mut self.dispatch, names(&chains));
+            let mut now = BTreeSet::new();
+            for (table, chains) in shared_chains(family, written, settings) {
+                put(&mut known, table, &chains);
+                now.extend(places(table, &chains));
+            }
+            let before = std::mem::replace(&mut self.dispatch, now);
             stale.extend(before.difference(&self.dispatch).cloned());
         }
-        for name in stale.into_iter().filter(|name| known.contains_key(name)).collect::<Vec<_>>() {
-            transaction.remove(&name);
-            known.remove(&name);
+        for place in stale.iter().filter(|place| known.contains_key(*place)).collect::<Vec<_>>() {
+            remove(&mut known, &mut transactions, place);
         }
-        let text = if transaction.is_empty() { String::new() } else { transaction.text(OURS) };
-        self.commit(programs, &text, known)
+        self.commit(programs, &text(&transactions), known)
     }
 
     fn commit<R: Runner>(
         &mut self,
         programs: &mut Programs<R>,
         text: &str,
-        known: BTreeMap<String, Option<Vec<RuleHash>>>,
+        known: Known,
     ) -> Result<(), Error> {
         if !text.is_empty() {
             self.restore(programs, text)?;
@@ -248,18 +261,16 @@ impl Tables {
     }
 
     /// The text of a change of our chains, and of what it takes to have the hooks in place.
-    fn with_hooks(&self, mut changes: Transaction, settings: &Settings) -> String {
-        let mut others = BTreeMap::<&str, Transaction>::new();
+    fn with_hooks(&self, mut changes: Transactions, settings: &Settings) -> String {
         let wanted = hooks(settings);
         for (table, held) in &self.hooks {
-            let transaction =
-                if *table == OURS { &mut changes } else { others.entry(table).or_default() };
             for (chain, held) in held {
                 let hook = wanted.iter().find(|it| it.table == *table && it.chain == chain);
                 let hash = hook.map(|hook| RuleHash::of(&hook.rule));
                 if hash.is_some_and(|hash| *held == [(1, hash)]) {
                     continue;
                 }
+                let transaction = changes.entry(table).or_default();
                 held.iter().rev().for_each(|(place, _)| transaction.unhook(chain, *place));
             }
         }
@@ -268,17 +279,9 @@ impl Tables {
             if held.is_some_and(|held| *held == [(1, RuleHash::of(&hook.rule))]) {
                 continue;
             }
-            let transaction = if hook.table == OURS {
-                &mut changes
-            } else {
-                others.entry(hook.table).or_default()
-            };
-            transaction.hook(hook.chain, &hook.rule);
+            changes.entry(hook.table).or_default().hook(hook.chain, &hook.rule);
         }
-        let others = others.iter().filter(|(_, it)| !it.is_empty());
-        let others: String = others.map(|(table, it)| it.text(table)).collect();
-        // What is marked to be rejected must find who rejects it.
-        if changes.is_empty() { others } else { others + &changes.text(OURS) }
+        text(&changes)
     }
 
     /// Removes everything of ours.
@@ -299,24 +302,43 @@ impl Tables {
     }
 }
 
-fn names(chains: &[Chain]) -> BTreeSet<String> {
-    chains.iter().map(|chain| chain.name.clone()).collect()
+/// The chains that belong to no single endpoint or policy, by their table.
+fn shared_chains(
+    family: Family,
+    written: &Written,
+    settings: &Settings,
+) -> [(&'static str, Vec<Chain>); 2] {
+    let endpoints = written.endpoints.iter();
+    let sources = sources(family, endpoints.clone());
+    [(RAW, sources), (MANGLE, dispatch(family, endpoints, settings))]
+}
+
+fn places(table: &'static str, chains: &[Chain]) -> impl Iterator<Item = Place> {
+    chains.iter().map(move |chain| (table, chain.name.clone()))
+}
+
+/// One table after the other: nothing is changed in one with which nothing is done.
+fn text(changes: &Transactions) -> String {
+    let changes = TABLES.into_iter().filter_map(|table| Some((table, changes.get(table)?)));
+    changes.filter(|(_, it)| !it.is_empty()).map(|(table, it)| it.text(table)).collect()
 }
 
 fn removes_chain(line: &str) -> bool {
     line.starts_with("-X ")
 }
 
-fn put(
-    known: &mut BTreeMap<String, Option<Vec<RuleHash>>>,
-    changes: &mut Transaction,
-    chain: &Chain,
-) {
-    let hashes = match known.get(&chain.name) {
+fn put(known: &mut Known, changes: &mut Transactions, table: &'static str, chain: &Chain) {
+    let (place, changes) = ((table, chain.name.clone()), changes.entry(table).or_default());
+    let hashes = match known.get(&place) {
         Some(Some(held)) => changes.change(held, chain),
         Some(None) | None => changes.create(chain),
     };
-    known.insert(chain.name.clone(), Some(hashes));
+    known.insert(place, Some(hashes));
+}
+
+fn remove(known: &mut Known, changes: &mut Transactions, place: &Place) {
+    changes.entry(place.0).or_default().remove(&place.1);
+    known.remove(place);
 }
 
 fn hooks_in_place(settings: &Settings) -> Hooks {

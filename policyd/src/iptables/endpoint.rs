@@ -31,12 +31,7 @@ pub fn endpoint_chains(
         .into_iter()
         .filter_map(|direction| {
             let policies = endpoint.isolation(direction)?;
-            let mut rules = match direction {
-                // In front of the other, in PODWIRE-FORWARD, stands the same.
-                Direction::Egress => vec![established()],
-                Direction::Ingress => Vec::new(),
-            };
-            rules.push(Rule::new([Match::Connection(Packets::Invalid)], Target::Drop));
+            let mut rules = vec![Rule::new([Match::Connection(Packets::Invalid)], Target::Drop)];
             rules.extend(itself(family, endpoint));
             rules.push(Rule::new([], Target::ClearMark(settings.marks.allowed)));
             rules.extend(ask(policies, settings));

@@ -52,7 +52,7 @@ impl Dispatch<'_> {
                 })),
             }
         }
-        rules.extend(self.rest.map(|rest| Rule::new([], Target::Goto(rest.to_owned()))));
+        rules.extend(self.rest.map(|rest| Rule::new([], Target::Jump(rest.to_owned()))));
         chains.push(Chain { name, rules });
     }
 }

@@ -5,15 +5,15 @@ use ruleset::iptables::{Chain, RuleHash};
 use super::kernel::Tables;
 use super::report::Live;
 
-/// Compares a chain with what it may be.
-pub(super) fn compare(name: &str, wanted: &[Option<&Chain>], tables: &Tables, live: &mut Live) {
+/// Compares a chain of a table with what it may be.
+pub(super) fn compare(table: &str, wanted: &[&Chain], tables: &Tables, live: &mut Live) {
     live.chains += 1;
-    let Some(first) = wanted.iter().copied().flatten().next() else { return };
-    let Some(held) = tables.chain(name) else {
+    let Some(first) = wanted.first() else { return };
+    let Some(held) = tables.chain(table, &first.name) else {
         return live.differ(&place(first, tables), "it is not there");
     };
     let is_same = |chain: &Chain| chain.hashes().into_iter().map(Some).eq(held.iter().cloned());
-    if !wanted.iter().copied().flatten().any(is_same) {
+    if !wanted.iter().copied().any(is_same) {
         live.differ(&place(first, tables), problem(first, held));
     }
 }

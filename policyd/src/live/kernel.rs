@@ -12,10 +12,7 @@ use runner::Runner;
 use crate::dataplane::flows::own_addresses;
 use crate::dataplane::{Error, Programs};
 use crate::iptables::{CHAIN_PREFIX, Family, Hook, SET_PREFIX};
-use crate::{closed, node_network, tagged};
-
-/// The table that our chains are in.
-const OURS: &str = "mangle";
+use crate::{closed, frames, node_network};
 
 /// The rules and sets of ours that the kernel holds.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +20,7 @@ pub struct Kernel {
     tables: BTreeMap<Family, Tables>,
     sets: BTreeMap<String, ipset::Saved>,
     /// The table that keeps tagged frames from ports of bridges.
-    pub(super) tagged: Held,
+    pub(super) frames: Held,
     /// The bridges whose frames iptables is not shown.
     pub(super) unseen_bridges: BTreeSet<String>,
     /// The interfaces that the CNI plugin closed.
@@ -58,14 +55,14 @@ impl Kernel {
         families: &[Family],
         hooks: &[Hook],
     ) -> Result<Self, Error> {
-        let (tagged, closed) = (tagged::held()?, closed::held()?);
+        let (frames, closed) = (frames::held()?, closed::held()?);
         let bridges = Socket::open()?.links()?.into_iter().filter(|it| it.kind == "bridge");
         let unseen_bridges = bridges
             .filter(|it| it.filtering != Some(BridgeFiltering::BOTH))
             .map(|it| it.name)
             .collect();
         let own_addresses = own_addresses();
-        let mut kernel = Self { tagged, closed, unseen_bridges, own_addresses, ..Self::default() };
+        let mut kernel = Self { frames, closed, unseen_bridges, own_addresses, ..Self::default() };
         for family in families {
             let program = programs.iptables(*family, "save");
             let mut tables = Tables { program: program.clone(), by_name: BTreeMap::new() };
@@ -100,8 +97,8 @@ impl Tables {
     }
 
     /// The hashes of the rules of a chain of ours; a rule that is not ours has none.
-    pub(super) fn chain(&self, name: &str) -> Option<&[Option<RuleHash>]> {
-        self.by_name.get(OURS)?.saved.chains.get(name).map(Vec::as_slice)
+    pub(super) fn chain(&self, table: &str, name: &str) -> Option<&[Option<RuleHash>]> {
+        self.by_name.get(table)?.saved.chains.get(name).map(Vec::as_slice)
     }
 
     /// Our rules in a chain of the kernel's: of each its place, counted from 1.

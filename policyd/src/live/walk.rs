@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ruleset::iptables::{Chain, Match, Rule, Side, Target};
+use ruleset::iptables::{Match, Rule, Side, Target};
 
+use super::Chains;
 use crate::iptables::{Settings, hooks};
 use crate::plan::HostInterface;
 
@@ -37,12 +38,7 @@ pub(super) struct Reached {
 
 impl Reached {
     /// Adds what packets that go this way can come to, whatever else is true of them.
-    pub(super) fn follow(
-        &mut self,
-        chains: &BTreeMap<String, Chain>,
-        settings: &Settings,
-        way: &Way<'_>,
-    ) {
+    pub(super) fn follow(&mut self, chains: &Chains, settings: &Settings, way: &Way<'_>) {
         let roots = hooks(settings)
             .into_iter()
             .filter_map(|hook| next(&hook.rule.target).map(str::to_owned));
@@ -52,7 +48,7 @@ impl Reached {
             if !seen.insert(name.clone()) {
                 continue;
             }
-            for rule in chains.get(&name).into_iter().flat_map(|it| &it.rules) {
+            for rule in chains.get(&name).into_iter().flat_map(|(_, it)| &it.rules) {
                 if !rule.matches.iter().all(|it| way.can_be(it)) {
                     continue;
                 }

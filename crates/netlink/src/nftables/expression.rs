@@ -157,11 +157,11 @@ fn came_through(message: Message, interface: &str) -> Message {
     compare(load_meta(message, INTERFACE_IN), EQUAL, &name)
 }
 
-/// Goes on for frames of this type. Of one with a tag that is the tag's, wherever the kernel keeps
-/// it (`nft_payload_copy_vlan`).
-pub(super) fn frame_type(message: Message, kind: u16) -> Message {
+/// Goes on for frames of other types than this. Of one with a tag the type is the tag's, wherever the
+/// kernel keeps it (`nft_payload_copy_vlan`).
+pub(super) fn not_frame_type(message: Message, kind: u16) -> Message {
     const TYPE_OFFSET: u32 = 12;
-    compare(load(message, LINK_HEADER, TYPE_OFFSET, 2), EQUAL, &kind.to_be_bytes())
+    compare(load(message, LINK_HEADER, TYPE_OFFSET, 2), NOT_EQUAL, &kind.to_be_bytes())
 }
 
 /// Goes on for frames whose interface has its name in a set.

@@ -12,7 +12,7 @@ mod kept_routes;
 mod links;
 mod nflog;
 mod nftables;
+mod only_ip;
 mod routed;
 mod space;
-mod untagged;
 mod written;

@@ -42,6 +42,8 @@ pub enum Match {
     NotAddress(Side, IpNetwork),
     /// The address is of one of these kinds to the node: `LOCAL`.
     NotLocalAddress(Side),
+    /// The address is one that a network of the node has for all in it: `BROADCAST`.
+    BroadcastAddress(Side),
     /// The address is in the set.
     InSet(Side, String),
     /// The address is not in the set.
@@ -61,6 +63,10 @@ pub enum Match {
     /// Of what goes from port to port of a bridge: it leaves through this one; with a `+` at its end,
     /// one whose name begins so.
     OutBridgePort(String),
+    /// The frame that it came in was for one station.
+    FrameToOne,
+    /// It was for several, or for all.
+    FrameToSeveral,
     /// Its protocol: `tcp`, `udp`, `sctp`.
     Protocol(&'static str),
     /// Its protocol, `tcp` or `udp`, and its destination port: nf_tables compares them by itself,
@@ -171,6 +177,9 @@ impl fmt::Display for Match {
             Self::NotLocalAddress(side) => {
                 write!(formatter, "-m addrtype ! --{}-type LOCAL", side.word())
             }
+            Self::BroadcastAddress(side) => {
+                write!(formatter, "-m addrtype --{}-type BROADCAST", side.word())
+            }
             Self::InSet(side, set) => write!(formatter, "-m set --match-set {set} {}", side.word()),
             Self::NotInSet(side, set) => {
                 write!(formatter, "-m set ! --match-set {set} {}", side.word())
@@ -184,6 +193,8 @@ impl fmt::Display for Match {
             Self::NotByBridge => formatter.write_str("-m physdev ! --physdev-is-in"),
             Self::Bridged => formatter.write_str("-m physdev --physdev-is-bridged"),
             Self::OutBridgePort(name) => write!(formatter, "-m physdev --physdev-out {name}"),
+            Self::FrameToOne => formatter.write_str("-m pkttype --pkt-type unicast"),
+            Self::FrameToSeveral => formatter.write_str("-m pkttype ! --pkt-type unicast"),
             Self::Protocol(protocol) => write!(formatter, "-p {protocol}"),
             Self::DestinationPort(protocol, range) => {
                 write!(formatter, "-p {protocol} -m {protocol} --dport {range}")

@@ -1,8 +1,9 @@
-//! Ports of bridges that no frame with a VLAN tag passes.
+//! Ports of bridges that no frame passes but those of IP and ARP.
 //!
 //! br_netfilter shows iptables no frame that has a tag, unless a sysctl of the whole node says so;
-//! but a tag of VLAN 0 means nothing, and who receives it takes the packet as any other. So what a
-//! container sends with one would pass all rules. A table of the bridge family drops it first.
+//! but a tag of VLAN 0 means nothing, and who receives it takes the packet as any other. Frames of
+//! other protocols iptables knows nothing of. So what a container sends in one would pass all rules. A
+//! table of the bridge family drops it first.
 
 mod message;
 
@@ -15,8 +16,9 @@ use super::Client;
 use super::expression::{Interface, NAME_ROOM};
 use crate::Error;
 
-/// The types of frames that are a tag: 802.1Q's and 802.1ad's.
-const TAGS: [u16; 2] = [0x8100, 0x88a8];
+/// The types of frames that pass: those of IPv4, IPv6 and ARP, which is no more judged than IPv6's
+/// discovery. A tag (802.1Q, 802.1ad) is a type of its own.
+const PASSING: [u16; 3] = [0x0800, 0x86dd, 0x0806];
 /// A list of members is one attribute, of 64 KiB at most; each takes 28 bytes.
 const MOST_AT_ONCE: usize = 1024;
 /// The set of the ports' names.
@@ -24,7 +26,7 @@ const SET: &str = "ports";
 /// Ahead of br_netfilter (0), and of who changes addresses (`NF_BR_PRI_NAT_DST_BRIDGED`).
 const PRIORITY: i32 = -300;
 
-/// A chain of the table, with a rule for each kind of tag.
+/// A chain of the table, with its one rule.
 #[derive(Debug)]
 struct Chain {
     name: &'static str,
@@ -53,19 +55,19 @@ pub enum Held {
 
 /// The table of the bridge family with this name.
 #[derive(Debug)]
-pub struct Untagged<'a> {
+pub struct OnlyIp<'a> {
     client: &'a mut Client,
     table: &'a str,
 }
 
 impl Client {
-    /// The table of the bridge family, of this name, that keeps tagged frames from ports.
-    pub const fn untagged<'a>(&'a mut self, table: &'a str) -> Untagged<'a> {
-        Untagged { client: self, table }
+    /// The table of the bridge family, of this name, that keeps other frames from ports.
+    pub const fn only_ip<'a>(&'a mut self, table: &'a str) -> OnlyIp<'a> {
+        OnlyIp { client: self, table }
     }
 }
 
-impl Untagged<'_> {
+impl OnlyIp<'_> {
     /// What the kernel holds.
     ///
     /// # Errors
@@ -96,7 +98,7 @@ impl Untagged<'_> {
             let held = self.client.list(list, &what, |rules: &mut Vec<Vec<u8>>, rule| {
                 rules.extend(message::read_remark(rule, table, chain.name));
             });
-            if held? != TAGS.map(|tag| message::remark(chain, tag)) {
+            if held? != [message::remark(chain)] {
                 return Ok(Held::Other);
             }
         }
@@ -128,7 +130,7 @@ impl Untagged<'_> {
         ];
         for chain in &CHAINS {
             changes.push(message::new_chain(self.table, chain));
-            changes.extend(TAGS.map(|tag| message::new_rule(self.table, chain, tag)));
+            changes.push(message::new_rule(self.table, chain));
         }
         changes.extend(message::change_members(self.table, ports, true));
         self.client.commit(changes, &what).map_err(|error| match error.errno() {

@@ -1,6 +1,7 @@
-//! Frames with a VLAN tag, of pods that are ports of a bridge. br_netfilter shows iptables none of
-//! them, but who receives one with the tag of VLAN 0 takes what is in it: so none may pass. A table
-//! of nf_tables drops them, which stays when policyd ends.
+//! Frames that iptables is not shown, of pods that are ports of a bridge: those with a VLAN tag, of
+//! which who receives one with the tag of VLAN 0 takes what is in it, and those of other protocols
+//! than IP. None may pass but those of ARP. A table of nf_tables drops them, which stays when policyd
+//! ends.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +19,7 @@ pub(crate) fn ports<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> BTreeS
     endpoints.filter_map(|it| it.interface.as_ref()?.port()).map(str::to_owned).collect()
 }
 
-/// Keeps tagged frames from these ports, and no longer from those that `is_gone` says it of.
+/// Keeps such frames from these ports, and no longer from those that `is_gone` says it of.
 /// Whatever else was done to the table is undone; none is made for no port. When something was
 /// written, the netlink port from which the kernel tells that it came.
 ///
@@ -31,7 +32,7 @@ pub(crate) fn keep_out(
     let Some(mut client) = Client::open()? else {
         return if ports.is_empty() { Ok(None) } else { Err(no_tables()) };
     };
-    let mut table = client.untagged(TABLE);
+    let mut table = client.only_ip(TABLE);
     match table.read()? {
         Held::Nothing if ports.is_empty() => return Ok(None),
         Held::Nothing | Held::Other => table.write(ports)?,
@@ -53,7 +54,7 @@ pub(crate) fn keep_out(
 /// [`Error`].
 pub(crate) fn held() -> Result<Held, Error> {
     let Some(mut client) = Client::open()? else { return Ok(Held::Nothing) };
-    client.untagged(TABLE).read()
+    client.only_ip(TABLE).read()
 }
 
 /// Removes the table.
@@ -62,7 +63,7 @@ pub(crate) fn held() -> Result<Held, Error> {
 /// [`Error`].
 pub fn remove() -> Result<(), Error> {
     let Some(mut client) = Client::open()? else { return Ok(()) };
-    client.untagged(TABLE).remove()
+    client.only_ip(TABLE).remove()
 }
 
 /// Makes the table in the namespace of this thread, as it would be for a pod on a bridge.
@@ -74,5 +75,7 @@ pub fn try_out() -> Result<(), Error> {
 }
 
 fn no_tables() -> Error {
-    Error::NoBridgeTables { what: format!("keep tagged frames out by table {TABLE:?}") }
+    Error::NoBridgeTables {
+        what: format!("keep other frames than those of IP out by table {TABLE:?}"),
+    }
 }

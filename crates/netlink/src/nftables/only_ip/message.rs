@@ -1,16 +1,16 @@
-//! The messages of [`super::Untagged`], and what is read of the answers.
+//! The messages of [`super::OnlyIp`], and what is read of the answers.
 
 use std::collections::BTreeSet;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
 use ruleset::nft::{self, Family, Table};
 
-use super::super::expression::{drop_counted, frame_type, interface_in};
+use super::super::expression::{drop_counted, interface_in, not_frame_type};
 use super::super::message::{
     self, CHAIN_HOOK, CHAIN_KIND, CHAIN_POLICY, HOOK_NUMBER, HOOK_PRIORITY, RULE_CHAIN,
     RULE_EXPRESSIONS, RULE_REMARK, SUBSYSTEM,
 };
-use super::{Chain, MOST_AT_ONCE, NAME_ROOM, PRIORITY, SET};
+use super::{Chain, MOST_AT_ONCE, NAME_ROOM, PASSING, PRIORITY, SET};
 use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::{BRIDGE, HEADERS, Message};
 
@@ -94,22 +94,23 @@ pub(super) fn is_like(found: &[u8], chain: &Chain) -> bool {
         && find(found, CHAIN_KIND).map(text).as_deref() == Some("filter")
 }
 
-/// What most frames do not have comes first.
-fn expressions(message: Message, chain: &Chain, tag: u16) -> Message {
-    drop_counted(interface_in(frame_type(message, tag), chain.interface, SET))
+/// What most frames are comes first.
+fn expressions(message: Message, chain: &Chain) -> Message {
+    let other = PASSING.into_iter().fold(message, not_frame_type);
+    drop_counted(interface_in(other, chain.interface, SET))
 }
 
-pub(super) fn new_rule(table: &str, chain: &Chain, tag: u16) -> Message {
+pub(super) fn new_rule(table: &str, chain: &Chain) -> Message {
     let message = new(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, table).text(RULE_CHAIN, chain.name);
     message
-        .nested(RULE_EXPRESSIONS, |it| expressions(it, chain, tag))
-        .attribute(RULE_REMARK, &remark(chain, tag))
+        .nested(RULE_EXPRESSIONS, |it| expressions(it, chain))
+        .attribute(RULE_REMARK, &remark(chain))
 }
 
 /// What a rule carries: a comment, as the program nft writes it, with a hash of the rule. By this
 /// it is recognised: rules are not read back.
-pub(super) fn remark(chain: &Chain, tag: u16) -> Vec<u8> {
-    let rule = expressions(Message::new([SUBSYSTEM, NEW_RULE], 0, BRIDGE, 0), chain, tag);
+pub(super) fn remark(chain: &Chain) -> Vec<u8> {
+    let rule = expressions(Message::new([SUBSYSTEM, NEW_RULE], 0, BRIDGE, 0), chain);
     let bytes = rule.into_bytes();
     let hash = hash(bytes.get(HEADERS..).unwrap_or_default());
     message::remark(&format!("iptables would not see it; {hash:016x}"))
@@ -205,7 +206,7 @@ fn key(name: &str) -> Option<[u8; NAME_ROOM]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CHAINS, TAGS};
+    use super::super::CHAINS;
     use super::*;
 
     #[test]
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn each_rule_carries_something_else() {
-        let all = CHAINS.iter().flat_map(|chain| TAGS.map(|tag| remark(chain, tag)));
-        assert_eq!(all.collect::<BTreeSet<_>>().len(), 4);
+        let all: BTreeSet<_> = CHAINS.iter().map(remark).collect();
+        assert_eq!(all.len(), 2);
     }
 }

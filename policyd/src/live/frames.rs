@@ -1,14 +1,14 @@
-//! Whether frames with a VLAN tag are kept from the ends that are ports of a bridge.
+//! Whether frames that iptables is not shown are kept from the ends that are ports of a bridge.
 
 use std::collections::BTreeSet;
 
 use netlink::nftables::Held;
 
 use super::report::Live;
-use crate::tagged::TABLE;
+use crate::frames::TABLE;
 
 /// What they would do.
-const UNSEEN: &str = "frames with a VLAN tag pass unseen by iptables";
+const UNSEEN: &str = "frames of VLANs and of other protocols than IP pass unseen";
 
 /// Compares what the kernel holds with the ports that it should hold.
 pub(super) fn compare(ports: &BTreeSet<&str>, held: &Held, live: &mut Live) {
@@ -42,7 +42,7 @@ mod tests {
         let held = || Held::Ports(BTreeSet::from(["veth1".to_owned()]));
         assert_eq!(compare(&[], Held::Nothing), [""; 0]);
         assert_eq!(compare(&["veth1"], held()), [""; 0]);
-        let unseen = "frames with a VLAN tag pass unseen by iptables";
+        let unseen = "frames of VLANs and of other protocols than IP pass unseen";
         assert_eq!(
             compare(&["veth1", "veth2"], held()),
             [format!("it lacks port veth2: {unseen}")]

@@ -1,4 +1,4 @@
-//! The table that keeps tagged frames from ports of bridges, against the program nft and the kernel.
+//! The table that keeps all but IP and ARP from ports of bridges, against the program nft and the kernel.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ const TABLE: &str = "mine";
 #[test]
 fn the_table_is_what_nft_would_write() {
     let mut client = nf_tables();
-    let mut table = client.untagged(TABLE);
+    let mut table = client.only_ip(TABLE);
     assert_eq!(table.read().unwrap(), Held::Nothing);
     let ports = names(&["a-name-of-15-by"]);
     table.write(&ports).unwrap();
@@ -29,13 +29,11 @@ fn the_table_is_what_nft_would_write() {
         "}",
         "chain from-ports {",
         "type filter hook prerouting priority dstnat; policy accept;",
-        "ether type 8021q iifname @ports counter drop",
-        "ether type 8021ad iifname @ports counter drop",
+        "ether type != ip ether type != ip6 ether type != arp iifname @ports counter drop",
         "}",
         "chain to-ports {",
         "type filter hook forward priority -300; policy accept;",
-        "ether type 8021q oifname @ports counter drop",
-        "ether type 8021ad oifname @ports counter drop",
+        "ether type != ip ether type != ip6 ether type != arp oifname @ports counter drop",
         "}",
         "}",
     ];
@@ -50,7 +48,7 @@ fn the_table_is_what_nft_would_write() {
 fn ports_come_and_go() {
     let mut client = nf_tables();
     let before = client.generation().unwrap();
-    let mut table = client.untagged(TABLE);
+    let mut table = client.only_ip(TABLE);
     table.write(&BTreeSet::new()).unwrap();
     assert_eq!(table.read().unwrap(), Held::Ports(BTreeSet::new()));
     let many: BTreeSet<String> = (0..3000).map(|it| format!("veth{it}")).collect();
@@ -65,7 +63,7 @@ fn ports_come_and_go() {
     // To read changes nothing, nor does what is no change.
     table.change(&BTreeSet::new(), &BTreeSet::new()).unwrap();
     assert_eq!(client.generation().unwrap(), before + 3);
-    let mut table = client.untagged(TABLE);
+    let mut table = client.only_ip(TABLE);
     table.remove().unwrap();
     table.remove().unwrap();
     assert_eq!(table.read().unwrap(), Held::Nothing);
@@ -76,7 +74,7 @@ fn ports_come_and_go() {
 fn what_others_did_to_it_is_seen_and_written_anew() {
     let mut client = nf_tables();
     let ports = names(&["veth0"]);
-    client.untagged(TABLE).write(&ports).unwrap();
+    client.only_ip(TABLE).write(&ports).unwrap();
     nft("add table bridge other { set ports { type ifname; elements = { \"x\" } }; }\n\
          add table inet mine\n");
     let others = run("nft", &["list", "table", "bridge", "other"], "");
@@ -98,11 +96,11 @@ fn what_others_did_to_it_is_seen_and_written_anew() {
         ("add chain bridge mine another", Held::Ports(ports.clone())),
     ] {
         nft(damage);
-        assert_eq!(client.untagged(TABLE).read().unwrap(), wanted, "{damage}");
-        client.untagged(TABLE).write(&ports).unwrap();
-        assert_eq!(client.untagged(TABLE).read().unwrap(), Held::Ports(ports.clone()), "{damage}");
+        assert_eq!(client.only_ip(TABLE).read().unwrap(), wanted, "{damage}");
+        client.only_ip(TABLE).write(&ports).unwrap();
+        assert_eq!(client.only_ip(TABLE).read().unwrap(), Held::Ports(ports.clone()), "{damage}");
     }
-    client.untagged(TABLE).remove().unwrap();
+    client.only_ip(TABLE).remove().unwrap();
     assert_eq!(run("nft", &["list", "tables"], ""), "table bridge other\ntable inet mine\n");
     assert_eq!(run("nft", &["list", "table", "bridge", "other"], ""), others);
 }
@@ -111,7 +109,7 @@ fn what_others_did_to_it_is_seen_and_written_anew() {
 fn a_change_comes_from_the_port_that_is_told() {
     let mut client = nf_tables();
     let mut changes = netlink::nftables::Changes::open().unwrap();
-    client.untagged(TABLE).write(&names(&["veth0"])).unwrap();
+    client.only_ip(TABLE).write(&names(&["veth0"])).unwrap();
     let told = crate::space::heard(&mut changes, netlink::nftables::Changes::receive, |events| {
         !events.is_empty()
     });

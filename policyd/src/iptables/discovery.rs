@@ -1,0 +1,32 @@
+//! The messages without which IPv6 is not there. Connection tracking leaves them alone.
+
+use ruleset::iptables::{Match, Side};
+use ruleset::networks::MULTICAST_V6;
+
+/// Neighbour discovery (RFC 4861) has the greatest hop limit, so that all see that no router has
+/// forwarded it: what a pod gives that type and sends further is not it. These are what hosts say:
+/// that they look for routers, and of neighbours.
+const OF_HOSTS: [u8; 3] = [133, 135, 136];
+/// What only routers say: of routes, and of better ones.
+const OF_ROUTERS: [u8; 2] = [134, 137];
+/// Listener discovery (RFC 2710, RFC 3810) goes to groups, with a hop limit that no router forwards.
+const OF_LISTENERS: [u8; 4] = [130, 131, 132, 143];
+
+/// What matches each kind that a host sends.
+pub(super) fn of_hosts() -> impl Iterator<Item = Vec<Match>> {
+    OF_HOSTS.into_iter().map(neighbour).chain(OF_LISTENERS.into_iter().map(listener))
+}
+
+/// What matches each kind that there is.
+pub(super) fn of_all() -> impl Iterator<Item = Vec<Match>> {
+    OF_ROUTERS.into_iter().map(neighbour).chain(of_hosts())
+}
+
+fn neighbour(kind: u8) -> Vec<Match> {
+    vec![Match::HopLimit(255), Match::Icmp6Type(kind)]
+}
+
+fn listener(kind: u8) -> Vec<Match> {
+    let groups = Match::Address(Side::Destination, MULTICAST_V6);
+    vec![groups, Match::HopLimit(1), Match::Icmp6Type(kind)]
+}

@@ -1,0 +1,290 @@
+//! Frames that no stack would send, by whoever has a pod: none makes a flow known that policy has not
+//! allowed, and none comes where it is not for.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::thread::sleep;
+use std::time::Duration;
+
+use lab::frames::{Ear, Interface, Mac, TO_ALL};
+use lab::sockets::udp;
+use serde_json::{Value, json};
+
+use crate::node::PolicedNode;
+
+const PORT: u16 = 7900;
+/// What has not come by then does not come.
+const SILENCE: Duration = Duration::from_millis(300);
+/// Of a bridge's own, which it does not forward (802.1Q, table 8-1): the nearest bridge's.
+const TO_BRIDGE: Mac = [1, 0x80, 0xc2, 0, 0, 0x0e];
+/// A group of Ethernet's, of no group of IP's.
+const TO_SOME: Mac = [3, 0, 0, 0, 0, 1];
+
+fn deny(name: &str, kind: &str) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
+        "spec": {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": [kind]}})
+}
+
+/// Makes the node's neighbours tell policyd where pods are.
+fn settle(node: &PolicedNode, names: &[&str]) {
+    for name in names {
+        node.addresses(name).iter().for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
+    }
+    let known =
+        if node.node.try_sh("ip link show cni0").status.success() { "PORT" } else { "LINK" };
+    node.wait("the interfaces", |it| {
+        let rules = it.rules();
+        let of_pod = |name: &str| {
+            let label = format!(" default/{name}\"");
+            let mut lines = rules.lines().filter(|line| line.contains(&label));
+            lines.any(|line| line.contains(&format!("-A PODWIRE-{known} ")))
+        };
+        names.iter().all(|name| of_pod(name))
+    });
+}
+
+fn listener(node: &PolicedNode, name: &str) -> UdpSocket {
+    node.space(name).enter(|| udp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)))
+}
+
+fn received(listener: &UdpSocket) -> BTreeSet<String> {
+    let (mut received, mut buffer) = (BTreeSet::new(), [0; 64]);
+    while let Ok((length, _)) = listener.recv_from(&mut buffer) {
+        received.insert(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    received
+}
+
+/// How somebody who may not send to another one tries to have it taken for an answer.
+struct Try<'a> {
+    name: String,
+    /// Who sends, and by what.
+    from: (&'a str, &'a Interface),
+    /// To whom, and by what he may help with it.
+    to: (&'a str, &'a Interface),
+    to_several: Mac,
+    /// Whether the first frame is an honest one.
+    is_honest: bool,
+    /// Whether it is the other one who sends the first.
+    is_helped: bool,
+}
+
+impl Try<'_> {
+    fn make(&self, node: &PolicedNode, port: u16) {
+        let addresses = node.addresses(self.from.0).iter().zip(node.addresses(self.to.0));
+        for (from, to) in addresses {
+            let family = if from.is_ipv4() { 4 } else { 6 };
+            let there = [SocketAddr::new(*from, port), SocketAddr::new(*to, PORT)];
+            let back = [there[1], there[0]];
+            let by = self.from.1;
+            let bystander = [2, 0, 0, 0, 0, 9];
+            match (self.is_helped, self.is_honest) {
+                (true, _) => self.to.1.send(&[], self.to_several, back, b"first"),
+                (false, false) => by.send(&[], self.to_several, back, b"first"),
+                (false, true) => {
+                    by.send(&[], self.to_several, there, b"first");
+                    by.send(&[], bystander, back, b"forged");
+                }
+            }
+            sleep(Duration::from_millis(2));
+            let word = format!("{}, IPv{family}", self.name);
+            by.send(&[], self.to.1.mac(), there, word.as_bytes());
+        }
+    }
+}
+
+fn tries<'a>(
+    from: (&'a str, &'a Interface),
+    to: (&'a str, &'a Interface),
+    may_help: bool,
+) -> Vec<Try<'a>> {
+    let mut tries = Vec::new();
+    for (group, to_several) in [("all", TO_ALL), ("some", TO_SOME)] {
+        for (kind, is_honest, is_helped) in
+            [("forged", false, false), ("honest", true, false), ("helped", true, true)]
+        {
+            if is_helped && !may_help {
+                continue;
+            }
+            let name = format!("{} to {}, {kind}, to {group}", from.0, to.0);
+            tries.push(Try { name, from, to, to_several, is_honest, is_helped });
+        }
+    }
+    tries
+}
+
+/// `br_nf_local_in` makes the flow of a frame known that is for several stations, before any port has
+/// let it pass. So what looks at sources comes ahead of conntrack.
+#[test]
+fn no_frame_makes_a_flow_known_that_is_not_allowed() {
+    let names = ["a", "b", "d", "e"];
+    let mut node = PolicedNode::bridged(&names);
+    settle(&node, &names);
+    let [by_a, by_b, by_d, by_e] = names.map(|it| Interface::open(node.space(it), "eth0"));
+    let (at_b, at_d) = (listener(&node, "b"), listener(&node, "d"));
+    // b may be sent nothing, and e may send nothing; d would help e.
+    let all: Vec<_> = tries(("a", &by_a), ("b", &by_b), false)
+        .into_iter()
+        .chain(tries(("e", &by_e), ("d", &by_d), true))
+        .collect();
+    let came = |node: &PolicedNode, round: u16| {
+        for (index, it) in all.iter().enumerate() {
+            it.make(node, 20_000 + 100 * round + u16::try_from(index).unwrap());
+        }
+        sleep(SILENCE);
+        let mut came = &received(&at_b) | &received(&at_d);
+        came.remove("first");
+        came
+    };
+    let of_all: BTreeSet<_> = all
+        .iter()
+        .flat_map(|it| [4, 6].map(|family| format!("{}, IPv{family}", it.name)))
+        .collect();
+    assert_eq!(came(&node, 0), of_all, "nothing is isolated");
+    node.write("b", &deny("b", "Ingress"));
+    node.write("e", &deny("e", "Egress"));
+    node.wait("isolation", |it| {
+        let rules = it.rules();
+        ["PODWIRE-TO-", "PODWIRE-FROM-"].iter().all(|chain| rules.contains(chain))
+    });
+    assert_eq!(came(&node, 1), BTreeSet::new());
+    assert_eq!(came(&node, 2), BTreeSet::new());
+    // Without what looks at sources each try succeeds: it is this that keeps them out.
+    node.kill();
+    node.node.sh("iptables -t raw -F PREROUTING; ip6tables -t raw -F PREROUTING");
+    assert_eq!(came(&node, 3), of_all);
+    node.start();
+    node.wait("sources", |it| it.rules().contains("-A PREROUTING"));
+    assert_eq!(came(&node, 4), BTreeSet::new());
+    node.clean_up();
+}
+
+#[test]
+fn what_is_for_one_pod_comes_to_no_other_pods_port() {
+    let names = ["a", "c", "e"];
+    let node = PolicedNode::bridged(&names);
+    settle(&node, &names);
+    let [by_a, by_c, by_e] = names.map(|it| Interface::open(node.space(it), "eth0"));
+    let ears = ["a", "c"].map(|it| Ear::open(node.space(it), "eth0"));
+    let words = ["by the way 4", "by the way 6", "honestly 4", "honestly 6"];
+    let heard = || {
+        for (from, to) in node.addresses("e").iter().zip(node.addresses("c")) {
+            let ends = [SocketAddr::new(*from, PORT), SocketAddr::new(*to, PORT)];
+            let family = if from.is_ipv4() { 4 } else { 6 };
+            by_e.send(&[], by_c.mac(), ends, format!("honestly {family}").as_bytes());
+            by_e.send(&[], by_a.mac(), ends, format!("by the way {family}").as_bytes());
+        }
+        sleep(SILENCE);
+        ears.each_ref().map(|it| it.heard(&words))
+    };
+    let [to_a, to_c] = [&words[..2], &words[2..]].map(|it| it.iter().copied().collect());
+    assert_eq!(heard(), [to_a, BTreeSet::clone(&to_c)]);
+    let mut policy = deny("e", "Egress");
+    policy["spec"]["egress"] = json!([{"to": [{"podSelector": {"matchLabels": {"app": "c"}}}]}]);
+    node.write("e", &policy);
+    node.wait("isolation", |it| it.rules().matches("-j PODWIRE-EGRESS-").count() == 2);
+    // Of the flow that is known, too.
+    assert_eq!(heard(), [BTreeSet::new(), to_c]);
+    node.clean_up();
+}
+
+/// IPX, PPPoE, an experiment's, and one with a length instead.
+const OTHERS: [(u16, &str); 4] =
+    [(0x8137, "of IPX"), (0x8864, "of PPPoE"), (0x88b5, "of mine"), (0x0026, "of LLC")];
+
+#[test]
+fn frames_of_other_protocols_pass_no_pods_port() {
+    let mut node = PolicedNode::bridged(&["a", "b"]);
+    settle(&node, &["a", "b"]);
+    let [by_a, by_b] = ["a", "b"].map(|it| Interface::open(node.space(it), "eth0"));
+    let ear = Ear::open(node.space("b"), "eth0");
+    let words = OTHERS.map(|(_, word)| word);
+    let heard = || {
+        for (kind, word) in OTHERS {
+            let content = format!("{word:_<38}");
+            by_a.send_other(by_b.mac(), kind, content.as_bytes());
+            by_a.send_other(TO_ALL, kind, content.as_bytes());
+        }
+        sleep(SILENCE);
+        ear.heard(&words)
+    };
+    assert_eq!(heard(), BTreeSet::new());
+    node.kill();
+    assert_eq!(heard(), BTreeSet::new());
+    node.node.sh("nft delete table bridge podwire");
+    assert_eq!(heard(), words.into());
+    node.start();
+    assert_eq!(heard(), BTreeSet::new());
+    node.clean_up();
+}
+
+/// The node tells the sender of what it cannot forward, and quotes it: whoever forges the source sends
+/// by the node, which no policy keeps from its pods.
+#[test]
+fn the_node_answers_nobody_for_a_forger() {
+    let node = PolicedNode::new(&["a", "b"]);
+    settle(&node, &["a", "b"]);
+    node.write("b", &deny("b", "Ingress"));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    let by_a = Interface::open(node.space("a"), "eth0");
+    let gateway = Interface::open(&node.node, &link_of(&node, "a")).mac();
+    let ears = ["a", "b"].map(|it| Ear::open(node.space(it), "eth0"));
+    let of_b = link_of(&node, "b");
+    node.node.sh(&format!(
+        "ip route add 192.0.2.0/24 dev {of_b}; ip route add 2001:db8::/64 dev {of_b}"
+    ));
+    let beyond: [IpAddr; 2] = ["192.0.2.9", "2001:db8::9"].map(|it| it.parse().unwrap());
+    let words = ["forged 4", "forged 6", "honest 4", "honest 6"];
+    let addresses = node.addresses("a").iter().zip(node.addresses("b")).zip(beyond);
+    for ((own, other), beyond) in addresses {
+        let family = if own.is_ipv4() { 4 } else { 6 };
+        for (word, source) in [("honest", own), ("forged", other)] {
+            let ends = [SocketAddr::new(*source, PORT), SocketAddr::new(beyond, PORT)];
+            let word = format!("{word} {family}, to be quoted");
+            // Its own interface hears what it sends, too.
+            by_a.send_dying(gateway, ends, word.as_bytes());
+        }
+    }
+    sleep(SILENCE);
+    let [at_a, at_b] = ears.each_ref().map(|it| it.heard(&words));
+    assert_eq!(at_a, words.into());
+    assert_eq!(at_b, BTreeSet::new());
+    let told = node.space("a").sh("nstat -az IcmpInTimeExcds Icmp6InTimeExcds");
+    assert!(
+        told.lines().filter(|it| it.contains("TimeExcds")).all(|it| !it.contains(" 0 ")),
+        "{told}"
+    );
+    node.clean_up();
+}
+
+fn link_of(node: &PolicedNode, name: &str) -> String {
+    let route = node.node.sh(&format!("ip -j route get {}", node.addresses(name)[0]));
+    let route: Value = serde_json::from_str(&route).unwrap();
+    route[0]["dev"].as_str().unwrap().to_owned()
+}
+
+/// Frames to a bridge's own groups come to the node as if the port were none.
+#[test]
+fn no_source_is_forged_by_a_frame_to_the_bridge_alone() {
+    let mut node = PolicedNode::bridged(&["a"]);
+    settle(&node, &["a"]);
+    node.node.sh("for it in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $it; done");
+    let by_a = Interface::open(node.space("a"), "eth0");
+    let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT);
+    let at_node = node.node.enter(|| udp(any));
+    let came = || {
+        for [from, to] in [["198.51.100.7", "10.1.0.1"], ["2001:db8:51::7", "fd00:1::1"]] {
+            let ends = [from, to].map(|it| SocketAddr::new(it.parse().unwrap(), PORT));
+            by_a.send(&[], TO_BRIDGE, ends, from.as_bytes());
+        }
+        sleep(SILENCE);
+        received(&at_node)
+    };
+    assert_eq!(came(), BTreeSet::new());
+    node.kill();
+    node.node.sh("iptables -t raw -F PREROUTING; ip6tables -t raw -F PREROUTING");
+    assert_eq!(came(), ["198.51.100.7", "2001:db8:51::7"].map(str::to_owned).into());
+    node.start();
+    assert_eq!(came(), BTreeSet::new());
+    node.clean_up();
+}
