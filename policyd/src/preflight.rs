@@ -146,7 +146,10 @@ fn hint(error: &dataplane::Error) -> String {
 fn modules(line: &str) -> Vec<String> {
     let words: Vec<_> = line.split_whitespace().collect();
     if let ["create", _, kind, ..] = words.as_slice() {
-        return vec!["ip_set".to_owned(), format!("ip_set_{}", kind.replace([':', ','], "_"))];
+        return vec![
+            "ip_set".to_owned(),
+            format!("ip_set_{}", kind.replace(':', "_").replace(',', "")),
+        ];
     }
     let mut modules = Vec::new();
     for pair in words.windows(2) {
@@ -174,7 +177,7 @@ mod tests {
     #[test]
     fn what_is_likely_missing_is_told() {
         for (line, expected) in [
-            ("create podwire-4-x hash:ip,port family inet -exist", "ip_set, ip_set_hash_ip_port"),
+            ("create podwire-4-x hash:ip,port family inet -exist", "ip_set, ip_set_hash_ipport"),
             (
                 "-A C -m set --match-set s src -m comment --comment c -j MARK --set-xmark 0x1/0x1",
                 "xt_set, xt_comment, xt_mark, nft_compat (with iptables-nft)",

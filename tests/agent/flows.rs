@@ -2,9 +2,16 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+use lab::frames::Ear;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
 use serde_json::json;
 
 use crate::node::{PATIENCE, PolicedNode};
@@ -158,4 +165,40 @@ fn through_service(node: &PolicedNode, address: IpAddr) -> (TcpStream, String) {
     node.node.sh(&rule);
     let service = SocketAddr::new(service.parse().unwrap(), 80);
     (pushed_by(node, SocketAddr::new(address, 8080), service), rule)
+}
+
+/// Ends a connection as if it were to blame, and begins another one from the same port.
+fn end_and_begin_again(node: &PolicedNode, stream: TcpStream) -> OwnedFd {
+    let (own, server) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+    drop(stream);
+    node.space("client").enter(|| {
+        let family = if own.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(family, SockType::Stream, flags, None).unwrap();
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
+        let begun = connect(socket.as_raw_fd(), &SockaddrStorage::from(server));
+        assert_eq!(begun, Err(Errno::EINPROGRESS));
+        socket
+    })
+}
+
+/// conntrack sees what a client sends before it is dropped: by a reset he has it forget the flow, and with
+/// it that it was cut. What the server says next would begin a flow of its own.
+#[test]
+fn a_cut_flow_is_not_taken_up_from_its_middle() {
+    let node = PolicedNode::new(&["client", "server"]);
+    let streams: Vec<_> = node.addresses("server").iter().map(|it| pushed(&node, *it)).collect();
+    assert!(streams.iter().all(is_fed));
+    isolate(&node, "server", "Ingress");
+    node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
+    let again: Vec<_> = streams.into_iter().map(|it| end_and_begin_again(&node, it)).collect();
+    let ear = Ear::open(node.space("client"), "eth0");
+    // The server says it again, after longer pauses each time.
+    sleep(Duration::from_secs(8));
+    assert!(ear.heard(&["push"]).is_empty());
+    node.node.sh("ipset flush podwire-4-cut; ipset flush podwire-6-cut");
+    node.wait("what it was that kept it so", |_| !ear.heard(&["push"]).is_empty());
+    drop(again);
+    node.clean_up();
 }

@@ -9,7 +9,7 @@ use super::address_dispatch::by_address;
 use super::discovery;
 use super::endpoint::{self, established};
 use super::interface_dispatch::{Ends, by_interface};
-use super::sets::programmed_set;
+use super::sets::{cut_set, programmed_set};
 use super::sources;
 use super::{ALLOW, Family, GATE, MANGLE, RAW, Settings, chain, goto, host, jump, to_several};
 use crate::model::Direction;
@@ -129,6 +129,11 @@ fn policed(family: Family, hook: &str, any_port: bool, settings: &Settings) -> V
         rules.push(jump([Match::Bridged], OUT));
     }
     rules.push(established());
+    if is_forward && settings.cuts_flows {
+        let answer = || Match::AnswerInSet(cut_set(family).name);
+        let kinds = [Match::TcpWithoutSyn, Match::Protocol("sctp")];
+        rules.extend(kinds.map(|kind| Rule::new([kind, answer()], Target::Drop)));
+    }
     rules.push(jump([], SOURCE));
     rules.extend(settings.rejects.then(rejected));
     if is_forward {

@@ -50,6 +50,8 @@ pub enum Match {
     NotInSet(Side, String),
     /// Address, protocol and port are in the set; of the port, that of the same side.
     PortInSet(Side, String),
+    /// Its source, with protocol and port, and its destination are in the set, of whom that one answers.
+    AnswerInSet(String),
     /// It came through this interface; with a `+` at its end, one whose name begins so.
     InInterface(String),
     /// It came through this port of a bridge; as above.
@@ -72,6 +74,8 @@ pub enum Match {
     /// Its protocol, `tcp` or `udp`, and its destination port: nf_tables compares them by itself,
     /// and does not have to call a match.
     DestinationPort(&'static str, PortRange),
+    /// It is of TCP, and begins no connection.
+    TcpWithoutSyn,
     /// Its destination port; at most 15, a range counting as two. Needs a [`Match::Protocol`].
     DestinationPorts(Vec<PortRange>),
     /// Its type of ICMPv6 message.
@@ -187,6 +191,7 @@ impl fmt::Display for Match {
             Self::PortInSet(side, set) => {
                 write!(formatter, "-m set --match-set {set} {0},{0}", side.word())
             }
+            Self::AnswerInSet(set) => write!(formatter, "-m set --match-set {set} src,src,dst"),
             Self::InInterface(name) => write!(formatter, "-i {name}"),
             Self::InBridgePort(name) => write!(formatter, "-m physdev --physdev-in {name}"),
             Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
@@ -199,6 +204,7 @@ impl fmt::Display for Match {
             Self::DestinationPort(protocol, range) => {
                 write!(formatter, "-p {protocol} -m {protocol} --dport {range}")
             }
+            Self::TcpWithoutSyn => formatter.write_str("-p tcp -m tcp ! --syn"),
             Self::DestinationPorts(ranges) => {
                 formatter.write_str("-m multiport --dports ")?;
                 list(formatter, ranges)
