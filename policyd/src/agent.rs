@@ -70,6 +70,8 @@ pub struct Config {
     pub of_cluster: bool,
     /// Whether the ranges of the node's pods are gated.
     pub gate: bool,
+    /// Addresses of the node that no such range may hold, besides those that its object tells.
+    pub addresses: Vec<IpAddr>,
     /// Where new problems of objects are told besides the log.
     pub notices: mpsc::Sender<Notice>,
 }
@@ -268,7 +270,8 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if ranges.is_empty() {
             return Err("the node has no spec.podCIDRs: give --pod-cidr, or --gate=off".to_owned());
         }
-        let addresses = self.node.iter().flat_map(|node| &node.addresses);
+        let told = self.node.iter().flat_map(|node| &node.addresses);
+        let addresses = self.config.addresses.iter().chain(told);
         let held: Vec<&IpAddr> =
             addresses.filter(|address| ranges.iter().any(|it| it.contains(**address))).collect();
         match held.first() {

@@ -32,7 +32,7 @@ pub use conf_dir::ConfDir;
 pub use constants::{BRIDGE, CHAIN, LAST_METRIC, METRIC, NETWORK, PROTOCOL};
 pub use defect::Defect;
 pub use forwarding::enable as enable_forwarding;
-pub use keeper::{Keeper, Options};
+pub use keeper::{Keeper, Options, uplink_addresses};
 pub use members::{Member, Members, watch};
 pub use metrics::Metrics;
 pub use removal::{remove, remove_left_over};

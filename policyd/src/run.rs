@@ -199,7 +199,15 @@ fn unheard(at: Listen, error: &io::Error) -> String {
 
 fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config {
     let (settings, gate) = (options.settings(), options.gate == Switch::On);
-    Config { node, settings, of_cluster: options.manifests.is_none(), gate, notices }
+    let of_cluster = options.manifests.is_none();
+    // No object tells them where there is no cluster.
+    let addresses = if of_cluster { Ok(Vec::new()) } else { node_network::uplink_addresses() };
+    let addresses = addresses.unwrap_or_else(|error| {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, "whether a range of pods holds an address of the node is not known");
+        Vec::new()
+    });
+    Config { node, settings, of_cluster, gate, addresses, notices }
 }
 
 /// Shows the CNI plugin that policyd is there, for as long as the agent's loop goes round.

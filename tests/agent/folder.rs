@@ -140,6 +140,27 @@ fn a_bad_manifest_leaves_everything_as_it_was() {
     node.clean_up();
 }
 
+/// The gate would drop what the node's neighbours send.
+#[test]
+fn a_range_that_holds_an_address_of_the_node_is_refused() {
+    let mut node = PolicedNode::new(&[]);
+    node.kill();
+    node.node
+        .sh("ip link add up0 type bridge; ip link set up0 up; ip addr add 192.0.2.1/24 dev up0
+         ip route add default via 192.0.2.254");
+    let mut command = command_at(&node.node, "127.0.0.1:9098");
+    command.args(["--pod-cidr", "192.0.2.0/24"]);
+    let log = node.node.home().join("other.log");
+    let mut daemon = Daemon::start("policyd", command, &node.node, log);
+    let why = "the ranges of pods hold the node's address 192.0.2.1";
+    daemon.wait_until(PATIENCE, || {
+        node.node.try_sh("curl -s http://127.0.0.1:9098/readyz").stdout.contains(why)
+    });
+    assert!(!node.rules().contains("192.0.2.0/24"));
+    drop(daemon);
+    node.clean_up();
+}
+
 #[test]
 fn a_second_policyd_waits_until_the_first_has_ended() {
     let mut node = PolicedNode::new(&["a", "b"]);

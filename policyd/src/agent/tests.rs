@@ -20,6 +20,7 @@ fn agent_that_asks(asks: mpsc::Sender<NamespacedName>) -> Agent<OsRunner> {
         settings,
         of_cluster: false,
         gate: false,
+        addresses: Vec::new(),
         notices: mpsc::channel(1).0,
     };
     Agent::new(config, dataplane, asks, Arc::new(Status::new(Metrics::new())))

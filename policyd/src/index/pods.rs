@@ -12,6 +12,8 @@ pub(super) struct Pods {
     by_namespace: HashMap<String, BTreeSet<String>>,
     namespaces: HashMap<String, Vec<Namespace>>,
     attachments: BTreeMap<String, Attachment>,
+    /// The containers, as they were told of: the last ones last.
+    order: Vec<String>,
     /// The uids of the pods that attachments are for.
     bindings: BTreeMap<String, String>,
     /// By pod, the addresses that it was attached with and is no more. Its object may go on telling
@@ -99,10 +101,13 @@ impl Pods {
 
     /// Notes an attachment that is not there; [`Self::changed_bindings`] tells what pod it is for.
     pub(super) fn attach(&mut self, attachment: Attachment) {
+        self.order.retain(|it| *it != attachment.container_id);
+        self.order.push(attachment.container_id.clone());
         self.attachments.insert(attachment.container_id.clone(), attachment);
     }
 
     pub(super) fn detach(&mut self, container_id: &str) {
+        self.order.retain(|it| it != container_id);
         let attachment = self.attachments.remove(container_id);
         let pod = self.bindings.remove(container_id).filter(|uid| self.pods.contains_key(uid));
         if let (Some(attachment), Some(uid)) = (attachment, pod) {
@@ -174,10 +179,11 @@ impl Pods {
         pods.max_by_key(|pod| (!pod.terminating, pod.created, &pod.uid))
     }
 
-    /// The attachments of a pod.
+    /// The attachments of a pod, the last one first: a static pod may have a new sandbox, and of the old
+    /// one nobody told that it has gone.
     pub(super) fn attachments_of(&self, uid: &str) -> impl Iterator<Item = &Attachment> {
-        let bound = self.bindings.iter().filter(move |(_, pod)| *pod == uid);
-        bound.filter_map(|(id, _)| self.attachments.get(id))
+        let is_bound = move |id: &&String| self.bindings.get(*id).is_some_and(|it| it == uid);
+        self.order.iter().rev().filter(is_bound).filter_map(|id| self.attachments.get(id))
     }
 
     /// The interfaces that attachments tell of.

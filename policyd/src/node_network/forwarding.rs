@@ -22,9 +22,7 @@ const ALWAYS: &str = "2";
 pub fn enable(families: [bool; 2]) -> Result<bool, Error> {
     let mut socket = Socket::open()?;
     let seen = Seen::look(&mut socket)?;
-    let has_default =
-        |link: &&Link| seen.routes.iter().any(|it| it.link == link.index && it.dst.prefix() == 0);
-    let uplinks: Vec<&Link> = seen.links.iter().filter(has_default).collect();
+    let uplinks: Vec<&Link> = seen.default_links().collect();
     ensure(&mut socket, families, &seen, &uplinks)
 }
 

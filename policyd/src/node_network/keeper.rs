@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use netlink::{KeptRoute, Link, Request, Socket};
@@ -224,6 +225,18 @@ impl<R: Runner> Keeper<R> {
         }
         conf_dir.write(text)
     }
+}
+
+/// The addresses of the links with a default route: what is known of the node's own without its
+/// object.
+///
+/// # Errors
+/// [`netlink::Error`].
+pub fn uplink_addresses() -> Result<Vec<IpAddr>, netlink::Error> {
+    let seen = Seen::look(&mut Socket::open()?)?;
+    let uplinks: Vec<u32> = seen.default_links().map(|it| it.index).collect();
+    let addresses = seen.addresses.iter().filter(|it| uplinks.contains(&it.link));
+    Ok(addresses.map(|it| it.cidr.ip()).collect())
 }
 
 impl Seen {

@@ -25,6 +25,16 @@ pub struct Seen {
     pub kept: Vec<KeptRoute>,
 }
 
+impl Seen {
+    /// The links that a default route leaves by.
+    pub(super) fn default_links(&self) -> impl Iterator<Item = &Link> {
+        let has_default = |link: &&Link| {
+            self.routes.iter().any(|it| it.link == link.index && it.dst.prefix() == 0)
+        };
+        self.links.iter().filter(has_default)
+    }
+}
+
 /// The routes that there shall be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {

@@ -11,7 +11,7 @@ use super::scene::{compile_pod, compile_policy, namespace, nine_pods, pod, world
 use crate::attachment::{Attachment, PodReference};
 use crate::index::Index;
 use crate::model::{Direction, Namespace, NamespacedName};
-use crate::plan::{Plan, allows};
+use crate::plan::{HostInterface, Plan, allows};
 use crate::source::{Change, Event};
 use crate::{Packet, World, evaluate};
 
@@ -224,4 +224,37 @@ fn a_container_that_names_an_unknown_pod_has_rules_only_where_not_all_pods_are_t
     assert!(!is_endpoint(&mut index));
     index.apply(Event::Pods(Change::Applied(compile_pod(&pod("x/a", &[])))));
     assert!(is_endpoint(&mut index));
+}
+
+/// A static pod's uid is that of its file, and changes with it; and of a sandbox that vanished nobody may
+/// have told.
+#[test]
+fn a_static_pod_is_where_it_was_attached_last() {
+    let interface = |name: &str| HostInterface { name: name.to_owned(), bridge: None };
+    let attachment = |id: &str, last: u8, uid: &str| Attachment {
+        container_id: id.to_owned(),
+        pod: Some(PodReference {
+            name: NamespacedName { namespace: "x".to_owned(), name: "a".to_owned() },
+            uid: Some(uid.to_owned()),
+        }),
+        addresses: [[10, 0, 0, last].into()].into(),
+        interface: Some(interface(&format!("veth-{id}"))),
+    };
+    let mut mirror = pod("x/a", &[]);
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "hash"});
+    let mut index = Index::of("node-1", true);
+    index.apply(Event::Pods(Change::Applied(compile_pod(&mirror))));
+    let is_at = |index: &mut Index| {
+        index.take_changes();
+        let endpoint = index.endpoints().next().map(|(_, it)| it.interface.clone());
+        endpoint.flatten().map(|it| it.name)
+    };
+    for (id, last) in [("c2", 1), ("c1", 2), ("c3", 3)] {
+        index.attach(attachment(id, last, &format!("uid of {id}")));
+        assert_eq!(is_at(&mut index), Some(format!("veth-{id}")));
+    }
+    // Whose address it is does not change by that.
+    assert_eq!(index.endpoints().next().unwrap().1.addresses.len(), 3);
+    index.detach("c3");
+    assert_eq!(is_at(&mut index), Some("veth-c1".to_owned()));
 }
