@@ -188,6 +188,28 @@ fn what_is_for_one_pod_comes_to_no_other_pods_port() {
     node.clean_up();
 }
 
+/// A router forwards nothing to a link-local address; the kernel does, back to where it came from.
+#[test]
+fn no_link_local_address_is_reached_by_way_of_the_node() {
+    let node = PolicedNode::bridged(&["a", "b"]);
+    settle(&node, &["a", "b"]);
+    let by_a = Interface::open(node.space("a"), "eth0");
+    let gateway = Interface::open(&node.node, "cni0").mac();
+    let at_b = listener(&node, "b");
+    let own = *node.addresses("a").iter().find(|it| it.is_ipv6()).unwrap();
+    let to = SocketAddr::new(node.space("b").link_local("eth0").into(), PORT);
+    let came = || {
+        by_a.send(&[], gateway, [SocketAddr::new(own, PORT), to], b"by way of the node");
+        sleep(SILENCE);
+        received(&at_b)
+    };
+    assert_eq!(came(), BTreeSet::from(["by way of the node".to_owned()]));
+    node.write("b", &deny("b", "Ingress"));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    assert_eq!(came(), BTreeSet::new());
+    node.clean_up();
+}
+
 /// IPX, PPPoE, an experiment's, and one with a length instead.
 const OTHERS: [(u16, &str); 4] =
     [(0x8137, "of IPX"), (0x8864, "of PPPoE"), (0x88b5, "of mine"), (0x0026, "of LLC")];

@@ -127,6 +127,11 @@ fn policed(family: Family, hook: &str, any_port: bool, settings: &Settings) -> V
     if is_forward && any_port {
         // Ahead of what is established: whom a bridge brings it to is not in its flow.
         rules.push(jump([Match::Bridged], OUT));
+        if !family.is_ipv4() {
+            // No router forwards that, says RFC 4291; the kernel does, back to the bridge that it came by.
+            let of_link = Match::Address(Side::Destination, LINK_LOCAL_V6);
+            rules.push(goto([of_link, Match::NotBridged], GATE));
+        }
     }
     rules.push(established());
     if is_forward && settings.cuts_flows {

@@ -109,7 +109,6 @@ impl Way<'_> {
                 (None, None) => true,
             },
             Match::ByBridge => self.interface.is_none() || bridge.is_some(),
-            Match::NotByBridge => self.interface.is_none() || bridge.is_none(),
             _ => true,
         }
     }

@@ -58,10 +58,10 @@ pub enum Match {
     InBridgePort(String),
     /// It came through some port of a bridge.
     ByBridge,
-    /// It came through no port of a bridge.
-    NotByBridge,
     /// It goes from port to port of a bridge.
     Bridged,
+    /// It does not.
+    NotBridged,
     /// Of what goes from port to port of a bridge: it leaves through this one; with a `+` at its end,
     /// one whose name begins so.
     OutBridgePort(String),
@@ -195,8 +195,8 @@ impl fmt::Display for Match {
             Self::InInterface(name) => write!(formatter, "-i {name}"),
             Self::InBridgePort(name) => write!(formatter, "-m physdev --physdev-in {name}"),
             Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
-            Self::NotByBridge => formatter.write_str("-m physdev ! --physdev-is-in"),
             Self::Bridged => formatter.write_str("-m physdev --physdev-is-bridged"),
+            Self::NotBridged => formatter.write_str("-m physdev ! --physdev-is-bridged"),
             Self::OutBridgePort(name) => write!(formatter, "-m physdev --physdev-out {name}"),
             Self::FrameToOne => formatter.write_str("-m pkttype --pkt-type unicast"),
             Self::FrameToSeveral => formatter.write_str("-m pkttype ! --pkt-type unicast"),
