@@ -14,7 +14,7 @@ use ipnetwork::IpNetwork;
 use ruleset::ipset;
 use runner::Runner;
 
-use crate::iptables::{Family, SET_PREFIX, Settings, cut_set, is_in_use, is_of_plan, members, set};
+use crate::iptables::{Family, SET_PREFIX, Settings, is_in_use, is_of_plan, members, set};
 use crate::plan::{Changes, SetChange, SetKey};
 
 mod adoption;
@@ -220,9 +220,7 @@ impl<R: Runner + Send> Dataplane<R> {
     fn set_differences(&self) -> Result<Vec<Difference>, Error> {
         let mut client = netlink::ipset::Client::open()?;
         let listed = client.as_mut().map(|it| it.sets()).transpose()?.unwrap_or_default();
-        let cut = Family::ALL.map(|family| cut_set(family).name);
-        let is_planned = |name: &String| name.starts_with(SET_PREFIX) && !cut.contains(name);
-        let ours = listed.into_iter().filter(|set| is_planned(&set.name));
+        let ours = listed.into_iter().filter(|set| set.name.starts_with(SET_PREFIX));
         let listed: BTreeMap<_, _> = ours
             .map(|set| (set.name, usize::try_from(set.elements).unwrap_or(usize::MAX)))
             .collect();

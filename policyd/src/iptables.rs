@@ -36,7 +36,7 @@ pub use hooks::{Hook, dispatch, hooks};
 pub(crate) use policy::rules as policy_rules;
 pub use policy::{name as policy_chain_name, policy_chain};
 pub(crate) use sets::is_of_plan;
-pub use sets::{bound_set, cut_set, members, programmed_set, set};
+pub use sets::{bound_set, members, programmed_set, set};
 pub use sources::sources;
 
 /// What all chains of ours begin with.

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -167,15 +167,25 @@ fn through_service(node: &PolicedNode, address: IpAddr) -> (TcpStream, String) {
     (pushed_by(node, SocketAddr::new(address, 8080), service), rule)
 }
 
-/// Ends a connection as if it were to blame, and begins another one from the same port.
+/// Ends a connection by a reset, and begins another one from the same port: by packets that go no further
+/// than to the node.
 fn end_and_begin_again(node: &PolicedNode, stream: TcpStream) -> OwnedFd {
     let (own, server) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+    let goes_no_further = |socket: BorrowedFd<'_>| {
+        if own.is_ipv4() {
+            setsockopt(&socket, sockopt::Ipv4Ttl, &1).unwrap();
+        } else {
+            setsockopt(&socket, sockopt::Ipv6Ttl, &1).unwrap();
+        }
+    };
+    goes_no_further(stream.as_fd());
     setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
     drop(stream);
     node.space("client").enter(|| {
         let family = if own.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, SockType::Stream, flags, None).unwrap();
+        goes_no_further(socket.as_fd());
         bind(socket.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
         let begun = connect(socket.as_raw_fd(), &SockaddrStorage::from(server));
         assert_eq!(begun, Err(Errno::EINPROGRESS));
@@ -184,21 +194,69 @@ fn end_and_begin_again(node: &PolicedNode, stream: TcpStream) -> OwnedFd {
 }
 
 /// conntrack sees what a client sends before it is dropped: by a reset he has it forget the flow, and with
-/// it that it was cut. What the server says next would begin a flow of its own.
-#[test]
-fn a_cut_flow_is_not_taken_up_from_its_middle() {
-    let node = PolicedNode::new(&["client", "server"]);
+/// it that it was cut. What the server says next would begin a flow of its own, to which he answers.
+fn is_not_turned_round(direction: &str, is_cut_first: bool) {
+    let mut node = PolicedNode::new(&["client", "server"]);
+    let (app, other, peers) = match direction {
+        "Ingress" => ("server", "client", ["ingress", "from"]),
+        _ => ("client", "server", ["egress", "to"]),
+    };
+    node.write(
+        "allow",
+        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "allow"}, "spec": {
+            "podSelector": {"matchLabels": {"app": app}}, "policyTypes": [direction],
+            peers[0]: [{peers[1]: [{"podSelector": {"matchLabels": {"app": other}}}]}]}}),
+    );
+    node.wait("isolation", |it| {
+        ["iptables", "ip6tables"]
+            .iter()
+            .all(|name| it.node.sh(&format!("{name}-save")).contains("-j PODWIRE-MIDDLE"))
+    });
     let streams: Vec<_> = node.addresses("server").iter().map(|it| pushed(&node, *it)).collect();
     assert!(streams.iter().all(is_fed));
-    isolate(&node, "server", "Ingress");
-    node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
+    let tighten = |node: &PolicedNode| {
+        isolate(node, app, direction);
+        node.remove("allow");
+    };
+    if is_cut_first {
+        tighten(&node);
+        node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
+    }
     let again: Vec<_> = streams.into_iter().map(|it| end_and_begin_again(&node, it)).collect();
+    // What was on its way.
+    sleep(Duration::from_millis(100));
     let ear = Ear::open(node.space("client"), "eth0");
+    if !is_cut_first {
+        sleep(Duration::from_secs(1));
+        tighten(&node);
+    }
     // The server says it again, after longer pauses each time.
     sleep(Duration::from_secs(8));
     assert!(ear.heard(&["push"]).is_empty());
-    node.node.sh("ipset flush podwire-4-cut; ipset flush podwire-6-cut");
+    node.kill();
+    node.node.sh("iptables -t mangle -F PODWIRE-MIDDLE; ip6tables -t mangle -F PODWIRE-MIDDLE");
     node.wait("what it was that kept it so", |_| !ear.heard(&["push"]).is_empty());
     drop(again);
     node.clean_up();
+}
+
+#[test]
+fn a_flow_to_who_may_not_be_asked_is_not_turned_round_once_it_is_cut() {
+    is_not_turned_round("Ingress", true);
+}
+
+#[test]
+fn a_flow_to_who_may_not_be_asked_is_not_turned_round_before_it_is_cut() {
+    is_not_turned_round("Ingress", false);
+}
+
+#[test]
+fn a_flow_of_who_may_not_ask_is_not_turned_round_once_it_is_cut() {
+    is_not_turned_round("Egress", true);
+}
+
+#[test]
+fn a_flow_of_who_may_not_ask_is_not_turned_round_before_it_is_cut() {
+    is_not_turned_round("Egress", false);
 }

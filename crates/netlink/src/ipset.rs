@@ -27,7 +27,6 @@ const ATTRIBUTE_DATA: u16 = 7;
 const DATA_ADDRESS: u16 = 1;
 const DATA_PORT: u16 = 4;
 const DATA_PROTOCOL: u16 = 7;
-const DATA_SECOND_ADDRESS: u16 = 20;
 const ADDRESS_IPV4: u16 = 1;
 const ADDRESS_IPV6: u16 = 2;
 const DATA_ELEMENTS: u16 = 24;
@@ -61,17 +60,6 @@ pub enum Element {
         /// The port.
         port: u16,
     },
-    /// Of a `hash:ip,port,ip`.
-    AddressPortAddress {
-        /// The address.
-        address: IpAddr,
-        /// The protocol's number, of one that has ports.
-        protocol: u8,
-        /// The port.
-        port: u16,
-        /// The second address, of the same family.
-        other: IpAddr,
-    },
 }
 
 impl From<IpAddr> for Element {
@@ -86,9 +74,6 @@ impl fmt::Display for Element {
             Self::Address(address) => write!(formatter, "{address}"),
             Self::AddressPort { address, protocol, port } => {
                 write!(formatter, "{address},{protocol}:{port}")
-            }
-            Self::AddressPortAddress { address, protocol, port, other } => {
-                write!(formatter, "{address},{protocol}:{port},{other}")
             }
         }
     }
@@ -202,29 +187,21 @@ fn message(command: u8, flags: u16) -> Message {
 
 /// Without `NLM_F_EXCL`, which would make it an error that nothing is left to do.
 fn with_element(command: u8, set: &str, element: Element) -> Message {
-    let (address, port, other) = match element {
-        Element::Address(address) => (address, None, None),
-        Element::AddressPort { address, protocol, port } => (address, Some((protocol, port)), None),
-        Element::AddressPortAddress { address, protocol, port, other } => {
-            (address, Some((protocol, port)), Some(other))
-        }
+    let (address, port) = match element {
+        Element::Address(address) => (address, None),
+        Element::AddressPort { address, protocol, port } => (address, Some((protocol, port))),
     };
     message(command, 0).text(ATTRIBUTE_SET, set).nested(ATTRIBUTE_DATA, |data| {
-        let data = with_address(data, DATA_ADDRESS, address);
-        let data = match port {
+        let data = data.nested(DATA_ADDRESS, |message| match address {
+            IpAddr::V4(address) => message.network_ordered(ADDRESS_IPV4, &address.octets()),
+            IpAddr::V6(address) => message.network_ordered(ADDRESS_IPV6, &address.octets()),
+        });
+        match port {
             None => data,
             Some((protocol, port)) => data
                 .network_ordered(DATA_PORT, &port.to_be_bytes())
                 .attribute(DATA_PROTOCOL, &[protocol]),
-        };
-        other.into_iter().fold(data, |data, other| with_address(data, DATA_SECOND_ADDRESS, other))
-    })
-}
-
-fn with_address(data: Message, kind: u16, address: IpAddr) -> Message {
-    data.nested(kind, |message| match address {
-        IpAddr::V4(address) => message.network_ordered(ADDRESS_IPV4, &address.octets()),
-        IpAddr::V6(address) => message.network_ordered(ADDRESS_IPV6, &address.octets()),
+        }
     })
 }
 

@@ -15,8 +15,6 @@ pub enum Kind {
     Networks,
     /// Addresses, each with a protocol and a port: `hash:ip,port`.
     AddressPorts,
-    /// The same, each with a second address: `hash:ip,port,ip`.
-    AddressPortAddresses,
 }
 
 /// A set, without its members.
@@ -28,9 +26,6 @@ pub struct Set {
     pub kind: Kind,
     /// Whether its addresses are of IPv4, else of IPv6.
     pub is_ipv4: bool,
-    /// For how many seconds a member stays, and when the set is full, until there is need of the
-    /// room; `None`: until it is removed.
-    pub timeout: Option<u32>,
 }
 
 /// A member of a set.
@@ -73,14 +68,12 @@ impl Changes {
     pub fn create(&mut self, set: &Set, members: usize) {
         let family = if set.is_ipv4 { "inet" } else { "inet6" };
         let Set { name, kind, .. } = set;
-        let forgetting =
-            set.timeout.map(|it| format!(" timeout {it} forceadd")).unwrap_or_default();
         let most = usize::try_from(MAX_MEMBERS).unwrap_or(usize::MAX);
         let size = members.clamp(LEAST_BUCKETS, most).next_power_of_two();
         write(
             &mut self.lines,
             format_args!(
-                "create {name} {kind} family {family} hashsize {size} maxelem {MAX_MEMBERS}{forgetting} -exist"
+                "create {name} {kind} family {family} hashsize {size} maxelem {MAX_MEMBERS} -exist"
             ),
         );
     }
@@ -195,7 +188,6 @@ impl fmt::Display for Kind {
             Self::Addresses => "hash:ip",
             Self::Networks => "hash:net",
             Self::AddressPorts => "hash:ip,port",
-            Self::AddressPortAddresses => "hash:ip,port,ip",
         })
     }
 }
@@ -256,17 +248,16 @@ mod tests {
 
     #[test]
     fn sets_go_after_all_other_changes() {
-        let name = "pw-a".to_owned();
-        let set = Set { name, kind: Kind::Addresses, is_ipv4: false, timeout: None };
+        let set = Set { name: "pw-a".to_owned(), kind: Kind::Addresses, is_ipv4: false };
         let mut changes = Changes::default();
         changes.destroy("pw-old");
         changes.create(&set, 1);
-        changes.create(&Set { name: "pw-b".to_owned(), timeout: Some(60), ..set }, 1000);
+        changes.create(&Set { name: "pw-b".to_owned(), ..set }, 1000);
         changes.add("pw-a", &Member::Address("fd00::1".parse().unwrap()));
         assert_eq!(
             changes.text(),
             "create pw-a hash:ip family inet6 hashsize 64 maxelem 1048576 -exist\n\
-             create pw-b hash:ip family inet6 hashsize 1024 maxelem 1048576 timeout 60 forceadd -exist\n\
+             create pw-b hash:ip family inet6 hashsize 1024 maxelem 1048576 -exist\n\
              add pw-a fd00::1 -exist\ndestroy pw-old\n"
         );
     }
@@ -278,8 +269,7 @@ mod tests {
         let sets = Saved::read(text, "pw-");
         assert_eq!(sets.len(), 1);
         assert_eq!(sets[0].members, ["10.0.0.1".to_owned(), "10.0.0.2".to_owned()].into());
-        let set = |kind, is_ipv4| Set { name: String::new(), kind, is_ipv4, timeout: None };
-        let like = |kind, is_ipv4| sets[0].is_like(&set(kind, is_ipv4));
+        let like = |kind, is_ipv4| sets[0].is_like(&Set { name: String::new(), kind, is_ipv4 });
         assert!(like(Kind::Addresses, true));
         assert!(!like(Kind::Addresses, false) && !like(Kind::Networks, true));
     }

@@ -10,7 +10,7 @@ use runner::Runner;
 use super::table::Tables;
 use super::written::Written;
 use super::{Dataplane, Error, old_tables};
-use crate::iptables::{Family, SET_PREFIX, bound_set, cut_set, is_in_use, programmed_set, set};
+use crate::iptables::{Family, SET_PREFIX, bound_set, is_in_use, programmed_set, set};
 use crate::plan::Plan;
 
 /// As many pods as a node may have before the sets of their addresses grow: twice the kubelet's limit.
@@ -122,13 +122,6 @@ impl<R: Runner + Send> Dataplane<R> {
                 growing.create(&set, ENDPOINTS);
                 self.ready.insert(set.name, held);
             }
-            if self.settings.cuts_flows {
-                // Its members come and go by themselves: they are nobody's plan.
-                let set = cut_set(family);
-                growing.create(&set, 0);
-                self.unused.remove(&set.name);
-                self.sets.remove(&set.name);
-            }
         }
         (growing, shrinking)
     }
@@ -138,7 +131,7 @@ impl<R: Runner + Send> Dataplane<R> {
     fn remove_misfits(&mut self, plan: &Plan, saved: &mut Vec<ipset::Saved>) -> Result<(), Error> {
         let wanted = self.tables.iter().map(Tables::family).flat_map(|family| {
             let sets = plan.sets.keys().filter_map(move |key| set(family, key));
-            sets.chain([programmed_set(family), bound_set(family), cut_set(family)])
+            sets.chain([programmed_set(family), bound_set(family)])
         });
         let wanted: BTreeMap<_, _> = wanted.map(|set| (set.name.clone(), set)).collect();
         let mut changes = ipset::Changes::default();

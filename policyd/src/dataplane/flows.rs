@@ -4,12 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use netlink::Error;
 use netlink::conntrack::{Client, Filter, Flow, Mark, Outcome};
-use netlink::ipset::{self, Element};
-use netlink::{Error, Layer4};
 use nix::ifaddrs::getifaddrs;
 
-use crate::iptables::{Family, cut_set};
+use crate::iptables::Family;
 
 /// As many flows are marked, and then there is a pause: the kernel's table is locked for each.
 const MARKED_AT_ONCE: usize = 500;
@@ -80,18 +79,12 @@ pub(crate) fn has_end(flow: &Flow, which: impl Fn(&IpAddr) -> bool) -> bool {
 /// [`Error`] when the kernel refuses.
 pub(crate) fn mark(changes: &[(Flow, bool)], bit: u32) -> Result<(usize, usize), Error> {
     let Some(mut client) = Client::open()? else { return Ok((0, 0)) };
-    let mut sets = ipset::Client::open()?;
     let mut counts = (0, 0);
     for (index, chunk) in changes.chunks(MARKED_AT_ONCE).enumerate() {
         if index > 0 {
             std::thread::sleep(PAUSE);
         }
         for (flow, is_denied) in chunk {
-            if let (Some(sets), Some((set, answer))) = (&mut sets, answer(flow)) {
-                // Where somebody removed the set, it is made again with the rules.
-                let change = if *is_denied { ipset::Client::add } else { ipset::Client::delete };
-                change(sets, &set, answer)?;
-            }
             let value = if *is_denied { bit } else { 0 };
             match client.set_mark(flow, Mark { value, mask: bit })? {
                 Outcome::Done if *is_denied => counts.0 += 1,
@@ -101,18 +94,6 @@ pub(crate) fn mark(changes: &[(Flow, bool)], bit: u32) -> Result<(usize, usize),
         }
     }
     Ok(counts)
-}
-
-/// Who would take the flow up from its middle, as a member of the set of such. Only flows that the client
-/// can end are: of UDP he cannot.
-fn answer(flow: &Flow) -> Option<(String, Element)> {
-    const ENDED_BY_PACKETS: [u8; 2] = [6, 132];
-    let protocol = flow.original.protocol;
-    let Layer4::Ports { source: port, .. } = flow.reply.layer4 else { return None };
-    let (address, other) = (flow.reply.source, flow.reply.destination);
-    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
-    let answer = Element::AddressPortAddress { address, protocol, port, other };
-    ENDED_BY_PACKETS.contains(&protocol).then(|| (cut_set(family).name, answer))
 }
 
 /// Cuts all flows of addresses that the gate is about to let pass: they may have been begun by, or

@@ -1,15 +1,16 @@
 //! The chains that every packet goes through, up to those of its pods.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use ruleset::iptables::{Chain, Match, Rule, Side, Target};
+use ruleset::iptables::{Chain, Match, Packets, Rule, Side, Target};
 use ruleset::networks::LINK_LOCAL_V6;
 
 use super::address_dispatch::by_address;
 use super::discovery;
 use super::endpoint::{self, established};
 use super::interface_dispatch::{Ends, by_interface};
-use super::sets::{cut_set, programmed_set};
+use super::sets::programmed_set;
 use super::sources;
 use super::{ALLOW, Family, GATE, MANGLE, RAW, Settings, chain, goto, host, jump, to_several};
 use crate::model::Direction;
@@ -21,6 +22,10 @@ use crate::plan::{Endpoint, HostInterface};
 const SOURCE: &str = "PODWIRE-SRC";
 const DESTINATION: &str = "PODWIRE-DST";
 const OUT: &str = "PODWIRE-OUT";
+const MIDDLE: &str = "PODWIRE-MIDDLE";
+const ANSWERER: &str = "PODWIRE-MID-SRC";
+const ANSWERED: &str = "PODWIRE-MID-DST";
+const UNASKED: &str = "PODWIRE-UNASKED";
 
 /// A rule of ours at the head of a chain that the kernel has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,10 +82,34 @@ pub fn dispatch<'a>(
             let addresses = it.addresses.iter().filter(move |address| family.has(address));
             addresses.map(move |address| (*address, endpoint::name(key, direction)))
         });
-        targets.collect()
+        targets.collect::<BTreeMap<_, _>>()
     };
-    chains.extend(by_address(SOURCE, Side::Source, &isolated(Direction::Egress)));
-    chains.extend(by_address(DESTINATION, Side::Destination, &isolated(Direction::Ingress)));
+    let (ingress, egress) = (isolated(Direction::Ingress), isolated(Direction::Egress));
+    if settings.cuts_flows {
+        chains.extend(in_the_middle(&ingress, &egress));
+    }
+    chains.extend(by_address(SOURCE, Side::Source, &egress));
+    chains.extend(by_address(DESTINATION, Side::Destination, &ingress));
+    chains
+}
+
+/// What is of no flow that is known, and begins none. The kernel takes it for the beginning of one in its
+/// direction (`nf_conntrack_tcp_loose`), though it may be an answer: of a flow that the client had the kernel
+/// forget, by a reset or by what begins another one, as that sees what is dropped later. So who may not be
+/// asked does not answer out of the middle, and who may not ask is not answered.
+fn in_the_middle(
+    ingress: &BTreeMap<IpAddr, String>,
+    egress: &BTreeMap<IpAddr, String>,
+) -> Vec<Chain> {
+    let dropped = |of: &BTreeMap<IpAddr, String>| -> BTreeMap<IpAddr, String> {
+        of.keys().map(|address| (*address, UNASKED.to_owned())).collect()
+    };
+    let mut chains = vec![
+        chain(UNASKED, [Rule::new([], Target::Drop)]),
+        chain(MIDDLE, [jump([], ANSWERER), jump([], ANSWERED)]),
+    ];
+    chains.extend(by_address(ANSWERER, Side::Source, &dropped(ingress)));
+    chains.extend(by_address(ANSWERED, Side::Destination, &dropped(egress)));
     chains
 }
 
@@ -133,11 +162,16 @@ fn policed(family: Family, hook: &str, any_port: bool, settings: &Settings) -> V
             rules.push(goto([of_link, Match::NotBridged], GATE));
         }
     }
+    if is_forward {
+        // Somebody makes a flow known, and has it that he could not deliver an answer to it.
+        let icmp = if family.is_ipv4() { "icmp" } else { "ipv6-icmp" };
+        let of_no_answer = Match::Connection(Packets::OfNoAnswer);
+        rules.push(Rule::new([Match::Protocol(icmp), of_no_answer], Target::Drop));
+    }
     rules.push(established());
     if is_forward && settings.cuts_flows {
-        let answer = || Match::AnswerInSet(cut_set(family).name);
-        let kinds = [Match::TcpWithoutSyn, Match::Protocol("sctp")];
-        rules.extend(kinds.map(|kind| Rule::new([kind, answer()], Target::Drop)));
+        let kinds = [Match::TcpWithoutSyn, Match::SctpWithoutInit];
+        rules.extend(kinds.map(|kind| jump([kind], MIDDLE)));
     }
     rules.push(jump([], SOURCE));
     rules.extend(settings.rejects.then(rejected));

@@ -33,25 +33,13 @@ pub fn bound_set(family: Family) -> Set {
     named(family, Kind::Addresses, "bound")
 }
 
-/// Who is not to take up a flow that was cut, as the one that answers: with protocol and port, and whom
-/// he answered. The kernel forgets each after a day.
-///
-/// A client can end a flow that is cut, by a reset or what begins another one, as conntrack sees what it
-/// sends before it is dropped; then what the server says next is taken for the beginning of a flow of its own
-/// (`nf_conntrack_tcp_loose`).
-#[must_use]
-pub fn cut_set(family: Family) -> Set {
-    Set { timeout: Some(86_400), ..named(family, Kind::AddressPortAddresses, "cut") }
-}
-
 fn named(family: Family, kind: Kind, name: &str) -> Set {
-    let name = format!("{}{name}", prefix(family));
-    Set { name, kind, is_ipv4: family.is_ipv4(), timeout: None }
+    Set { name: format!("{}{name}", prefix(family)), kind, is_ipv4: family.is_ipv4() }
 }
 
 /// Whether a set of this name is for [`SetKey`]s, and of this family.
 pub(crate) fn is_of_plan(family: Family, name: &str) -> bool {
-    let of_node = [programmed_set(family), bound_set(family), cut_set(family)].map(|it| it.name);
+    let of_node = [programmed_set(family).name, bound_set(family).name];
     name.starts_with(&prefix(family)) && of_node.iter().all(|it| it != name)
 }
 

@@ -73,26 +73,6 @@ fn ports_come_and_go() {
 }
 
 #[test]
-fn pairs_with_ports_come_and_go() {
-    let mut client = client();
-    let sets = "create v4 hash:ip,port,ip timeout 600\ncreate v6 hash:ip,port,ip family inet6 timeout 600\n";
-    ipset(&["restore"], sets);
-    for (set, text, second) in [("v4", "10.1.0.2", "10.1.0.3"), ("v6", "fd00::2", "fd00::3")] {
-        let (address, other) = (address(text), address(second));
-        let element = Element::AddressPortAddress { address, protocol: 6, port: 8080, other };
-        for _ in 0..2 {
-            assert_eq!(client.add(set, element).unwrap(), Outcome::Done);
-        }
-        let [held] = elements(set).try_into().unwrap();
-        assert!(held.starts_with(&format!("{text},tcp:8080,{second} timeout ")), "{held}");
-        for _ in 0..2 {
-            assert_eq!(client.delete(set, element).unwrap(), Outcome::Done);
-        }
-        assert!(elements(set).is_empty());
-    }
-}
-
-#[test]
 fn a_missing_set_is_told() {
     let mut client = client();
     for address in ["10.1.0.2", "fd00::2"].map(address) {

@@ -31,6 +31,8 @@ pub enum Packets {
     Established,
     /// Of none that makes sense.
     Invalid,
+    /// Errors about an answer in a flow that has had none.
+    OfNoAnswer,
 }
 
 /// What must be so for a rule to apply.
@@ -50,8 +52,6 @@ pub enum Match {
     NotInSet(Side, String),
     /// Address, protocol and port are in the set; of the port, that of the same side.
     PortInSet(Side, String),
-    /// Its source, with protocol and port, and its destination are in the set, of whom that one answers.
-    AnswerInSet(String),
     /// It came through this interface; with a `+` at its end, one whose name begins so.
     InInterface(String),
     /// It came through this port of a bridge; as above.
@@ -76,6 +76,8 @@ pub enum Match {
     DestinationPort(&'static str, PortRange),
     /// It is of TCP, and begins no connection.
     TcpWithoutSyn,
+    /// It is of SCTP, and begins no association.
+    SctpWithoutInit,
     /// Its destination port; at most 15, a range counting as two. Needs a [`Match::Protocol`].
     DestinationPorts(Vec<PortRange>),
     /// Its type of ICMPv6 message.
@@ -191,7 +193,6 @@ impl fmt::Display for Match {
             Self::PortInSet(side, set) => {
                 write!(formatter, "-m set --match-set {set} {0},{0}", side.word())
             }
-            Self::AnswerInSet(set) => write!(formatter, "-m set --match-set {set} src,src,dst"),
             Self::InInterface(name) => write!(formatter, "-i {name}"),
             Self::InBridgePort(name) => write!(formatter, "-m physdev --physdev-in {name}"),
             Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
@@ -205,6 +206,9 @@ impl fmt::Display for Match {
                 write!(formatter, "-p {protocol} -m {protocol} --dport {range}")
             }
             Self::TcpWithoutSyn => formatter.write_str("-p tcp -m tcp ! --syn"),
+            Self::SctpWithoutInit => {
+                formatter.write_str("-p sctp -m sctp ! --chunk-types any INIT")
+            }
             Self::DestinationPorts(ranges) => {
                 formatter.write_str("-m multiport --dports ")?;
                 list(formatter, ranges)
@@ -268,6 +272,7 @@ impl fmt::Display for Packets {
         formatter.write_str(match self {
             Self::Established => "RELATED,ESTABLISHED",
             Self::Invalid => "INVALID",
+            Self::OfNoAnswer => "RELATED --ctdir ORIGINAL ! --ctstatus SEEN_REPLY",
         })
     }
 }
