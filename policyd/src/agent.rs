@@ -14,13 +14,13 @@ use tokio::time::{self, MissedTickBehavior};
 use crate::attachment::Attachment;
 use crate::attachments::Request;
 use crate::dataplane::Dataplane;
-use crate::frames;
 use crate::index::Index;
 use crate::iptables::Settings;
 use crate::model::NamespacedName;
 use crate::plan::HostInterface;
 use crate::recorder::Notice;
 use crate::source::{Change, Event, Node};
+use crate::{frames, ingress};
 
 mod asked;
 mod bucket;
@@ -349,6 +349,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         Wanted {
             bridges: survey::bridges(self.index.endpoints().map(|(_, it)| it)),
             ports: frames::ports(self.index.endpoints().map(|(_, it)| it)),
+            sources: ingress::sources(self.index.endpoints().map(|(_, it)| it)),
             gated: self.gated().unwrap_or_default(),
             sought: sought.into_iter().map(|it| (it, self.links.found.get(&it).cloned())).collect(),
             told,

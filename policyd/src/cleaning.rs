@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::pin::pin;
 
-use policyd::{closed, frames, node_network};
+use policyd::{closed, frames, ingress, node_network};
 use tokio::time::sleep;
 
 use crate::alone::{self, Held};
@@ -56,9 +56,10 @@ fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     let frames = frames::remove();
     let network = node_network::remove(&mut programs.clone());
     let cleaned = dataplane(options, programs).clean_up();
-    let interfaces = closed::remove();
+    let (interfaces, sources) = (closed::remove(), ingress::remove());
     cleaned?;
     interfaces?;
+    sources?;
     frames?;
     masquerading?;
     network?;

@@ -42,6 +42,8 @@ struct State {
     chains: Option<BTreeMap<String, Labels>>,
     /// What the last rule of each chain had counted when it was last read.
     last: BTreeMap<(Family, String), u64>,
+    /// What interfaces had dropped when it was last read.
+    last_at_interfaces: u64,
     allowed: Allowed,
 }
 
@@ -139,6 +141,13 @@ impl Counters {
         }
         state.last.retain(|(of, _), _| *of != family);
         state.last.extend(seen);
+    }
+
+    /// Takes in how many packets interfaces have dropped with others' addresses.
+    fn add_at_interfaces(&self, packets: u64) {
+        let mut state = self.lock();
+        self.forged.inc_by(increase(state.last_at_interfaces, packets));
+        state.last_at_interfaces = packets;
     }
 
     fn is_known(&self) -> bool {

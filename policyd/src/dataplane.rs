@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 use ruleset::ipset;
 use runner::Runner;
 
+use crate::ingress::{self, Sources};
 use crate::iptables::{Family, SET_PREFIX, Settings, is_in_use, is_of_plan, members, set};
 use crate::plan::{Changes, SetChange, SetKey};
 
@@ -168,6 +169,21 @@ impl<R: Runner + Send> Dataplane<R> {
         self.programs.restore_sets(&shrinking)?;
         self.note_owners();
         self.destroy_unused()
+    }
+
+    /// From which addresses packets may come by the interfaces that the changes are about, once they are
+    /// made: others may be behind the same ones.
+    pub(crate) fn sources_after(&self, changes: &Changes) -> Sources {
+        let coming = || changes.endpoints.values().flatten();
+        let mut sources = ingress::sources(coming());
+        if !sources.is_empty() {
+            let written = self.written.endpoints.iter();
+            let staying = written.filter(|(key, _)| !changes.endpoints.contains_key(*key));
+            for (interface, addresses) in ingress::sources(staying.map(|(_, it)| it)) {
+                sources.entry(interface).and_modify(|it| it.extend(addresses));
+            }
+        }
+        sources
     }
 
     /// Has the rules gate these ranges; [`Self::adopt`] must be next.

@@ -17,6 +17,7 @@ pub mod explain;
 pub mod frames;
 pub mod health;
 pub mod index;
+pub mod ingress;
 pub mod iptables;
 pub mod lint;
 pub mod live;

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::frames::{Ear, Interface, Mac, TO_ALL};
+use lab::frames::{Ear, Fragment, Interface, Mac, TO_ALL};
 use lab::sockets::udp;
 use serde_json::{Value, json};
 
@@ -149,13 +149,16 @@ fn no_frame_makes_a_flow_known_that_is_not_allowed() {
     });
     assert_eq!(came(&node, 1), BTreeSet::new());
     assert_eq!(came(&node, 2), BTreeSet::new());
-    // Without what looks at sources each try succeeds: it is this that keeps them out.
+    // As where the kernel has no tables for interfaces.
     node.kill();
+    node.node.sh("nft delete table netdev podwire-sources");
+    assert_eq!(came(&node, 3), BTreeSet::new());
+    // Without what looks at sources each try succeeds: it is this that keeps them out.
     node.node.sh("iptables -t raw -F PREROUTING; ip6tables -t raw -F PREROUTING");
-    assert_eq!(came(&node, 3), of_all);
+    assert_eq!(came(&node, 4), of_all);
     node.start();
     node.wait("sources", |it| it.rules().contains("-A PREROUTING"));
-    assert_eq!(came(&node, 4), BTreeSet::new());
+    assert_eq!(came(&node, 5), BTreeSet::new());
     node.clean_up();
 }
 
@@ -304,9 +307,132 @@ fn no_source_is_forged_by_a_frame_to_the_bridge_alone() {
     };
     assert_eq!(came(), BTreeSet::new());
     node.kill();
+    node.node.sh("nft delete table netdev podwire-sources");
+    assert_eq!(came(), BTreeSet::new());
     node.node.sh("iptables -t raw -F PREROUTING; ip6tables -t raw -F PREROUTING");
     assert_eq!(came(), ["198.51.100.7", "2001:db8:51::7"].map(str::to_owned).into());
     node.start();
     assert_eq!(came(), BTreeSet::new());
+    node.clean_up();
+}
+
+fn of_family<T: Copy>(node: &PolicedNode, name: &str, of: impl Fn(&IpAddr) -> Option<T>) -> T {
+    node.addresses(name).iter().find_map(of).unwrap()
+}
+
+/// The kernel refuses some packets of IPv6 before any rule sees them, and quotes them.
+#[test]
+fn the_node_refuses_no_option_for_a_forger() {
+    let mut node = PolicedNode::new(&["a", "b"]);
+    settle(&node, &["a", "b"]);
+    node.write("b", &deny("b", "Ingress"));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    let by_a = Interface::open(node.space("a"), "eth0");
+    let gateway = Interface::open(&node.node, &link_of(&node, "a")).mac();
+    let ear = Ear::open(node.space("b"), "eth0");
+    let of_b = of_family(&node, "b", |it| match it {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(it) => Some(*it),
+    });
+    let heard = || {
+        by_a.send_refused(gateway, [of_b, "2001:db8::9".parse().unwrap()], b"to be quoted");
+        sleep(SILENCE);
+        !ear.heard(&["to be quoted"]).is_empty()
+    };
+    assert!(!heard());
+    // It is counted, by whoever drops it.
+    assert!(node.metric("policyd_forged_sources_total") > 0);
+    node.kill();
+    assert!(!heard());
+    node.node.sh("nft delete table netdev podwire-sources");
+    assert!(heard());
+    node.start();
+    assert!(!heard());
+    node.clean_up();
+}
+
+/// The kernel puts fragments together before iptables sees them, by addresses and a number.
+#[test]
+fn no_fragment_comes_among_those_of_another_pod() {
+    let mut node = PolicedNode::new(&["a", "b", "c"]);
+    settle(&node, &["a", "b", "c"]);
+    let four = |name: &str| {
+        of_family(&node, name, |it| match it {
+            IpAddr::V4(it) => Some(*it),
+            IpAddr::V6(_) => None,
+        })
+    };
+    let ends = [four("c"), four("b")];
+    let mut policy = deny("b", "Ingress");
+    policy["spec"]["ingress"] = json!([{"from": [{"podSelector": {"matchLabels": {"app": "c"}}}]}]);
+    node.write("b", &policy);
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    node.node.sh("for it in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $it; done");
+    let [by_a, by_c] = ["a", "c"].map(|it| Interface::open(node.space(it), "eth0"));
+    let gateways = ["a", "c"].map(|it| Interface::open(&node.node, &link_of(&node, it)).mac());
+    let at_b = listener(&node, "b");
+    let first = |word: &str| -> Vec<u8> {
+        let length = u16::try_from(8 + 16).unwrap();
+        let header = [PORT.to_be_bytes(), PORT.to_be_bytes(), length.to_be_bytes(), [0, 0]];
+        [header.as_flattened(), format!("{word:_<8}").as_bytes()].concat()
+    };
+    let came = |number: u16| {
+        let [forged, honest] = ["forged", "honest"].map(first);
+        let begin = |content| Fragment { number, place: 0, is_last: false, content };
+        by_a.send_fragment(gateways[0], ends, &begin(&forged));
+        sleep(Duration::from_millis(20));
+        by_c.send_fragment(gateways[1], ends, &begin(&honest));
+        let end = Fragment { number, place: 2, is_last: true, content: b"________" };
+        by_c.send_fragment(gateways[1], ends, &end);
+        sleep(SILENCE);
+        received(&at_b)
+    };
+    let word = |word: &str| BTreeSet::from([format!("{word:_<16}")]);
+    assert_eq!(came(1), word("honest"));
+    node.kill();
+    assert_eq!(came(2), word("honest"));
+    node.node.sh("nft delete table netdev podwire-sources");
+    assert_eq!(came(3), word("forged"));
+    node.start();
+    assert_eq!(came(4), word("honest"));
+    node.clean_up();
+}
+
+/// Whatever others do to the table, it comes back; and goes with the pod.
+#[test]
+fn what_looks_at_interfaces_comes_back_and_goes_with_them() {
+    let mut node = PolicedNode::new(&["a", "b"]);
+    settle(&node, &["a", "b"]);
+    let table = |node: &PolicedNode| {
+        node.node.try_sh("nft --stateless list table netdev podwire-sources").stdout
+    };
+    let chains = |node: &PolicedNode| table(node).matches("hook ingress").count();
+    node.wait("both interfaces", |it| chains(it) == 2);
+    let whole = table(&node);
+    let link = link_of(&node, "a");
+    for damage in [
+        "delete table netdev podwire-sources".to_owned(),
+        "flush ruleset".to_owned(),
+        format!("flush chain netdev podwire-sources {link}"),
+        format!("insert rule netdev podwire-sources {link} ip saddr 192.0.2.9 return"),
+        "add rule netdev podwire-sources forged/ accept".to_owned(),
+    ] {
+        node.node.sh(&format!("nft '{damage}'"));
+        node.wait(&damage, |it| {
+            let (mut now, mut before) = (table(it), whole.clone());
+            // The kernel lists chains in the order in which they were made.
+            for text in [&mut now, &mut before] {
+                let mut lines: Vec<&str> = text.lines().collect();
+                lines.sort_unstable();
+                *text = lines.join("\n");
+            }
+            now == before
+        });
+    }
+    node.kill();
+    node.start();
+    node.remove("pod-a");
+    node.node.sh(&format!("ip link del {link}"));
+    node.wait("the interface to go", |it| chains(it) == 1);
     node.clean_up();
 }

@@ -1,7 +1,7 @@
 //! Frames as no stack would send them: with tags, and with any source.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -24,6 +24,22 @@ pub const TO_ALL: Mac = [0xff; 6];
 
 /// The greatest hop limit that is usual.
 const HOPS: u8 = 64;
+
+/// UDP's number.
+const UDP: u8 = 17;
+
+/// A part of a datagram.
+#[derive(Debug)]
+pub struct Fragment<'a> {
+    /// That of the datagram.
+    pub number: u16,
+    /// Where it begins, in units of eight bytes.
+    pub place: u16,
+    /// Whether nothing follows it.
+    pub is_last: bool,
+    /// What is in it.
+    pub content: &'a [u8],
+}
 
 /// Sends frames by one interface.
 #[derive(Debug)]
@@ -71,6 +87,31 @@ impl Interface {
     /// Sends one that the first router has to give up.
     pub fn send_dying(&self, to: Mac, ends: [SocketAddr; 2], payload: &[u8]) {
         self.send_packet(&[], to, ends, 1, payload);
+    }
+
+    /// Sends a fragment of a datagram of IPv4, without a checksum of its own: what there is of it from this
+    /// place on (in units of eight bytes), and whether more follows.
+    pub fn send_fragment(&self, to: Mac, ends: [Ipv4Addr; 2], fragment: &Fragment<'_>) {
+        let Fragment { number, place, is_last, content } = fragment;
+        let flags = place | if *is_last { 0 } else { 0x2000 };
+        let total = u16::try_from(20 + content.len()).unwrap();
+        let mut header = [[0x45, 0], total.to_be_bytes(), number.to_be_bytes()].concat();
+        header.extend([flags.to_be_bytes(), [HOPS, UDP], [0, 0]].concat());
+        header.extend(ends.iter().flat_map(Ipv4Addr::octets));
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum);
+        self.send_other(to, 0x0800, &[&header, *content].concat());
+    }
+
+    /// Sends a packet of IPv6 with an option that whoever gets it has to refuse.
+    pub fn send_refused(&self, to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
+        const HOP_BY_HOP: u8 = 0;
+        // No header follows; an option of no known type, "discard and tell of it", of four bytes.
+        let options = [59, 0, 0x9e, 4, 0, 0, 0, 0];
+        let length = u16::try_from(options.len() + content.len()).unwrap().to_be_bytes();
+        let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], HOP_BY_HOP, HOPS];
+        packet.extend(ends.iter().flat_map(Ipv6Addr::octets));
+        self.send_other(to, 0x86dd, &[&packet, &options[..], content].concat());
     }
 
     fn send_packet(&self, tags: &[u8], to: Mac, ends: [SocketAddr; 2], hops: u8, payload: &[u8]) {
@@ -127,7 +168,6 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 fn packet([from, to]: [SocketAddr; 2], hops: u8, payload: &[u8]) -> Vec<u8> {
-    const UDP: u8 = 17;
     let length = u16::try_from(8 + payload.len()).unwrap();
     let addresses = [octets(from.ip()), octets(to.ip())].concat();
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();

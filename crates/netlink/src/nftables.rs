@@ -9,6 +9,8 @@ mod message;
 mod only_ip;
 mod rule;
 
+use std::collections::BTreeMap;
+
 use nix::errno::Errno;
 use ruleset::nft::{Chain, Rule, Table};
 
@@ -48,6 +50,8 @@ pub struct HeldRule {
     pub handle: u64,
     /// Its comment.
     pub comment: Option<String>,
+    /// How many packets it has counted, if it counts any.
+    pub packets: Option<u64>,
 }
 
 /// An nf_tables socket of the namespace in which it was opened.
@@ -180,6 +184,28 @@ impl Client {
         match rules {
             Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Vec::new()),
             rules => rules,
+        }
+    }
+
+    /// The comments of all rules of a table by their chains, in their order; chains without rules are not
+    /// told, and nothing where there is no table.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn comments(
+        &mut self,
+        table: Table<'_>,
+    ) -> Result<BTreeMap<String, Vec<Option<String>>>, Error> {
+        let what = format!("list the rules of table {table} in nf_tables");
+        let list = || Message::list_all_rules(table);
+        let read = |comments: &mut BTreeMap<_, Vec<_>>, rule: &[u8]| {
+            if let Some((chain, comment)) = rule::read_comment(rule, table) {
+                comments.entry(chain).or_default().push(comment);
+            }
+        };
+        match self.list(list, &what, read) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(BTreeMap::new()),
+            comments => comments,
         }
     }
 

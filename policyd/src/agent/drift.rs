@@ -11,8 +11,8 @@ use netlink::nftables::{Changes, Generation};
 
 use super::listener::Listener;
 
-use crate::frames;
 use crate::iptables::{Settings, hooks};
+use crate::{frames, ingress};
 
 /// Comparing costs tens of milliseconds: not more often than this, however often others write.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const GLANCE_PAUSE: Duration = Duration::from_secs(2);
 
 /// The tables that a survey sees to.
-const SURVEYED: [&str; 2] = [frames::TABLE, CLOSED_TABLE];
+const SURVEYED: [&str; 3] = [frames::TABLE, CLOSED_TABLE, ingress::TABLE];
 
 /// The kernel's word that rules were changed.
 #[derive(Debug)]
@@ -31,8 +31,7 @@ pub(super) struct Drift {
     /// The netlink ports that unexplained changes came from: those of programs are their process
     /// ids.
     heard: BTreeSet<u32>,
-    /// The same of changes to the tables that a survey sees to: that which keeps such frames out as no rule sees, and
-    /// that of closed interfaces.
+    /// The same of changes to the tables that a survey sees to.
     heard_of_surveyed: BTreeSet<u32>,
     missed: bool,
     compared: Instant,

@@ -13,6 +13,7 @@ use netlink::{
 
 use super::listener::Listener;
 use crate::frames;
+use crate::ingress::Sources;
 use crate::plan::{Endpoint, HostInterface};
 
 /// The links are not looked at more often, however often they change.
@@ -31,6 +32,8 @@ pub(super) struct Wanted {
     pub(super) bridges: BTreeSet<String>,
     /// Those ports.
     pub(super) ports: BTreeSet<String>,
+    /// The interfaces of all endpoints, with their addresses.
+    pub(super) sources: Sources,
     /// A bridge with an address in one of these is one of pods too.
     pub(super) gated: Vec<IpNetwork>,
     /// Addresses of endpoints whose interface nobody told, with where they were found before.

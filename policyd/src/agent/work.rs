@@ -11,8 +11,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::survey::{Wanted, bridges, filter_bridges, is_gone, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance, Ran};
-use crate::frames;
 use crate::plan::{Changes, HostInterface, Plan};
+use crate::{frames, ingress};
 
 /// One piece of work.
 #[derive(Debug)]
@@ -132,6 +132,8 @@ fn carry_out<R: Runner + Send>(
             // Ahead of the rules, which open the gate to the pod; but where it cannot be had, they are
             // written nevertheless: what they hold back is much more.
             let kept_out = frames::keep_out(&frames::ports(plan.endpoints.values()), |_| false);
+            let sources = ingress::sources(plan.endpoints.values());
+            own.extend(ingress::see_to(&sources, |_| Ok(false))?);
             dataplane.adopt(plan)?;
             filter_bridges(&bridges(plan.endpoints.values()))?;
             own.extend(dataplane.open_interfaces(|_| Ok(false))?);
@@ -139,6 +141,7 @@ fn carry_out<R: Runner + Send>(
         }
         Job::Apply(changes) => {
             let kept_out = keep_out_of_coming(changes);
+            own.extend(ingress::bind(&dataplane.sources_after(changes))?);
             dataplane.apply(changes)?;
             // Only after the rules: loading those for bridge ports loads what else may be missing.
             filter_bridges(&bridges(changes.endpoints.values().flatten()))?;
@@ -155,6 +158,7 @@ fn carry_out<R: Runner + Send>(
             let done = survey(wanted)?;
             found = Some(done.found);
             own.extend(done.own);
+            own.extend(ingress::see_to(&wanted.sources, |name| is_gone(name, wanted))?);
             // The plugin may have given us up just before the rules were there.
             own.extend(dataplane.open_interfaces(|name| is_gone(name, wanted))?);
         }

@@ -8,6 +8,7 @@ use runner::Runner;
 use super::Counters;
 use crate::chain;
 use crate::dataplane::Programs;
+use crate::ingress;
 use crate::iptables::{Family, MANGLE, RAW};
 
 /// The kernel is read no more often than this.
@@ -66,5 +67,11 @@ impl<R: Runner> Inner<R> {
             }
         }
         self.programs.take_ran();
+        match ingress::packets() {
+            Ok(packets) => counters.add_at_interfaces(packets),
+            Err(error) => {
+                tracing::warn!("the interfaces' counter cannot be read: {}", chain(&error));
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The messages without which IPv6 is not there. Connection tracking leaves them alone.
 
 use ruleset::iptables::{Match, Side};
-use ruleset::networks::MULTICAST_V6;
+use ruleset::networks::{LINK_LOCAL_V6, MULTICAST_V6};
 
 /// Neighbour discovery (RFC 4861) has the greatest hop limit, so that all see that no router has
 /// forwarded it: what a pod gives that type and sends further is not it. These are what hosts say:
@@ -17,9 +17,12 @@ pub(super) fn of_hosts() -> impl Iterator<Item = Vec<Match>> {
     OF_HOSTS.into_iter().map(neighbour).chain(OF_LISTENERS.into_iter().map(listener))
 }
 
-/// What matches each kind that there is.
+/// What matches each kind that there is: from a router, which has a link-local address for that, or from a
+/// host.
 pub(super) fn of_all() -> impl Iterator<Item = Vec<Match>> {
-    OF_ROUTERS.into_iter().map(neighbour).chain(of_hosts())
+    let of_link = Match::Address(Side::Source, LINK_LOCAL_V6);
+    let of_router = move |kind| [vec![of_link.clone()], neighbour(kind)].concat();
+    OF_ROUTERS.into_iter().map(of_router).chain(of_hosts())
 }
 
 fn neighbour(kind: u8) -> Vec<Match> {

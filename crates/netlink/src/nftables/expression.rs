@@ -36,10 +36,13 @@ pub(super) fn expressions(message: Message, family: Family, rule: &Rule) -> Mess
     let (mut message, mut known) = (message, None);
     for it in &rule.matches {
         if let Match::Address(_, network) | Match::NotAddress(_, network) = it
-            && family == Family::Inet
             && known.replace(network.is_ipv4()) != Some(network.is_ipv4())
         {
-            message = of_family(message, network.is_ipv4());
+            message = match family {
+                Family::Ip | Family::Ip6 => message,
+                Family::Inet => of_family(message, network.is_ipv4()),
+                Family::Bridge | Family::Netdev => of_protocol(message, network.is_ipv4()),
+            };
         }
         message = match it {
             Match::Address(side, network) => address(message, *side, network, EQUAL),
@@ -60,7 +63,8 @@ const NETWORK_HEADER: u32 = 1;
 /// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
-/// `NFT_META_IIFNAME`, `NFT_META_OIFNAME`, `NFT_META_NFPROTO`.
+/// `NFT_META_PROTOCOL`, `NFT_META_IIFNAME`, `NFT_META_OIFNAME`, `NFT_META_NFPROTO`.
+const PROTOCOL: u32 = 1;
 const INTERFACE_IN: u32 = 6;
 const INTERFACE_OUT: u32 = 7;
 const NF_PROTOCOL: u32 = 15;
@@ -116,6 +120,12 @@ fn compare(message: Message, operator: u32, value: &[u8]) -> Message {
 fn of_family(message: Message, is_ipv4: bool) -> Message {
     let family = if is_ipv4 { IPV4 } else { IPV6 };
     compare(load_meta(message, NF_PROTOCOL), EQUAL, &[family])
+}
+
+/// The same, in a table of frames.
+fn of_protocol(message: Message, is_ipv4: bool) -> Message {
+    let kind: u16 = if is_ipv4 { 0x0800 } else { 0x86dd };
+    compare(load_meta(message, PROTOCOL), EQUAL, &kind.to_be_bytes())
 }
 
 /// Goes on for packets whose address is in the network, or is not. Only as many bytes are loaded as the
@@ -180,7 +190,7 @@ pub(super) fn interface_in(message: Message, interface: Interface, set: &str) ->
 
 /// Counts what came so far, and drops it.
 pub(super) fn drop_counted(message: Message) -> Message {
-    verdict(expression(message, "counter", |it| it), &Verdict::Drop)
+    verdict(message, &Verdict::CountedDrop)
 }
 
 /// What happens to what came so far.
@@ -193,12 +203,16 @@ fn verdict(message: Message, verdict: &Verdict) -> Message {
     const JUMP: i32 = -3;
     const GOTO: i32 = -4;
     const RETURN: i32 = -5;
+    let message = match verdict {
+        Verdict::CountedDrop => expression(message, "counter", |it| it),
+        _ => message,
+    };
     let (code, chain) = match verdict {
         Verdict::Masquerade => return expression(message, "masq", |it| it),
         Verdict::Jump(chain) => (JUMP, Some(chain)),
         Verdict::Goto(chain) => (GOTO, Some(chain)),
         Verdict::Return => (RETURN, None),
-        Verdict::Drop => (DROP, None),
+        Verdict::Drop | Verdict::CountedDrop => (DROP, None),
     };
     expression(message, "immediate", |it| {
         it.attribute(TO, &VERDICT_REGISTER).nested(VALUE, |data| {

@@ -132,6 +132,11 @@ impl Message {
         message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain)
     }
 
+    /// Asks for all rules of a table.
+    pub(super) fn list_all_rules(table: Table<'_>) -> Self {
+        Self::of(table, GET_RULE, NLM_F_DUMP).text(RULE_TABLE, table.name)
+    }
+
     /// Deletes one rule.
     pub(super) fn delete_rule(table: Table<'_>, chain: &str, handle: u64) -> Self {
         Self::empty_chain(table, chain).attribute(RULE_HANDLE, &handle.to_be_bytes())

@@ -8,7 +8,7 @@ use ruleset::nft::{Family, Table};
 
 use super::HeldRule;
 use super::message::comment;
-use crate::attributes::{attributes, find, network_number};
+use crate::attributes::{attributes, find, network_number, text};
 
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
@@ -17,6 +17,7 @@ const RULE_EXPRESSIONS: u16 = 4;
 const RULE_REMARK: u16 = 7;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
+const COUNTER_PACKETS: u16 = 2;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const IMMEDIATE_DATA: u16 = 2;
@@ -60,7 +61,24 @@ fn handle(rule: &[u8], table: Table<'_>, chain: &str) -> Option<u64> {
 /// The rule with these attributes, if it is one of the table's `chain`.
 pub(super) fn read(rule: &[u8], table: Table<'_>, chain: &str) -> Option<HeldRule> {
     let handle = handle(rule, table, chain)?;
-    Some(HeldRule { handle, comment: find(rule, RULE_REMARK).and_then(comment) })
+    let comment = find(rule, RULE_REMARK).and_then(comment);
+    Some(HeldRule { handle, comment, packets: packets(rule) })
+}
+
+/// The chain of the rule with these attributes, and its comment, if it is one of the table.
+pub(super) fn read_comment(rule: &[u8], table: Table<'_>) -> Option<(String, Option<String>)> {
+    find(rule, RULE_TABLE).filter(|name| is_text(name, table.name))?;
+    let chain = find(rule, RULE_CHAIN).map(text)?;
+    Some((chain, find(rule, RULE_REMARK).and_then(comment)))
+}
+
+fn packets(rule: &[u8]) -> Option<u64> {
+    let mut expressions = attributes(find(rule, RULE_EXPRESSIONS)?);
+    let is_counter =
+        |it: &[u8]| find(it, EXPRESSION_NAME).is_some_and(|name| is_text(name, "counter"));
+    let (_, counter) = expressions.find(|(_, it)| is_counter(it))?;
+    let packets = find(find(counter, EXPRESSION_DATA)?, COUNTER_PACKETS)?;
+    packets.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// The rule with these attributes, if it is one of the table's `chain` that jumps to `target`.

@@ -13,7 +13,7 @@ fn shown(table: Table<'_>) -> [String; 2] {
     let table = table.to_string();
     let words: Vec<&str> = table.split(' ').collect();
     let list = |options: &[&str]| run("nft", &[options, &["list", "table"], &words].concat(), "");
-    [list(&[]), list(&["--debug=netlink"])]
+    [list(&["--stateless"]), list(&["--stateless", "--debug=netlink"])]
 }
 
 fn rules(family: Family) -> Vec<Rule> {
@@ -44,7 +44,11 @@ fn rules(family: Family) -> Vec<Rule> {
                 [Rule::new([source], Verdict::Return), Rule::new([interface], Verdict::Drop)];
             rules.into_iter().chain(any).collect()
         }
-        Family::Netdev => any.collect(),
+        Family::Netdev => {
+            let all = ["0.0.0.0/0", "::/0"].map(|it| address(Side::Source, it));
+            let all = all.map(|it| Rule::new([it], Verdict::CountedDrop));
+            [four, six].concat().into_iter().chain(all).chain(any).collect()
+        }
     }
 }
 

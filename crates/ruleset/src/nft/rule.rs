@@ -43,6 +43,8 @@ pub enum Verdict {
     Return,
     /// Drops it.
     Drop,
+    /// The same, and counts it.
+    CountedDrop,
     /// Gives it the address of the interface that it leaves by.
     Masquerade,
 }
@@ -109,6 +111,7 @@ impl fmt::Display for Verdict {
             Self::Goto(chain) => write!(formatter, "goto {chain}"),
             Self::Return => formatter.write_str("return"),
             Self::Drop => formatter.write_str("drop"),
+            Self::CountedDrop => formatter.write_str("counter drop"),
             Self::Masquerade => formatter.write_str("masquerade"),
         }
     }

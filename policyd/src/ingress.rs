@@ -1,0 +1,202 @@
+//! Whose address a packet has, looked at as soon as a pod's interface receives it. Table raw looks at all
+//! that comes in; but by then the kernel has put fragments together, by addresses and a number alone
+//! (`nf_defrag_ipv4`), and has answered options of IPv6 that it cannot take, with all that it was sent
+//! (`ip6_parse_tlv`): to whoever seemed to have sent it. So where the kernel has nf_tables for interfaces, each pod's
+//! has a chain of its own ahead of all that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netlink::Error;
+use netlink::nftables::{Change, Client};
+use nix::errno::Errno;
+use ruleset::iptables::Side;
+use ruleset::networks::{LINK_LOCAL_V6, UNSPECIFIED_V6};
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
+use ruleset::short_hash;
+
+use crate::plan::Endpoint;
+
+/// The name of the table, of the family `netdev`.
+pub const TABLE: &str = "podwire-sources";
+const NETDEV: Table<'_> = Table { family: Family::Netdev, name: TABLE };
+/// Behind what closes interfaces (-500), and ahead of others.
+const PRIORITY: i32 = -400;
+/// Where packets of others end. No interface has a slash in its name.
+const FORGED: &str = "forged/";
+/// Of both families.
+const EVERYTHING: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
+/// Interfaces, with the addresses that packets may have which come by them.
+pub type Sources = BTreeMap<String, BTreeSet<IpAddr>>;
+
+/// Those of these endpoints.
+pub(crate) fn sources<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Sources {
+    let mut sources = Sources::new();
+    for endpoint in endpoints {
+        if let Some(interface) = &endpoint.interface {
+            sources.entry(interface.name.clone()).or_default().extend(&endpoint.addresses);
+        }
+    }
+    sources
+}
+
+/// The rules of an interface. Link-local addresses, and none, are those of IPv6's discovery: table raw looks at
+/// what has them.
+fn rules(addresses: &BTreeSet<IpAddr>) -> Vec<Rule> {
+    let own = addresses.iter().map(|it| IpNetwork::from(*it));
+    let own = own.chain([LINK_LOCAL_V6, UNSPECIFIED_V6]);
+    let passing = own.map(|it| (it, Verdict::Return));
+    let everything = EVERYTHING.iter().filter_map(|it| it.parse().ok());
+    let others = everything.map(|it| (it, Verdict::Goto(FORGED.to_owned())));
+    let from = |(network, verdict)| Rule::new([Match::Address(Side::Source, network)], verdict);
+    passing.chain(others).map(from).map(known_again).collect()
+}
+
+/// By its comment.
+fn known_again(rule: Rule) -> Rule {
+    let comment = format!("podwire:{}", short_hash(&rule.to_string()));
+    rule.commented(comment)
+}
+
+fn comments(rules: &[Rule]) -> Vec<Option<String>> {
+    rules.iter().map(|it| it.comment.clone()).collect()
+}
+
+fn forged() -> Rule {
+    known_again(Rule::new([], Verdict::CountedDrop))
+}
+
+/// Has these interfaces pass packets from these addresses alone; others stay as they are. When something was
+/// written, the netlink port from which the kernel tells that it came.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) fn bind(sources: &Sources) -> Result<Option<u32>, Error> {
+    if sources.is_empty() {
+        return Ok(None);
+    }
+    let Some(mut client) = Client::open()? else { return Ok(None) };
+    let written = sources.iter().map(|(interface, it)| put(&mut client, interface, it));
+    let written = written.collect::<Result<Vec<_>, _>>()?;
+    if written.contains(&true) { client.port().map(Some) } else { Ok(None) }
+}
+
+/// The same, and undoes whatever others did to the table; of other interfaces those are let go that `is_gone`
+/// says it of.
+///
+/// # Errors
+/// [`Error`], also those of `is_gone`.
+pub(crate) fn see_to(
+    sources: &Sources,
+    mut is_gone: impl FnMut(&str) -> Result<bool, Error>,
+) -> Result<Option<u32>, Error> {
+    let Some(mut client) = Client::open()? else { return Ok(None) };
+    let Some(chains) = client.chains(NETDEV)? else { return bind(sources) };
+    let held = client.comments(NETDEV)?;
+    let mut is_written = false;
+    if held.get(FORGED) != Some(&comments(&[forged()])) {
+        client.remove(NETDEV)?;
+        return bind(sources);
+    }
+    for (interface, addresses) in sources {
+        let is_there = chains.contains(interface);
+        if !is_there || held.get(interface) != Some(&comments(&rules(addresses))) {
+            is_written |= put(&mut client, interface, addresses)?;
+        }
+    }
+    for chain in chains.iter().filter(|it| *it != FORGED && !sources.contains_key(*it)) {
+        if is_gone(chain)? {
+            let changes = [Change::Empty(chain), Change::DeleteChain(chain)];
+            match client.change(NETDEV, &changes) {
+                // It went with its interface.
+                Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+                done => done?,
+            }
+            is_written = true;
+        }
+    }
+    if is_written { client.port().map(Some) } else { Ok(None) }
+}
+
+/// Writes the chain of an interface, and the table where there is none. Whether it did: not where there is no
+/// such interface, or the kernel has no tables for interfaces.
+fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Result<bool, Error> {
+    let hook = Hook::Ingress(interface);
+    let base = Base { kind: Kind::Filter, hook, priority: PRIORITY, policy: Policy::Accept };
+    let chain = Chain { name: interface, base: Some(base), comment: None };
+    let (rules, forged) = (rules(addresses), forged());
+    let mut changes = vec![Change::Chain(&chain), Change::Empty(interface)];
+    changes.extend(rules.iter().map(|rule| Change::Rule(interface, rule)));
+    match client.change(NETDEV, &changes) {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+        done => return is_done(done),
+    }
+    let end = Chain { name: FORGED, base: None, comment: None };
+    let table = [Change::Table(None), Change::Chain(&end), Change::Empty(FORGED)];
+    let whole: Vec<_> =
+        table.into_iter().chain([Change::Rule(FORGED, &forged)]).chain(changes).collect();
+    is_done(client.change(NETDEV, &whole))
+}
+
+fn is_done(changed: Result<(), Error>) -> Result<bool, Error> {
+    match changed {
+        Err(error)
+            if matches!(
+                error.errno(),
+                Some(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)
+            ) =>
+        {
+            Ok(false)
+        }
+        done => done.map(|()| true),
+    }
+}
+
+/// How many packets were dropped that others' addresses had, since the table was made.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) fn packets() -> Result<u64, Error> {
+    let Some(mut client) = Client::open()? else { return Ok(0) };
+    if client.chains(NETDEV)?.is_none() {
+        return Ok(0);
+    }
+    let rules = client.rules(NETDEV, FORGED)?;
+    Ok(rules.iter().filter_map(|it| it.packets).sum())
+}
+
+/// Removes the table.
+///
+/// # Errors
+/// [`Error`].
+pub fn remove() -> Result<(), Error> {
+    let Some(mut client) = Client::open()? else { return Ok(()) };
+    client.remove(NETDEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_passes_its_own_addresses_and_those_of_discovery() {
+        let addresses = ["10.1.0.2", "fd00:1::2"].map(|it| it.parse().unwrap()).into();
+        let printed: Vec<_> = rules(&addresses)
+            .iter()
+            .map(|it| it.to_string().split(" comment").next().unwrap().to_owned())
+            .collect();
+        assert_eq!(
+            printed,
+            [
+                "ip saddr 10.1.0.2 return",
+                "ip6 saddr fd00:1::2 return",
+                "ip6 saddr fe80::/10 return",
+                "ip6 saddr :: return",
+                "ip saddr 0.0.0.0/0 goto forged/",
+                "ip6 saddr ::/0 goto forged/",
+            ]
+        );
+    }
+}
