@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use runner::{OsRunner, Program, Runner};
+use testbed::process::Identity;
 
 /// Parameters of the whole machine that programs of a cluster like to change.
 const PARAMETERS: [&str; 7] = [
@@ -94,6 +95,9 @@ fn contained() -> Vec<String> {
     let is_number = |it: &String| it.bytes().all(|byte| byte.is_ascii_digit());
     let ids = names("/proc").into_iter().filter(is_number);
     let others = ids.filter(|id| space(id).is_some_and(|it| Some(it) != own));
+    // One that has ended may wait for us to ask how.
+    let runs = |id: &str| id.parse().ok().and_then(Identity::of).is_some_and(|it| it.is_alive());
+    let others = others.filter(|id| runs(id));
     let name = |id: &str| fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
     others.map(|id| format!("process {id} {}", name(&id).trim())).collect()
 }
