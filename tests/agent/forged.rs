@@ -213,6 +213,48 @@ fn no_link_local_address_is_reached_by_way_of_the_node() {
     node.clean_up();
 }
 
+/// The bridge hands on what is for another port's own address, and that makes a flow known, too
+/// (`br_nf_local_in`). Then there can be errors about answers in it, though there were none.
+#[test]
+fn no_error_comes_about_an_answer_that_was_not_given() {
+    let names = ["a", "b", "d"];
+    let mut node = PolicedNode::bridged(&names);
+    settle(&node, &names);
+    node.write("b", &deny("b", "Ingress"));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    let [by_a, by_b] = ["a", "b"].map(|it| Interface::open(node.space(it), "eth0"));
+    // `2: eth0@if7: ...`, and on the node `7: veth...@if2: ...`
+    let of_d = node.space("d").sh("ip -o link show eth0");
+    let number = of_d.split("@if").nth(1).unwrap().split(':').next().unwrap();
+    let links = node.node.sh("ip -o link");
+    let of_port = links.lines().find(|it| it.starts_with(&format!("{number}: "))).unwrap();
+    let port = of_port.split(' ').nth(1).unwrap().split('@').next().unwrap();
+    let to_port = Interface::open(&node.node, port).mac();
+    let ear = Ear::open(node.space("b"), "eth0");
+    let words = ["quoted 4", "quoted 6"];
+    let heard = |node: &PolicedNode, number: u16| {
+        for (from, to) in node.addresses("a").iter().zip(node.addresses("b")) {
+            let there = [SocketAddr::new(*from, number), SocketAddr::new(*to, PORT)];
+            by_a.send(&[], to_port, there, b"for the port itself");
+            sleep(Duration::from_millis(20));
+            let word = words[usize::from(from.is_ipv6())];
+            let back = [there[1], there[0]];
+            by_a.send_undelivered(by_b.mac(), [*from, *to], back, word.as_bytes());
+        }
+        sleep(SILENCE);
+        ear.heard(&words)
+    };
+    assert_eq!(heard(&node, 30_000), BTreeSet::new());
+    node.kill();
+    node.node.sh("for it in iptables ip6tables; do
+            $it-save -t mangle | grep SEEN_REPLY | sed 's/^-A/-D/' | xargs $it -t mangle
+         done");
+    assert_eq!(heard(&node, 30_001), words.into());
+    node.start();
+    assert_eq!(heard(&node, 30_002), BTreeSet::new());
+    node.clean_up();
+}
+
 /// IPX, PPPoE, an experiment's, and one with a length instead.
 const OTHERS: [(u16, &str); 4] =
     [(0x8137, "of IPX"), (0x8864, "of PPPoE"), (0x88b5, "of mine"), (0x0026, "of LLC")];

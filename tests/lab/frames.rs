@@ -103,6 +103,32 @@ impl Interface {
         self.send_other(to, 0x0800, &[&header, *content].concat());
     }
 
+    /// Sends word from one to another that a datagram of his could not be delivered.
+    pub fn send_undelivered(
+        &self,
+        to: Mac,
+        ends: [IpAddr; 2],
+        his: [SocketAddr; 2],
+        payload: &[u8],
+    ) {
+        let (kind, protocol, head): (u16, u8, [u8; 2]) = match ends[0] {
+            IpAddr::V4(_) => (0x0800, 1, [3, 1]),
+            IpAddr::V6(_) => (0x86dd, 58, [1, 3]),
+        };
+        let mut message = [&head, &[0; 6][..], &packet(his, HOPS, payload)].concat();
+        let addresses: Vec<u8> = ends.iter().flat_map(|it| octets(*it)).collect();
+        let length = u16::try_from(message.len()).unwrap();
+        let pseudo = match ends[0] {
+            IpAddr::V4(_) => Vec::new(),
+            IpAddr::V6(_) => {
+                [&addresses, &[0, 0][..], &length.to_be_bytes(), &[0, 0, 0, 58]].concat()
+            }
+        };
+        let sum = checksum(&[pseudo, message.clone()].concat());
+        message[2..4].copy_from_slice(&sum);
+        self.send_other(to, kind, &[header(ends, protocol, HOPS, length), message].concat());
+    }
+
     /// Sends a packet of IPv6 with an option that whoever gets it has to refuse.
     pub fn send_refused(&self, to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
         const HOP_BY_HOP: u8 = 0;
@@ -174,19 +200,24 @@ fn packet([from, to]: [SocketAddr; 2], hops: u8, payload: &[u8]) -> Vec<u8> {
     let mut udp = [&ports, &length.to_be_bytes()[..], &[0, 0], payload].concat();
     let pseudo = [&addresses, &[0, UDP][..], &length.to_be_bytes(), &udp].concat();
     udp[6..8].copy_from_slice(&checksum(&pseudo));
-    let mut header = if from.is_ipv4() {
+    [header([from.ip(), to.ip()], UDP, hops, length), udp].concat()
+}
+
+/// Of a packet with so many bytes after it.
+fn header(ends: [IpAddr; 2], protocol: u8, hops: u8, length: u16) -> Vec<u8> {
+    let mut header = if ends[0].is_ipv4() {
         let total = (20 + length).to_be_bytes();
-        vec![0x45, 0, total[0], total[1], 0, 1, 0, 0, hops, UDP, 0, 0]
+        vec![0x45, 0, total[0], total[1], 0, 1, 0, 0, hops, protocol, 0, 0]
     } else {
         let length = length.to_be_bytes();
-        vec![0x60, 0, 0, 0, length[0], length[1], UDP, hops]
+        vec![0x60, 0, 0, 0, length[0], length[1], protocol, hops]
     };
-    header.extend(addresses);
-    if from.is_ipv4() {
+    header.extend(ends.iter().flat_map(|it| octets(*it)));
+    if ends[0].is_ipv4() {
         let sum = checksum(&header);
         header[10..12].copy_from_slice(&sum);
     }
-    [header, udp].concat()
+    header
 }
 
 /// The internet's (RFC 1071).
