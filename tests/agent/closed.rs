@@ -89,7 +89,8 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 }
 
 fn is_open(node: &PolicedNode) -> bool {
-    node.closed().is_empty() && !node.node.sh("nft list tables").contains("netdev")
+    let tables = node.node.sh("nft list tables");
+    node.closed().is_empty() && tables.lines().all(|it| it != "table netdev podwire")
 }
 
 /// It gives policyd up, policyd commits, and only then it closes the interface.
