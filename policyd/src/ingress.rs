@@ -25,8 +25,10 @@ const NETDEV: Table<'_> = Table { family: Family::Netdev, name: TABLE };
 const PRIORITY: i32 = -400;
 /// Where packets of others end. No interface has a slash in its name.
 const FORGED: &str = "forged/";
-/// Of both families.
-const EVERYTHING: [&str; 2] = ["0.0.0.0/0", "::/0"];
+/// Numbers of what is next in a packet of IPv6, which its seventh byte tells, and the first behind its
+/// header that of an option.
+const HOP_BY_HOP: u8 = 0;
+const ICMPV6: u8 = 58;
 
 /// Interfaces, with the addresses that packets may have which come by them.
 pub type Sources = BTreeMap<String, BTreeSet<IpAddr>>;
@@ -42,16 +44,23 @@ pub(crate) fn sources<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Sour
     sources
 }
 
-/// The rules of an interface. Link-local addresses, and none, are those of IPv6's discovery: table raw looks at
-/// what has them.
+/// The rules of an interface. What has a link-local address, or none, may be IPv6's discovery, of listeners
+/// behind an option, and never in fragments (RFC 6980): table raw looks at the rest of it.
 fn rules(addresses: &BTreeSet<IpAddr>) -> Vec<Rule> {
-    let own = addresses.iter().map(|it| IpNetwork::from(*it));
-    let own = own.chain([LINK_LOCAL_V6, UNSPECIFIED_V6]);
-    let passing = own.map(|it| (it, Verdict::Return));
-    let everything = EVERYTHING.iter().filter_map(|it| it.parse().ok());
-    let others = everything.map(|it| (it, Verdict::Goto(FORGED.to_owned())));
-    let from = |(network, verdict)| Rule::new([Match::Address(Side::Source, network)], verdict);
-    passing.chain(others).map(from).map(known_again).collect()
+    let from = |network| Match::Address(Side::Source, network);
+    let own = addresses.iter().map(|it| Rule::new([from(IpNetwork::from(*it))], Verdict::Return));
+    let next = |place, value| Match::HeaderByte { place, value };
+    let discovery = [LINK_LOCAL_V6, UNSPECIFIED_V6].into_iter().flat_map(|network| {
+        let behind_options = [from(network), next(6, HOP_BY_HOP), next(40, ICMPV6)];
+        [
+            Rule::new([from(network), next(6, ICMPV6)], Verdict::Return),
+            Rule::new(behind_options, Verdict::Return),
+        ]
+    });
+    // The outer one of several tags of VLAN 0 is off by now, and the kernel takes off the others later.
+    let rest =
+        [Rule::new([Match::Arp], Verdict::Return), Rule::new([], Verdict::Goto(FORGED.to_owned()))];
+    own.chain(discovery).chain(rest).map(known_again).collect()
 }
 
 /// By its comment.
@@ -83,14 +92,14 @@ pub(crate) fn bind(sources: &Sources) -> Result<Option<u32>, Error> {
     if written.contains(&true) { client.port().map(Some) } else { Ok(None) }
 }
 
-/// The same, and undoes whatever others did to the table; of other interfaces those are let go that `is_gone`
-/// says it of.
+/// The same, and undoes whatever others did to the table; of other interfaces those are let go that `is_known`
+/// does not say it of.
 ///
 /// # Errors
-/// [`Error`], also those of `is_gone`.
+/// [`Error`].
 pub(crate) fn see_to(
     sources: &Sources,
-    mut is_gone: impl FnMut(&str) -> Result<bool, Error>,
+    is_known: impl Fn(&str) -> bool,
 ) -> Result<Option<u32>, Error> {
     let Some(mut client) = Client::open()? else { return Ok(None) };
     let Some(chains) = client.chains(NETDEV)? else { return bind(sources) };
@@ -107,7 +116,7 @@ pub(crate) fn see_to(
         }
     }
     for chain in chains.iter().filter(|it| *it != FORGED && !sources.contains_key(*it)) {
-        if is_gone(chain)? {
+        if !is_known(chain) {
             let changes = [Change::Empty(chain), Change::DeleteChain(chain)];
             match client.change(NETDEV, &changes) {
                 // It went with its interface.
@@ -131,6 +140,14 @@ fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Re
     changes.extend(rules.iter().map(|rule| Change::Rule(interface, rule)));
     match client.change(NETDEV, &changes) {
         Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+        // Another release, or somebody else, has one of that name called from elsewhere; but the kernel says
+        // the same where it has no such hook.
+        Err(error)
+            if matches!(error.errno(), Some(Errno::EEXIST | Errno::EOPNOTSUPP))
+                && client.has_chain(NETDEV, interface)? =>
+        {
+            client.change(NETDEV, &[Change::Empty(interface), Change::DeleteChain(interface)])?;
+        }
         done => return is_done(done),
     }
     let end = Chain { name: FORGED, base: None, comment: None };
@@ -192,10 +209,12 @@ mod tests {
             [
                 "ip saddr 10.1.0.2 return",
                 "ip6 saddr fd00:1::2 return",
-                "ip6 saddr fe80::/10 return",
-                "ip6 saddr :: return",
-                "ip saddr 0.0.0.0/0 goto forged/",
-                "ip6 saddr ::/0 goto forged/",
+                "ip6 saddr fe80::/10 @nh,48,8 0x3a return",
+                "ip6 saddr fe80::/10 @nh,48,8 0x0 @nh,320,8 0x3a return",
+                "ip6 saddr :: @nh,48,8 0x3a return",
+                "ip6 saddr :: @nh,48,8 0x0 @nh,320,8 0x3a return",
+                "meta protocol arp return",
+                "goto forged/",
             ]
         );
     }

@@ -186,6 +186,7 @@ fn end_and_begin_again(node: &PolicedNode, stream: TcpStream) -> OwnedFd {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, SockType::Stream, flags, None).unwrap();
         goes_no_further(socket.as_fd());
+        setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
         bind(socket.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
         let begun = connect(socket.as_raw_fd(), &SockaddrStorage::from(server));
         assert_eq!(begun, Err(Errno::EINPROGRESS));
@@ -193,33 +194,51 @@ fn end_and_begin_again(node: &PolicedNode, stream: TcpStream) -> OwnedFd {
     })
 }
 
+/// When a client has conntrack forget his flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// When it is cut.
+    Cut,
+    /// While it is allowed.
+    Allowed,
+    /// While nobody is isolated.
+    Open,
+}
+
 /// conntrack sees what a client sends before it is dropped: by a reset he has it forget the flow, and with
 /// it that it was cut. What the server says next would begin a flow of its own, to which he answers.
-fn is_not_turned_round(direction: &str, is_cut_first: bool) {
+fn is_not_turned_round(direction: &str, when: When) {
     let mut node = PolicedNode::new(&["client", "server"]);
     let (app, other, peers) = match direction {
         "Ingress" => ("server", "client", ["ingress", "from"]),
         _ => ("client", "server", ["egress", "to"]),
     };
-    node.write(
-        "allow",
-        &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"name": "allow"}, "spec": {
-            "podSelector": {"matchLabels": {"app": app}}, "policyTypes": [direction],
-            peers[0]: [{peers[1]: [{"podSelector": {"matchLabels": {"app": other}}}]}]}}),
-    );
-    node.wait("isolation", |it| {
-        ["iptables", "ip6tables"]
-            .iter()
-            .all(|name| it.node.sh(&format!("{name}-save")).contains("-j PODWIRE-MIDDLE"))
-    });
+    if when != When::Open {
+        node.write(
+            "allow",
+            &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "allow"}, "spec": {
+                "podSelector": {"matchLabels": {"app": app}}, "policyTypes": [direction],
+                peers[0]: [{peers[1]: [{"podSelector": {"matchLabels": {"app": other}}}]}]}}),
+        );
+        node.wait("isolation", |it| {
+            let rules = it.rules();
+            let of_pod = ["-A PODWIRE-MID-SRC -s", "-A PODWIRE-MID-DST -d"];
+            of_pod.iter().map(|rule| rules.matches(rule).count()).sum::<usize>() == 2
+        });
+    }
     let streams: Vec<_> = node.addresses("server").iter().map(|it| pushed(&node, *it)).collect();
     assert!(streams.iter().all(is_fed));
+    // Its own kernel would tell the server.
+    node.space("client").sh("iptables -A INPUT -p tcp --sport 9000 -j DROP
+         ip6tables -A INPUT -p tcp --sport 9000 -j DROP");
     let tighten = |node: &PolicedNode| {
         isolate(node, app, direction);
-        node.remove("allow");
+        if when != When::Open {
+            node.remove("allow");
+        }
     };
-    if is_cut_first {
+    if when == When::Cut {
         tighten(&node);
         node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
     }
@@ -227,36 +246,54 @@ fn is_not_turned_round(direction: &str, is_cut_first: bool) {
     // What was on its way.
     sleep(Duration::from_millis(100));
     let ear = Ear::open(node.space("client"), "eth0");
-    if !is_cut_first {
+    if when == When::Open {
+        node.wait("the server's next word", |_| !ear.heard(&["push"]).is_empty());
+        tighten(&node);
+        node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
+        sleep(Duration::from_millis(100));
+        let _ = ear.heard(&["push"]);
+    } else if when == When::Allowed {
         sleep(Duration::from_secs(1));
         tighten(&node);
     }
     // The server says it again, after longer pauses each time.
     sleep(Duration::from_secs(8));
     assert!(ear.heard(&["push"]).is_empty());
-    node.kill();
-    node.node.sh("iptables -t mangle -F PODWIRE-MIDDLE; ip6tables -t mangle -F PODWIRE-MIDDLE");
-    node.wait("what it was that kept it so", |_| !ear.heard(&["push"]).is_empty());
+    if when != When::Open {
+        node.kill();
+        node.node.sh("iptables -t mangle -F PODWIRE-MIDDLE; ip6tables -t mangle -F PODWIRE-MIDDLE");
+        node.wait("what it was that kept it so", |_| !ear.heard(&["push"]).is_empty());
+    }
     drop(again);
     node.clean_up();
 }
 
 #[test]
 fn a_flow_to_who_may_not_be_asked_is_not_turned_round_once_it_is_cut() {
-    is_not_turned_round("Ingress", true);
+    is_not_turned_round("Ingress", When::Cut);
 }
 
 #[test]
 fn a_flow_to_who_may_not_be_asked_is_not_turned_round_before_it_is_cut() {
-    is_not_turned_round("Ingress", false);
+    is_not_turned_round("Ingress", When::Allowed);
+}
+
+#[test]
+fn a_flow_that_was_turned_round_to_who_may_not_be_asked_is_cut() {
+    is_not_turned_round("Ingress", When::Open);
 }
 
 #[test]
 fn a_flow_of_who_may_not_ask_is_not_turned_round_once_it_is_cut() {
-    is_not_turned_round("Egress", true);
+    is_not_turned_round("Egress", When::Cut);
 }
 
 #[test]
 fn a_flow_of_who_may_not_ask_is_not_turned_round_before_it_is_cut() {
-    is_not_turned_round("Egress", false);
+    is_not_turned_round("Egress", When::Allowed);
+}
+
+#[test]
+fn a_flow_that_was_turned_round_by_who_may_not_ask_is_cut() {
+    is_not_turned_round("Egress", When::Open);
 }

@@ -278,6 +278,8 @@ fn frames_of_other_protocols_pass_no_pods_port() {
     assert_eq!(heard(), BTreeSet::new());
     node.kill();
     assert_eq!(heard(), BTreeSet::new());
+    node.node.sh("nft delete table netdev podwire-sources");
+    assert_eq!(heard(), BTreeSet::new());
     node.node.sh("nft delete table bridge podwire");
     assert_eq!(heard(), words.into());
     node.start();
@@ -458,6 +460,9 @@ fn what_looks_at_interfaces_comes_back_and_goes_with_them() {
         format!("flush chain netdev podwire-sources {link}"),
         format!("insert rule netdev podwire-sources {link} ip saddr 192.0.2.9 return"),
         "add rule netdev podwire-sources forged/ accept".to_owned(),
+        format!(
+            "delete chain netdev podwire-sources {link}; add chain netdev podwire-sources {link} {{ type filter hook ingress device {link} priority 7; }}"
+        ),
     ] {
         node.node.sh(&format!("nft '{damage}'"));
         node.wait(&damage, |it| {

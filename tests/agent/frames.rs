@@ -185,7 +185,7 @@ fn tagged_frames_pass_no_port_of_a_pod_whatever_others_do() {
     // It stays without policyd; and is what keeps them out.
     node.kill();
     assert_eq!(came(&node), *foreign);
-    node.node.sh("nft delete table bridge podwire");
+    node.node.sh("nft delete table bridge podwire; nft delete table netdev podwire-sources");
     let unseen = ["a to b", "forged to b", "forged through the node", "guest to b"];
     assert_eq!(with_tags(came(&node)), with_tags(foreign | &all(&unseen, &tagged)));
     node.start();

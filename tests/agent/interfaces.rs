@@ -34,8 +34,11 @@ fn a_pod_that_nobody_told_of_is_bound_to_its_link() {
             let send = format!("ping -n -c1 -W1 -I {source} {address}");
             // Whether it is answered is not the question.
             _ = node.space("a").try_sh(&send);
-            node.node
-                .sh("iptables -t raw -nvxL PODWIRE-FORGED; ip6tables -t raw -nvxL PODWIRE-FORGED")
+            // By the interface, and where the kernel has nothing there by table raw.
+            let by_interface = "nft list chain netdev podwire-sources forged/";
+            node.node.sh(&format!(
+                "{by_interface}; iptables -t raw -nvxL PODWIRE-FORGED; ip6tables -t raw -nvxL PODWIRE-FORGED"
+            ))
         };
         let before = counted(&own);
         assert_eq!(before, counted(&own));

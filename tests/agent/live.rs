@@ -172,7 +172,7 @@ fn holds_exactly_this(node: &PolicedNode) {
         assert_eq!(code, 0, "{text}");
         let head = format!("default/{from} to default/{to}, 80/TCP: {verdict}\n");
         assert!(text.starts_with(&head), "{text}");
-        let end = "\nkernel of node-1: holds exactly this (41 chains and 8 sets compared)\n";
+        let end = "\nkernel of node-1: holds exactly this (49 chains and 8 sets compared)\n";
         assert!(text.ends_with(end), "{text}");
     }
     assert_eq!(node.rules(), before);

@@ -22,6 +22,9 @@ pub struct Flow {
     pub status: Status,
     /// Its mark (connmark).
     pub mark: u32,
+    /// Whether it is one of TCP that was taken up from its middle: then who began it is not known, and may
+    /// be the other one.
+    pub is_taken_up: bool,
     /// Its zone, 0 unless a rule gave it another; one of a single direction is not told.
     pub zone: u16,
 }

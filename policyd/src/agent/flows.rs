@@ -133,7 +133,10 @@ impl Flows {
             .into_iter()
             .filter_map(|flow| {
                 let is_cut = flow.mark & bit != 0;
-                let is_denied = !plan::allows(index, &packet(&flow));
+                // Of one that was taken up from its middle either may be who began it.
+                let is_allowed = plan::allows(index, &packet(&flow))
+                    && (!flow.is_taken_up || plan::allows(index, &turned_round(&flow)));
+                let is_denied = !is_allowed;
                 (is_cut != is_denied).then_some((flow, is_denied))
             })
             .collect();
@@ -183,6 +186,22 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 tracing::error!(error, "flows cannot be cut; those that began before go on");
             }
         }
+    }
+}
+
+/// The first packet of a flow of TCP, if it is the answers of it that the kernel takes for what was sent.
+fn turned_round(flow: &Flow) -> Packet {
+    let transport = match flow.original.layer4 {
+        Layer4::Ports { source: port, .. } => {
+            Transport::Port { protocol: Protocol::Tcp, destination_port: port }
+        }
+        _ => Transport::Other { number: flow.original.protocol },
+    };
+    Packet {
+        source: flow.reply.source,
+        destination: flow.original.source,
+        transport,
+        from_node: None,
     }
 }
 

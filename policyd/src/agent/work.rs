@@ -133,15 +133,16 @@ fn carry_out<R: Runner + Send>(
             // written nevertheless: what they hold back is much more.
             let kept_out = frames::keep_out(&frames::ports(plan.endpoints.values()), |_| false);
             let sources = ingress::sources(plan.endpoints.values());
-            own.extend(ingress::see_to(&sources, |_| Ok(false))?);
+            let bound = ingress::see_to(&sources, |_| true);
             dataplane.adopt(plan)?;
             filter_bridges(&bridges(plan.endpoints.values()))?;
             own.extend(dataplane.open_interfaces(|_| Ok(false))?);
             own.extend(kept_out?);
+            own.extend(bound?);
         }
         Job::Apply(changes) => {
             let kept_out = keep_out_of_coming(changes);
-            own.extend(ingress::bind(&dataplane.sources_after(changes))?);
+            let bound = ingress::bind(&dataplane.sources_after(changes));
             dataplane.apply(changes)?;
             // Only after the rules: loading those for bridge ports loads what else may be missing.
             filter_bridges(&bridges(changes.endpoints.values().flatten()))?;
@@ -149,6 +150,7 @@ fn carry_out<R: Runner + Send>(
                 own.extend(dataplane.open_interfaces(|_| Ok(false))?);
             }
             own.extend(kept_out?);
+            own.extend(bound?);
         }
         Job::Compare => differences = dataplane.differences()?,
         Job::Glance => {
@@ -158,7 +160,7 @@ fn carry_out<R: Runner + Send>(
             let done = survey(wanted)?;
             found = Some(done.found);
             own.extend(done.own);
-            own.extend(ingress::see_to(&wanted.sources, |name| is_gone(name, wanted))?);
+            own.extend(ingress::see_to(&wanted.sources, |name| wanted.told.contains(name))?);
             // The plugin may have given us up just before the rules were there.
             own.extend(dataplane.open_interfaces(|name| is_gone(name, wanted))?);
         }

@@ -16,6 +16,12 @@ const DELETE: [u8; 2] = [SUBSYSTEM, 2];
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
+const PROTOCOL_INFO: u16 = 4;
+const INFO_TCP: u16 = 1;
+/// What is known of either direction.
+const TCP_FLAGS: [u16; 2] = [4, 5];
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`. Set for both directions by `tcp_new` where it sees no beginning.
+const TCP_LIBERAL: u8 = 8;
 const MARK: u16 = 8;
 const ZONE: u16 = 18;
 const MARK_MASK: u16 = 21;
@@ -117,18 +123,24 @@ const fn icmp_attributes(protocol: u8) -> [u16; 3] {
 /// The flow with these attributes; `None` when it is not one of the family.
 pub(super) fn read(flow: &[u8], is_ipv4: bool) -> Option<Flow> {
     let (mut original, mut reply) = (None, None);
-    let (mut status, mut mark, mut zone) = (Status(0), 0, 0);
+    let (mut status, mut mark, mut zone, mut is_taken_up) = (Status(0), 0, 0, false);
     for (kind, payload) in attributes(flow) {
         match kind {
             TUPLE_ORIGINAL => original = read_tuple(payload, is_ipv4),
             TUPLE_REPLY => reply = read_tuple(payload, is_ipv4),
+            PROTOCOL_INFO => is_taken_up = find(payload, INFO_TCP).is_some_and(has_no_beginning),
             STATUS => status = Status(network_number(payload)?),
             MARK => mark = network_number(payload)?,
             ZONE => zone = network_short(payload)?,
             _ => {}
         }
     }
-    Some(Flow { original: original?, reply: reply?, status, mark, zone })
+    Some(Flow { original: original?, reply: reply?, status, mark, is_taken_up, zone })
+}
+
+fn has_no_beginning(tcp: &[u8]) -> bool {
+    let flags = TCP_FLAGS.map(|kind| find(tcp, kind).and_then(|it| it.first().copied()));
+    flags.iter().all(|it| it.is_some_and(|flags| flags & TCP_LIBERAL != 0))
 }
 
 fn network_short(payload: &[u8]) -> Option<u16> {

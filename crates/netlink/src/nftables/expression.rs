@@ -47,6 +47,10 @@ pub(super) fn expressions(message: Message, family: Family, rule: &Rule) -> Mess
         message = match it {
             Match::Address(side, network) => address(message, *side, network, EQUAL),
             Match::NotAddress(side, network) => address(message, *side, network, NOT_EQUAL),
+            Match::Arp => of_type(message, 0x0806),
+            Match::HeaderByte { place, value } => {
+                compare(load(message, NETWORK_HEADER, *place, 1), EQUAL, &[*value])
+            }
             Match::InInterface(name) => came_through(message, name),
             Match::HardwareSource(address) => hardware_source(message, *address),
         };
@@ -124,7 +128,10 @@ fn of_family(message: Message, is_ipv4: bool) -> Message {
 
 /// The same, in a table of frames.
 fn of_protocol(message: Message, is_ipv4: bool) -> Message {
-    let kind: u16 = if is_ipv4 { 0x0800 } else { 0x86dd };
+    of_type(message, if is_ipv4 { 0x0800 } else { 0x86dd })
+}
+
+fn of_type(message: Message, kind: u16) -> Message {
     compare(load_meta(message, PROTOCOL), EQUAL, &kind.to_be_bytes())
 }
 

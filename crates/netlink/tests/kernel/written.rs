@@ -47,6 +47,11 @@ fn rules(family: Family) -> Vec<Rule> {
         Family::Netdev => {
             let all = ["0.0.0.0/0", "::/0"].map(|it| address(Side::Source, it));
             let all = all.map(|it| Rule::new([it], Verdict::CountedDrop));
+            let byte = Match::HeaderByte { place: 40, value: 58 };
+            let all = all
+                .into_iter()
+                .chain([Rule::new([address(Side::Source, "fe80::/10"), byte], Verdict::Return)])
+                .chain([Rule::new([Match::Arp], Verdict::Return)]);
             [four, six].concat().into_iter().chain(all).chain(any).collect()
         }
     }

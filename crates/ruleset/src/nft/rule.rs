@@ -26,6 +26,15 @@ pub enum Match {
     Address(Side, IpNetwork),
     /// The address is of the same family and not in the network.
     NotAddress(Side, IpNetwork),
+    /// It is of ARP; in a table of frames.
+    Arp,
+    /// The byte at this place of its network header, or behind that, is this one.
+    HeaderByte {
+        /// Counted from the header's beginning.
+        place: u32,
+        /// The byte.
+        value: u8,
+    },
     /// It came through this interface.
     InInterface(String),
     /// The hardware address that it comes from.
@@ -78,6 +87,10 @@ impl fmt::Display for Match {
         match self {
             Self::Address(side, network) => address(formatter, *side, "", network),
             Self::NotAddress(side, network) => address(formatter, *side, "!= ", network),
+            Self::Arp => formatter.write_str("meta protocol arp"),
+            Self::HeaderByte { place, value } => {
+                write!(formatter, "@nh,{},8 {value:#x}", place * 8)
+            }
             Self::InInterface(name) => write!(formatter, "iifname \"{name}\""),
             Self::HardwareSource([a, b, c, d, e, f]) => {
                 write!(formatter, "ether saddr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
