@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::{Call, Daemon, Node, Pod, Suite, World, program, workspace};
 use serde_json::{Value, json};
@@ -109,11 +109,25 @@ impl Runtime {
 
     /// Where host-local was last is no state of a pod, and a bridge's link follows its ports.
     fn world(&self, list: &Conflist, pods: &[&Pod]) -> World {
+        wait_for_policyd(&self.node);
         let mut world = World::of(&self.node, pods).without_bridge(list.bridge());
         world
             .lines
             .retain(|line| !line.contains("last_reserved_ip") && !line.contains("/.podwire/"));
         world
+    }
+}
+
+/// policyd looks at the links when one has gone, and lets go what it had of it.
+fn wait_for_policyd(node: &Node) {
+    let gone =
+        "for it in $(nft list chains netdev | sed -n 's/.*chain \\(veth[^ /]*\\).*/\\1/p'); do
+            ip link show $it > /dev/null 2>&1 || echo $it
+        done";
+    let started = Instant::now();
+    while !node.sh(gone).is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{}", node.sh("nft list ruleset"));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
