@@ -171,8 +171,8 @@ impl<R: Runner + Send> Dataplane<R> {
         self.destroy_unused()
     }
 
-    /// From which addresses packets may come by the interfaces that the changes are about, once they are
-    /// made: others may be behind the same ones.
+    /// From which addresses packets may come by the interfaces of which the changes change that: others
+    /// may be behind the same ones. Most changes are of policies, and change none.
     pub(crate) fn sources_after(&self, changes: &Changes) -> Sources {
         let coming = || changes.endpoints.values().flatten();
         let mut sources = ingress::sources(coming());
@@ -182,6 +182,8 @@ impl<R: Runner + Send> Dataplane<R> {
             for (interface, addresses) in ingress::sources(staying.map(|(_, it)| it)) {
                 sources.entry(interface).and_modify(|it| it.extend(addresses));
             }
+            let before = ingress::sources(self.written.endpoints.values());
+            sources.retain(|interface, addresses| before.get(interface) != Some(addresses));
         }
         sources
     }
