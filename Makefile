@@ -13,6 +13,8 @@ export PODWIRE_BIN = $(RELEASE)/podwire
 export TESTBED_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/debug/testbed
 export TESTBED_IMAGES = $(LAB)/images
 export TESTBED_STATE = $(LAB)/cluster
+# Where insta looks for snapshots: what another checkout compiled may be in the same CARGO_TARGET_DIR.
+export INSTA_WORKSPACE_ROOT = $(CURDIR)
 
 .PHONY: help
 help: ## this list

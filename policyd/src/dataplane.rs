@@ -16,7 +16,7 @@ use runner::Runner;
 
 use crate::ingress::{self, Sources};
 use crate::iptables::{Family, SET_PREFIX, Settings, is_in_use, is_of_plan, members, set};
-use crate::plan::{Changes, SetChange, SetKey};
+use crate::plan::{Changes, Endpoint, SetChange, SetKey};
 
 mod adoption;
 mod error;
@@ -171,21 +171,27 @@ impl<R: Runner + Send> Dataplane<R> {
         self.destroy_unused()
     }
 
-    /// From which addresses packets may come by the interfaces of which the changes change that: others
-    /// may be behind the same ones. Most changes are of policies, and change none.
+    /// From which addresses packets may come by the interfaces of endpoints that come with the changes, or
+    /// with other addresses: by others who are there, too. Most changes are of policies alone.
     pub(crate) fn sources_after(&self, changes: &Changes) -> Sources {
-        let coming = || changes.endpoints.values().flatten();
-        let mut sources = ingress::sources(coming());
-        if !sources.is_empty() {
-            let written = self.written.endpoints.iter();
-            let staying = written.filter(|(key, _)| !changes.endpoints.contains_key(*key));
-            for (interface, addresses) in ingress::sources(staying.map(|(_, it)| it)) {
-                sources.entry(interface).and_modify(|it| it.extend(addresses));
-            }
-            let before = ingress::sources(self.written.endpoints.values());
-            sources.retain(|interface, addresses| before.get(interface) != Some(addresses));
+        let written = &self.written.endpoints;
+        let is_as_before = |key: &String, it: &Endpoint| {
+            let held = written.get(key);
+            held.is_some_and(|held| {
+                (&held.interface, &held.addresses) == (&it.interface, &it.addresses)
+            })
+        };
+        let coming = || changes.endpoints.iter().filter_map(|(key, it)| Some((key, it.as_ref()?)));
+        let moved = coming().filter(|(key, it)| !is_as_before(key, it));
+        let moved = moved.filter_map(|(_, it)| Some(&it.interface.as_ref()?.name));
+        let moved: BTreeSet<_> = moved.collect();
+        if moved.is_empty() {
+            return Sources::new();
         }
-        sources
+        let is_there =
+            |it: &&Endpoint| it.interface.as_ref().is_some_and(|it| moved.contains(&it.name));
+        let staying = written.iter().filter(|(key, _)| !changes.endpoints.contains_key(*key));
+        ingress::sources(staying.chain(coming()).map(|(_, it)| it).filter(is_there))
     }
 
     /// Has the rules gate these ranges; [`Self::adopt`] must be next.

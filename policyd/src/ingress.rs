@@ -87,9 +87,15 @@ pub(crate) fn bind(sources: &Sources) -> Result<Option<u32>, Error> {
         return Ok(None);
     }
     let Some(mut client) = Client::open()? else { return Ok(None) };
-    let written = sources.iter().map(|(interface, it)| put(&mut client, interface, it));
-    let written = written.collect::<Result<Vec<_>, _>>()?;
-    if written.contains(&true) { client.port().map(Some) } else { Ok(None) }
+    put_all(&mut client, sources)
+}
+
+fn put_all(client: &mut Client, sources: &Sources) -> Result<Option<u32>, Error> {
+    let mut is_written = false;
+    for (interface, addresses) in sources {
+        is_written |= put(client, interface, addresses)?;
+    }
+    if is_written { client.port().map(Some) } else { Ok(None) }
 }
 
 /// The same, and undoes whatever others did to the table; of other interfaces those are let go that `is_known`
@@ -102,29 +108,27 @@ pub(crate) fn see_to(
     is_known: impl Fn(&str) -> bool,
 ) -> Result<Option<u32>, Error> {
     let Some(mut client) = Client::open()? else { return Ok(None) };
-    let Some(chains) = client.chains(NETDEV)? else { return bind(sources) };
+    let Some(chains) = client.chains(NETDEV)? else { return put_all(&mut client, sources) };
     let held = client.comments(NETDEV)?;
-    let mut is_written = false;
     if held.get(FORGED) != Some(&comments(&[forged()])) {
         client.remove(NETDEV)?;
-        return bind(sources);
+        return put_all(&mut client, sources);
     }
+    let mut is_written = false;
     for (interface, addresses) in sources {
         let is_there = chains.contains(interface);
         if !is_there || held.get(interface) != Some(&comments(&rules(addresses))) {
             is_written |= put(&mut client, interface, addresses)?;
         }
     }
-    for chain in chains.iter().filter(|it| *it != FORGED && !sources.contains_key(*it)) {
-        if !is_known(chain) {
-            let changes = [Change::Empty(chain), Change::DeleteChain(chain)];
-            match client.change(NETDEV, &changes) {
-                // It went with its interface.
-                Err(error) if error.errno() == Some(Errno::ENOENT) => {}
-                done => done?,
-            }
-            is_written = true;
+    let is_left = |it: &&String| *it != FORGED && !sources.contains_key(*it) && !is_known(it);
+    for chain in chains.iter().filter(is_left) {
+        match client.change(NETDEV, &[Change::Empty(chain), Change::DeleteChain(chain)]) {
+            // It went with its interface.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+            done => done?,
         }
+        is_written = true;
     }
     if is_written { client.port().map(Some) } else { Ok(None) }
 }
@@ -159,14 +163,7 @@ fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Re
 
 fn is_done(changed: Result<(), Error>) -> Result<bool, Error> {
     match changed {
-        Err(error)
-            if matches!(
-                error.errno(),
-                Some(Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT)
-            ) =>
-        {
-            Ok(false)
-        }
+        Err(error) if error.is_unsupported() || error.errno() == Some(Errno::ENOENT) => Ok(false),
         done => done.map(|()| true),
     }
 }

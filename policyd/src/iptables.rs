@@ -9,6 +9,7 @@
 //!   an address of the node's pods that has no rules yet    drop (the gate)
 //!   to a pod's port of a bridge -> PODWIRE-OUT             not for that pod: drop
 //!   established                      pass
+//!   of TCP or SCTP, and begins no flow -> PODWIRE-MIDDLE   might be an answer: drop
 //!   by source -> PODWIRE-SRC
 //!     -> PODWIRE-FROM-pod -> PODWIRE-EGRESS-policy ...     none allows it: drop
 //!   by destination -> PODWIRE-DST (only in FORWARD)

@@ -41,9 +41,7 @@ fn what_the_gate_drops_is_counted() {
     let node = PolicedNode::new(&["a", "b"]);
     let address = node.addresses("b").iter().find(|it| it.is_ipv6()).unwrap().to_string();
     must_reach(node.space("a"), node.space("b"), &address);
-    let route = node.node.sh(&format!("ip -6 route get {address}"));
-    let (_, of_b) = route.split_once(" dev ").unwrap();
-    let of_b = of_b.split(' ').next().unwrap();
+    let of_b = node.link_of("b");
     node.node.sh(&format!("ip -6 route add fd00:1::77/128 dev {of_b}"));
     node.space("a").sh("ping -c 3 -i 0.2 -W 1 fd00:1::77 || true");
     assert!(node.metric("policyd_gate_drops_total") >= 3);

@@ -2,12 +2,12 @@
 //! allowed, and none comes where it is not for.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
 use lab::frames::{Ear, Fragment, Interface, Mac, TO_ALL};
-use lab::sockets::udp;
+use lab::sockets::{received, udp};
 use serde_json::{Value, json};
 
 use crate::node::PolicedNode;
@@ -41,18 +41,6 @@ fn settle(node: &PolicedNode, names: &[&str]) {
         };
         names.iter().all(|name| of_pod(name))
     });
-}
-
-fn listener(node: &PolicedNode, name: &str) -> UdpSocket {
-    node.space(name).enter(|| udp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)))
-}
-
-fn received(listener: &UdpSocket) -> BTreeSet<String> {
-    let (mut received, mut buffer) = (BTreeSet::new(), [0; 64]);
-    while let Ok((length, _)) = listener.recv_from(&mut buffer) {
-        received.insert(String::from_utf8_lossy(&buffer[..length]).into_owned());
-    }
-    received
 }
 
 /// How somebody who may not send to another one tries to have it taken for an answer.
@@ -121,7 +109,7 @@ fn no_frame_makes_a_flow_known_that_is_not_allowed() {
     let mut node = PolicedNode::bridged(&names);
     settle(&node, &names);
     let [by_a, by_b, by_d, by_e] = names.map(|it| Interface::open(node.space(it), "eth0"));
-    let (at_b, at_d) = (listener(&node, "b"), listener(&node, "d"));
+    let (at_b, at_d) = (node.listener("b", PORT), node.listener("d", PORT));
     // b may be sent nothing, and e may send nothing; d would help e.
     let all: Vec<_> = tries(("a", &by_a), ("b", &by_b), false)
         .into_iter()
@@ -198,7 +186,7 @@ fn no_link_local_address_is_reached_by_way_of_the_node() {
     settle(&node, &["a", "b"]);
     let by_a = Interface::open(node.space("a"), "eth0");
     let gateway = Interface::open(&node.node, "cni0").mac();
-    let at_b = listener(&node, "b");
+    let at_b = node.listener("b", PORT);
     let own = *node.addresses("a").iter().find(|it| it.is_ipv6()).unwrap();
     let to = SocketAddr::new(node.space("b").link_local("eth0").into(), PORT);
     let came = || {
@@ -296,9 +284,9 @@ fn the_node_answers_nobody_for_a_forger() {
     node.write("b", &deny("b", "Ingress"));
     node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
     let by_a = Interface::open(node.space("a"), "eth0");
-    let gateway = Interface::open(&node.node, &link_of(&node, "a")).mac();
+    let gateway = Interface::open(&node.node, &node.link_of("a")).mac();
     let ears = ["a", "b"].map(|it| Ear::open(node.space(it), "eth0"));
-    let of_b = link_of(&node, "b");
+    let of_b = node.link_of("b");
     node.node.sh(&format!(
         "ip route add 192.0.2.0/24 dev {of_b}; ip route add 2001:db8::/64 dev {of_b}"
     ));
@@ -324,12 +312,6 @@ fn the_node_answers_nobody_for_a_forger() {
         "{told}"
     );
     node.clean_up();
-}
-
-fn link_of(node: &PolicedNode, name: &str) -> String {
-    let route = node.node.sh(&format!("ip -j route get {}", node.addresses(name)[0]));
-    let route: Value = serde_json::from_str(&route).unwrap();
-    route[0]["dev"].as_str().unwrap().to_owned()
 }
 
 /// Frames to a bridge's own groups come to the node as if the port were none.
@@ -372,7 +354,7 @@ fn the_node_refuses_no_option_for_a_forger() {
     node.write("b", &deny("b", "Ingress"));
     node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
     let by_a = Interface::open(node.space("a"), "eth0");
-    let gateway = Interface::open(&node.node, &link_of(&node, "a")).mac();
+    let gateway = Interface::open(&node.node, &node.link_of("a")).mac();
     let ear = Ear::open(node.space("b"), "eth0");
     let of_b = of_family(&node, "b", |it| match it {
         IpAddr::V4(_) => None,
@@ -413,8 +395,8 @@ fn no_fragment_comes_among_those_of_another_pod() {
     node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
     node.node.sh("for it in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $it; done");
     let [by_a, by_c] = ["a", "c"].map(|it| Interface::open(node.space(it), "eth0"));
-    let gateways = ["a", "c"].map(|it| Interface::open(&node.node, &link_of(&node, it)).mac());
-    let at_b = listener(&node, "b");
+    let gateways = ["a", "c"].map(|it| Interface::open(&node.node, &node.link_of(it)).mac());
+    let at_b = node.listener("b", PORT);
     let first = |word: &str| -> Vec<u8> {
         let length = u16::try_from(8 + 16).unwrap();
         let header = [PORT.to_be_bytes(), PORT.to_be_bytes(), length.to_be_bytes(), [0, 0]];
@@ -453,7 +435,7 @@ fn what_looks_at_interfaces_comes_back_and_goes_with_them() {
     let chains = |node: &PolicedNode| table(node).matches("hook ingress").count();
     node.wait("both interfaces", |it| chains(it) == 2);
     let whole = table(&node);
-    let link = link_of(&node, "a");
+    let link = node.link_of("a");
     for damage in [
         "delete table netdev podwire-sources".to_owned(),
         "flush ruleset".to_owned(),

@@ -2,11 +2,11 @@
 //! what goes from port to port.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use lab::frames::{Interface, Mac};
 use lab::probe::{must_not_reach, must_reach};
-use lab::sockets::udp;
+use lab::sockets::{received, udp};
 use serde_json::json;
 
 use crate::node::PolicedNode;
@@ -76,19 +76,6 @@ fn pods_on_one_bridge_are_isolated_from_each_other() {
 
 const PORT: u16 = 7800;
 
-fn listener(node: &PolicedNode, name: &str) -> UdpSocket {
-    node.space(name).enter(|| udp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)))
-}
-
-/// Which of the destinations sent something that came.
-fn received(listener: &UdpSocket) -> BTreeSet<String> {
-    let (mut received, mut buffer) = (BTreeSet::new(), [0; 64]);
-    while let Ok((length, _)) = listener.recv_from(&mut buffer) {
-        received.insert(String::from_utf8_lossy(&buffer[..length]).into_owned());
-    }
-    received
-}
-
 /// What pod `a` sends to others by none of their addresses that policies know: by the same
 /// flows each time.
 struct Flooding {
@@ -130,7 +117,7 @@ impl Flooding {
 #[test]
 fn what_a_bridge_floods_or_takes_to_a_link_local_address_is_judged_too() {
     let node = PolicedNode::bridged(&["a", "b", "c"]);
-    let (at_b, at_c) = (listener(&node, "b"), listener(&node, "c"));
+    let (at_b, at_c) = (node.listener("b", PORT), node.listener("c", PORT));
     for (name, listener) in [("b", &at_b), ("c", &at_c)] {
         // Each of the groups that is not everybody's.
         let eth0 = node.space(name).index("eth0");
@@ -185,7 +172,7 @@ fn what_a_bridge_floods_or_takes_to_a_link_local_address_is_judged_too() {
 #[test]
 fn no_forged_answer_makes_a_flow_to_an_isolated_pod_an_established_one() {
     let node = PolicedNode::bridged(&["a", "b", "c", "d"]);
-    let at_b = listener(&node, "b");
+    let at_b = node.listener("b", PORT);
     for name in ["a", "b", "c", "d"] {
         node.addresses(name).iter().for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
     }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use attachment::CLOSED_TABLE;
+use lab::sockets::udp;
 use lab::{Call, Daemon, Node, Options, Pod, Reply, Suite, policyd, program};
 use netlink::nftables::Client;
 use serde_json::{Value, json};
@@ -200,6 +201,18 @@ impl PolicedNode {
 
     pub(crate) fn addresses(&self, name: &str) -> &[IpAddr] {
         &self.pods[name].1
+    }
+
+    /// A socket of a pod that hears whatever comes to this port.
+    pub(crate) fn listener(&self, name: &str, port: u16) -> UdpSocket {
+        self.space(name).enter(|| udp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)))
+    }
+
+    /// The link that leads to a pod.
+    pub(crate) fn link_of(&self, name: &str) -> String {
+        let route = self.node.sh(&format!("ip -j route get {}", self.addresses(name)[0]));
+        let route: Value = serde_json::from_str(&route).unwrap();
+        route[0]["dev"].as_str().unwrap().to_owned()
     }
 
     /// Waits until `is_so`.

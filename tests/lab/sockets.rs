@@ -1,5 +1,6 @@
 //! Sockets of the kinds that probes need.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -25,6 +26,15 @@ pub fn udp(at: SocketAddr) -> UdpSocket {
     let fd = open(at.ip(), SockType::Datagram, SockProtocol::Udp);
     at_address(&fd, at);
     fd.into()
+}
+
+/// What has come to a socket since this was last asked, as text.
+pub fn received(socket: &UdpSocket) -> BTreeSet<String> {
+    let (mut received, mut buffer) = (BTreeSet::new(), [0; 64]);
+    while let Ok((length, _)) = socket.recv_from(&mut buffer) {
+        received.insert(String::from_utf8_lossy(&buffer[..length]).into_owned());
+    }
+    received
 }
 
 /// A raw socket of this protocol; std's datagrams fit it.

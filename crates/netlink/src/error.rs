@@ -74,4 +74,10 @@ impl Error {
             _ => None,
         }
     }
+
+    /// Whether the kernel lacks what it was asked for: a family of tables, or a hook.
+    #[must_use]
+    pub const fn is_unsupported(&self) -> bool {
+        matches!(self.errno(), Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT))
+    }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use netlink::conntrack::Flow;
-use netlink::{Error, Layer4};
+use netlink::{Error, Layer4, Tuple};
 use runner::Runner;
 use tokio::task::{JoinHandle, spawn_blocking};
 
@@ -134,9 +134,8 @@ impl Flows {
             .filter_map(|flow| {
                 let is_cut = flow.mark & bit != 0;
                 // Of one that was taken up from its middle either may be who began it.
-                let is_allowed = plan::allows(index, &packet(&flow))
-                    && (!flow.is_taken_up || plan::allows(index, &turned_round(&flow)));
-                let is_denied = !is_allowed;
+                let is_denied = !plan::allows(index, &packet(&flow))
+                    || flow.is_taken_up && !plan::allows(index, &turned_round(&flow));
                 (is_cut != is_denied).then_some((flow, is_denied))
             })
             .collect();
@@ -189,41 +188,30 @@ impl<R: Runner + Send + 'static> Agent<R> {
     }
 }
 
-/// The first packet of a flow of TCP, if it is the answers of it that the kernel takes for what was sent.
-fn turned_round(flow: &Flow) -> Packet {
-    let transport = match flow.original.layer4 {
-        Layer4::Ports { source: port, .. } => {
-            Transport::Port { protocol: Protocol::Tcp, destination_port: port }
-        }
-        _ => Transport::Other { number: flow.original.protocol },
-    };
-    Packet {
-        source: flow.reply.source,
-        destination: flow.original.source,
-        transport,
-        from_node: None,
-    }
-}
-
 /// The flow's first packet, as a node that forwards it sees it.
 fn packet(flow: &Flow) -> Packet {
-    let transport = match (flow.original.protocol, flow.reply.layer4, flow.original.layer4) {
-        (6, Layer4::Ports { source: port, .. }, _) => {
+    question(flow.original.source, &flow.reply)
+}
+
+/// The same, if it is the answers that the kernel takes for what was sent.
+fn turned_round(flow: &Flow) -> Packet {
+    question(flow.reply.source, &flow.original)
+}
+
+/// The packet by which `source` asked for this answer.
+fn question(source: IpAddr, answer: &Tuple) -> Packet {
+    let transport = match (answer.protocol, answer.layer4) {
+        (6, Layer4::Ports { source: port, .. }) => {
             Transport::Port { protocol: Protocol::Tcp, destination_port: port }
         }
-        (17, Layer4::Ports { source: port, .. }, _) => {
+        (17, Layer4::Ports { source: port, .. }) => {
             Transport::Port { protocol: Protocol::Udp, destination_port: port }
         }
-        (132, Layer4::Ports { source: port, .. }, _) => {
+        (132, Layer4::Ports { source: port, .. }) => {
             Transport::Port { protocol: Protocol::Sctp, destination_port: port }
         }
-        (1 | 58, _, Layer4::Icmp { .. }) => Transport::Icmp,
-        (number, ..) => Transport::Other { number },
+        (1 | 58, Layer4::Icmp { .. }) => Transport::Icmp,
+        (number, _) => Transport::Other { number },
     };
-    Packet {
-        source: flow.original.source,
-        destination: flow.reply.source,
-        transport,
-        from_node: None,
-    }
+    Packet { source, destination: answer.source, transport, from_node: None }
 }

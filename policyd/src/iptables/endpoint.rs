@@ -84,10 +84,6 @@ const fn word(direction: Direction) -> &'static str {
     }
 }
 
-pub(super) fn established() -> Rule {
-    Rule::new([Match::Connection(Packets::Established)], Target::Return)
-}
-
 /// A Service may lead a pod to itself.
 fn itself(family: Family, endpoint: &Endpoint) -> Vec<Rule> {
     let addresses = endpoint.addresses.iter().filter(|address| family.has(address));

@@ -8,7 +8,7 @@ use ruleset::networks::LINK_LOCAL_V6;
 
 use super::address_dispatch::by_address;
 use super::discovery;
-use super::endpoint::{self, established};
+use super::endpoint;
 use super::interface_dispatch::{Ends, by_interface};
 use super::sets::programmed_set;
 use super::sources;
@@ -168,7 +168,7 @@ fn policed(family: Family, hook: &str, any_port: bool, settings: &Settings) -> V
         let of_no_answer = Match::Connection(Packets::OfNoAnswer);
         rules.push(Rule::new([Match::Protocol(icmp), of_no_answer], Target::Drop));
     }
-    rules.push(established());
+    rules.push(Rule::new([Match::Connection(Packets::Established)], Target::Return));
     if is_forward && settings.cuts_flows {
         let kinds = [Match::TcpWithoutSyn, Match::SctpWithoutInit];
         rules.extend(kinds.map(|kind| jump([kind], MIDDLE)));

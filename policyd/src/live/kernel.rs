@@ -19,7 +19,7 @@ use crate::{closed, frames, node_network};
 pub struct Kernel {
     tables: BTreeMap<Family, Tables>,
     sets: BTreeMap<String, ipset::Saved>,
-    /// The table that keeps tagged frames from ports of bridges.
+    /// The table that keeps all but IP and ARP from ports of bridges.
     pub(super) frames: Held,
     /// The bridges whose frames iptables is not shown.
     pub(super) unseen_bridges: BTreeSet<String>,

@@ -22,7 +22,7 @@ const ALWAYS: &str = "2";
 pub fn enable(families: [bool; 2]) -> Result<bool, Error> {
     let mut socket = Socket::open()?;
     let seen = Seen::look(&mut socket)?;
-    let uplinks: Vec<&Link> = seen.default_links().collect();
+    let uplinks: Vec<&Link> = seen.default_links(|_| true).collect();
     ensure(&mut socket, families, &seen, &uplinks)
 }
 

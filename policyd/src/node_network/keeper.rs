@@ -234,7 +234,7 @@ impl<R: Runner> Keeper<R> {
 /// [`netlink::Error`].
 pub fn uplink_addresses() -> Result<Vec<IpAddr>, netlink::Error> {
     let seen = Seen::look(&mut Socket::open()?)?;
-    let uplinks: Vec<u32> = seen.default_links().map(|it| it.index).collect();
+    let uplinks: Vec<u32> = seen.default_links(|_| true).map(|it| it.index).collect();
     let addresses = seen.addresses.iter().filter(|it| uplinks.contains(&it.link));
     Ok(addresses.map(|it| it.cidr.ip()).collect())
 }

@@ -26,12 +26,16 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The links that a default route leaves by.
-    pub(super) fn default_links(&self) -> impl Iterator<Item = &Link> {
-        let has_default = |link: &&Link| {
-            self.routes.iter().any(|it| it.link == link.index && it.dst.prefix() == 0)
+    /// The links that a default route leaves by, of those that `which` says it of.
+    pub(super) fn default_links(
+        &self,
+        which: impl Fn(&Route) -> bool,
+    ) -> impl Iterator<Item = &Link> {
+        let is_default = move |it: &Route| it.dst.prefix() == 0 && which(it);
+        let has_one = move |link: &&Link| {
+            self.routes.iter().any(|it| it.link == link.index && is_default(it))
         };
-        self.links.iter().filter(has_default)
+        self.links.iter().filter(has_one)
     }
 }
 
@@ -223,20 +227,21 @@ pub fn changes(wanted: &BTreeSet<KeptRoute>, held: &[KeptRoute]) -> Changes {
 /// # Errors
 /// The node has none, or one of them is on none.
 pub fn uplinks<'a>(own: &Member, seen: &'a Seen) -> Result<Vec<&'a Link>, Error> {
-    let of = |index: u32| seen.links.iter().find(move |link| link.index == index);
     let mut uplinks = Vec::new();
     for address in [true, false].into_iter().filter_map(|is_ipv4| own.address(is_ipv4)) {
         let held = seen.addresses.iter().find(|it| it.cidr.ip() == address);
-        let mut links: Vec<_> = held.and_then(|it| of(it.link)).into_iter().collect();
-        if links.iter().any(|it| it.is_loopback) {
-            let is_default =
-                |it: &&Route| it.dst.prefix() == 0 && it.dst.is_ipv4() == address.is_ipv4();
-            links = seen.routes.iter().filter(is_default).filter_map(|it| of(it.link)).collect();
+        let link = held.and_then(|it| seen.links.iter().find(|link| link.index == it.link));
+        let before = uplinks.len();
+        match link {
+            Some(link) if link.is_loopback => {
+                let is_of_family = |it: &Route| it.dst.is_ipv4() == address.is_ipv4();
+                uplinks.extend(seen.default_links(is_of_family));
+            }
+            link => uplinks.extend(link),
         }
-        if links.is_empty() {
+        if uplinks.len() == before {
             return Err(Error::NoUplink(address));
         }
-        uplinks.extend(links);
     }
     if uplinks.is_empty() { Err(Error::NoAddress(own.name.clone())) } else { Ok(uplinks) }
 }

@@ -66,13 +66,13 @@ impl Closed<'_> {
     /// [`Error`], of which [`Error::NoInterfaceTables`] says that the kernel cannot: then it is open.
     pub fn close(&mut self, interface: &str) -> Result<Sides, Error> {
         match self.add_chain(interface, Hook::Ingress(interface)) {
-            Err(error) if is_unsupported(&error) => return Err(cannot_close(interface)),
+            Err(error) if error.is_unsupported() => return Err(cannot_close(interface)),
             done => done?,
         }
         let outgoing = format!("{interface}{EGRESS}");
         match self.add_chain(&outgoing, Hook::Egress(interface)) {
             Ok(()) => Ok(Sides::Both),
-            Err(error) if is_unsupported(&error) => Ok(Sides::Ingress),
+            Err(error) if error.is_unsupported() => Ok(Sides::Ingress),
             Err(error) => {
                 // Half closed is none of the two; what went wrong first is what counts.
                 _ = self.open(|it| Ok(it == interface));
@@ -144,9 +144,4 @@ impl Closed<'_> {
 /// The interface that a chain is of.
 fn interface(chain: &str) -> &str {
     chain.strip_suffix(EGRESS).unwrap_or(chain)
-}
-
-/// Whether the kernel lacks the family or the hook.
-fn is_unsupported(error: &Error) -> bool {
-    matches!(error.errno(), Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT))
 }

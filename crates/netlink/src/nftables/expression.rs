@@ -22,6 +22,11 @@ const VERDICT_REGISTER: [u8; 4] = 0_u32.to_be_bytes();
 /// The name of a link is shorter (`IFNAMSIZ`).
 pub(super) const NAME_ROOM: usize = 16;
 
+/// Types of frames (`ETH_P_IP`, `ETH_P_IPV6`, `ETH_P_ARP`).
+pub(super) const IPV4_FRAME: u16 = 0x0800;
+pub(super) const IPV6_FRAME: u16 = 0x86dd;
+pub(super) const ARP_FRAME: u16 = 0x0806;
+
 /// Which of a frame's interfaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Interface {
@@ -47,7 +52,7 @@ pub(super) fn expressions(message: Message, family: Family, rule: &Rule) -> Mess
         message = match it {
             Match::Address(side, network) => address(message, *side, network, EQUAL),
             Match::NotAddress(side, network) => address(message, *side, network, NOT_EQUAL),
-            Match::Arp => of_type(message, 0x0806),
+            Match::Arp => of_type(message, ARP_FRAME),
             Match::HeaderByte { place, value } => {
                 compare(load(message, NETWORK_HEADER, *place, 1), EQUAL, &[*value])
             }
@@ -128,7 +133,7 @@ fn of_family(message: Message, is_ipv4: bool) -> Message {
 
 /// The same, in a table of frames.
 fn of_protocol(message: Message, is_ipv4: bool) -> Message {
-    of_type(message, if is_ipv4 { 0x0800 } else { 0x86dd })
+    of_type(message, if is_ipv4 { IPV4_FRAME } else { IPV6_FRAME })
 }
 
 fn of_type(message: Message, kind: u16) -> Message {
@@ -195,13 +200,8 @@ pub(super) fn interface_in(message: Message, interface: Interface, set: &str) ->
     expression(message, "lookup", |it| it.text(SET, set).attribute(FROM, &REGISTER))
 }
 
-/// Counts what came so far, and drops it.
-pub(super) fn drop_counted(message: Message) -> Message {
-    verdict(message, &Verdict::CountedDrop)
-}
-
 /// What happens to what came so far.
-fn verdict(message: Message, verdict: &Verdict) -> Message {
+pub(super) fn verdict(message: Message, verdict: &Verdict) -> Message {
     const TO: u16 = 1;
     const VALUE: u16 = 2;
     const CODE: u16 = 1;
@@ -210,10 +210,8 @@ fn verdict(message: Message, verdict: &Verdict) -> Message {
     const JUMP: i32 = -3;
     const GOTO: i32 = -4;
     const RETURN: i32 = -5;
-    let message = match verdict {
-        Verdict::CountedDrop => expression(message, "counter", |it| it),
-        _ => message,
-    };
+    let is_counted = *verdict == Verdict::CountedDrop;
+    let message = if is_counted { expression(message, "counter", |it| it) } else { message };
     let (code, chain) = match verdict {
         Verdict::Masquerade => return expression(message, "masq", |it| it),
         Verdict::Jump(chain) => (JUMP, Some(chain)),

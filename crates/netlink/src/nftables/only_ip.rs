@@ -13,12 +13,12 @@ use nix::errno::Errno;
 use ruleset::nft::Hook;
 
 use super::Client;
-use super::expression::{Interface, NAME_ROOM};
+use super::expression::{ARP_FRAME, IPV4_FRAME, IPV6_FRAME, Interface, NAME_ROOM};
 use crate::Error;
 
 /// The types of frames that pass: those of IPv4, IPv6 and ARP, which is no more judged than IPv6's
 /// discovery. A tag (802.1Q, 802.1ad) is a type of its own.
-const PASSING: [u16; 3] = [0x0800, 0x86dd, 0x0806];
+const PASSING: [u16; 3] = [IPV4_FRAME, IPV6_FRAME, ARP_FRAME];
 /// A list of members is one attribute, of 64 KiB at most; each takes 28 bytes.
 const MOST_AT_ONCE: usize = 1024;
 /// The set of the ports' names.
@@ -133,13 +133,11 @@ impl OnlyIp<'_> {
             changes.push(message::new_rule(self.table, chain));
         }
         changes.extend(message::change_members(self.table, ports, true));
-        self.client.commit(changes, &what).map_err(|error| match error.errno() {
-            // A family, a kind of chain or an expression that the kernel does not have: all else
-            // comes in the same transaction.
-            Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::ENOENT) => {
-                Error::NoBridgeTables { what }
-            }
-            _ => error,
+        self.client.commit(changes, &what).map_err(|error| {
+            // Or a kind of chain or an expression that the kernel does not have: all else comes in
+            // the same transaction.
+            let is_missing = error.is_unsupported() || error.errno() == Some(Errno::ENOENT);
+            if is_missing { Error::NoBridgeTables { what } } else { error }
         })
     }
 

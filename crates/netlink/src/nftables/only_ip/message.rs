@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
 use ruleset::nft::{self, Family, Table};
 
-use super::super::expression::{drop_counted, interface_in, not_frame_type};
+use super::super::expression::{interface_in, not_frame_type, verdict};
 use super::super::message::{
     self, CHAIN_HOOK, CHAIN_KIND, CHAIN_POLICY, HOOK_NUMBER, HOOK_PRIORITY, RULE_CHAIN,
     RULE_EXPRESSIONS, RULE_REMARK, SUBSYSTEM,
@@ -97,7 +97,7 @@ pub(super) fn is_like(found: &[u8], chain: &Chain) -> bool {
 /// What most frames are comes first.
 fn expressions(message: Message, chain: &Chain) -> Message {
     let other = PASSING.into_iter().fold(message, not_frame_type);
-    drop_counted(interface_in(other, chain.interface, SET))
+    verdict(interface_in(other, chain.interface, SET), &nft::Verdict::CountedDrop)
 }
 
 pub(super) fn new_rule(table: &str, chain: &Chain) -> Message {
