@@ -79,9 +79,7 @@ impl Interface {
 
     /// Sends a UDP datagram behind tags of VLAN 0 of these kinds.
     pub fn send(&self, tags: &[u16], to: Mac, ends: [SocketAddr; 2], payload: &[u8]) {
-        let tags: Vec<u8> =
-            tags.iter().flat_map(|tag| [tag.to_be_bytes(), [0, 0]].concat()).collect();
-        self.send_packet(&tags, to, ends, HOPS, payload);
+        self.send_packet(tags, to, ends, HOPS, payload);
     }
 
     /// Sends one that the first router has to give up.
@@ -100,7 +98,7 @@ impl Interface {
         header.extend(ends.iter().flat_map(Ipv4Addr::octets));
         let sum = checksum(&header);
         header[10..12].copy_from_slice(&sum);
-        self.send_other(to, 0x0800, &[&header, *content].concat());
+        self.send_other(&[], to, 0x0800, &[&header, *content].concat());
     }
 
     /// Sends word from one to another that a datagram of his could not be delivered.
@@ -126,32 +124,43 @@ impl Interface {
         };
         let sum = checksum(&[pseudo, message.clone()].concat());
         message[2..4].copy_from_slice(&sum);
-        self.send_other(to, kind, &[header(ends, protocol, HOPS, length), message].concat());
+        self.send_other(&[], to, kind, &[header(ends, protocol, HOPS, length), message].concat());
     }
 
-    /// Sends a packet of IPv6 with an option that whoever gets it has to refuse.
-    pub fn send_refused(&self, to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
+    /// Sends the first fragment of a datagram of IPv6 of which no other comes.
+    pub fn send_unfinished(&self, to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
+        const FRAGMENT: u8 = 44;
+        assert_eq!(content.len() % 8, 0, "only the last fragment ends anywhere");
+        // At its beginning, with more to come, and with its number.
+        let fragment = [UDP, 0, 0, 1, 0, 0, 0, 1];
+        let length = u16::try_from(fragment.len() + content.len()).unwrap();
+        let header = header(ends.map(IpAddr::V6), FRAGMENT, HOPS, length);
+        self.send_other(&[], to, 0x86dd, &[&header, &fragment[..], content].concat());
+    }
+
+    /// Sends a packet of IPv6 with an option that whoever gets it has to refuse, behind tags of VLAN 0 of
+    /// these kinds.
+    pub fn send_refused(&self, tags: &[u16], to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
         const HOP_BY_HOP: u8 = 0;
         // No header follows; an option of no known type, "discard and tell of it", of four bytes.
         let options = [59, 0, 0x9e, 4, 0, 0, 0, 0];
-        let length = u16::try_from(options.len() + content.len()).unwrap().to_be_bytes();
-        let mut packet = vec![0x60, 0, 0, 0, length[0], length[1], HOP_BY_HOP, HOPS];
-        packet.extend(ends.iter().flat_map(Ipv6Addr::octets));
-        self.send_other(to, 0x86dd, &[&packet, &options[..], content].concat());
+        let length = u16::try_from(options.len() + content.len()).unwrap();
+        let header = header(ends.map(IpAddr::V6), HOP_BY_HOP, HOPS, length);
+        self.send_other(tags, to, 0x86dd, &[&header, &options[..], content].concat());
     }
 
-    fn send_packet(&self, tags: &[u8], to: Mac, ends: [SocketAddr; 2], hops: u8, payload: &[u8]) {
-        let kind = if ends[0].is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
-        self.send_bytes(&[&to, &self.mac, tags, &kind, &packet(ends, hops, payload)].concat());
+    fn send_packet(&self, tags: &[u16], to: Mac, ends: [SocketAddr; 2], hops: u8, payload: &[u8]) {
+        let kind = if ends[0].is_ipv4() { 0x0800 } else { 0x86dd };
+        self.send_other(tags, to, kind, &packet(ends, hops, payload));
     }
 
-    /// Sends whatever this is, in a frame of this type.
-    pub fn send_other(&self, to: Mac, kind: u16, content: &[u8]) {
-        self.send_bytes(&[&to, &self.mac, &kind.to_be_bytes()[..], content].concat());
-    }
-
-    fn send_bytes(&self, frame: &[u8]) {
-        let sent = send(self.socket.as_raw_fd(), frame, MsgFlags::empty()).unwrap();
+    /// Sends whatever this is, in a frame of this type, behind tags of VLAN 0 of these kinds.
+    pub fn send_other(&self, tags: &[u16], to: Mac, kind: u16, content: &[u8]) {
+        let tags = tags.iter().flat_map(|tag| [tag.to_be_bytes(), [0, 0]].concat());
+        let mut frame = [to, self.mac].concat();
+        frame.extend(tags.chain(kind.to_be_bytes()));
+        frame.extend(content);
+        let sent = send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).unwrap();
         assert_eq!(sent, frame.len());
     }
 }
