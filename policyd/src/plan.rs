@@ -12,11 +12,9 @@ use ipnetwork::IpNetwork;
 use crate::model::{Direction, NamespacedName, Protocol, Selector};
 
 mod compile;
-mod difference;
 mod verdict;
 
 pub use compile::compile;
-pub(crate) use difference::difference;
 pub use verdict::{Lookup, allows};
 
 /// A pod of this node, or another container that podwire attached.

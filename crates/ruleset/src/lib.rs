@@ -11,4 +11,4 @@ mod name;
 pub mod networks;
 pub mod nft;
 
-pub use name::{Label, short_hash};
+pub use name::{Label, long_hash, short_hash};

@@ -8,17 +8,30 @@ use sha2::{Digest, Sha256};
 const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 /// 60 bits: with 10,000 things of a kind, two have the same hash once in 20 billion clusters.
 pub(crate) const LENGTH: usize = 12;
+/// 100 bits: to find two texts with the same takes whoever may choose them some 2^50 tries.
+const LONG: usize = 20;
 
-/// Twelve letters and digits for a text: always the same for the same text.
+/// Twelve letters and digits for a text: always the same for the same text. For texts of which nobody gains
+/// anything by having two with the same.
 #[must_use]
 pub fn short_hash(text: &str) -> String {
+    hash(text, LENGTH)
+}
+
+/// Twenty letters and digits for a text, which others may have chosen.
+#[must_use]
+pub fn long_hash(text: &str) -> String {
+    hash(text, LONG)
+}
+
+fn hash(text: &str, length: usize) -> String {
     let digest = Sha256::digest(text.as_bytes());
-    let bits = digest.iter().take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    let bits = digest.iter().take(16).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
     let letter = |index: usize| {
-        let five = usize::try_from(bits >> (59 - 5 * index) & 31).unwrap_or_default();
+        let five = usize::try_from(bits >> (123 - 5 * index) & 31).unwrap_or_default();
         ALPHABET.get(five).map_or('a', |byte| char::from(*byte))
     };
-    (0..LENGTH).map(letter).collect()
+    (0..length).map(letter).collect()
 }
 
 /// A text for people that goes into a rule's comment: of any origin, so that only characters that
@@ -60,6 +73,8 @@ mod tests {
         let hash = short_hash("");
         // SHA-256 of nothing begins with e3b0c44298fc1c14: 11100 01110 11000 01100 ...
         assert_eq!(hash, "4oymiquy7qob");
+        // It goes on with 149afbf4c8996fb9.
+        assert_eq!(long_hash(""), "4oymiquy7qobjgx36tej");
     }
 
     #[test]

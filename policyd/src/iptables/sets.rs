@@ -1,7 +1,7 @@
 //! Sets as ipsets.
 
 use ruleset::ipset::{self, Kind, Set};
-use ruleset::short_hash;
+use ruleset::long_hash;
 
 use super::{Family, SET_PREFIX};
 use crate::model::Protocol;
@@ -18,7 +18,14 @@ pub fn set(family: Family, key: &SetKey) -> Option<Set> {
         }
         SetKey::Networks(_) => return None,
     };
-    Some(named(family, kind, &short_hash(&key.canonical())))
+    // Labels and networks are their authors' choice. Sets of two kinds never have one name, which would
+    // keep one of them from being made.
+    let letter = match kind {
+        Kind::Addresses => 'a',
+        Kind::AddressPorts => 'p',
+        Kind::Networks => 'n',
+    };
+    Some(named(family, kind, &format!("{letter}{}", long_hash(&key.canonical()))))
 }
 
 /// The addresses of this family that have their rules: the gate lets them pass.

@@ -76,6 +76,24 @@ pub enum Problem {
         /// The last.
         end: u16,
     },
+    /// Peers and ports of the rules of one direction.
+    #[error(
+        "{found} combinations of a peer with ports are too many (at most {most}): it allows nothing; make it several policies"
+    )]
+    TooManyCombinations {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// What is left of the address blocks of one direction.
+    #[error(
+        "its address blocks without their exceptions are more than {most} networks: it allows nothing; make it several policies"
+    )]
+    TooManyNetworks {
+        /// How many there may be.
+        most: usize,
+    },
     /// A pod's address.
     #[error("{0:?} is not an IP address")]
     Address(String),

@@ -1,7 +1,8 @@
 //! Blocks of addresses.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::iter::{from_fn, once};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::networking::v1::IPBlock;
@@ -24,6 +25,24 @@ impl IpBlock {
         self.cidr.contains(address) && !self.except.iter().any(|block| block.contains(address))
     }
 
+    /// The networks that together are the block without its exceptions, in order; each as large as can be.
+    pub fn networks(&self) -> impl Iterator<Item = IpNetwork> {
+        let is_ipv4 = self.cidr.is_ipv4();
+        let whole = Range::from(self.cidr);
+        let mut from = Some(whole.first);
+        // An exception within another one begins behind its beginning, and ends no later.
+        let gaps = self.except.iter().map(|it| Some(Range::from(*it))).chain(once(None));
+        gaps.filter_map(move |except| {
+            let first = from?;
+            let Some(except) = except else { return Some(Range { first, last: whole.last }) };
+            let next = except.last.checked_add(1).filter(|it| *it <= whole.last);
+            from = next.map(|it| it.max(first));
+            let last = except.first.checked_sub(1)?;
+            (first <= last).then_some(Range { first, last })
+        })
+        .flat_map(move |gap| gap.networks(is_ipv4))
+    }
+
     pub(super) fn compile(block: &IPBlock) -> Result<Self, Defect> {
         let cidr = parse_cidr(&block.cidr)
             .ok_or_else(|| Defect::new("cidr", Problem::Cidr(block.cidr.clone())))?;
@@ -38,6 +57,49 @@ impl IpBlock {
             except.insert(part);
         }
         Ok(Self { cidr, except })
+    }
+}
+
+/// Addresses of one family, as numbers: from the first to the last, both included.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    first: u128,
+    last: u128,
+}
+
+impl From<IpNetwork> for Range {
+    fn from(network: IpNetwork) -> Self {
+        match network {
+            IpNetwork::V4(it) => {
+                Self { first: it.network().to_bits().into(), last: it.broadcast().to_bits().into() }
+            }
+            IpNetwork::V6(it) => {
+                Self { first: it.network().to_bits(), last: it.broadcast().to_bits() }
+            }
+        }
+    }
+}
+
+impl Range {
+    fn networks(self, is_ipv4: bool) -> impl Iterator<Item = IpNetwork> {
+        let longest: u8 = if is_ipv4 { 32 } else { 128 };
+        let mut from = Some(self.first);
+        from_fn(move || {
+            let first = from.filter(|it| *it <= self.last)?;
+            // As many bits as are zero in its first address, and as fit ahead of the range's end.
+            let ends_within = |bits: &u32| {
+                let rest = 1_u128.checked_shl(*bits).map_or(u128::MAX, |it| it - 1);
+                first & rest == 0 && rest <= self.last - first
+            };
+            let bits = (0..=u32::from(longest)).take_while(ends_within).last()?;
+            from = 1_u128.checked_shl(bits).and_then(|size| first.checked_add(size));
+            let address: IpAddr = if is_ipv4 {
+                Ipv4Addr::from_bits(u32::try_from(first).ok()?).into()
+            } else {
+                Ipv6Addr::from_bits(first).into()
+            };
+            IpNetwork::new(address, longest.checked_sub(u8::try_from(bits).ok()?)?).ok()
+        })
     }
 }
 
@@ -60,7 +122,81 @@ pub(crate) fn parse_cidr(text: &str) -> Option<IpNetwork> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn left(cidr: &str, except: &[&str]) -> Vec<String> {
+        let parse = |text: &str| text.parse().unwrap();
+        let except = except.iter().map(|it| parse(it)).collect();
+        IpBlock { cidr: parse(cidr), except }.networks().map(|it| it.to_string()).collect()
+    }
+
+    #[test]
+    fn a_block_without_exceptions_is_itself() {
+        for cidr in ["0.0.0.0/0", "::/0", "10.0.0.0/8", "255.255.255.255/32", "fd00::1/128"] {
+            assert_eq!(left(cidr, &[]), [cidr]);
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_the_other_halves() {
+        assert_eq!(
+            left("10.0.0.0/8", &["10.1.0.0/16"]),
+            [
+                "10.0.0.0/16",
+                "10.2.0.0/15",
+                "10.4.0.0/14",
+                "10.8.0.0/13",
+                "10.16.0.0/12",
+                "10.32.0.0/11",
+                "10.64.0.0/10",
+                "10.128.0.0/9",
+            ]
+        );
+        assert_eq!(left("::/0", &["8000::/1"]), ["::/1"]);
+        assert_eq!(left("::/0", &["::/1"]), ["8000::/1"]);
+        assert_eq!(left("10.0.0.0/30", &["10.0.0.0/31", "10.0.0.2/31"]), [""; 0]);
+        assert_eq!(left("0.0.0.0/0", &["0.0.0.0/1", "10.0.0.0/8"]), ["128.0.0.0/1"]);
+    }
+
+    #[test]
+    fn many_exceptions_take_no_longer_than_each_of_them() {
+        let except =
+            (0..1 << 12).map(|it| IpNetwork::new(Ipv4Addr::from_bits(it << 20).into(), 32));
+        let except = except.collect::<Result<_, _>>().unwrap();
+        let block = IpBlock { cidr: "0.0.0.0/0".parse().unwrap(), except };
+        assert_eq!(block.networks().count(), 20 << 12);
+    }
+
+    fn small_network() -> impl Strategy<Value = IpNetwork> {
+        (any::<u8>(), 0..=8_u8).prop_map(|(last, bits)| {
+            let network = IpNetwork::new([10, 0, 0, last].into(), 24 + bits).unwrap();
+            IpNetwork::new(network.network(), 24 + bits).unwrap()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_address_is_in_what_is_left_once_or_not_at_all(
+            except in proptest::collection::btree_set(small_network(), 0..5),
+        ) {
+            let cidr = "10.0.0.0/24".parse().unwrap();
+            let block = IpBlock { cidr, except };
+            let left: Vec<_> = block.networks().collect();
+            for last in 0..=255_u8 {
+                let address = [10, 0, 0, last].into();
+                let times = left.iter().filter(|network| network.contains(address)).count();
+                prop_assert_eq!(times, usize::from(block.contains(address)), "{}", last);
+            }
+            // No two of them are the halves of one that is left.
+            for pair in left.windows(2) {
+                let whole = IpNetwork::new(pair[0].ip(), pair[0].prefix() - 1).unwrap();
+                let are_halves = pair[0].prefix() == pair[1].prefix() && whole.contains(pair[1].ip());
+                prop_assert!(!are_halves, "{:?}", pair);
+            }
+        }
+    }
 
     #[test]
     fn cidrs_lose_their_host_bits() {

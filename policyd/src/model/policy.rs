@@ -5,7 +5,15 @@ use k8s_openapi::api::networking::v1::{
 };
 
 use super::error::{Defect, Problem};
-use super::{Error, IpBlock, NamespacedName, Pod, Port, Selector};
+use super::{Error, IpBlock, NamespacedName, Pod, Port, PortNumber, Selector};
+
+/// More combinations of a peer and ports than an object of one policy's size should have: each is a rule of
+/// its own, and a packet is compared with one after the other.
+const MOST_COMBINATIONS: usize = 4096;
+/// More networks than address blocks of a policy should be: the kernel holds each by itself.
+const MOST_NETWORKS: usize = 1 << 17;
+/// So many ranges of ports are compared at once at least.
+const RANGES_OF_A_RULE: usize = 7;
 
 /// A direction of traffic, as seen from the pod whose policies are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,10 +122,15 @@ impl From<&NetworkPolicy> for Policy {
         let (isolates_ingress, isolates_egress) = directions(&spec, &mut defects);
         let ingress = spec.ingress.iter().flatten();
         let ingress = ingress.map(|rule| (rule.from.as_deref(), rule.ports.as_deref()));
-        let mut ingress = rules(("ingress", "from"), ingress, &mut defects);
+        let mut ingress = bounded(
+            "spec.ingress",
+            rules(("ingress", "from"), ingress, &mut defects),
+            &mut defects,
+        );
         let egress = spec.egress.iter().flatten();
         let egress = egress.map(|rule| (rule.to.as_deref(), rule.ports.as_deref()));
-        let mut egress = rules(("egress", "to"), egress, &mut defects);
+        let mut egress =
+            bounded("spec.egress", rules(("egress", "to"), egress, &mut defects), &mut defects);
         if !selector_is_whole {
             ingress.fill(Rule::Unusable);
             egress.fill(Rule::Unusable);
@@ -165,6 +178,56 @@ fn rules<'a>(
             usable(peers, raw_ports, &format!("spec.{field}[{index}]"), defects)
         })
         .collect()
+}
+
+/// The rules, if they are not too many for a node: who may write a policy may not stop all others.
+fn bounded(path: &str, rules: Vec<Rule>, defects: &mut Vec<Defect>) -> Vec<Rule> {
+    let combinations = rules.iter().map(Rule::combinations).fold(0, usize::saturating_add);
+    let networks = rules.iter().flat_map(Rule::blocks).flat_map(IpBlock::networks);
+    let problem = if combinations > MOST_COMBINATIONS {
+        Problem::TooManyCombinations { found: combinations, most: MOST_COMBINATIONS }
+    } else if networks.take(MOST_NETWORKS + 1).count() > MOST_NETWORKS {
+        Problem::TooManyNetworks { most: MOST_NETWORKS }
+    } else {
+        return rules;
+    };
+    defects.push(Defect::new(path, problem));
+    vec![Rule::Unusable; rules.len()]
+}
+
+impl Rule {
+    fn blocks(&self) -> impl Iterator<Item = &IpBlock> {
+        let peers = match self {
+            Self::Allow { peers: Peers::AnyOf(peers), .. } => peers.as_slice(),
+            Self::Allow { peers: Peers::Any, .. } | Self::Unusable => &[],
+        };
+        peers.iter().filter_map(|peer| match peer {
+            Peer::IpBlock(block) => Some(block),
+            Peer::Pods { .. } => None,
+        })
+    }
+
+    /// How many rules of a chain it is at most.
+    fn combinations(&self) -> usize {
+        let Self::Allow { peers, ports } = self else { return 0 };
+        let peers = match peers {
+            Peers::Any => 1,
+            // All its blocks of a family are one.
+            Peers::AnyOf(peers) => {
+                let blocks = self.blocks().count();
+                peers.len() - blocks + blocks.min(2)
+            }
+        };
+        let ports = match ports {
+            Ports::Any => 1,
+            Ports::AnyOf(ports) => {
+                let is_named = |it: &&Port| matches!(it.number, PortNumber::Named(_));
+                let named = ports.iter().filter(is_named).count();
+                named + (ports.len() - named).div_ceil(RANGES_OF_A_RULE)
+            }
+        };
+        peers.saturating_mul(ports)
+    }
 }
 
 fn usable(

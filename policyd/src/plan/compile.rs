@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{AllowRule, NamespaceScope, PeerMatch, PolicyChain, PortMatch, SetKey, difference};
+use super::{AllowRule, NamespaceScope, PeerMatch, PolicyChain, PortMatch, SetKey};
 use crate::model::{Direction, Peer, Peers, Policy, Port, PortNumber, Ports, Protocol, Rule};
 
 /// The chain of a policy's rules for one direction; `None` where it does not isolate.
@@ -38,7 +38,7 @@ fn peer_matches(peers: &Peers, namespace: &str) -> BTreeSet<PeerMatch> {
                 matches.insert(PeerMatch::Set(SetKey::Pods { namespaces, pods }));
             }
             // An exception is one of its own block only: each block is what is left of it.
-            Peer::IpBlock(block) => networks.extend(difference(block)),
+            Peer::IpBlock(block) => networks.extend(block.networks()),
         }
     }
     // A set of each family is made of them, so one of a family needs none.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::scene::{assert_packets, compile_pod, compile_policy, pod, policy, with_policy};
+use super::scene::{assert_packets, compile_pod, compile_policy, pod, policy, with, with_policy};
 
 fn problems(spec: Value) -> Vec<String> {
     let policy = compile_policy(&policy("x/p", spec));
@@ -70,6 +70,47 @@ fn all_entries_that_are_wrong_are_told() {
     let expected = ["from[0]", "from[2].ipBlock.cidr", "ports[0].port", "ports[2].endPort"];
     assert_eq!(places, expected.map(|it| format!("spec.ingress[0].{it}")));
     assert_packets(&with_policy(spec), &["!x/b > x/a 1/TCP"]);
+}
+
+/// One tenant's object is the work of every node that his pods are on.
+#[test]
+fn a_policy_that_is_too_much_for_a_node_isolates_and_the_others_are_as_they_were() {
+    let pods = |it| json!({"podSelector": {"matchLabels": {"app": format!("a{it}")}}});
+    let peers: Vec<_> = (0..64).map(pods).collect();
+    let named: Vec<_> = (0..65).map(|it| json!({"port": format!("p{it}")})).collect();
+    let numbers: Vec<_> = (1..=448).map(|it| json!({"port": 2 * it})).collect();
+    let block = |it| json!({"ipBlock": {"cidr": format!("10.{}.{}.0/24", it >> 8, it & 255)}});
+    let blocks: Vec<_> = (0..8192).map(block).collect();
+    let except: Vec<_> = (0..9000).map(|it| format!("10.{}.{}.1/32", it / 250, it % 250)).collect();
+    let wide = json!({"cidr": "10.0.0.0/8", "except": except});
+    let wide_v6: Vec<_> = (0..1100).map(|it| format!("2001:db8:{it:x}::1/128")).collect();
+    let wide_v6 = json!({"cidr": "::/0", "except": wide_v6});
+    let told = |rule: Value| problems(json!({"podSelector": {}, "ingress": [rule]}));
+    assert_eq!(
+        told(json!({"from": peers, "ports": named})),
+        [
+            "NetworkPolicy x/p: spec.ingress: 4160 combinations of a peer with ports are too many (at most 4096): it allows nothing; make it several policies"
+        ]
+    );
+    let many = [json!({"ipBlock": wide}), json!({"ipBlock": wide_v6})];
+    assert_eq!(
+        told(json!({"from": many})),
+        [
+            "NetworkPolicy x/p: spec.ingress: its address blocks without their exceptions are more than 131072 networks: it allows nothing; make it several policies"
+        ]
+    );
+    for rule in [
+        json!({"from": peers, "ports": numbers}),
+        json!({"from": blocks}),
+        json!({"from": [many[0]]}),
+    ] {
+        assert_eq!(told(rule), [""; 0]);
+    }
+    let spec = json!({"podSelector": {}, "ingress": [{"from": many}, {}]});
+    assert_packets(&with_policy(spec.clone()), &["!x/b > x/a 80/TCP", "!192.0.2.1 > x/a 80/TCP"]);
+    let other = json!({"podSelector": {}, "ingress": [{"from": [{"podSelector": {}}]}]});
+    let both = with([policy("x/p", spec), policy("x/other", other)]);
+    assert_packets(&both, &["x/b > x/a 80/TCP", "!192.0.2.1 > x/a 80/TCP"]);
 }
 
 #[test]
