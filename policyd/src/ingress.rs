@@ -25,10 +25,12 @@ const NETDEV: Table<'_> = Table { family: Family::Netdev, name: TABLE };
 const PRIORITY: i32 = -400;
 /// Where packets of others end. No interface has a slash in its name.
 const FORGED: &str = "forged/";
-/// Numbers of what is next in a packet of IPv6, which its seventh byte tells, and the first behind its
-/// header that of an option.
+/// Numbers of what is next in a packet of IPv6, which its seventh byte tells.
 const HOP_BY_HOP: u8 = 0;
 const ICMPV6: u8 = 58;
+/// All the options that reports of listeners have: that routers are to look at them, and padding
+/// (RFC 3810, section 5, and `igmp6_mc_hdr`). The kernel answers others.
+const ROUTER_ALERT: [u8; 8] = [ICMPV6, 0, 5, 2, 0, 0, 1, 0];
 
 /// Interfaces, with the addresses that packets may have which come by them.
 pub type Sources = BTreeMap<String, BTreeSet<IpAddr>>;
@@ -49,11 +51,12 @@ pub(crate) fn sources<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Sour
 fn rules(addresses: &BTreeSet<IpAddr>) -> Vec<Rule> {
     let from = |network| Match::Address(Side::Source, network);
     let own = addresses.iter().map(|it| Rule::new([from(IpNetwork::from(*it))], Verdict::Return));
-    let next = |place, value| Match::HeaderByte { place, value };
+    let bytes = |place, value: &[u8]| Match::HeaderBytes { place, value: value.to_owned() };
+    let next = |number| bytes(6, &[number]);
     let discovery = [LINK_LOCAL_V6, UNSPECIFIED_V6].into_iter().flat_map(|network| {
-        let behind_options = [from(network), next(6, HOP_BY_HOP), next(40, ICMPV6)];
+        let behind_options = [from(network), next(HOP_BY_HOP), bytes(40, &ROUTER_ALERT)];
         [
-            Rule::new([from(network), next(6, ICMPV6)], Verdict::Return),
+            Rule::new([from(network), next(ICMPV6)], Verdict::Return),
             Rule::new(behind_options, Verdict::Return),
         ]
     });
@@ -93,7 +96,10 @@ pub(crate) fn bind(sources: &Sources) -> Result<Option<u32>, Error> {
 fn put_all(client: &mut Client, sources: &Sources) -> Result<Option<u32>, Error> {
     let mut is_written = false;
     for (interface, addresses) in sources {
-        is_written |= put(client, interface, addresses)?;
+        is_written |= match put(client, interface, addresses) {
+            Err(error) if error.is_unsupported() => return Ok(None),
+            done => done?,
+        };
     }
     if is_written { client.port().map(Some) } else { Ok(None) }
 }
@@ -109,16 +115,34 @@ pub(crate) fn see_to(
 ) -> Result<Option<u32>, Error> {
     let Some(mut client) = Client::open()? else { return Ok(None) };
     let Some(chains) = client.chains(NETDEV)? else { return put_all(&mut client, sources) };
-    let held = client.comments(NETDEV)?;
-    if held.get(FORGED) != Some(&comments(&[forged()])) {
-        client.remove(NETDEV)?;
-        return put_all(&mut client, sources);
+    match repair(&mut client, &chains, sources, is_known) {
+        Ok(true) => client.port().map(Some),
+        Ok(false) => Ok(None),
+        // Another release, or somebody else, has chains of these names called from elsewhere, or from others.
+        Err(_) => {
+            client.remove(NETDEV)?;
+            put_all(&mut client, sources)
+        }
     }
+}
+
+/// Whether anything was to be done.
+fn repair(
+    client: &mut Client,
+    chains: &[String],
+    sources: &Sources,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<bool, Error> {
+    let held = client.comments(NETDEV)?;
     let mut is_written = false;
+    if held.get(FORGED) != Some(&comments(&[forged()])) {
+        client.change(NETDEV, &[Change::Empty(FORGED), Change::Rule(FORGED, &forged())])?;
+        is_written = true;
+    }
     for (interface, addresses) in sources {
         let is_there = chains.contains(interface);
         if !is_there || held.get(interface) != Some(&comments(&rules(addresses))) {
-            is_written |= put(&mut client, interface, addresses)?;
+            is_written |= put(client, interface, addresses)?;
         }
     }
     let is_left = |it: &&String| *it != FORGED && !sources.contains_key(*it) && !is_known(it);
@@ -130,11 +154,11 @@ pub(crate) fn see_to(
         }
         is_written = true;
     }
-    if is_written { client.port().map(Some) } else { Ok(None) }
+    Ok(is_written)
 }
 
 /// Writes the chain of an interface, and the table where there is none. Whether it did: not where there is no
-/// such interface, or the kernel has no tables for interfaces.
+/// such interface.
 fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Result<bool, Error> {
     let hook = Hook::Ingress(interface);
     let base = Base { kind: Kind::Filter, hook, priority: PRIORITY, policy: Policy::Accept };
@@ -142,28 +166,17 @@ fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Re
     let (rules, forged) = (rules(addresses), forged());
     let mut changes = vec![Change::Chain(&chain), Change::Empty(interface)];
     changes.extend(rules.iter().map(|rule| Change::Rule(interface, rule)));
+    let is_missing = |it: &Error| it.errno() == Some(Errno::ENOENT);
     match client.change(NETDEV, &changes) {
-        Err(error) if error.errno() == Some(Errno::ENOENT) => {}
-        // Another release, or somebody else, has one of that name called from elsewhere; but the kernel says
-        // the same where it has no such hook.
-        Err(error)
-            if matches!(error.errno(), Some(Errno::EEXIST | Errno::EOPNOTSUPP))
-                && client.has_chain(NETDEV, interface)? =>
-        {
-            client.change(NETDEV, &[Change::Empty(interface), Change::DeleteChain(interface)])?;
-        }
-        done => return is_done(done),
+        Err(error) if is_missing(&error) => {}
+        done => return done.map(|()| true),
     }
     let end = Chain { name: FORGED, base: None, comment: None };
     let table = [Change::Table(None), Change::Chain(&end), Change::Empty(FORGED)];
     let whole: Vec<_> =
         table.into_iter().chain([Change::Rule(FORGED, &forged)]).chain(changes).collect();
-    is_done(client.change(NETDEV, &whole))
-}
-
-fn is_done(changed: Result<(), Error>) -> Result<bool, Error> {
-    match changed {
-        Err(error) if error.is_unsupported() || error.errno() == Some(Errno::ENOENT) => Ok(false),
+    match client.change(NETDEV, &whole) {
+        Err(error) if is_missing(&error) => Ok(false),
         done => done.map(|()| true),
     }
 }
@@ -207,9 +220,9 @@ mod tests {
                 "ip saddr 10.1.0.2 return",
                 "ip6 saddr fd00:1::2 return",
                 "ip6 saddr fe80::/10 @nh,48,8 0x3a return",
-                "ip6 saddr fe80::/10 @nh,48,8 0x0 @nh,320,8 0x3a return",
+                "ip6 saddr fe80::/10 @nh,48,8 0x0 @nh,320,64 0x3a00050200000100 return",
                 "ip6 saddr :: @nh,48,8 0x3a return",
-                "ip6 saddr :: @nh,48,8 0x0 @nh,320,8 0x3a return",
+                "ip6 saddr :: @nh,48,8 0x0 @nh,320,64 0x3a00050200000100 return",
                 "meta protocol arp return",
                 "goto forged/",
             ]

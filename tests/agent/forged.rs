@@ -367,7 +367,7 @@ fn the_node_refuses_no_option_for_a_forger() {
     let heard = || {
         for (tags, word) in tags.iter().zip(&words) {
             let ends = [of_b, "2001:db8::9".parse().unwrap()];
-            by_a.send_refused(tags, gateway, ends, word.as_bytes());
+            by_a.send_refused(tags, gateway, ends, 59, word.as_bytes());
             // Of errors to one address, the kernel sends few at a time.
             sleep(Duration::from_millis(300));
         }
@@ -384,6 +384,35 @@ fn the_node_refuses_no_option_for_a_forger() {
     assert_eq!(heard(), words.iter().copied().collect());
     node.start();
     assert_eq!(heard(), BTreeSet::new());
+    node.clean_up();
+}
+
+/// It answers options that it cannot take ahead of table raw, which would see that there is more to a packet
+/// than discovery has.
+#[test]
+fn no_option_of_discovery_has_the_node_answer_a_forger() {
+    let mut node = PolicedNode::bridged(&["a", "b"]);
+    settle(&node, &["a", "b"]);
+    node.write("b", &deny("b", "Ingress"));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    let by_a = Interface::open(node.space("a"), "eth0");
+    let bridge = Interface::open(&node.node, "cni0").mac();
+    let ear = Ear::open(node.space("b"), "eth0");
+    let ends = [node.space("b").link_local("eth0"), node.node.link_local("cni0")];
+    // A solicitation, of nobody.
+    let content = [&[135, 0, 0, 0][..], &[0; 20], b"to be quoted"].concat();
+    let heard = || {
+        by_a.send_refused(&[], bridge, ends, 58, &content);
+        sleep(SILENCE);
+        !ear.heard(&["to be quoted"]).is_empty()
+    };
+    assert!(!heard());
+    node.kill();
+    assert!(!heard());
+    node.node.sh("nft delete table netdev podwire-sources");
+    assert!(heard());
+    node.start();
+    assert!(!heard());
     node.clean_up();
 }
 
@@ -486,14 +515,22 @@ fn what_looks_at_interfaces_comes_back_and_goes_with_them() {
     node.wait("both interfaces", |it| chains(it) == 2);
     let whole = table(&node);
     let link = node.link_of("a");
+    let end = whole.lines().map(str::trim).find(|it| it.starts_with("counter")).unwrap();
+    let of_others = "add chain netdev podwire-sources";
     for damage in [
         "delete table netdev podwire-sources".to_owned(),
+        format!(
+            "delete chain netdev podwire-sources {link}; {of_others} {link}; {of_others} other; add rule netdev podwire-sources other jump {link}"
+        ),
+        format!(
+            "delete table netdev podwire-sources; add table netdev podwire-sources; {of_others} forged/ {{ type filter hook ingress device {link} priority 0; }}; add rule netdev podwire-sources forged/ {end}"
+        ),
         "flush ruleset".to_owned(),
         format!("flush chain netdev podwire-sources {link}"),
         format!("insert rule netdev podwire-sources {link} ip saddr 192.0.2.9 return"),
         "add rule netdev podwire-sources forged/ accept".to_owned(),
         format!(
-            "delete chain netdev podwire-sources {link}; add chain netdev podwire-sources {link} {{ type filter hook ingress device {link} priority 7; }}"
+            "delete chain netdev podwire-sources {link}; {of_others} {link} {{ type filter hook ingress device {link} priority 7; }}"
         ),
     ] {
         node.node.sh(&format!("nft '{damage}'"));

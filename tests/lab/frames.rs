@@ -25,6 +25,9 @@ pub const TO_ALL: Mac = [0xff; 6];
 /// The greatest hop limit that is usual.
 const HOPS: u8 = 64;
 
+/// The greatest that there is, which discovery has.
+const ALL_HOPS: u8 = 255;
+
 /// UDP's number.
 const UDP: u8 = 17;
 
@@ -138,14 +141,21 @@ impl Interface {
         self.send_other(&[], to, 0x86dd, &[&header, &fragment[..], content].concat());
     }
 
-    /// Sends a packet of IPv6 with an option that whoever gets it has to refuse, behind tags of VLAN 0 of
-    /// these kinds.
-    pub fn send_refused(&self, tags: &[u16], to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
+    /// Sends a packet of IPv6 with an option that whoever gets it has to refuse, and then what has this
+    /// number (59: nothing), behind tags of VLAN 0 of these kinds.
+    pub fn send_refused(
+        &self,
+        tags: &[u16],
+        to: Mac,
+        ends: [Ipv6Addr; 2],
+        next: u8,
+        content: &[u8],
+    ) {
         const HOP_BY_HOP: u8 = 0;
-        // No header follows; an option of no known type, "discard and tell of it", of four bytes.
-        let options = [59, 0, 0x9e, 4, 0, 0, 0, 0];
+        // An option of no known type, "discard and tell of it", of four bytes.
+        let options = [next, 0, 0x9e, 4, 0, 0, 0, 0];
         let length = u16::try_from(options.len() + content.len()).unwrap();
-        let header = header(ends.map(IpAddr::V6), HOP_BY_HOP, HOPS, length);
+        let header = header(ends.map(IpAddr::V6), HOP_BY_HOP, ALL_HOPS, length);
         self.send_other(tags, to, 0x86dd, &[&header, &options[..], content].concat());
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flock::Mode;
 
-use crate::message::is_name;
+use crate::message::is_container_id;
 use crate::{Attachment, Error};
 
 const ENDING: &str = ".json";
@@ -107,7 +107,8 @@ impl Files {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             // One that begins with a dot is about to get its name.
-            let Some(container_id) = name.strip_suffix(ENDING).filter(|it| is_name(it)) else {
+            let Some(container_id) = name.strip_suffix(ENDING).filter(|it| is_container_id(it))
+            else {
                 continue;
             };
             match read(&path) {

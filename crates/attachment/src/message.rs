@@ -12,9 +12,10 @@ use crate::Error;
 pub const VERSION: i64 = 1;
 /// Addresses of one interface; more are no pod's.
 const ADDRESS_LIMIT: usize = 64;
-/// Bytes of an id or of a pod's name (Kubernetes allows 253); with an ending it is a file's name, of
-/// at most 255.
-const NAME_LIMIT: usize = 250;
+/// Bytes of a container's id: with an ending it is a file's name, of at most 255.
+const ID_LIMIT: usize = 250;
+/// Bytes of a pod's name, as Kubernetes allows them.
+const NAME_LIMIT: usize = 253;
 
 /// One interface of one container, on the pod's default network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,9 +229,9 @@ fn read_addresses(fields: &Fields<'_>) -> Option<BTreeSet<IpAddr>> {
 }
 
 /// Names become those of files, chains and comments.
-fn read_name(fields: &Fields<'_>, key: &'static str) -> Option<String> {
+fn read_name(fields: &Fields<'_>, key: &'static str, limit: usize) -> Option<String> {
     let name = fields.string(key)?;
-    if !is_name(name) {
+    if !is_name(name, limit) {
         fields.invalid(key, format!("{name:?} is no id, and no name"));
     }
     Some(name.to_owned())
@@ -244,8 +245,12 @@ fn read_interface(fields: &Fields<'_>, key: &'static str) -> Option<String> {
     Some(name.to_owned())
 }
 
-pub(crate) fn is_name(text: &str) -> bool {
-    cni::name_is_valid(text) && text.len() <= NAME_LIMIT
+fn is_name(text: &str, limit: usize) -> bool {
+    cni::name_is_valid(text) && text.len() <= limit
+}
+
+pub(crate) fn is_container_id(text: &str) -> bool {
+    is_name(text, ID_LIMIT)
 }
 
 impl Attachment {
@@ -283,9 +288,9 @@ impl Attachment {
         let pod = match fields.object("pod") {
             None => None,
             Some(pod) => Some(Pod {
-                namespace: read_name(&pod, "namespace")?,
-                name: read_name(&pod, "name")?,
-                uid: read_name(&pod, "uid"),
+                namespace: read_name(&pod, "namespace", NAME_LIMIT)?,
+                name: read_name(&pod, "name", NAME_LIMIT)?,
+                uid: read_name(&pod, "uid", NAME_LIMIT),
             }),
         };
         let host_interface = match fields.object("hostInterface") {
@@ -314,7 +319,7 @@ impl Key {
 
     fn read(fields: &Fields<'_>) -> Option<Self> {
         Some(Self {
-            container_id: read_name(fields, "containerId")?,
+            container_id: read_name(fields, "containerId", ID_LIMIT)?,
             ifname: read_interface(fields, "ifname")?,
         })
     }

@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// What a program prints may take this much memory at most.
-const OUTPUT_LIMIT: usize = 16 << 20;
+/// What a program prints may take this much memory at most: sets of a million members print some 50 MB.
+const OUTPUT_LIMIT: usize = 128 << 20;
 
 /// Writes `input`, as far as the program reads it, and reads both outputs until both are closed.
 pub(crate) fn hold(

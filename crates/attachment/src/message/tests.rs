@@ -64,6 +64,15 @@ fn unknown_fields_are_ignored_and_other_versions_refused() {
 }
 
 #[test]
+fn the_longest_names_are_taken() {
+    let mut longest = attachment();
+    longest.container_id = "a".repeat(ID_LIMIT);
+    longest.pod.as_mut().unwrap().name = "a".repeat(NAME_LIMIT);
+    let request = Request::Attach(longest);
+    assert_eq!(Request::decode(&request.encode()).unwrap(), request);
+}
+
+#[test]
 fn names_that_would_lead_elsewhere_are_refused() {
     let long = "a".repeat(NAME_LIMIT + 1);
     let wrong: [fn(&mut Attachment, &str); 4] = [
@@ -99,7 +108,7 @@ proptest! {
         let at = at % line.len();
         line[at] = byte;
         if let Ok(Request::Attach(read)) = Request::decode(&line) {
-            prop_assert!(is_name(&read.container_id));
+            prop_assert!(is_container_id(&read.container_id));
             prop_assert!(!read.addresses.is_empty());
         }
     }

@@ -53,8 +53,8 @@ pub(super) fn expressions(message: Message, family: Family, rule: &Rule) -> Mess
             Match::Address(side, network) => address(message, *side, network, EQUAL),
             Match::NotAddress(side, network) => address(message, *side, network, NOT_EQUAL),
             Match::Arp => of_type(message, ARP_FRAME),
-            Match::HeaderByte { place, value } => {
-                compare(load(message, NETWORK_HEADER, *place, 1), EQUAL, &[*value])
+            Match::HeaderBytes { place, value } => {
+                compare(load(message, NETWORK_HEADER, *place, value.len()), EQUAL, value)
             }
             Match::InInterface(name) => came_through(message, name),
             Match::HardwareSource(address) => hardware_source(message, *address),

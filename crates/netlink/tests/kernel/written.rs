@@ -47,10 +47,12 @@ fn rules(family: Family) -> Vec<Rule> {
         Family::Netdev => {
             let all = ["0.0.0.0/0", "::/0"].map(|it| address(Side::Source, it));
             let all = all.map(|it| Rule::new([it], Verdict::CountedDrop));
-            let byte = Match::HeaderByte { place: 40, value: 58 };
+            let bytes: [&[u8]; 2] = [&[58], &[58, 0, 5, 2, 0, 0, 1, 0]];
+            let bytes = bytes.map(|it| Match::HeaderBytes { place: 40, value: it.to_owned() });
+            let local = |it| Rule::new([address(Side::Source, "fe80::/10"), it], Verdict::Return);
             let all = all
                 .into_iter()
-                .chain([Rule::new([address(Side::Source, "fe80::/10"), byte], Verdict::Return)])
+                .chain(bytes.map(local))
                 .chain([Rule::new([Match::Arp], Verdict::Return)]);
             [four, six].concat().into_iter().chain(all).chain(any).collect()
         }

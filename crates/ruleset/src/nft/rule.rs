@@ -28,12 +28,12 @@ pub enum Match {
     NotAddress(Side, IpNetwork),
     /// It is of ARP; in a table of frames.
     Arp,
-    /// The byte at this place of its network header, or behind that, is this one.
-    HeaderByte {
+    /// The bytes from this place of its network header on, or behind that, are these: 16 at most.
+    HeaderBytes {
         /// Counted from the header's beginning.
         place: u32,
-        /// The byte.
-        value: u8,
+        /// The bytes.
+        value: Vec<u8>,
     },
     /// It came through this interface.
     InInterface(String),
@@ -88,8 +88,9 @@ impl fmt::Display for Match {
             Self::Address(side, network) => address(formatter, *side, "", network),
             Self::NotAddress(side, network) => address(formatter, *side, "!= ", network),
             Self::Arp => formatter.write_str("meta protocol arp"),
-            Self::HeaderByte { place, value } => {
-                write!(formatter, "@nh,{},8 {value:#x}", place * 8)
+            Self::HeaderBytes { place, value } => {
+                let number = value.iter().fold(0, |number, byte| number << 8 | u128::from(*byte));
+                write!(formatter, "@nh,{},{} {number:#x}", place * 8, value.len() * 8)
             }
             Self::InInterface(name) => write!(formatter, "iifname \"{name}\""),
             Self::HardwareSource([a, b, c, d, e, f]) => {
