@@ -25,6 +25,14 @@ const NETDEV: Table<'_> = Table { family: Family::Netdev, name: TABLE };
 const PRIORITY: i32 = -400;
 /// Where packets of others end. No interface has a slash in its name.
 const FORGED: &str = "forged/";
+/// Where fragments of ICMP go. No packet of ICMP that tells of an error is in fragments: they have at most 576
+/// bytes (RFC 1812, section 4.3.2.3). What is put together from some is taken apart again when it leaves, and
+/// then the kernel would fill in a checksum wherever its sender has asked it to (`skb_checksum_help`): what is
+/// let pass because of the flow that it tells of would come as something else.
+const FRAGMENTS: &str = "fragments/";
+const ICMP: u8 = 1;
+/// The types that tell of errors (`nf_conntrack_icmpv4_error`).
+const ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
 /// Numbers of what is next in a packet of IPv6, which its seventh byte tells.
 const HOP_BY_HOP: u8 = 0;
 const ICMPV6: u8 = 58;
@@ -34,6 +42,9 @@ const ROUTER_ALERT: [u8; 8] = [ICMPV6, 0, 5, 2, 0, 0, 1, 0];
 
 /// Interfaces, with the addresses that packets may have which come by them.
 pub type Sources = BTreeMap<String, BTreeSet<IpAddr>>;
+
+/// Of each chain of the table that has rules their comments; `None`: there is no table.
+pub(crate) type Held = Option<BTreeMap<String, Vec<Option<String>>>>;
 
 /// Those of these endpoints.
 pub(crate) fn sources<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Sources {
@@ -50,8 +61,14 @@ pub(crate) fn sources<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Sour
 /// behind an option, and never in fragments (RFC 6980): table raw looks at the rest of it.
 fn rules(addresses: &BTreeSet<IpAddr>) -> Vec<Rule> {
     let from = |network| Match::Address(Side::Source, network);
-    let own = addresses.iter().map(|it| Rule::new([from(IpNetwork::from(*it))], Verdict::Return));
     let bytes = |place, value: &[u8]| Match::HeaderBytes { place, value: value.to_owned() };
+    let own = addresses.iter().flat_map(|it| {
+        let own = || from(IpNetwork::from(*it));
+        let fragment = [own(), bytes(9, &[ICMP]), Match::Fragment];
+        let fragment =
+            it.is_ipv4().then(|| Rule::new(fragment, Verdict::Jump(FRAGMENTS.to_owned())));
+        fragment.into_iter().chain([Rule::new([own()], Verdict::Return)])
+    });
     let next = |number| bytes(6, &[number]);
     let discovery = [LINK_LOCAL_V6, UNSPECIFIED_V6].into_iter().flat_map(|network| {
         let behind_options = [from(network), next(HOP_BY_HOP), bytes(40, &ROUTER_ALERT)];
@@ -76,8 +93,13 @@ fn comments(rules: &[Rule]) -> Vec<Option<String>> {
     rules.iter().map(|it| it.comment.clone()).collect()
 }
 
-fn forged() -> Rule {
-    known_again(Rule::new([], Verdict::CountedDrop))
+/// The chains that those of interfaces lead to.
+fn ends() -> [(&'static str, Vec<Rule>); 2] {
+    let error = |kind| Rule::new([Match::FirstByte(kind)], Verdict::Goto(FORGED.to_owned()));
+    [
+        (FORGED, vec![known_again(Rule::new([], Verdict::CountedDrop))]),
+        (FRAGMENTS, ERRORS.map(|it| known_again(error(it))).into()),
+    ]
 }
 
 /// Has these interfaces pass packets from these addresses alone; others stay as they are. When something was
@@ -135,9 +157,15 @@ fn repair(
 ) -> Result<bool, Error> {
     let held = client.comments(NETDEV)?;
     let mut is_written = false;
-    if held.get(FORGED) != Some(&comments(&[forged()])) {
-        client.change(NETDEV, &[Change::Empty(FORGED), Change::Rule(FORGED, &forged())])?;
-        is_written = true;
+    for (chain, rules) in ends() {
+        if held.get(chain) != Some(&comments(&rules)) {
+            let rules = rules.iter().map(|it| Change::Rule(chain, it));
+            client.change(
+                NETDEV,
+                &[Change::Empty(chain)].into_iter().chain(rules).collect::<Vec<_>>(),
+            )?;
+            is_written = true;
+        }
     }
     for (interface, addresses) in sources {
         let is_there = chains.contains(interface);
@@ -145,7 +173,8 @@ fn repair(
             is_written |= put(client, interface, addresses)?;
         }
     }
-    let is_left = |it: &&String| *it != FORGED && !sources.contains_key(*it) && !is_known(it);
+    let is_end = |it: &str| ends().iter().any(|(end, _)| *end == it);
+    let is_left = |it: &&String| !is_end(it) && !sources.contains_key(*it) && !is_known(it);
     for chain in chains.iter().filter(is_left) {
         match client.change(NETDEV, &[Change::Empty(chain), Change::DeleteChain(chain)]) {
             // It went with its interface.
@@ -163,7 +192,7 @@ fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Re
     let hook = Hook::Ingress(interface);
     let base = Base { kind: Kind::Filter, hook, priority: PRIORITY, policy: Policy::Accept };
     let chain = Chain { name: interface, base: Some(base), comment: None };
-    let (rules, forged) = (rules(addresses), forged());
+    let (rules, ends) = (rules(addresses), ends());
     let mut changes = vec![Change::Chain(&chain), Change::Empty(interface)];
     changes.extend(rules.iter().map(|rule| Change::Rule(interface, rule)));
     let is_missing = |it: &Error| it.errno() == Some(Errno::ENOENT);
@@ -171,14 +200,47 @@ fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Re
         Err(error) if is_missing(&error) => {}
         done => return done.map(|()| true),
     }
-    let end = Chain { name: FORGED, base: None, comment: None };
-    let table = [Change::Table(None), Change::Chain(&end), Change::Empty(FORGED)];
-    let whole: Vec<_> =
-        table.into_iter().chain([Change::Rule(FORGED, &forged)]).chain(changes).collect();
+    let end = |name| Chain { name, base: None, comment: None };
+    let chains = ends.each_ref().map(|(name, _)| end(*name));
+    let mut whole = vec![Change::Table(None)];
+    for (chain, (name, rules)) in chains.iter().zip(&ends) {
+        whole.extend([Change::Chain(chain), Change::Empty(name)]);
+        whole.extend(rules.iter().map(|rule| Change::Rule(name, rule)));
+    }
+    whole.extend(changes);
     match client.change(NETDEV, &whole) {
         Err(error) if is_missing(&error) => Ok(false),
         done => done.map(|()| true),
     }
+}
+
+/// What the kernel holds.
+///
+/// # Errors
+/// [`Error`].
+pub(crate) fn held() -> Result<Held, Error> {
+    let Some(mut client) = Client::open()? else { return Ok(None) };
+    if client.chains(NETDEV)?.is_none() {
+        return Ok(None);
+    }
+    client.comments(NETDEV).map(Some)
+}
+
+/// The chains that these interfaces need and that are held otherwise.
+pub(crate) fn differing<'a>(
+    sources: &Sources,
+    held: &'a BTreeMap<String, Vec<Option<String>>>,
+) -> impl Iterator<Item = String> + use<'a> {
+    let differs = |(chain, wanted): &(String, Vec<_>)| held.get(chain) != Some(wanted);
+    written(sources).into_iter().filter(differs).map(|(chain, _)| chain)
+}
+
+/// What is held once all is written.
+pub(crate) fn written(sources: &Sources) -> BTreeMap<String, Vec<Option<String>>> {
+    let of_interfaces =
+        sources.iter().map(|(it, addresses)| (it.clone(), comments(&rules(addresses))));
+    let ends = ends().map(|(name, rules)| (name.to_owned(), comments(&rules)));
+    ends.into_iter().chain(of_interfaces).collect()
 }
 
 /// How many packets were dropped that others' addresses had, since the table was made.
@@ -217,6 +279,7 @@ mod tests {
         assert_eq!(
             printed,
             [
+                "ip saddr 10.1.0.2 @nh,72,8 0x1 ip frag-off & 16383 != 0 jump fragments/",
                 "ip saddr 10.1.0.2 return",
                 "ip6 saddr fd00:1::2 return",
                 "ip6 saddr fe80::/10 @nh,48,8 0x3a return",

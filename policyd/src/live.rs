@@ -8,6 +8,7 @@ mod hooked;
 mod kernel;
 mod report;
 mod sets;
+mod sources;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +25,9 @@ use crate::World;
 use crate::attachment::Attachment;
 use crate::explain::Pair;
 use crate::index::Index;
+use crate::ingress;
 use crate::iptables::{
-    Family, MANGLE, RAW, Settings, dispatch, endpoint_chains, hooks, policy_chain, sources,
+    Family, MANGLE, RAW, Settings, dispatch, endpoint_chains, hooks, policy_chain,
 };
 use crate::plan::{Endpoint, HostInterface, Lookup, Plan};
 use crate::source::{Change, Event};
@@ -86,6 +88,10 @@ impl Expected {
         let interfaces: BTreeSet<_> = ends.filter_map(|it| self.interface(it)).collect();
         let ports = interfaces.iter().filter_map(|it| it.port()).collect();
         frames::compare(&ports, &kernel.frames, &mut live);
+        let is_of_ends =
+            |it: &&Endpoint| it.interface.as_ref().is_some_and(|it| interfaces.contains(it));
+        let bound = ingress::sources(self.plan.endpoints.values().filter(is_of_ends));
+        sources::compare(&bound, &kernel.sources, &mut live);
         let bridges: BTreeSet<_> = interfaces.iter().filter_map(|it| it.bridge.as_ref()).collect();
         for bridge in bridges.into_iter().filter(|it| kernel.unseen_bridges.contains(*it)) {
             live.differ(
@@ -153,7 +159,8 @@ impl Expected {
             endpoints.iter().flat_map(|(key, it)| endpoint_chains(family, key, it, &self.settings));
         chains.extend(of_endpoints);
         chains.extend(self.plan.chains.iter().map(|(key, it)| policy_chain(family, key, it)));
-        let sources = sources(family, endpoints.iter()).into_iter().map(|it| (RAW, it));
+        let sources = crate::iptables::sources(family, endpoints.iter());
+        let sources = sources.into_iter().map(|it| (RAW, it));
         let all = sources.chain(chains.into_iter().map(|it| (MANGLE, it)));
         all.map(|(table, it)| (it.name.clone(), (table, it))).collect()
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::frames::{Ear, Fragment, Interface, Mac, TO_ALL};
+use lab::frames::{Ear, Fragment, Interface, Mac, TO_ALL, UDP};
 use lab::sockets::{received, udp};
 use serde_json::{Value, json};
 
@@ -14,19 +14,19 @@ use crate::node::PolicedNode;
 
 const PORT: u16 = 7900;
 /// What has not come by then does not come.
-const SILENCE: Duration = Duration::from_millis(300);
+pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 /// Of a bridge's own, which it does not forward (802.1Q, table 8-1): the nearest bridge's.
 const TO_BRIDGE: Mac = [1, 0x80, 0xc2, 0, 0, 0x0e];
 /// A group of Ethernet's, of no group of IP's.
 const TO_SOME: Mac = [3, 0, 0, 0, 0, 1];
 
-fn deny(name: &str, kind: &str) -> Value {
+pub(crate) fn deny(name: &str, kind: &str) -> Value {
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
         "spec": {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": [kind]}})
 }
 
 /// Makes the node's neighbours tell policyd where pods are.
-fn settle(node: &PolicedNode, names: &[&str]) {
+pub(crate) fn settle(node: &PolicedNode, names: &[&str]) {
     for name in names {
         node.addresses(name).iter().for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
     }
@@ -342,7 +342,11 @@ fn no_source_is_forged_by_a_frame_to_the_bridge_alone() {
     node.clean_up();
 }
 
-fn of_family<T: Copy>(node: &PolicedNode, name: &str, of: impl Fn(&IpAddr) -> Option<T>) -> T {
+pub(crate) fn of_family<T: Copy>(
+    node: &PolicedNode,
+    name: &str,
+    of: impl Fn(&IpAddr) -> Option<T>,
+) -> T {
     node.addresses(name).iter().find_map(of).unwrap()
 }
 
@@ -483,11 +487,12 @@ fn no_fragment_comes_among_those_of_another_pod() {
     };
     let came = |number: u16| {
         let [forged, honest] = ["forged", "honest"].map(first);
-        let begin = |content| Fragment { number, place: 0, is_last: false, content };
+        let begin = |content| Fragment { protocol: UDP, number, place: 0, is_last: false, content };
         by_a.send_fragment(gateways[0], ends, &begin(&forged));
         sleep(Duration::from_millis(20));
         by_c.send_fragment(gateways[1], ends, &begin(&honest));
-        let end = Fragment { number, place: 2, is_last: true, content: b"________" };
+        let content = b"________";
+        let end = Fragment { protocol: UDP, number, place: 2, is_last: true, content };
         by_c.send_fragment(gateways[1], ends, &end);
         sleep(SILENCE);
         received(&at_b)

@@ -158,6 +158,17 @@ fn damaged_hooks() -> Vec<Case> {
     ]
 }
 
+fn damaged_interfaces(node: &PolicedNode, a: &[IpAddr]) -> Vec<Case> {
+    let route = node.node.sh(&format!("ip -o route get {}", a[0]));
+    let link = route.split(" dev ").nth(1).and_then(|it| it.split(' ').next()).unwrap();
+    let place = || "nf_tables: table netdev podwire-sources".to_owned();
+    let chain = format!("nft insert rule netdev podwire-sources {link} accept");
+    vec![
+        (chain, vec![(place(), "chain veth")]),
+        ("nft delete table netdev podwire-sources".to_owned(), vec![(place(), "it is missing (")]),
+    ]
+}
+
 /// What nothing of a's and b's comes to.
 fn damage_elsewhere(node: &PolicedNode) -> Case {
     let chain = name(node, "PODWIRE-TO-", "default/c");
@@ -207,7 +218,7 @@ fn a_pod_whose_object_tells_no_address_has_those_that_the_plugin_told_of() {
 #[test]
 fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
     let mut node = PolicedNode::new(&[]);
-    let [a, b, _] = ["a", "b", "c"].map(|name| attach(&node, name).1);
+    let [(_a, a), (_b, b), _c] = ["a", "b", "c"].map(|name| attach(&node, name));
     write_policies(&node);
     holds_exactly_this(&node);
     // With policyd away, nobody repairs what is broken before it is looked at.
@@ -217,6 +228,7 @@ fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
     cases.extend(damaged_sets(&node, [&a, &b]));
     cases.push(damage_elsewhere(&node));
     cases.extend(damaged_hooks());
+    cases.extend(damaged_interfaces(&node, &a));
     for (damage, expected) in cases {
         node.node.sh(&damage);
         let told = differences(&node, "allowed");
@@ -231,7 +243,7 @@ fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
         node.kill();
     }
     node.wipe();
-    assert_eq!(differences(&node, "allowed").len(), 2);
+    assert_eq!(differences(&node, "allowed").len(), 3);
 }
 
 #[test]

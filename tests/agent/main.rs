@@ -19,4 +19,5 @@ mod masquerading;
 mod node;
 mod order;
 mod preflight;
+mod rewritten;
 mod stream;

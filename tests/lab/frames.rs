@@ -28,13 +28,17 @@ const HOPS: u8 = 64;
 /// The greatest that there is, which discovery has.
 const ALL_HOPS: u8 = 255;
 
-/// UDP's number.
-const UDP: u8 = 17;
+/// Numbers of what is in a packet.
+pub const UDP: u8 = 17;
+const ICMP: u8 = 1;
+const ICMPV6: u8 = 58;
 
-/// A part of a datagram.
+/// A part of a packet.
 #[derive(Debug)]
 pub struct Fragment<'a> {
-    /// That of the datagram.
+    /// The number of what is in the packet.
+    pub protocol: u8,
+    /// That of the packet.
     pub number: u16,
     /// Where it begins, in units of eight bytes.
     pub place: u16,
@@ -90,14 +94,13 @@ impl Interface {
         self.send_packet(&[], to, ends, 1, payload);
     }
 
-    /// Sends a fragment of a datagram of IPv4, without a checksum of its own: what there is of it from this
-    /// place on (in units of eight bytes), and whether more follows.
+    /// Sends a fragment of a packet of IPv4.
     pub fn send_fragment(&self, to: Mac, ends: [Ipv4Addr; 2], fragment: &Fragment<'_>) {
-        let Fragment { number, place, is_last, content } = fragment;
+        let Fragment { protocol, number, place, is_last, content } = fragment;
         let flags = place | if *is_last { 0 } else { 0x2000 };
         let total = u16::try_from(20 + content.len()).unwrap();
         let mut header = [[0x45, 0], total.to_be_bytes(), number.to_be_bytes()].concat();
-        header.extend([flags.to_be_bytes(), [HOPS, UDP], [0, 0]].concat());
+        header.extend([flags.to_be_bytes(), [HOPS, *protocol], [0, 0]].concat());
         header.extend(ends.iter().flat_map(Ipv4Addr::octets));
         let sum = checksum(&header);
         header[10..12].copy_from_slice(&sum);
@@ -112,22 +115,34 @@ impl Interface {
         his: [SocketAddr; 2],
         payload: &[u8],
     ) {
-        let (kind, protocol, head): (u16, u8, [u8; 2]) = match ends[0] {
-            IpAddr::V4(_) => (0x0800, 1, [3, 1]),
-            IpAddr::V6(_) => (0x86dd, 58, [1, 3]),
-        };
-        let mut message = [&head, &[0; 6][..], &packet(his, HOPS, payload)].concat();
-        let addresses: Vec<u8> = ends.iter().flat_map(|it| octets(*it)).collect();
+        let message = undelivered(ends, his, payload);
         let length = u16::try_from(message.len()).unwrap();
-        let pseudo = match ends[0] {
-            IpAddr::V4(_) => Vec::new(),
-            IpAddr::V6(_) => {
-                [&addresses, &[0, 0][..], &length.to_be_bytes(), &[0, 0, 0, 58]].concat()
-            }
-        };
-        let sum = checksum(&[pseudo, message.clone()].concat());
-        message[2..4].copy_from_slice(&sum);
+        let (kind, protocol) = if ends[0].is_ipv4() { (0x0800, ICMP) } else { (0x86dd, ICMPV6) };
         self.send_other(&[], to, kind, &[header(ends, protocol, HOPS, length), message].concat());
+    }
+
+    /// The same, of IPv4, in two fragments.
+    pub fn send_undelivered_in_parts(
+        &self,
+        to: Mac,
+        ends: [Ipv4Addr; 2],
+        his: [SocketAddr; 2],
+        payload: &[u8],
+    ) {
+        let message = undelivered(ends.map(IpAddr::V4), his, payload);
+        let (head, tail) = message.split_at(48);
+        for (place, is_last, content) in [(0, false, head), (6, true, tail)] {
+            let fragment = Fragment { protocol: ICMP, number: 1, place, is_last, content };
+            self.send_fragment(to, ends, &fragment);
+        }
+    }
+
+    /// Sends a solicitation of nobody, of this content.
+    pub fn send_solicitation(&self, to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
+        let message = [&[135, 0, 0, 0][..], &[0; 20], content].concat();
+        let length = u16::try_from(message.len()).unwrap();
+        let header = header(ends.map(IpAddr::V6), ICMPV6, ALL_HOPS, length);
+        self.send_other(&[], to, 0x86dd, &[header, message].concat());
     }
 
     /// Sends the first fragment of a datagram of IPv6 of which no other comes.
@@ -210,6 +225,23 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(it) => it.octets().to_vec(),
         IpAddr::V6(it) => it.octets().to_vec(),
     }
+}
+
+/// What one would tell another of a datagram of his.
+fn undelivered(ends: [IpAddr; 2], his: [SocketAddr; 2], payload: &[u8]) -> Vec<u8> {
+    let head = if ends[0].is_ipv4() { [3, 1] } else { [1, 3] };
+    let mut message = [&head, &[0; 6][..], &packet(his, HOPS, payload)].concat();
+    let addresses: Vec<u8> = ends.iter().flat_map(|it| octets(*it)).collect();
+    let length = u16::try_from(message.len()).unwrap();
+    let pseudo = match ends[0] {
+        IpAddr::V4(_) => Vec::new(),
+        IpAddr::V6(_) => {
+            [&addresses, &[0, 0][..], &length.to_be_bytes(), &[0, 0, 0, ICMPV6]].concat()
+        }
+    };
+    let sum = checksum(&[pseudo, message.clone()].concat());
+    message[2..4].copy_from_slice(&sum);
+    message
 }
 
 fn packet([from, to]: [SocketAddr; 2], hops: u8, payload: &[u8]) -> Vec<u8> {

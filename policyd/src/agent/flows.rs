@@ -29,6 +29,9 @@ use crate::plan;
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 /// Looks are at least so far apart, however often rules change: each reads the kernel's whole table.
 const LEAST_PAUSE: Duration = Duration::from_millis(250);
+/// As many flows are judged before the loop sees to what else there is: a pod may have all that the kernel's
+/// table has room for.
+const MOST_AT_ONCE: usize = 4096;
 
 /// What is being done to the flows, and what is to be done.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(super) struct Flows {
     /// Whether the next look is followed by another.
     is_first: bool,
     running: Option<JoinHandle<Done>>,
+    /// A look of which some flows are not judged yet.
+    unfinished: Option<Look>,
 }
 
 /// Who has which addresses.
@@ -63,6 +68,8 @@ pub(super) struct Look {
     suspects: Suspects,
     /// The endpoints' addresses when it began.
     owned: HashSet<IpAddr>,
+    /// Flows whose mark does not say what policy does, and whether they are denied.
+    changes: Vec<(Flow, bool)>,
 }
 
 /// A step of a look at the flows.
@@ -76,7 +83,15 @@ pub(super) enum Done {
 
 impl Flows {
     pub(super) const fn new(bit: u32, left_over: LeftOver) -> Self {
-        Self { bit, left_over, due: None, looked: None, is_first: false, running: None }
+        Self {
+            bit,
+            left_over,
+            due: None,
+            looked: None,
+            is_first: false,
+            running: None,
+            unfinished: None,
+        }
     }
 
     /// Something may be denied now that was allowed, or the other way round.
@@ -93,7 +108,9 @@ impl Flows {
 
     /// Whether it is time for a look.
     fn is_due(&self) -> bool {
-        self.running.is_none() && self.due.is_some_and(|due| due <= Instant::now())
+        self.running.is_none()
+            && self.unfinished.is_none()
+            && self.due.is_some_and(|due| due <= Instant::now())
     }
 
     /// Begins a look.
@@ -106,12 +123,15 @@ impl Flows {
         self.running = Some(spawn_blocking(move || {
             let is_gone = |end: &IpAddr| suspects.has(end) && !owned.contains(end);
             let listed = list(bit, |end| isolated.contains(end), is_gone);
-            Done::Listed(listed.map(|listed| Look { listed, suspects, owned }))
+            Done::Listed(listed.map(|listed| Look { listed, suspects, owned, changes: Vec::new() }))
         }));
     }
 
     /// The next step's end; for ever when nothing is done.
     pub(super) async fn finished(&mut self) -> Done {
+        if let Some(look) = self.unfinished.take() {
+            return Done::Listed(Ok(look));
+        }
         let Some(running) = &mut self.running else { return pending().await };
         match running.await {
             Ok(done) => {
@@ -122,23 +142,27 @@ impl Flows {
         }
     }
 
-    /// Marks those of the flows whose mark does not say what the index says of them, and has those
-    /// forgotten that are left of addresses which nobody has got meanwhile.
-    fn change(&mut self, look: Look, index: &Index) {
-        let (bit, left_over) = (self.bit, self.left_over.clone());
-        let Look { listed: Listed { concerned, mut left }, suspects, mut owned } = look;
+    /// Judges flows, and once it has judged all of them marks those whose mark does not say what the index
+    /// says of them, and has those forgotten that are left of addresses which nobody has got meanwhile.
+    fn change(&mut self, mut look: Look, index: &Index) {
+        let bit = self.bit;
+        let concerned = &mut look.listed.concerned;
+        let judged = concerned.drain(concerned.len().saturating_sub(MOST_AT_ONCE)..);
+        look.changes.extend(judged.filter_map(|flow| {
+            let is_cut = flow.mark & bit != 0;
+            // Of one that was taken up from its middle either may be who began it.
+            let is_denied = !plan::allows(index, &packet(&flow))
+                || flow.is_taken_up && !plan::allows(index, &turned_round(&flow));
+            (is_cut != is_denied).then_some((flow, is_denied))
+        }));
+        if !look.listed.concerned.is_empty() {
+            self.unfinished = Some(look);
+            return;
+        }
+        let Look { listed: Listed { mut left, .. }, suspects, mut owned, changes } = look;
+        let left_over = self.left_over.clone();
         owned.extend(index.endpoints().flat_map(|(_, it)| &it.addresses));
         left.retain(|flow| has_end(flow, |end| suspects.has(end) && !owned.contains(end)));
-        let changes: Vec<_> = concerned
-            .into_iter()
-            .filter_map(|flow| {
-                let is_cut = flow.mark & bit != 0;
-                // Of one that was taken up from its middle either may be who began it.
-                let is_denied = !plan::allows(index, &packet(&flow))
-                    || flow.is_taken_up && !plan::allows(index, &turned_round(&flow));
-                (is_cut != is_denied).then_some((flow, is_denied))
-            })
-            .collect();
         if changes.is_empty() && left.is_empty() {
             return left_over.are_forgotten(&suspects, &owned);
         }
@@ -177,7 +201,11 @@ impl<R: Runner + Send + 'static> Agent<R> {
         match result {
             Ok((0, 0)) => {}
             Ok((cut, healed)) => {
-                tracing::info!(cut, healed, "flows that policies no longer allow are cut");
+                tracing::info!(
+                    cut,
+                    healed,
+                    "flows were cut that policies no longer allow, or go on that they allow again"
+                );
                 self.status.metrics.flows_cut.inc_by(u64::try_from(cut).unwrap_or(u64::MAX));
             }
             Err(error) => {

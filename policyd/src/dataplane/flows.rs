@@ -35,7 +35,7 @@ pub(crate) fn list(
     is_isolated: impl Fn(&IpAddr) -> bool,
     is_gone: impl Fn(&IpAddr) -> bool,
 ) -> Result<Listed, Error> {
-    let own = own_addresses();
+    let own = own_addresses()?;
     let (mut concerned, mut left) = (Vec::new(), Vec::new());
     each(&Family::ALL, |flow| {
         if has_end(flow, |it| is_gone(it) && !own.contains(it)) {
@@ -141,7 +141,7 @@ fn of_addresses(addresses: &BTreeSet<IpAddr>, bit: u32) -> Result<Vec<Flow>, Err
     }
     let has_any = |family: &Family| addresses.iter().any(|it| family.has(it));
     let families: Vec<_> = Family::ALL.into_iter().filter(has_any).collect();
-    let (own, mut flows) = (own_addresses(), Vec::new());
+    let (own, mut flows) = (own_addresses()?, Vec::new());
     each(&families, |flow| {
         if is_concerned(flow, bit, &own, |end| addresses.contains(end)) {
             flows.push(*flow);
@@ -150,14 +150,19 @@ fn of_addresses(addresses: &BTreeSet<IpAddr>, bit: u32) -> Result<Vec<Flow>, Err
     Ok(flows)
 }
 
-/// The node's own addresses; none where they cannot be read.
-pub(crate) fn own_addresses() -> HashSet<IpAddr> {
-    let interfaces = getifaddrs().into_iter().flatten();
+/// The node's own addresses.
+///
+/// # Errors
+/// [`Error::Socket`].
+pub(crate) fn own_addresses() -> Result<HashSet<IpAddr>, Error> {
+    let interfaces = getifaddrs().map_err(|errno| Error::Socket {
+        what: "list the node's own addresses".to_owned(),
+        source: errno.into(),
+    })?;
     let addresses = interfaces.filter_map(|interface| interface.address);
-    addresses
-        .filter_map(|address| {
-            let four = address.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
-            four.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
-        })
-        .collect()
+    let addresses = addresses.filter_map(|address| {
+        let four = address.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
+        four.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())))
+    });
+    Ok(addresses.collect())
 }

@@ -1,7 +1,9 @@
 //! The messages without which IPv6 is not there. Connection tracking leaves them alone.
 
-use ruleset::iptables::{Match, Side};
+use ruleset::iptables::{Chain, Match, Rule, Side, Target};
 use ruleset::networks::{LINK_LOCAL_V6, MULTICAST_V6};
+
+use super::{goto, jump};
 
 /// Neighbour discovery (RFC 4861) has the greatest hop limit, so that all see that no router has
 /// forwarded it: what a pod gives that type and sends further is not it. These are what hosts say:
@@ -11,6 +13,18 @@ const OF_HOSTS: [u8; 3] = [133, 135, 136];
 const OF_ROUTERS: [u8; 2] = [134, 137];
 /// Listener discovery (RFC 2710, RFC 3810) goes to groups, with a hop limit that no router forwards.
 const OF_LISTENERS: [u8; 4] = [130, 131, 132, 143];
+
+/// None is put together from fragments (RFC 6980), and what is no longer than this the kernel does not take
+/// apart again (`IPV6_MIN_MTU`): then it would fill in a checksum wherever its sender has asked it to
+/// (`skb_checksum_help`), and so have it be something else than what was looked at.
+pub(super) const LONGEST: u16 = 1280;
+
+/// The chain for what is of ICMPv6: these kinds are let pass, and the rest is asked of `rest`.
+pub(super) fn chain(name: String, kinds: impl Iterator<Item = Vec<Match>>, rest: &str) -> Chain {
+    let passing = kinds.map(|matches| Rule::new(matches, Target::Return));
+    let too_long = goto([Match::LongerThan(LONGEST)], rest);
+    Chain { name, rules: [too_long].into_iter().chain(passing).chain([jump([], rest)]).collect() }
+}
 
 /// What matches each kind that a host sends.
 pub(super) fn of_hosts() -> impl Iterator<Item = Vec<Match>> {

@@ -120,13 +120,10 @@ fn hooked(family: Family, hook: &str, policed: &[Rule]) -> Vec<Chain> {
     match family {
         Family::V4 => vec![chain(&name, policed)],
         Family::V6 => {
-            let mut types: Vec<_> =
-                discovery::of_all().map(|matches| Rule::new(matches, Target::Return)).collect();
-            types.push(jump([], &rest));
             let icmp = goto([Match::Protocol("ipv6-icmp")], &discovery);
             vec![
                 chain(&name, [icmp, jump([], &rest)]),
-                chain(&discovery, types),
+                discovery::chain(discovery, discovery::of_all(), &rest),
                 chain(&rest, policed),
             ]
         }
@@ -167,6 +164,12 @@ fn policed(family: Family, hook: &str, any_port: bool, settings: &Settings) -> V
         let icmp = if family.is_ipv4() { "icmp" } else { "ipv6-icmp" };
         let of_no_answer = Match::Connection(Packets::OfNoAnswer);
         rules.push(Rule::new([Match::Protocol(icmp), of_no_answer], Target::Drop));
+        if !family.is_ipv4() {
+            // None is longer (RFC 4443, section 2.4), nor comes in fragments.
+            let related = Match::Connection(Packets::Related);
+            let longer = [Match::Protocol(icmp), Match::LongerThan(discovery::LONGEST), related];
+            rules.push(Rule::new(longer, Target::Drop));
+        }
     }
     rules.push(Rule::new([Match::Connection(Packets::Established)], Target::Return));
     if is_forward && settings.cuts_flows {

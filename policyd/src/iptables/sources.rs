@@ -66,11 +66,12 @@ fn roots(family: Family, any_port: bool) -> Vec<Chain> {
         goto([Match::Protocol("ipv6-icmp"), Match::Address(Side::Source, source)], &discovery)
     }));
     rules.push(jump([], &rest));
-    let mut types: Vec<_> =
-        discovery::of_hosts().map(|matches| Rule::new(matches, Target::Return)).collect();
-    types.push(jump([], &rest));
     let by_interface: Vec<_> = by_interface.collect();
-    vec![chain(ROOT, rules), chain(&discovery, types), chain(&rest, by_interface)]
+    vec![
+        chain(ROOT, rules),
+        discovery::chain(discovery, discovery::of_hosts(), &rest),
+        chain(&rest, by_interface),
+    ]
 }
 
 /// What came through no interface of an endpoint: not with an address of one whose interface is

@@ -12,7 +12,7 @@ use runner::Runner;
 use crate::dataplane::flows::own_addresses;
 use crate::dataplane::{Error, Programs};
 use crate::iptables::{CHAIN_PREFIX, Family, Hook, SET_PREFIX};
-use crate::{closed, frames, node_network};
+use crate::{closed, frames, ingress, node_network};
 
 /// The rules and sets of ours that the kernel holds.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,8 @@ pub struct Kernel {
     pub(super) frames: Held,
     /// The bridges whose frames iptables is not shown.
     pub(super) unseen_bridges: BTreeSet<String>,
+    /// The table that keeps others' addresses from coming by interfaces.
+    pub(super) sources: ingress::Held,
     /// The interfaces that the CNI plugin closed.
     pub(super) closed: BTreeSet<String>,
     /// The node's own addresses.
@@ -55,14 +57,15 @@ impl Kernel {
         families: &[Family],
         hooks: &[Hook],
     ) -> Result<Self, Error> {
-        let (frames, closed) = (frames::held()?, closed::held()?);
+        let (frames, sources, closed) = (frames::held()?, ingress::held()?, closed::held()?);
         let bridges = Socket::open()?.links()?.into_iter().filter(|it| it.kind == "bridge");
         let unseen_bridges = bridges
             .filter(|it| it.filtering != Some(BridgeFiltering::BOTH))
             .map(|it| it.name)
             .collect();
-        let own_addresses = own_addresses();
-        let mut kernel = Self { frames, closed, unseen_bridges, own_addresses, ..Self::default() };
+        let own_addresses = own_addresses()?;
+        let mut kernel =
+            Self { frames, sources, closed, unseen_bridges, own_addresses, ..Self::default() };
         for family in families {
             let program = programs.iptables(*family, "save");
             let mut tables = Tables { program: program.clone(), by_name: BTreeMap::new() };

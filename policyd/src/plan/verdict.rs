@@ -1,6 +1,9 @@
 //! What a plan says of a packet: the rules, as the kernel will go through them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
 
 use super::{AllowRule, ChainKey, Endpoint, Member, PeerMatch, PolicyChain, PortMatch, SetKey};
 use crate::evaluate::{Packet, Transport};
@@ -49,9 +52,19 @@ fn allows_peer(
     match &rule.peer {
         PeerMatch::Any => true,
         PeerMatch::Network(network) => network.contains(peer),
-        PeerMatch::Set(SetKey::Networks(networks)) => networks.iter().any(|it| it.contains(peer)),
+        PeerMatch::Set(SetKey::Networks(networks)) => is_in_any(networks, peer),
         PeerMatch::Set(set) => plan.has_member(set, &Member::Address(peer)),
     }
+}
+
+/// There may be very many: it looks for those that it could be in.
+fn is_in_any(networks: &BTreeSet<IpNetwork>, address: IpAddr) -> bool {
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    (0..=longest).any(|prefix| {
+        let network = IpNetwork::new(address, prefix);
+        let network = network.and_then(|it| IpNetwork::new(it.network(), prefix));
+        network.is_ok_and(|it| networks.contains(&it))
+    })
 }
 
 fn allows_port(plan: &impl Lookup, rule: &AllowRule, packet: &Packet) -> bool {
@@ -66,6 +79,40 @@ fn allows_port(plan: &impl Lookup, rule: &AllowRule, packet: &Packet) -> bool {
         }
         PortMatch::Named(set) => {
             plan.has_member(set, &Member::AddressPort(packet.destination, protocol, port))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn an_address_is_in_networks_if_it_is_in_one_of_them(
+            networks in proptest::collection::btree_set((any::<u8>(), 0..=8_u8, any::<bool>()), 0..6),
+            last: u8,
+            is_ipv4: bool,
+        ) {
+            let network = |(last, bits, is_ipv4): (u8, u8, bool)| {
+                let prefix = if is_ipv4 { 24 } else { 120 } + bits;
+                let network = IpNetwork::new(address(last, is_ipv4), prefix).unwrap();
+                IpNetwork::new(network.network(), prefix).unwrap()
+            };
+            let networks: BTreeSet<_> = networks.into_iter().map(network).collect();
+            let address = address(last, is_ipv4);
+            let expected = networks.iter().any(|it| it.contains(address));
+            prop_assert_eq!(is_in_any(&networks, address), expected);
+        }
+    }
+
+    fn address(last: u8, is_ipv4: bool) -> IpAddr {
+        if is_ipv4 {
+            [10, 0, 0, last].into()
+        } else {
+            [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into()
         }
     }
 }

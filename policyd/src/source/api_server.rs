@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::time::timeout;
 
 use super::{Change, Event, Node};
+use crate::chain;
 use crate::model::{Namespace, NamespacedName, Pod, Policy};
 
 mod parts;
@@ -83,9 +84,16 @@ impl ApiServer {
     pub async fn answer(&self, asks: Receiver<NamespacedName>, events: &Sender<Event>) {
         let asks = unfold(asks, async |mut asks| asks.recv().await.map(|name| (name, asks)));
         asks.for_each_concurrent(MOST_ASKED_AT_ONCE, async |name| {
-            if let Ok(Ok(Some(pod))) = timeout(ANSWER_TIME, self.pod(&name)).await {
+            match timeout(ANSWER_TIME, self.pod(&name)).await {
                 // Who does not listen any more has ended.
-                _ = events.send(Event::Answer(pod)).await;
+                Ok(Ok(Some(pod))) => _ = events.send(Event::Answer(pod)).await,
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        error = chain(&error),
+                        "pod {name} cannot be asked for, and is waited for"
+                    );
+                }
+                Ok(Ok(None)) | Err(_) => {}
             }
         })
         .await;

@@ -56,6 +56,10 @@ pub(super) fn expressions(message: Message, family: Family, rule: &Rule) -> Mess
             Match::HeaderBytes { place, value } => {
                 compare(load(message, NETWORK_HEADER, *place, value.len()), EQUAL, value)
             }
+            Match::Fragment => fragment(message),
+            Match::FirstByte(value) => {
+                compare(load(message, TRANSPORT_HEADER, 0, 1), EQUAL, &[*value])
+            }
             Match::InInterface(name) => came_through(message, name),
             Match::HardwareSource(address) => hardware_source(message, *address),
         };
@@ -69,6 +73,7 @@ fn expression(message: Message, name: &str, fill: impl FnOnce(Message) -> Messag
 
 const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
 /// `NFT_CMP_EQ`, `NFT_CMP_NEQ`.
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
@@ -123,6 +128,14 @@ fn compare(message: Message, operator: u32, value: &[u8]) -> Message {
             .attribute(OPERATOR, &operator.to_be_bytes())
             .nested(VALUE, |data| data.attribute(DATA_VALUE, value))
     })
+}
+
+/// Goes on for what is part of a packet of IPv4: more follows it, or it does not begin at the beginning.
+fn fragment(message: Message) -> Message {
+    const FRAGMENT_OFFSET: u32 = 6;
+    const MORE_OR_OFFSET: [u8; 2] = [0x3f, 0xff];
+    let offset = mask(load(message, NETWORK_HEADER, FRAGMENT_OFFSET, 2), &MORE_OR_OFFSET);
+    compare(offset, NOT_EQUAL, &[0, 0])
 }
 
 /// Goes on for packets of an IP family, in a table that has both.

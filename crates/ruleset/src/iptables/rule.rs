@@ -29,6 +29,8 @@ pub struct PortRange {
 pub enum Packets {
     /// Of known connections, and what belongs to them.
     Established,
+    /// What belongs to known connections: it tells of errors.
+    Related,
     /// Of none that makes sense.
     Invalid,
     /// Errors about an answer in a flow that has had none.
@@ -84,6 +86,8 @@ pub enum Match {
     Icmp6Type(u8),
     /// Its hop limit, of IPv6.
     HopLimit(u8),
+    /// It is longer than so many bytes.
+    LongerThan(u16),
     /// Its connection.
     Connection(Packets),
     /// These bits of its mark are set.
@@ -217,6 +221,9 @@ impl fmt::Display for Match {
                 write!(formatter, "-p ipv6-icmp -m icmp6 --icmpv6-type {kind}")
             }
             Self::HopLimit(hops) => write!(formatter, "-m hl --hl-eq {hops}"),
+            Self::LongerThan(bytes) => {
+                write!(formatter, "-m length --length {}:65535", bytes.saturating_add(1))
+            }
             Self::Connection(packets) => write!(formatter, "-m conntrack --ctstate {packets}"),
             Self::Mark(bits) => write!(formatter, "-m mark --mark {bits:#x}/{bits:#x}"),
             Self::ConnectionMark(bits) => {
@@ -271,6 +278,7 @@ impl fmt::Display for Packets {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Established => "RELATED,ESTABLISHED",
+            Self::Related => "RELATED",
             Self::Invalid => "INVALID",
             Self::OfNoAnswer => "RELATED --ctdir ORIGINAL ! --ctstatus SEEN_REPLY",
         })

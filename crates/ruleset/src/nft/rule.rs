@@ -35,6 +35,10 @@ pub enum Match {
         /// The bytes.
         value: Vec<u8>,
     },
+    /// It is a fragment, of IPv4. Needs a [`Match::Address`] of it.
+    Fragment,
+    /// The first byte of what its network header carries is this one; no fragment but the first has it.
+    FirstByte(u8),
     /// It came through this interface.
     InInterface(String),
     /// The hardware address that it comes from.
@@ -92,6 +96,8 @@ impl fmt::Display for Match {
                 let number = value.iter().fold(0, |number, byte| number << 8 | u128::from(*byte));
                 write!(formatter, "@nh,{},{} {number:#x}", place * 8, value.len() * 8)
             }
+            Self::Fragment => formatter.write_str("ip frag-off & 16383 != 0"),
+            Self::FirstByte(value) => write!(formatter, "@th,0,8 {value:#x}"),
             Self::InInterface(name) => write!(formatter, "iifname \"{name}\""),
             Self::HardwareSource([a, b, c, d, e, f]) => {
                 write!(formatter, "ether saddr {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")

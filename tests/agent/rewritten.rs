@@ -1,0 +1,100 @@
+//! What passes before policy is asked cannot come as something else: whoever may send raw frames has the
+//! kernel write a checksum wherever he likes, when it takes apart again what came in fragments.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::thread::sleep;
+
+use lab::frames::{Ear, Interface};
+
+use crate::forged::{SILENCE, deny, of_family, settle};
+use crate::node::PolicedNode;
+
+const PORT: u16 = 7802;
+
+fn long(word: &str) -> Vec<u8> {
+    format!("{word:_<1300}").into_bytes()
+}
+
+/// Rules of IPv6 in table mangle that have this in them go.
+fn remove_rules(node: &PolicedNode, of: &str) {
+    let list = format!("ip6tables-save -t mangle | grep -e '{of}'");
+    node.node.sh(&format!("{list} | sed 's/^-A/-D/' | xargs -L1 ip6tables -t mangle"));
+}
+
+#[test]
+fn discovery_passes_unasked_only_as_long_as_it_is_in_one_piece() {
+    let names = ["a", "b"];
+    let mut node = PolicedNode::bridged(&names);
+    settle(&node, &names);
+    node.write("b", &deny("b", "Ingress"));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    let [by_a, by_b] = names.map(|it| Interface::open(node.space(it), "eth0"));
+    let ends = names.map(|it| {
+        of_family(&node, it, |it| match it {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(it) => Some(*it),
+        })
+    });
+    let ear = Ear::open(node.space("b"), "eth0");
+    let heard = || {
+        by_a.send_solicitation(by_b.mac(), ends, b"short");
+        by_a.send_solicitation(by_b.mac(), ends, &long("long"));
+        sleep(SILENCE);
+        ear.heard(&["short", "long"])
+    };
+    assert_eq!(heard(), ["short"].into());
+    node.kill();
+    assert_eq!(heard(), ["short"].into());
+    remove_rules(&node, "-A PODWIRE-FORWARD-ICMPV6.* --length");
+    assert_eq!(heard(), ["short", "long"].into());
+    node.start();
+    assert_eq!(heard(), ["short"].into());
+    node.clean_up();
+}
+
+#[test]
+fn errors_come_in_one_piece() {
+    let names = ["a", "b"];
+    let mut node = PolicedNode::new(&names);
+    settle(&node, &names);
+    node.write("b", &deny("b", "Ingress"));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    let by_a = Interface::open(node.space("a"), "eth0");
+    let gateway = Interface::open(&node.node, &node.link_of("a")).mac();
+    let ear = Ear::open(node.space("b"), "eth0");
+    let at_a = node.listener("a", PORT);
+    let by_b = node.listener("b", PORT);
+    let words = ["short 4", "in parts 4", "short 6", "long 6"];
+    let heard = |node: &PolicedNode| {
+        for (to, from) in node.addresses("a").iter().zip(node.addresses("b")) {
+            // What b has sent itself, so that he may be told of it.
+            by_b.send_to(b"a flow", SocketAddr::new(*to, PORT)).unwrap();
+            at_a.recv_from(&mut [0; 16]).unwrap();
+            let (his, ends) = ([*from, *to].map(|it| SocketAddr::new(it, PORT)), [*to, *from]);
+            match (to, from) {
+                (IpAddr::V4(to), IpAddr::V4(from)) => {
+                    by_a.send_undelivered(gateway, ends, his, b"short 4");
+                    let content = b"________________in parts 4";
+                    by_a.send_undelivered_in_parts(gateway, [*to, *from], his, content);
+                }
+                _ => {
+                    by_a.send_undelivered(gateway, ends, his, b"short 6");
+                    by_a.send_undelivered(gateway, ends, his, &long("long 6"));
+                }
+            }
+        }
+        sleep(SILENCE);
+        ear.heard(&words)
+    };
+    let short = || BTreeSet::from(["short 4", "short 6"]);
+    assert_eq!(heard(&node), short());
+    node.kill();
+    assert_eq!(heard(&node), short());
+    node.node.sh("nft delete table netdev podwire-sources");
+    remove_rules(&node, "-A PODWIRE-FORWARD-REST.* --length");
+    assert_eq!(heard(&node), words.into());
+    node.start();
+    assert_eq!(heard(&node), short());
+    node.clean_up();
+}
