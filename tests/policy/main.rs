@@ -19,6 +19,7 @@ mod cluster;
 mod forging;
 mod identity;
 mod node;
+mod node_port;
 mod objects;
 mod order;
 mod paths;

@@ -21,22 +21,28 @@ const SERVICE: [&str; 2] = ["10.96.0.10", "fd00:96::10"];
 
 /// As kube-proxy does it.
 fn serve(cluster: &Cluster) {
-    for (program, service) in [("iptables", SERVICE[0]), ("ip6tables", SERVICE[1])] {
-        let backend = cluster.pods["y/b"].address(program == "iptables");
+    lead(cluster, &cluster.node, "PREROUTING", SERVICE, 80);
+}
+
+/// Leads this port of the addresses to ports 8080 of `y/b`, in a chain of table nat on a node.
+pub(crate) fn lead(cluster: &Cluster, node: &Space, chain: &str, addresses: [&str; 2], port: u16) {
+    for (program, address) in ["iptables", "ip6tables"].iter().zip(addresses) {
+        let backend = cluster.pods["y/b"].address(*program == "iptables");
         let to = SocketAddr::new(backend, 8080);
         for protocol in ["tcp", "udp", "sctp"] {
-            cluster.node.sh(&format!(
-                "{program} -t nat -A PREROUTING -d {service} -p {protocol} --dport 80 \
+            node.sh(&format!(
+                "{program} -t nat -A {chain} -d {address} -p {protocol} --dport {port} \
                  -j DNAT --to-destination {to}"
             ));
         }
     }
 }
 
-fn masquerade(cluster: &Cluster) {
+/// Has a node put its own address in the place of whoever sends to `y/b`.
+pub(crate) fn masquerade(cluster: &Cluster, node: &Space) {
     for program in ["iptables", "ip6tables"] {
         let backend = cluster.pods["y/b"].address(program == "iptables");
-        cluster.node.sh(&format!("{program} -t nat -A POSTROUTING -d {backend} -j MASQUERADE"));
+        node.sh(&format!("{program} -t nat -A POSTROUTING -d {backend} -j MASQUERADE"));
     }
 }
 
@@ -87,7 +93,7 @@ fn to_service(wiring: Wiring) {
     let mut wrong = Vec::new();
     for is_masqueraded in [false, true] {
         if is_masqueraded {
-            masquerade(&cluster);
+            masquerade(&cluster, &cluster.node);
         }
         for rules in &rules {
             let spec = json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": rules});
@@ -125,7 +131,7 @@ fn hairpin(wiring: Wiring) {
             cluster.arrivals.lock().unwrap().contains(&token)
         });
     }
-    masquerade(&cluster);
+    masquerade(&cluster, &cluster.node);
     let end = |address| End { who: "y/b".to_owned(), address, node: None };
     let probes = [true, false].map(|is_ipv4| {
         let service = SERVICE[usize::from(!is_ipv4)].parse().unwrap();
@@ -136,7 +142,7 @@ fn hairpin(wiring: Wiring) {
     assert_eq!(cluster.compare(&[(Tcp, 8080), (Udp, 53)]), [""; 0], "{wiring:?}");
 }
 
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !done() {
         assert!(Instant::now() < deadline, "waited for 10 s until {what}");
