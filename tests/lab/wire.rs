@@ -9,7 +9,16 @@ const INIT_ACK: u8 = 2;
 
 /// An echo request that carries a token. Over IPv6 the kernel fills in the checksum.
 pub fn echo_request(is_ipv4: bool, id: u16, token: u64) -> Vec<u8> {
-    let mut packet = vec![if is_ipv4 { 8 } else { 128 }, 0, 0, 0];
+    echo(if is_ipv4 { 8 } else { 128 }, id, token)
+}
+
+/// The same of an echo reply.
+pub fn echo_reply(is_ipv4: bool, id: u16, token: u64) -> Vec<u8> {
+    echo(if is_ipv4 { 0 } else { 129 }, id, token)
+}
+
+fn echo(kind: u8, id: u16, token: u64) -> Vec<u8> {
+    let mut packet = vec![kind, 0, 0, 0];
     packet.extend(id.to_be_bytes());
     packet.extend([0, 1]);
     packet.extend(token.to_be_bytes());

@@ -21,6 +21,7 @@ mod identity;
 mod node;
 mod node_port;
 mod objects;
+mod odd_packets;
 mod order;
 mod paths;
 mod prober;
