@@ -1,8 +1,8 @@
-//! A.3: packets that belong to no flow.
+//! A.3: packets that begin no flow, and those that are none by themselves.
 
 use std::net::SocketAddr;
 
-use lab::sockets::raw;
+use lab::sockets::{raw, udp};
 use lab::wire::{LONGEST, echo_reply, echo_request, read_echo_reply};
 use nix::sys::socket::SockProtocol;
 use serde_json::json;
@@ -62,4 +62,45 @@ fn comes_unasked(cluster: &Cluster, from: &str, to: &str, is_ipv4: bool) -> bool
     has_come
 }
 
-on_both_wirings!(of_no_flow);
+/// A datagram that is longer than any packet comes in parts, of which only the first tells the port.
+fn longer_than_a_packet(wiring: Wiring) {
+    const LONG: usize = 4000;
+    let mut cluster = Cluster::nine(wiring, gated());
+    let ports = [7200, 7201];
+    for is_restricted in [false, true] {
+        if is_restricted {
+            let spec = json!({"podSelector": {"matchLabels": {"pod": "b"}},
+                "ingress": [{"ports": [{"port": ports[0], "protocol": "UDP"}]}]});
+            cluster.tell(&policy("y/p", spec));
+            cluster.enforce();
+        }
+        let (client, server) = (&cluster.pods["x/a"], &cluster.pods["y/b"]);
+        let links = client.space.sh("ip -o link show dev eth0");
+        assert!(links.contains(" mtu 1500 "), "{links}");
+        for is_ipv4 in [true, false] {
+            let at = |port| SocketAddr::new(server.address(is_ipv4), port);
+            let listeners = ports.map(|port| server.space.enter(|| udp(at(port))));
+            let own = SocketAddr::new(client.address(is_ipv4), 0);
+            let sender = client.space.enter(|| udp(own));
+            let mut came = [0; 2];
+            wait_until("a long datagram comes to the port that is allowed", || {
+                // To the other one first.
+                for port in ports.iter().rev() {
+                    sender.send_to(&[7; LONG], at(*port)).unwrap();
+                }
+                let mut buffer = [0; 2 * LONG];
+                for (listener, came) in listeners.iter().zip(&mut came) {
+                    while let Ok(length) = listener.recv(&mut buffer) {
+                        assert_eq!(length, LONG);
+                        *came += 1;
+                    }
+                }
+                came[0] > 0 && (is_restricted || came[1] > 0)
+            });
+            assert!(!is_restricted || came[1] == 0, "{wiring:?}, IPv4 {is_ipv4}: {came:?}");
+        }
+    }
+    cluster.clean_up();
+}
+
+on_both_wirings!(of_no_flow, longer_than_a_packet);
