@@ -74,6 +74,28 @@ fn pods_on_one_bridge_are_isolated_from_each_other() {
     node.clean_up();
 }
 
+/// Bridges of others would be filtered too, by whatever rules there are.
+#[test]
+fn what_others_bridges_carry_is_not_shown_to_rules() {
+    let node = PolicedNode::bridged(&["a", "b"]);
+    node.node.sh("ip link add others type bridge; ip link set others up");
+    node.write("deny", &deny_all());
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    for address in node.addresses("b") {
+        must_not_reach(node.space("a"), node.space("b"), &address.to_string());
+    }
+    let shown = |bridge: &str| {
+        let text = node.node.sh(&format!("ip -d link show {bridge}"));
+        ["nf_call_iptables 1", "nf_call_ip6tables 1"].map(|it| text.contains(it))
+    };
+    assert_eq!((shown("cni0"), shown("others")), ([true; 2], [false; 2]));
+    for program in ["iptables", "ip6tables", "arptables"] {
+        let key = format!("net/bridge/bridge-nf-call-{program}");
+        assert_eq!(node.node.sysctl(&key).as_deref(), Some("0"), "{key}");
+    }
+    node.clean_up();
+}
+
 const PORT: u16 = 7800;
 
 /// What pod `a` sends to others by none of their addresses that policies know: by the same
