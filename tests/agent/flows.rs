@@ -7,6 +7,7 @@ use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
 use lab::frames::Ear;
+use lab::probe::must_not_reach;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -75,6 +76,28 @@ fn a_flow_that_is_no_longer_allowed_is_cut_and_healed_when_it_is_again() {
     assert!(!streams.iter().any(is_fed));
     node.remove("deny");
     node.wait("the healing", |_| streams.iter().all(is_fed));
+    node.clean_up();
+}
+
+/// The rules hold for whoever begins anew, and for nobody else.
+#[test]
+fn where_flows_are_not_cut_they_go_on() {
+    let mut node = PolicedNode::told(&["client", "server"], &["--cut-flows", "off"]);
+    let streams: Vec<_> = node.addresses("server").iter().map(|it| pushed(&node, *it)).collect();
+    assert!(streams.iter().all(is_fed));
+    isolate(&node, "server", "Ingress");
+    node.wait("isolation", |it| it.rules().matches(":PODWIRE-TO-").count() == 2);
+    for address in node.addresses("server") {
+        must_not_reach(node.space("client"), node.space("server"), &address.to_string());
+    }
+    // Within this, flows would have been looked at twice.
+    sleep(Duration::from_millis(2500));
+    assert!(streams.iter().all(is_fed));
+    assert_eq!(node.metric("policyd_flows_cut_total"), 0);
+    assert!(!node.rules().contains("PODWIRE-MIDDLE"), "{}", node.rules());
+    node.roll(&[]);
+    node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
+    assert!(!streams.iter().any(is_fed));
     node.clean_up();
 }
 
