@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,8 +11,7 @@ use lab::probe::{must_not_reach, must_reach};
 use lab::{Call, Daemon, Node, Pod, Suite, policyd, program, workspace};
 use serde_json::{Value, json};
 
-use crate::events::{EVENTS, MAY};
-use crate::objects::{NODE, namespace, pod};
+use crate::objects::{NODE, RANGES, namespace, pod};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,7 +60,8 @@ pub(crate) const POLICYD: &str = "policyd.yaml";
 /// The whole network.
 pub(crate) const PODWIRE: &str = "podwire.yaml";
 
-fn documents(manifest: &str) -> Vec<String> {
+/// What a manifest of `conf/kubernetes` has.
+pub(crate) fn documents(manifest: &str) -> Vec<String> {
     let text = fs::read_to_string(workspace().join("conf/kubernetes").join(manifest)).unwrap();
     text.split("\n---\n").map(str::to_owned).collect()
 }
@@ -100,24 +99,29 @@ pub(crate) fn deployed<'a>(node: &'a Node, manifest: &str) -> (Cluster<'a>, Valu
     let of_kind = |kind: &str| made.iter().find(|it| it["kind"] == kind).unwrap().clone();
     let (config, daemons) = (of_kind("ConfigMap"), of_kind("DaemonSet"));
     cluster.apply(&json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
-        "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64"]}}));
+        "spec": {"podCIDRs": RANGES}}));
     cluster.apply(&namespace("shop", &json!({})));
     (cluster, config, daemons)
 }
 
-/// A pod that podwire wires and the API server knows.
-pub(crate) fn wire(node: &Node, cluster: &Cluster<'_>, name: &str) -> (Pod, Vec<IpAddr>) {
+/// A pod that podwire wires, with addresses of these ranges, and of which nobody is told.
+pub(crate) fn attach(node: &Node, name: &str, ranges: [&str; 2]) -> (Pod, Vec<IpAddr>) {
     let space = node.pod(name);
     space.sh("ip link set lo up");
-    let conf = json!({"cniVersion": "1.0.0", "name": "net", "type": "ptp",
+    let conf = json!({"cniVersion": "1.0.0", "name": ranges[0].replace('/', "-"), "type": "ptp",
         "ipam": {"type": "host-local", "dataDir": node.data(),
-            "ranges": [[{"subnet": "10.244.1.0/24"}], [{"subnet": "fd00:1::/64"}]],
+            "ranges": ranges.map(|it| json!([{"subnet": it}])),
             "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}});
     let call = Call::new("ptp", "ADD").container(name).netns(&space.path()).conf(&conf);
     let result = call.run(node, &Suite::podwire()).ok();
     let address = |ip: &Value| ip["address"].as_str()?.split('/').next()?.parse().ok();
-    let addresses: Vec<IpAddr> =
-        result["ips"].as_array().unwrap().iter().map(|ip| address(ip).unwrap()).collect();
+    let ips = result["ips"].as_array().unwrap();
+    (space, ips.iter().map(|ip| address(ip).unwrap()).collect())
+}
+
+/// A pod that podwire wires and the API server knows.
+pub(crate) fn wire(node: &Node, cluster: &Cluster<'_>, name: &str) -> (Pod, Vec<IpAddr>) {
+    let (space, addresses) = attach(node, name, RANGES);
     let ips: Vec<_> = addresses.iter().map(|it| json!({"ip": it})).collect();
     cluster.apply(&pod(name));
     let status = json!({"phase": "Running", "podIP": addresses[0], "podIPs": ips});
@@ -179,6 +183,27 @@ pub(crate) fn is_ready(node: &Node, port: u16) -> bool {
     node.try_sh(&format!("curl -sf --max-time 2 http://127.0.0.1:{port}/readyz")).status.success()
 }
 
+/// What there is of policyd in the kernel.
+pub(crate) fn ours(node: &Node) -> String {
+    let all = node.sh("iptables-save; ip6tables-save; ipset save; nft list ruleset");
+    let lines = all.lines().filter(|it| it.to_lowercase().contains("podwire"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Removes all that policyd with these options made, which must be all that there is of it.
+pub(crate) fn clean_up(node: &Node, options: &[&str]) {
+    let mut command = program(policyd());
+    command.env_remove("KUBECONFIG").args(options).arg("cleanup");
+    let ended = node.run(command);
+    assert!(ended.status.success(), "{}", ended.stderr);
+    assert_eq!(ours(node), "");
+}
+
+/// What is answered to whoever asks for this page of its health checks.
+pub(crate) fn answer(node: &Node, port: u16, page: &str) -> String {
+    node.try_sh(&format!("curl -s --max-time 2 http://127.0.0.1:{port}/{page}")).stdout
+}
+
 #[test]
 pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
     let node = Node::quick();
@@ -214,11 +239,7 @@ pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
     let said = fs::read_to_string(&log).unwrap();
     assert!(!said.contains("forbidden") && !said.contains("not permitted"), "{said}");
     drop(daemon);
-    let mut command = program(policyd());
-    command.env_remove("KUBECONFIG").args(["--masquerade", "cleanup"]);
-    assert!(node.run(command).status.success());
-    let left = node.sh("iptables-save; ip6tables-save; ipset save").to_lowercase();
-    assert!(!left.contains("podwire"), "{left}");
+    clean_up(&node, &["--masquerade"]);
 }
 
 /// Without one of them policyd is not ready, and tells which program the kernel refused.
@@ -243,95 +264,5 @@ fn no_capability_of_the_manifest_is_too_much() {
         daemon.wait_until(PATIENCE, || words.iter().any(|it| answer().contains(it)));
         assert!(!is_ready(&node, 9099), "without {taken}: {}", answer());
     }
-    let mut command = program(policyd());
-    command.env_remove("KUBECONFIG").args(["--masquerade", "cleanup"]);
-    assert!(node.run(command).status.success());
-    let left = node.sh("iptables-save; ip6tables-save; ipset save").to_lowercase();
-    assert!(!left.contains("podwire"), "{left}");
-}
-
-/// Of an account without the verb, the API server's refusal is what policyd tells.
-#[test]
-fn no_verb_of_the_reading_role_is_too_much() {
-    let node = Node::quick();
-    let (cluster, ..) = deployed(&node, POLICYD);
-    let document =
-        documents(POLICYD).into_iter().find(|it| it.contains("kind: ClusterRole\n")).unwrap();
-    let role = cluster.create_yaml(
-        &format!("{}?dryRun=All", collection(&document)),
-        &document.replace("name: policyd", "name: other"),
-    );
-    // Which of these are needed the tests of the events tell.
-    let of_events = role["rules"].as_array().unwrap().iter().find(|it| it["verbs"] == json!(MAY));
-    let of_events = of_events.expect("a rule for events");
-    assert_eq!(
-        format!(
-            "{}/{}",
-            of_events["apiGroups"][0].as_str().unwrap(),
-            of_events["resources"][0].as_str().unwrap()
-        ),
-        EVENTS[0]
-    );
-    let needed = ["pods", "namespaces", "nodes", "networkpolicies"];
-    let cases = needed.iter().flat_map(|resource| ["list", "watch"].map(|verb| (*resource, verb)));
-    let mut running = Vec::new();
-    for (number, (resource, verb)) in cases.enumerate() {
-        let mut rules = role["rules"].clone();
-        let owner = rules.as_array_mut().unwrap().iter_mut();
-        let mut lacking = Vec::new();
-        for rule in owner.filter(|it| texts(&it["resources"]).contains(&resource)) {
-            let mut without = rule.clone();
-            without["resources"] = json!([resource]);
-            without["verbs"].as_array_mut().unwrap().retain(|it| it != verb);
-            rule["resources"].as_array_mut().unwrap().retain(|it| it != resource);
-            lacking.push(without);
-        }
-        assert_eq!(lacking.len(), 1, "{resource}");
-        let rules = rules.as_array_mut().unwrap();
-        rules.retain(|it| it["resources"] != json!([]));
-        rules.extend(lacking);
-        let name = format!("lacks-{number}");
-        let account = node.home().join(&name);
-        bind(&cluster, &name, rules);
-        cluster.grant("default", &name, &account);
-        running.push((resource, verb, start_as(&node, &cluster, number, &name)));
-    }
-    for (resource, verb, (mut daemon, log)) in running {
-        let refusal = format!("cannot {verb} resource \\\"{resource}\\\"");
-        let plain = format!("cannot {verb} resource \"{resource}\"");
-        daemon.wait_until(PATIENCE, || {
-            let said = fs::read_to_string(&log).unwrap();
-            said.contains(&refusal) || said.contains(&plain)
-        });
-    }
-}
-
-/// A service account of the namespace `default` with a role of these rules.
-fn bind(cluster: &Cluster<'_>, name: &str, rules: &[Value]) {
-    let group = "rbac.authorization.k8s.io";
-    let version = format!("{group}/v1");
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}});
-    cluster.request("POST", "/api/v1/namespaces/default/serviceaccounts", &account);
-    cluster.apply(&json!({"apiVersion": version, "kind": "ClusterRole",
-        "metadata": {"name": name}, "rules": rules}));
-    cluster.apply(&json!({"apiVersion": version, "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}]}));
-}
-
-/// policyd as that account, beside others: each has a port and a folder of its own.
-fn start_as(node: &Node, cluster: &Cluster<'_>, number: usize, name: &str) -> (Daemon, PathBuf) {
-    let token = fs::read_to_string(node.home().join(name).join("token")).unwrap();
-    let mut conf: Value =
-        serde_json::from_slice(&fs::read(cluster.kubeconfig("agent")).unwrap()).unwrap();
-    conf["users"][0]["user"]["token"] = json!(token);
-    let file = node.home().join(name).join("kubeconfig");
-    fs::write(&file, conf.to_string()).unwrap();
-    let log = node.home().join(format!("{name}.log"));
-    let mut command = program(policyd());
-    command.arg("--kubeconfig").arg(file).args(["--node-name", NODE, "--gate", "off"]);
-    command.arg(format!("--listen=127.0.0.1:{}", 9100 + number));
-    command.arg("--run-dir").arg(node.home().join(name).join("run"));
-    (Daemon::start("policyd", command, node, log.clone()), log)
+    clean_up(&node, &["--masquerade"]);
 }

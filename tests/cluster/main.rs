@@ -1,6 +1,7 @@
 //! policyd's source of objects against a real API server, on a new etcd and on one that is too old
 //! for streamed lists.
 
+mod accounts;
 mod away;
 mod deployed;
 mod events;
@@ -8,6 +9,7 @@ mod explained;
 mod manifests;
 mod networks;
 mod objects;
+mod role;
 mod source;
 mod spread;
 mod told;

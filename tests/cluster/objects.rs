@@ -7,25 +7,37 @@ use serde_json::{Value, json};
 /// The node that the agent is on.
 pub(crate) const NODE: &str = "node-1";
 
+/// The ranges of its pods.
+pub(crate) const RANGES: [&str; 2] = ["10.244.1.0/24", "fd00:1::/64"];
+
 /// What the agent reads.
-const READ: [&str; 4] = ["pods", "namespaces", "nodes", "networking.k8s.io/networkpolicies"];
+pub(crate) const READ: [&str; 4] =
+    ["pods", "namespaces", "nodes", "networking.k8s.io/networkpolicies"];
 
 /// A cluster with namespace `shop` and the node, where the agent may read what it needs.
 pub(crate) fn cluster(node: &Node, version: Version) -> Cluster<'_> {
     let cluster = Cluster::start(node, version);
     cluster.allow("agent", &["get", "list", "watch"], &READ);
     cluster.apply(&namespace("shop", &json!({})));
-    let node = json!({
-        "apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE},
-        "spec": {"podCIDRs": ["10.244.1.0/24", "fd00:1::/64"]},
-    });
-    cluster.apply(&node);
+    join(&cluster, &RANGES);
+    cluster
+}
+
+/// Makes the node's object, with these ranges.
+pub(crate) fn join(cluster: &Cluster<'_>, ranges: &[&str]) {
+    let mut object = this_node();
+    object["spec"]["podCIDRs"] = json!(ranges);
+    cluster.apply(&object);
     let addresses = json!([
         {"type": "InternalIP", "address": "192.0.2.1"},
         {"type": "Hostname", "address": NODE},
     ]);
-    cluster.set_status(&node, &json!({"addresses": addresses}));
-    cluster
+    cluster.set_status(&object, &json!({"addresses": addresses}));
+}
+
+/// The node's object, without ranges.
+pub(crate) fn this_node() -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
 }
 
 pub(crate) fn namespace(name: &str, labels: &Value) -> Value {

@@ -1,8 +1,10 @@
 //! What an agent is told.
 
+use std::path::Path;
+
 use lab::Node;
 use lab::cluster::Version::{self, New, Old};
-use policyd::model::NamespacedName;
+use policyd::model::{NamespacedName, Pod};
 use policyd::source::Event;
 use policyd::source::api_server::ApiServer;
 use serde_json::{Value, json};
@@ -181,23 +183,24 @@ fn a_node_that_is_not_there_is_told() {
     told.until_synced();
 }
 
+/// A pod of namespace `shop`, or the refusal, as whoever has this kubeconfig is answered.
+pub(crate) fn got(node: &Node, kubeconfig: &Path, name: &str) -> Result<Option<Pod>, String> {
+    let name = NamespacedName { namespace: "shop".to_owned(), name: name.to_owned() };
+    node.enter(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = cluster::connect(Some(kubeconfig)).await.unwrap();
+            ApiServer::new(client, NODE).pod(&name).await.map_err(|error| error.to_string())
+        })
+    })
+}
+
 #[test]
 fn a_pod_can_be_asked_for_by_its_name() {
     let node = Node::new();
     let cluster = cluster(&node, New);
     cluster.apply(&pod("web"));
-    let ask = |user: &str, name: &str| {
-        let name =
-            policyd::model::NamespacedName { namespace: "shop".to_owned(), name: name.to_owned() };
-        let kubeconfig = cluster.kubeconfig(user);
-        node.enter(|| {
-            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let client = cluster::connect(Some(&kubeconfig)).await.unwrap();
-                ApiServer::new(client, NODE).pod(&name).await.map_err(|error| error.to_string())
-            })
-        })
-    };
+    let ask = |user: &str, name: &str| got(&node, &cluster.kubeconfig(user), name);
     assert_eq!(ask("agent", "web").unwrap().unwrap().name.name, "web");
     assert_eq!(ask("agent", "other"), Ok(None));
     let refusal = ask("nobody", "web").unwrap_err();
