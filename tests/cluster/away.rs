@@ -1,19 +1,23 @@
-//! The API server is away for long, and comes back without the history in between.
+//! The API server is away for long, and comes back without the history in between; or is not there when
+//! policyd starts.
 
 use std::fs;
+use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, Node, policyd, program};
+use lab::{Daemon, Node, Pod, policyd, program};
 use serde_json::{Value, json};
 
-use crate::deployed::{PATIENCE, is_ready, wire};
-use crate::objects::{cluster, pod};
+use crate::deployed::{PATIENCE, answer, attach, clean_up, is_ready, wire};
+use crate::objects::{NODE, RANGES, cluster, pod};
 
 /// Longer than the pause between two attempts to reach the API server.
 const ABSENCE: Duration = Duration::from_secs(20);
+/// Whatever policyd would write it writes within this time.
+const SILENCE: Duration = Duration::from_secs(3);
 
 fn allow(name: &str, from: &str) -> Value {
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
@@ -22,38 +26,59 @@ fn allow(name: &str, from: &str) -> Value {
             "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": from}}}]}]}})
 }
 
-fn start(node: &Node, cluster: &Cluster<'_>) -> Daemon {
+/// policyd as the user `agent`.
+pub(crate) fn start(node: &Node, cluster: &Cluster<'_>) -> Daemon {
     let mut command = program(policyd());
-    command.env_remove("KUBECONFIG").args(["--node-name", crate::objects::NODE]);
+    command.env_remove("KUBECONFIG").args(["--node-name", NODE]);
     command.arg("--kubeconfig").arg(cluster.kubeconfig("agent"));
     command.arg("--run-dir").arg(node.run_dir().join("podwire"));
     Daemon::start("policyd", command, node, node.home().join("policyd.log"))
+}
+
+/// A server that a policy lets one of two clients reach.
+struct Shop<'a> {
+    node: &'a Node,
+    one: Pod,
+    two: Pod,
+    server: Pod,
+    addresses: Vec<IpAddr>,
+}
+
+impl<'a> Shop<'a> {
+    /// Opens it. policyd does not run yet.
+    fn open(node: &'a Node, cluster: &Cluster<'_>) -> Self {
+        let [one, two] = ["one", "two"].map(|name| wire(node, cluster, name).0);
+        let (server, addresses) = wire(node, cluster, "server");
+        cluster.apply(&allow("one", "one"));
+        Self { node, one, two, server, addresses }
+    }
+
+    /// Whether the first may, by the server's address of this number, and the second may not.
+    fn is_enforced(&self, number: usize) {
+        let address = self.addresses[number].to_string();
+        must_reach(&self.one, &self.server, &address);
+        must_not_reach(&self.two, &self.server, &address);
+    }
+
+    fn rules(&self) -> String {
+        self.node.sh("iptables-save | grep PODWIRE; ipset save | sed 's/initval [^ ]*//' | sort")
+    }
 }
 
 #[test]
 fn what_changed_while_the_api_server_was_away_is_so_in_the_end() {
     let node = Node::quick();
     let mut cluster = cluster(&node, Version::New);
-    let (one, _) = wire(&node, &cluster, "one");
-    let (two, _) = wire(&node, &cluster, "two");
-    let (server, addresses) = wire(&node, &cluster, "server");
-    cluster.apply(&allow("one", "one"));
+    let shop = Shop::open(&node, &cluster);
     let mut daemon = start(&node, &cluster);
     daemon.wait_until(PATIENCE, || is_ready(&node, 9099));
-    let address = |number: usize| addresses[number].to_string();
-    let enforced = |number: usize| {
-        must_reach(&one, &server, &address(number));
-        must_not_reach(&two, &server, &address(number));
-    };
-    enforced(0);
+    shop.is_enforced(0);
     cluster.stop_server();
-    let rules =
-        || node.sh("iptables-save | grep PODWIRE; ipset save | sed 's/initval [^ ]*//' | sort");
-    let before = rules();
+    let before = shop.rules();
     sleep(ABSENCE);
-    enforced(0);
-    enforced(1);
-    assert_eq!(rules(), before);
+    shop.is_enforced(0);
+    shop.is_enforced(1);
+    assert_eq!(shop.rules(), before);
     assert!(node.sh("curl -s http://127.0.0.1:9099/healthz").contains("ok"));
     // Nobody who watches sees these changes, and nobody can be told of them later.
     cluster.start_hidden_server();
@@ -65,19 +90,53 @@ fn what_changed_while_the_api_server_was_away_is_so_in_the_end() {
     cluster.start_server();
     // Each watch tries again by itself, and may wait for half a minute after the others.
     daemon.wait_until(PATIENCE, || {
-        let held = rules();
+        let held = shop.rules();
         !held.contains("10.244.1.2\n") && held.contains("shop/two ") && !held.contains("shop/one ")
     });
-    for address in &addresses {
-        must_reach(&two, &server, &address.to_string());
-        must_not_reach(&one, &server, &address.to_string());
+    for address in &shop.addresses {
+        must_reach(&shop.two, &shop.server, &address.to_string());
+        must_not_reach(&shop.one, &shop.server, &address.to_string());
     }
     drop(daemon);
-    let mut command = program(policyd());
-    command.env_remove("KUBECONFIG").arg("cleanup");
-    assert!(node.run(command).status.success());
-    let left = node.sh("iptables-save; ip6tables-save; ipset save").to_lowercase();
-    assert!(!left.contains("podwire"), "{left}");
+    clean_up(&node, &[]);
     let said = fs::read_to_string(node.home().join("policyd.log")).unwrap();
     assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_policyd_that_starts_without_the_api_server_keeps_what_is_enforced_until_it_comes() {
+    let node = Node::quick();
+    let mut cluster = cluster(&node, Version::New);
+    let shop = Shop::open(&node, &cluster);
+    let mut daemon = start(&node, &cluster);
+    daemon.wait_until(PATIENCE, || is_ready(&node, 9099));
+    shop.is_enforced(0);
+    drop(daemon);
+    cluster.stop_server();
+    // He comes while nobody can tell who he is.
+    let (stranger, _) = attach(&node, "stranger", RANGES);
+    let before = shop.rules();
+    let mut daemon = start(&node, &cluster);
+    let log = node.home().join("policyd.log");
+    let unreachable = "is the API server running, and reachable from this node?";
+    daemon.wait_until(PATIENCE, || fs::read_to_string(&log).unwrap().contains(unreachable));
+    sleep(SILENCE);
+    assert_eq!(answer(&node, 9099, "readyz"), "not all objects are known yet\n");
+    assert_eq!(answer(&node, 9099, "healthz"), "ok\n");
+    assert_eq!(shop.rules(), before);
+    for (number, address) in shop.addresses.iter().enumerate() {
+        shop.is_enforced(number);
+        must_not_reach(&stranger, &shop.server, &address.to_string());
+    }
+    cluster.start_server();
+    cluster.apply(&allow("two", "two"));
+    daemon.wait_until(PATIENCE, || is_ready(&node, 9099));
+    daemon.wait_until(PATIENCE, || shop.rules().contains("shop/two "));
+    for address in &shop.addresses {
+        must_reach(&shop.one, &shop.server, &address.to_string());
+        must_reach(&shop.two, &shop.server, &address.to_string());
+        must_not_reach(&stranger, &shop.server, &address.to_string());
+    }
+    drop(daemon);
+    clean_up(&node, &[]);
 }
