@@ -9,6 +9,7 @@ mod explained;
 mod manifests;
 mod networks;
 mod objects;
+mod ranges;
 mod role;
 mod source;
 mod spread;
