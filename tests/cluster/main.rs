@@ -13,5 +13,6 @@ mod ranges;
 mod role;
 mod source;
 mod spread;
+mod synced;
 mod told;
 mod uninstalled;
