@@ -1,6 +1,7 @@
 //! Very many policies while pods come and go, names of the greatest length, and others that wipe
 //! whole tables.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use lab::probe::{must_not_reach, must_reach};
@@ -69,40 +70,101 @@ fn a_thousand_policies_while_pods_churn_end_as_from_nothing() {
     node.clean_up();
 }
 
+/// A namespace, and what is in it, of names of the greatest length.
+struct Longest {
+    namespace: String,
+    name: String,
+    labels: Value,
+}
+
+impl Longest {
+    fn new() -> Self {
+        let (namespace, label) = ("n".repeat(63), "l".repeat(63));
+        let name =
+            [["d".repeat(63), "e".repeat(63), "f".repeat(63)].join("."), "g".repeat(61)].join(".");
+        assert_eq!(name.len(), 253);
+        let labels = json!({format!("{name}/{label}"): label});
+        Self { namespace, name, labels }
+    }
+
+    fn write_pod(&self, node: &PolicedNode, addresses: &[IpAddr]) {
+        let Self { namespace, name, labels } = self;
+        let ips: Vec<_> = addresses.iter().map(|it| json!({"ip": it})).collect();
+        node.write(
+            "long-pod",
+            &json!({"apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": {"containers": [{"name": "c", "image": "i"}]},
+            "status": {"phase": "Running", "podIPs": ips}}),
+        );
+    }
+
+    fn write_policy(&self, node: &PolicedNode, ingress: &Value) {
+        let Self { namespace, name, labels } = self;
+        node.write(
+            "long-policy",
+            &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"podSelector": {"matchLabels": labels}, "ingress": ingress}}),
+        );
+    }
+}
+
+/// The client, by every port.
+fn from_client() -> Value {
+    json!([{"from": [{"namespaceSelector": {}, "podSelector": {
+        "matchLabels": {"app": "client"}}}], "ports": [{"port": 1, "endPort": 65535},
+        {"port": 1, "endPort": 65535, "protocol": "UDP"}]}])
+}
+
 #[test]
 fn names_of_the_greatest_length_are_enforced() {
     let node = PolicedNode::new(&["client", "server"]);
-    let (namespace, label) = ("n".repeat(63), "l".repeat(63));
-    let name =
-        [["d".repeat(63), "e".repeat(63), "f".repeat(63)].join("."), "g".repeat(61)].join(".");
-    let key = format!("{}/{label}", name);
+    let longest = Longest::new();
     // The addresses are the server's, under other names: what is told last has them.
     node.remove("pod-server");
-    let ips: Vec<_> = node.addresses("server").iter().map(|it| json!({"ip": it})).collect();
-    let labels = json!({key.as_str(): label});
-    node.write(
-        "long-pod",
-        &json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {"containers": [{"name": "c", "image": "i"}]},
-        "status": {"phase": "Running", "podIPs": ips}}),
-    );
-    let long = |ingress: Value| {
-        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"podSelector": {"matchLabels": labels}, "ingress": ingress}})
-    };
-    node.write("long-policy", &long(json!([])));
+    longest.write_pod(&node, node.addresses("server"));
+    longest.write_policy(&node, &json!([]));
     node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
     let address = node.addresses("server")[0].to_string();
     must_not_reach(node.space("client"), node.space("server"), &address);
-    node.write(
-        "long-policy",
-        &long(json!([{"from": [{"namespaceSelector": {}, "podSelector": {
-        "matchLabels": {"app": "client"}}}], "ports": [{"port": 1, "endPort": 65535},
-        {"port": 1, "endPort": 65535, "protocol": "UDP"}]}])),
-    );
+    longest.write_policy(&node, &from_client());
     must_reach(node.space("client"), node.space("server"), &address);
+    node.clean_up();
+}
+
+#[test]
+fn a_pod_with_names_of_the_greatest_length_is_told_of_when_it_starts() {
+    let node = PolicedNode::new(&["client"]);
+    let longest = Longest::new();
+    longest.write_policy(&node, &json!([]));
+    // As containerd makes them.
+    let id = "c".repeat(64);
+    let pod = node.node.pod("long");
+    pod.sh("ip link set lo up");
+    let of_pod = [&*longest.namespace, &longest.name];
+    let wired = node.conf();
+    let result = node.call_for(of_pod, &id, "ADD", &pod, &wired).ok();
+    let ips = result["ips"].as_array().unwrap().iter();
+    let addresses = ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap());
+    let addresses: Vec<IpAddr> = addresses.map(|it| it.parse().unwrap()).collect();
+    longest.write_pod(&node, &addresses);
+    let policy = json!({"cniVersion": "1.0.0", "name": "net", "type": "podwire-policy",
+        "timeout": 20_000, "prevResult": result});
+    let reply = node.call_for(of_pod, &id, "ADD", &pod, &policy);
+    assert_eq!((reply.ok(), reply.stderr.as_str()), (result, ""));
+    node.wait("isolation", |it| it.rules().matches(":PODWIRE-TO-").count() == 2);
+    for address in &addresses {
+        must_not_reach(node.space("client"), &pod, &address.to_string());
+    }
+    longest.write_policy(&node, &from_client());
+    for address in &addresses {
+        must_reach(node.space("client"), &pod, &address.to_string());
+    }
+    for conf in [&policy, &wired] {
+        let reply = node.call_for(of_pod, &id, "DEL", &pod, conf);
+        assert!(reply.succeeded(), "{reply}");
+    }
     node.clean_up();
 }
 

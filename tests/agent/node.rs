@@ -106,10 +106,22 @@ impl PolicedNode {
                 "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}})
     }
 
-    /// Calls a plugin for a pod of the namespace `default`, which is its container's id too.
+    /// Calls a plugin for a pod of the namespace `default`, whose name is its container's id too.
     pub(crate) fn call(&self, name: &str, command: &str, pod: &Pod, conf: &Value) -> Reply {
-        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
-        let call = Call::new(conf["type"].as_str().unwrap(), command).container(name);
+        self.call_for(["default", name], name, command, pod, conf)
+    }
+
+    /// Calls a plugin for a pod of this namespace and name, in a container of this id.
+    pub(crate) fn call_for(
+        &self,
+        [namespace, name]: [&str; 2],
+        id: &str,
+        command: &str,
+        pod: &Pod,
+        conf: &Value,
+    ) -> Reply {
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}");
+        let call = Call::new(conf["type"].as_str().unwrap(), command).container(id);
         call.netns(&pod.path()).args(&args).conf(conf).run(&self.node, &Suite::podwire())
     }
 
