@@ -6,7 +6,8 @@ mod node_network;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
 use policyd::health::parse_listen;
 use policyd::iptables::{Marks, Settings};
@@ -23,6 +24,21 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) run: Run,
+}
+
+impl Cli {
+    /// What the program was started with; it ends where that makes no sense.
+    pub(crate) fn read() -> Self {
+        let cli = Self::parse();
+        let Run { mark_allowed, mark_rejected, .. } = cli.run;
+        if mark_allowed == mark_rejected {
+            let problem = format!(
+                "--mark-allowed and --mark-rejected are both {mark_allowed:#x}: one bit cannot say two things"
+            );
+            Self::command().error(ErrorKind::ArgumentConflict, problem).exit();
+        }
+        cli
+    }
 }
 
 #[derive(Debug, Subcommand)]

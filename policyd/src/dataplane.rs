@@ -57,6 +57,8 @@ pub struct Dataplane<R> {
     sets: BTreeMap<String, usize>,
     /// Of those, the ones that no rule of ours looks into any more.
     unused: BTreeSet<String>,
+    /// Those of them that rules of others look into: they go the next time that all is written.
+    looked_into: BTreeSet<String>,
     /// Members of the sets that come last and go first.
     ready: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Whose addresses were let pass; `None`: nothing was written yet.
@@ -121,6 +123,7 @@ impl<R: Runner + Send> Dataplane<R> {
             held: None,
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
+            looked_into: BTreeSet::new(),
             ready: BTreeMap::new(),
             owners: None,
             left_over: LeftOver::default(),
@@ -273,10 +276,12 @@ impl<R: Runner + Send> Dataplane<R> {
         self.unused = saved.into_iter().map(|set| set.name).collect();
         self.sets.clear();
         self.destroy_unused()?;
-        if self.unused.is_empty() {
+        if self.looked_into.is_empty() {
             return Ok(());
         }
-        Err(Error::SetsInUse { sets: self.unused.iter().cloned().collect::<Vec<_>>().join(", ") })
+        Err(Error::SetsInUse {
+            sets: self.looked_into.iter().cloned().collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// Sees to families that no endpoint has an address of any more.
@@ -300,7 +305,7 @@ impl<R: Runner + Send> Dataplane<R> {
         let Some(set) = set(family, key) else { return };
         match change {
             SetChange::Created(created) => {
-                if self.unused.remove(&set.name) {
+                if self.unused.remove(&set.name) || self.looked_into.remove(&set.name) {
                     // Left over, with whatever it held then.
                     growing.flush(&set.name);
                 }
@@ -340,7 +345,6 @@ impl<R: Runner + Send> Dataplane<R> {
                     self.sets.retain(|set, _| !self.unused.contains(set));
                     self.unused.clear();
                 }
-                // They stay for the next time: an unused set does no harm.
                 Err(Error::Refused { .. }) if attempt == DESTROY_ATTEMPTS => {
                     return self.destroy_each_unused();
                 }
@@ -366,7 +370,14 @@ impl<R: Runner + Send> Dataplane<R> {
                     self.sets.remove(&set);
                     self.unused.remove(&set);
                 }
-                Err(Error::Refused { .. }) => {}
+                // To try each time would hold up every change; and an unused set does no harm.
+                Err(Error::Refused { .. }) => {
+                    tracing::warn!(
+                        "set {set} shall go and stays: do rules of others look into it?"
+                    );
+                    self.unused.remove(&set);
+                    self.looked_into.insert(set);
+                }
                 Err(error) => return Err(error),
             }
         }

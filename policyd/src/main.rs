@@ -13,7 +13,6 @@ mod uninstalling;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use mimalloc::MiMalloc;
 
 use cli::{Cli, Command};
@@ -23,7 +22,7 @@ use cli::{Cli, Command};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
-    let Cli { command, run } = Cli::parse();
+    let Cli { command, run } = Cli::read();
     let result = match command {
         None => run::run(run),
         Some(Command::Cleanup(cleanup)) => cleaning::run(&run, cleanup),

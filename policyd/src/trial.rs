@@ -11,7 +11,7 @@ use policyd::agent::{Readiness, Status};
 use policyd::{chain, closed, frames, preflight};
 use runner::{OsRunner, Program, Runner};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::cli::Run;
 use crate::run::{families, programs};
@@ -69,7 +69,14 @@ pub(crate) async fn wait(status: &Status) {
         env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned()).collect();
     loop {
         let arguments = arguments.clone();
-        let tried = spawn_blocking(move || attempt(&arguments)).await;
+        let mut attempt = spawn_blocking(move || attempt(&arguments));
+        let tried = loop {
+            status.beat();
+            // Loading modules may take longer than a loop may stand still.
+            if let Ok(tried) = timeout(PAUSE, &mut attempt).await {
+                break tried;
+            }
+        };
         match tried.map_err(|error| error.to_string()).flatten() {
             Ok(()) => return,
             Err(problem) => status.set_unready(Readiness::Failing(problem)),

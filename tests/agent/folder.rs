@@ -1,6 +1,8 @@
 //! Manifests come into force, stay in force without policyd, and go.
 
 use std::os::unix::fs::MetadataExt;
+use std::thread::sleep;
+use std::time::Duration;
 
 use lab::probe::{must_not_reach, must_reach};
 use lab::{Daemon, policyd, program};
@@ -57,14 +59,18 @@ fn a_policy_is_in_force_when_its_manifest_is_there_and_goes_with_it() {
 }
 
 #[test]
-fn a_rule_of_others_that_leads_to_a_chain_which_goes_holds_up_nothing() {
+fn rules_of_others_that_lead_to_what_goes_hold_up_nothing() {
     let mut node = PolicedNode::new(&["a", "b"]);
     node.write("allow", &allow("a", "b"));
     node.wait("the rule", |it| has_chain(it, "-A PODWIRE-INGRESS-"));
     let rules = node.rules();
     let mut words = rules.lines().flat_map(|line| line.split(' '));
     let chain = words.find(|word| word.starts_with("PODWIRE-INGRESS-")).unwrap().to_owned();
-    let lead = format!("iptables -t mangle -N FOREIGN; iptables -t mangle -A FOREIGN -j {chain}");
+    let sets = node.node.sh("ipset list -n");
+    let set = sets.lines().find(|it| it.starts_with("podwire-4-a")).unwrap();
+    let lead = format!(
+        "iptables -t mangle -N FOREIGN; iptables -t mangle -A FOREIGN -j {chain}; iptables -t mangle -A FOREIGN -m set --match-set {set} src -j RETURN"
+    );
     node.node.sh(&lead);
     node.remove("allow");
     node.write("deny", &deny_all("deny"));
@@ -73,10 +79,18 @@ fn a_rule_of_others_that_leads_to_a_chain_which_goes_holds_up_nothing() {
     reaches(&node, "a", "b", false);
     reaches(&node, "b", "a", false);
     assert!(node.is_ready());
+    // It compares all when others change something, and finds what it has left.
+    let repairs = node.metric("policyd_drift_repairs_total");
+    node.node.sh("iptables -t mangle -A FOREIGN -j RETURN");
+    sleep(Duration::from_secs(3));
+    assert_eq!(node.metric("policyd_drift_repairs_total"), repairs);
+    node.node.sh(&format!("iptables -t mangle -A {chain} -j RETURN"));
+    node.wait("a repair", |it| it.metric("policyd_drift_repairs_total") == repairs + 1);
     node.node.sh("iptables -t mangle -F FOREIGN; iptables -t mangle -X FOREIGN");
     node.kill();
     node.start();
     node.wait("the chain's end", |it| !has_chain(it, &chain));
+    node.wait("the set's end", |it| !it.node.sh("ipset list -n").contains(set));
     node.clean_up();
 }
 
@@ -141,6 +155,17 @@ fn a_bad_manifest_leaves_everything_as_it_was() {
 }
 
 /// The gate would drop what the node's neighbours send.
+#[test]
+fn one_bit_for_what_is_allowed_and_what_is_rejected_is_refused() {
+    let mut command = program(policyd());
+    command.env_remove("KUBECONFIG");
+    command.args(["--mark-allowed", "0x1", "--mark-rejected", "1", "--manifests", "/nowhere"]);
+    let ended = command.output().unwrap();
+    let told = "--mark-allowed and --mark-rejected are both 0x1";
+    let text = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(ended.status.code() == Some(2) && text.contains(told), "{text}");
+}
+
 #[test]
 fn a_range_that_holds_an_address_of_the_node_is_refused() {
     let mut node = PolicedNode::new(&[]);

@@ -234,29 +234,34 @@ impl Tables {
         &mut self,
         programs: &mut Programs<R>,
         text: &str,
-        known: Known,
+        mut known: Known,
     ) -> Result<(), Error> {
         if !text.is_empty() {
-            self.restore(programs, text)?;
+            let staying = self.restore(programs, text)?;
+            known.extend(staying.into_iter().map(|place| (place, Some(Vec::new()))));
         }
         self.chains = known;
         Ok(())
     }
 
-    /// A rule of somebody else may lead to a chain that shall go, and then the kernel refuses all: the
-    /// chain stays, empty, and goes the next time that all is written.
-    fn restore<R: Runner>(&self, programs: &mut Programs<R>, text: &str) -> Result<(), Error> {
+    /// A rule of somebody else may lead to a chain that shall go, and then the kernel refuses all: those that
+    /// shall go stay, empty, and go the next time that all is written.
+    fn restore<R: Runner>(
+        &self,
+        programs: &mut Programs<R>,
+        text: &str,
+    ) -> Result<Vec<Place>, Error> {
         match programs.restore_tables(self.family, text) {
-            Err(error @ Error::Refused { .. }) if text.lines().any(removes_chain) => {
-                let kept = text.lines().filter(|line| !removes_chain(line));
-                let text: String = kept.flat_map(|line| [line, "\n"]).collect();
-                programs.restore_tables(self.family, &text).map_err(|_| error)?;
+            Err(error @ Error::Refused { .. }) if text.lines().any(|it| removed(it).is_some()) => {
+                let kept = text.lines().filter(|line| removed(line).is_none());
+                let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+                programs.restore_tables(self.family, &kept).map_err(|_| error)?;
                 tracing::warn!(
                     "a chain that shall go stays, empty: does a rule of somebody else lead to it?"
                 );
-                Ok(())
+                Ok(all_removed(text))
             }
-            done => done,
+            done => done.map(|()| Vec::new()),
         }
     }
 
@@ -323,8 +328,21 @@ fn text(changes: &Transactions) -> String {
     changes.filter(|(_, it)| !it.is_empty()).map(|(table, it)| it.text(table)).collect()
 }
 
-fn removes_chain(line: &str) -> bool {
-    line.starts_with("-X ")
+/// The chain that a line of a restore removes.
+fn removed(line: &str) -> Option<&str> {
+    line.strip_prefix("-X ")
+}
+
+fn all_removed(text: &str) -> Vec<Place> {
+    let mut table = None;
+    let mut places = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = TABLES.into_iter().find(|it| *it == name);
+        }
+        places.extend(table.zip(removed(line)).map(|(table, chain)| (table, chain.to_owned())));
+    }
+    places
 }
 
 fn put(known: &mut Known, changes: &mut Transactions, table: &'static str, chain: &Chain) {
