@@ -58,7 +58,11 @@ fn try_the_rest() {
             );
         }
         Err(error) => {
-            _ = writeln!(io::stderr(), "no pod can start while policyd is away, and only table raw looks at sources: {}", chain(&error));
+            _ = writeln!(
+                io::stderr(),
+                "no pod can start while policyd is away, and only table raw looks at sources: {}",
+                chain(&error)
+            );
         }
     }
 }

@@ -115,7 +115,7 @@ impl Stream {
         let mut buffer = [0; 8192];
         let count = file.read(&mut buffer)?;
         if self.bytes.len() + count > OUTPUT_LIMIT {
-            return Err(io::Error::other("it printed more than 16 MiB"));
+            return Err(io::Error::other("it printed more than 128 MiB"));
         }
         self.bytes.extend(buffer.iter().take(count));
         if count == 0 {

@@ -251,9 +251,9 @@ mod tests {
 
     #[test]
     fn what_printed_more_than_anybody_reads_has_failed() {
-        let error = OsRunner.run(&shell(&["-c", "head -c 17000000 /dev/zero"], b"")).unwrap_err();
+        let error = OsRunner.run(&shell(&["-c", "head -c 135000000 /dev/zero"], b"")).unwrap_err();
         let source = std::error::Error::source(&error).map(ToString::to_string);
-        assert!(source.unwrap().contains("more than 16 MiB"));
+        assert!(source.unwrap().contains("more than 128 MiB"));
     }
 
     /// Set for the process that the next test starts and kills.
