@@ -210,7 +210,12 @@ fn end_and_begin_again(node: &PolicedNode, stream: TcpStream) -> OwnedFd {
         let socket = socket(family, SockType::Stream, flags, None).unwrap();
         goes_no_further(socket.as_fd());
         setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
-        bind(socket.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
+        // A child that a test beside this one forks has the old socket open until it is another program.
+        let started = Instant::now();
+        while let Err(error) = bind(socket.as_raw_fd(), &SockaddrStorage::from(own)) {
+            assert!(error == Errno::EADDRINUSE && started.elapsed() < PATIENCE, "{error}");
+            sleep(Duration::from_millis(10));
+        }
         let begun = connect(socket.as_raw_fd(), &SockaddrStorage::from(server));
         assert_eq!(begun, Err(Errno::EINPROGRESS));
         socket

@@ -243,3 +243,46 @@ fn question(source: IpAddr, answer: &Tuple) -> Packet {
     };
     Packet { source, destination: answer.source, transport, from_node: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(number: u16) -> Flow {
+        let [pod, other] = ["10.1.0.2", "192.0.2.1"].map(|it| it.parse().unwrap());
+        let tuple = |source, destination, [from, to]: [u16; 2]| Tuple {
+            source,
+            destination,
+            protocol: 17,
+            layer4: Layer4::Ports { source: from, destination: to },
+        };
+        Flow {
+            original: tuple(pod, other, [number, 53]),
+            reply: tuple(other, pod, [53, number]),
+            mark: 0,
+            status: netlink::conntrack::Status(0),
+            is_taken_up: false,
+            zone: 0,
+        }
+    }
+
+    #[test]
+    fn flows_are_judged_some_at_a_time_until_all_are() {
+        let mut flows = Flows::new(0x400, LeftOver::default());
+        let concerned: Vec<_> = (0..u16::MAX).map(flow).collect();
+        let count = concerned.len();
+        let suspects = flows.left_over.suspects(Vec::new());
+        let listed = Listed { concerned, left: Vec::new() };
+        let mut look = Some(Look { listed, suspects, owned: HashSet::new(), changes: Vec::new() });
+        let mut steps = 0;
+        while let Some(it) = look {
+            let left = it.listed.concerned.len();
+            flows.change(it, &Index::of("node-1", true));
+            look = flows.unfinished.take();
+            let now = look.as_ref().map_or(0, |it| it.listed.concerned.len());
+            assert!(now < left && left - now <= MOST_AT_ONCE, "{left} {now}");
+            steps += 1;
+        }
+        assert_eq!(steps, count.div_ceil(MOST_AT_ONCE));
+    }
+}
