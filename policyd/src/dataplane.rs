@@ -57,8 +57,10 @@ pub struct Dataplane<R> {
     sets: BTreeMap<String, usize>,
     /// Of those, the ones that no rule of ours looks into any more.
     unused: BTreeSet<String>,
-    /// Those of them that rules of others look into: they go the next time that all is written.
+    /// Those of them that rules of others look into, or the kernel is slow to let go of.
     looked_into: BTreeSet<String>,
+    /// When that was found.
+    refused: Option<Instant>,
     /// Members of the sets that come last and go first.
     ready: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Whose addresses were let pass; `None`: nothing was written yet.
@@ -107,6 +109,8 @@ pub struct Counts {
 
 /// How often the kernel is asked to let go of a set that was just in use: it frees rules later.
 const DESTROY_ATTEMPTS: u32 = 10;
+/// For so long it is not asked again.
+const REFUSAL_LASTS: Duration = Duration::from_mins(1);
 
 impl<R: Runner + Send> Dataplane<R> {
     /// The dataplane of a node with these families. [`Self::adopt`] must be called before anything
@@ -124,6 +128,7 @@ impl<R: Runner + Send> Dataplane<R> {
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
             looked_into: BTreeSet::new(),
+            refused: None,
             ready: BTreeMap::new(),
             owners: None,
             left_over: LeftOver::default(),
@@ -334,6 +339,10 @@ impl<R: Runner + Send> Dataplane<R> {
     }
 
     fn destroy_unused(&mut self) -> Result<(), Error> {
+        if self.refused.is_some_and(|it| it.elapsed() > REFUSAL_LASTS) {
+            self.refused = None;
+            self.unused.append(&mut self.looked_into);
+        }
         for attempt in 1..=DESTROY_ATTEMPTS {
             if self.unused.is_empty() {
                 return Ok(());
@@ -377,6 +386,7 @@ impl<R: Runner + Send> Dataplane<R> {
                     );
                     self.unused.remove(&set);
                     self.looked_into.insert(set);
+                    self.refused = Some(Instant::now());
                 }
                 Err(error) => return Err(error),
             }

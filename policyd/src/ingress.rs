@@ -25,20 +25,23 @@ const NETDEV: Table<'_> = Table { family: Family::Netdev, name: TABLE };
 const PRIORITY: i32 = -400;
 /// Where packets of others end. No interface has a slash in its name.
 const FORGED: &str = "forged/";
-/// Where fragments of ICMP go. No packet of ICMP that tells of an error is in fragments: they have at most 576
-/// bytes (RFC 1812, section 4.3.2.3). What is put together from some is taken apart again when it leaves, and
-/// then the kernel would fill in a checksum wherever its sender has asked it to (`skb_checksum_help`): what is
-/// let pass because of the flow that it tells of would come as something else.
+/// Where fragments of ICMP, and of ICMPv6, go. No host sends an error in fragments (RFC 1812, section 4.3.2.3;
+/// RFC 4443, section 2.4), nor a message of discovery (RFC 6980). What is put together from some is taken apart
+/// again when it leaves, and then the kernel would fill in a checksum wherever its sender has asked it to
+/// (`skb_checksum_help`): what is let pass without asking policies would come as something else.
 const FRAGMENTS: &str = "fragments/";
+const FRAGMENTS_OF_V6: &str = "fragments6/";
 const ICMP: u8 = 1;
-/// The types that tell of errors (`nf_conntrack_icmpv4_error`).
+/// The types that are let pass for the flow that they tell of (`nf_conntrack_icmpv4_error`).
 const ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
+/// The same of ICMPv6, and those of discovery.
+const ERRORS_OF_V6: [u8; 13] = [1, 2, 3, 4, 130, 131, 132, 133, 134, 135, 136, 137, 143];
 /// Numbers of what is next in a packet of IPv6, which its seventh byte tells.
 const HOP_BY_HOP: u8 = 0;
 const ICMPV6: u8 = 58;
-/// All the options that reports of listeners have: that routers are to look at them, and padding
-/// (RFC 3810, section 5, and `igmp6_mc_hdr`). The kernel answers others.
-const ROUTER_ALERT: [u8; 8] = [ICMPV6, 0, 5, 2, 0, 0, 1, 0];
+/// All the options that reports of listeners have: that routers are to look at them (RFC 3810, section 5), and
+/// padding behind that, as Linux has it (`igmp6_mc_hdr`), or ahead of it. The kernel answers others.
+const ROUTER_ALERT: [[u8; 8]; 2] = [[ICMPV6, 0, 5, 2, 0, 0, 1, 0], [ICMPV6, 0, 1, 0, 5, 2, 0, 0]];
 
 /// Interfaces, with the addresses that packets may have which come by them.
 pub type Sources = BTreeMap<String, BTreeSet<IpAddr>>;
@@ -64,18 +67,21 @@ fn rules(addresses: &BTreeSet<IpAddr>) -> Vec<Rule> {
     let bytes = |place, value: &[u8]| Match::HeaderBytes { place, value: value.to_owned() };
     let own = addresses.iter().flat_map(|it| {
         let own = || from(IpNetwork::from(*it));
-        let fragment = [own(), bytes(9, &[ICMP]), Match::Fragment];
-        let fragment =
-            it.is_ipv4().then(|| Rule::new(fragment, Verdict::Jump(FRAGMENTS.to_owned())));
-        fragment.into_iter().chain([Rule::new([own()], Verdict::Return)])
+        let (fragment, chain) = if it.is_ipv4() {
+            ([own(), Match::Protocol(ICMP), Match::Fragment], FRAGMENTS)
+        } else {
+            ([own(), Match::Protocol(ICMPV6), Match::FragmentHeader], FRAGMENTS_OF_V6)
+        };
+        [Rule::new(fragment, Verdict::Jump(chain.to_owned())), Rule::new([own()], Verdict::Return)]
     });
     let next = |number| bytes(6, &[number]);
     let discovery = [LINK_LOCAL_V6, UNSPECIFIED_V6].into_iter().flat_map(|network| {
-        let behind_options = [from(network), next(HOP_BY_HOP), bytes(40, &ROUTER_ALERT)];
-        [
-            Rule::new([from(network), next(ICMPV6)], Verdict::Return),
-            Rule::new(behind_options, Verdict::Return),
-        ]
+        let behind = |options: &[u8; 8]| vec![from(network), next(HOP_BY_HOP), bytes(40, options)];
+        let matches = [vec![from(network), next(ICMPV6)]].into_iter();
+        matches
+            .chain(ROUTER_ALERT.iter().map(behind))
+            .map(|it| Rule::new(it, Verdict::Return))
+            .collect::<Vec<_>>()
     });
     // The outer one of several tags of VLAN 0 is off by now, and the kernel takes off the others later.
     let rest =
@@ -94,11 +100,14 @@ fn comments(rules: &[Rule]) -> Vec<Option<String>> {
 }
 
 /// The chains that those of interfaces lead to.
-fn ends() -> [(&'static str, Vec<Rule>); 2] {
-    let error = |kind| Rule::new([Match::FirstByte(kind)], Verdict::Goto(FORGED.to_owned()));
+fn ends() -> [(&'static str, Vec<Rule>); 3] {
+    let forged = |kind: &u8| {
+        known_again(Rule::new([Match::FirstByte(*kind)], Verdict::Goto(FORGED.to_owned())))
+    };
     [
         (FORGED, vec![known_again(Rule::new([], Verdict::CountedDrop))]),
-        (FRAGMENTS, ERRORS.map(|it| known_again(error(it))).into()),
+        (FRAGMENTS, ERRORS.iter().map(forged).collect()),
+        (FRAGMENTS_OF_V6, ERRORS_OF_V6.iter().map(forged).collect()),
     ]
 }
 
@@ -119,7 +128,8 @@ fn put_all(client: &mut Client, sources: &Sources) -> Result<Option<u32>, Error>
     let mut is_written = false;
     for (interface, addresses) in sources {
         is_written |= match put(client, interface, addresses) {
-            Err(error) if error.is_unsupported() => return Ok(None),
+            // Or somebody has made something else of the table: `see_to` looks for that.
+            Err(error) if error.is_unsupported() => false,
             done => done?,
         };
     }
@@ -141,11 +151,19 @@ pub(crate) fn see_to(
         Ok(true) => client.port().map(Some),
         Ok(false) => Ok(None),
         // Another release, or somebody else, has chains of these names called from elsewhere, or from others.
-        Err(_) => {
+        Err(error) if is_of_another_kind(&error) => {
+            tracing::warn!(error = crate::chain(&error), "table {TABLE} is made anew");
             client.remove(NETDEV)?;
             put_all(&mut client, sources)
         }
+        Err(error) => Err(error),
     }
+}
+
+/// Whether what is there can only be removed.
+fn is_of_another_kind(error: &Error) -> bool {
+    let others = [Errno::EEXIST, Errno::EBUSY, Errno::EINVAL, Errno::ENOENT];
+    error.is_unsupported() || error.errno().is_some_and(|it| others.contains(&it))
 }
 
 /// Whether anything was to be done.
@@ -159,11 +177,10 @@ fn repair(
     let mut is_written = false;
     for (chain, rules) in ends() {
         if held.get(chain) != Some(&comments(&rules)) {
+            let end = Chain { name: chain, base: None, comment: None };
             let rules = rules.iter().map(|it| Change::Rule(chain, it));
-            client.change(
-                NETDEV,
-                &[Change::Empty(chain)].into_iter().chain(rules).collect::<Vec<_>>(),
-            )?;
+            let changes = [Change::Chain(&end), Change::Empty(chain)].into_iter().chain(rules);
+            client.change(NETDEV, &changes.collect::<Vec<_>>())?;
             is_written = true;
         }
     }
@@ -279,13 +296,16 @@ mod tests {
         assert_eq!(
             printed,
             [
-                "ip saddr 10.1.0.2 @nh,72,8 0x1 ip frag-off & 16383 != 0 jump fragments/",
+                "ip saddr 10.1.0.2 meta l4proto icmp ip frag-off & 16383 != 0 jump fragments/",
                 "ip saddr 10.1.0.2 return",
+                "ip6 saddr fd00:1::2 meta l4proto ipv6-icmp exthdr frag exists jump fragments6/",
                 "ip6 saddr fd00:1::2 return",
                 "ip6 saddr fe80::/10 @nh,48,8 0x3a return",
                 "ip6 saddr fe80::/10 @nh,48,8 0x0 @nh,320,64 0x3a00050200000100 return",
+                "ip6 saddr fe80::/10 @nh,48,8 0x0 @nh,320,64 0x3a00010005020000 return",
                 "ip6 saddr :: @nh,48,8 0x3a return",
                 "ip6 saddr :: @nh,48,8 0x0 @nh,320,64 0x3a00050200000100 return",
+                "ip6 saddr :: @nh,48,8 0x0 @nh,320,64 0x3a00010005020000 return",
                 "meta protocol arp return",
                 "goto forged/",
             ]

@@ -85,7 +85,7 @@ fn rules_of_others_that_lead_to_what_goes_hold_up_nothing() {
     sleep(Duration::from_secs(3));
     assert_eq!(node.metric("policyd_drift_repairs_total"), repairs);
     node.node.sh(&format!("iptables -t mangle -A {chain} -j RETURN"));
-    node.wait("a repair", |it| it.metric("policyd_drift_repairs_total") == repairs + 1);
+    node.wait("a repair", |it| it.metric("policyd_drift_repairs_total") > repairs);
     node.node.sh("iptables -t mangle -F FOREIGN; iptables -t mangle -X FOREIGN");
     node.kill();
     node.start();
@@ -154,7 +154,6 @@ fn a_bad_manifest_leaves_everything_as_it_was() {
     node.clean_up();
 }
 
-/// The gate would drop what the node's neighbours send.
 #[test]
 fn one_bit_for_what_is_allowed_and_what_is_rejected_is_refused() {
     let mut command = program(policyd());
@@ -166,6 +165,7 @@ fn one_bit_for_what_is_allowed_and_what_is_rejected_is_refused() {
     assert!(ended.status.code() == Some(2) && text.contains(told), "{text}");
 }
 
+/// The gate would drop what the node's neighbours send.
 #[test]
 fn a_range_that_holds_an_address_of_the_node_is_refused() {
     let mut node = PolicedNode::new(&[]);

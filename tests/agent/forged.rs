@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::frames::{Ear, Fragment, Interface, Mac, TO_ALL, UDP};
+use lab::frames::{Ear, Fragment, HOPS, Interface, Mac, TO_ALL, UDP};
 use lab::sockets::{received, udp};
 use serde_json::{Value, json};
 
@@ -441,11 +441,10 @@ fn the_node_tells_nobody_of_fragments_of_a_forger() {
     let heard = || {
         for (word, source) in sources {
             let content = format!("________{word:_<24}");
-            by_a.send_unfinished(
-                bridge,
-                [source, "fd00:1::1".parse().unwrap()],
-                content.as_bytes(),
-            );
+            let ends = [source.into(), "fd00:1::1".parse().unwrap()];
+            let content = content.as_bytes();
+            let begin = Fragment { protocol: UDP, number: 1, place: 0, is_last: false, content };
+            by_a.send_fragment(bridge, ends, HOPS, &begin);
         }
         sleep(Duration::from_secs(3));
         ear.heard(&words)
@@ -465,12 +464,7 @@ fn the_node_tells_nobody_of_fragments_of_a_forger() {
 fn no_fragment_comes_among_those_of_another_pod() {
     let mut node = PolicedNode::new(&["a", "b", "c"]);
     settle(&node, &["a", "b", "c"]);
-    let four = |name: &str| {
-        of_family(&node, name, |it| match it {
-            IpAddr::V4(it) => Some(*it),
-            IpAddr::V6(_) => None,
-        })
-    };
+    let four = |name: &str| of_family(&node, name, |it| it.is_ipv4().then_some(*it));
     let ends = [four("c"), four("b")];
     let mut policy = deny("b", "Ingress");
     policy["spec"]["ingress"] = json!([{"from": [{"podSelector": {"matchLabels": {"app": "c"}}}]}]);
@@ -488,12 +482,12 @@ fn no_fragment_comes_among_those_of_another_pod() {
     let came = |number: u16| {
         let [forged, honest] = ["forged", "honest"].map(first);
         let begin = |content| Fragment { protocol: UDP, number, place: 0, is_last: false, content };
-        by_a.send_fragment(gateways[0], ends, &begin(&forged));
+        by_a.send_fragment(gateways[0], ends, HOPS, &begin(&forged));
         sleep(Duration::from_millis(20));
-        by_c.send_fragment(gateways[1], ends, &begin(&honest));
+        by_c.send_fragment(gateways[1], ends, HOPS, &begin(&honest));
         let content = b"________";
         let end = Fragment { protocol: UDP, number, place: 2, is_last: true, content };
-        by_c.send_fragment(gateways[1], ends, &end);
+        by_c.send_fragment(gateways[1], ends, HOPS, &end);
         sleep(SILENCE);
         received(&at_b)
     };
@@ -522,6 +516,8 @@ fn what_looks_at_interfaces_comes_back_and_goes_with_them() {
     let link = node.link_of("a");
     let end = whole.lines().map(str::trim).find(|it| it.starts_with("counter")).unwrap();
     let of_others = "add chain netdev podwire-sources";
+    let emptied =
+        ["a", "b"].map(|it| format!("flush chain netdev podwire-sources {}; ", node.link_of(it)));
     for damage in [
         "delete table netdev podwire-sources".to_owned(),
         format!(
@@ -531,6 +527,11 @@ fn what_looks_at_interfaces_comes_back_and_goes_with_them() {
             "delete table netdev podwire-sources; add table netdev podwire-sources; {of_others} forged/ {{ type filter hook ingress device {link} priority 0; }}; add rule netdev podwire-sources forged/ {end}"
         ),
         "flush ruleset".to_owned(),
+        // As a release had it that did not look at fragments.
+        format!(
+            "{}delete chain netdev podwire-sources fragments/; delete chain netdev podwire-sources fragments6/",
+            emptied.concat()
+        ),
         format!("flush chain netdev podwire-sources {link}"),
         format!("insert rule netdev podwire-sources {link} ip saddr 192.0.2.9 return"),
         "add rule netdev podwire-sources forged/ accept".to_owned(),

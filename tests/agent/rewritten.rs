@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
 
 use lab::frames::{Ear, Interface};
+use lab::sockets::received;
 
 use crate::forged::{SILENCE, deny, of_family, settle};
 use crate::node::PolicedNode;
@@ -37,17 +38,21 @@ fn discovery_passes_unasked_only_as_long_as_it_is_in_one_piece() {
         })
     });
     let ear = Ear::open(node.space("b"), "eth0");
+    let words = ["short", "in parts", "long"];
     let heard = || {
         by_a.send_solicitation(by_b.mac(), ends, b"short");
+        by_a.send_solicitation_in_parts(by_b.mac(), ends, b"in parts");
         by_a.send_solicitation(by_b.mac(), ends, &long("long"));
         sleep(SILENCE);
-        ear.heard(&["short", "long"])
+        ear.heard(&words)
     };
     assert_eq!(heard(), ["short"].into());
     node.kill();
     assert_eq!(heard(), ["short"].into());
+    node.node.sh("nft delete table netdev podwire-sources");
+    assert_eq!(heard(), ["short", "in parts"].into());
     remove_rules(&node, "-A PODWIRE-FORWARD-ICMPV6.* --length");
-    assert_eq!(heard(), ["short", "long"].into());
+    assert_eq!(heard(), words.into());
     node.start();
     assert_eq!(heard(), ["short"].into());
     node.clean_up();
@@ -65,23 +70,19 @@ fn errors_come_in_one_piece() {
     let ear = Ear::open(node.space("b"), "eth0");
     let at_a = node.listener("a", PORT);
     let by_b = node.listener("b", PORT);
-    let words = ["short 4", "in parts 4", "short 6", "long 6"];
+    let words = ["short 4", "in parts 4", "short 6", "in parts 6", "long 6"];
     let heard = |node: &PolicedNode| {
         for (to, from) in node.addresses("a").iter().zip(node.addresses("b")) {
             // What b has sent itself, so that he may be told of it.
             by_b.send_to(b"a flow", SocketAddr::new(*to, PORT)).unwrap();
-            at_a.recv_from(&mut [0; 16]).unwrap();
+            node.wait("what b has sent", |_| !received(&at_a).is_empty());
             let (his, ends) = ([*from, *to].map(|it| SocketAddr::new(it, PORT)), [*to, *from]);
-            match (to, from) {
-                (IpAddr::V4(to), IpAddr::V4(from)) => {
-                    by_a.send_undelivered(gateway, ends, his, b"short 4");
-                    let content = b"________________in parts 4";
-                    by_a.send_undelivered_in_parts(gateway, [*to, *from], his, content);
-                }
-                _ => {
-                    by_a.send_undelivered(gateway, ends, his, b"short 6");
-                    by_a.send_undelivered(gateway, ends, his, &long("long 6"));
-                }
+            let word = |it: &str| format!("{it} {}", if to.is_ipv4() { 4 } else { 6 });
+            by_a.send_undelivered(gateway, ends, his, word("short").as_bytes());
+            let parts = format!("________{}", word("in parts"));
+            by_a.send_undelivered_in_parts(gateway, ends, his, parts.as_bytes());
+            if to.is_ipv6() {
+                by_a.send_undelivered(gateway, ends, his, &long("long 6"));
             }
         }
         sleep(SILENCE);

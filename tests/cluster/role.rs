@@ -93,8 +93,8 @@ fn no_verb_of_the_reading_role_is_too_much() {
     }
 }
 
-/// Who is asked for ahead of the watch is got by his name; of a refusal nothing is told then, as the watch
-/// tells of him too.
+/// Who is asked for ahead of the watch is got by his name; who is refused waits for the watch, which tells of
+/// him too.
 #[test]
 fn what_the_role_grants_for_a_single_pod_is_enough_and_not_too_much() {
     let node = Node::quick();

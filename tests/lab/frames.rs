@@ -1,7 +1,7 @@
 //! Frames as no stack would send them: with tags, and with any source.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -23,7 +23,7 @@ pub const PRIORITY_TAGS: [u16; 2] = [0x8100, 0x88a8];
 pub const TO_ALL: Mac = [0xff; 6];
 
 /// The greatest hop limit that is usual.
-const HOPS: u8 = 64;
+pub const HOPS: u8 = 64;
 
 /// The greatest that there is, which discovery has.
 const ALL_HOPS: u8 = 255;
@@ -94,17 +94,47 @@ impl Interface {
         self.send_packet(&[], to, ends, 1, payload);
     }
 
-    /// Sends a fragment of a packet of IPv4.
-    pub fn send_fragment(&self, to: Mac, ends: [Ipv4Addr; 2], fragment: &Fragment<'_>) {
+    /// Sends a fragment of a packet.
+    pub fn send_fragment(&self, to: Mac, ends: [IpAddr; 2], hops: u8, fragment: &Fragment<'_>) {
+        const FRAGMENT: u8 = 44;
         let Fragment { protocol, number, place, is_last, content } = fragment;
-        let flags = place | if *is_last { 0 } else { 0x2000 };
-        let total = u16::try_from(20 + content.len()).unwrap();
-        let mut header = [[0x45, 0], total.to_be_bytes(), number.to_be_bytes()].concat();
-        header.extend([flags.to_be_bytes(), [HOPS, *protocol], [0, 0]].concat());
-        header.extend(ends.iter().flat_map(Ipv4Addr::octets));
-        let sum = checksum(&header);
-        header[10..12].copy_from_slice(&sum);
-        self.send_other(&[], to, 0x0800, &[&header, *content].concat());
+        match ends {
+            [IpAddr::V4(from), IpAddr::V4(receiver)] => {
+                let flags = place | if *is_last { 0 } else { 0x2000 };
+                let total = u16::try_from(20 + content.len()).unwrap();
+                let mut header = [[0x45, 0], total.to_be_bytes(), number.to_be_bytes()].concat();
+                header.extend([flags.to_be_bytes(), [hops, *protocol], [0, 0]].concat());
+                header.extend([from.octets(), receiver.octets()].concat());
+                let sum = checksum(&header);
+                header[10..12].copy_from_slice(&sum);
+                self.send_other(&[], to, 0x0800, &[&header, *content].concat());
+            }
+            _ => {
+                let flags = (place << 3 | u16::from(!is_last)).to_be_bytes();
+                let part = [[*protocol, 0], flags, [0, 0], number.to_be_bytes()].concat();
+                let length = u16::try_from(part.len() + content.len()).unwrap();
+                let header = header(ends, FRAGMENT, hops, length);
+                self.send_other(&[], to, 0x86dd, &[&header, &part, *content].concat());
+            }
+        }
+    }
+
+    /// Sends a packet of this content in two fragments; the second one begins at this byte of it.
+    fn send_in_parts(
+        &self,
+        to: Mac,
+        ends: [IpAddr; 2],
+        hops: u8,
+        (protocol, content): (u8, &[u8]),
+        second: usize,
+    ) {
+        let second = second.next_multiple_of(8);
+        let (head, tail) = content.split_at(second);
+        let place = u16::try_from(second / 8).unwrap();
+        for (place, is_last, content) in [(0, false, head), (place, true, tail)] {
+            let fragment = Fragment { protocol, number: 1, place, is_last, content };
+            self.send_fragment(to, ends, hops, &fragment);
+        }
     }
 
     /// Sends word from one to another that a datagram of his could not be delivered.
@@ -121,39 +151,33 @@ impl Interface {
         self.send_other(&[], to, kind, &[header(ends, protocol, HOPS, length), message].concat());
     }
 
-    /// The same, of IPv4, in two fragments.
+    /// The same in two fragments.
     pub fn send_undelivered_in_parts(
         &self,
         to: Mac,
-        ends: [Ipv4Addr; 2],
+        ends: [IpAddr; 2],
         his: [SocketAddr; 2],
         payload: &[u8],
     ) {
-        let message = undelivered(ends.map(IpAddr::V4), his, payload);
-        let (head, tail) = message.split_at(48);
-        for (place, is_last, content) in [(0, false, head), (6, true, tail)] {
-            let fragment = Fragment { protocol: ICMP, number: 1, place, is_last, content };
-            self.send_fragment(to, ends, &fragment);
-        }
+        let message = undelivered(ends, his, payload);
+        let protocol = if ends[0].is_ipv4() { ICMP } else { ICMPV6 };
+        let second = message.len() - payload.len();
+        self.send_in_parts(to, ends, HOPS, (protocol, &message), second);
     }
 
     /// Sends a solicitation of nobody, of this content.
     pub fn send_solicitation(&self, to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
-        let message = [&[135, 0, 0, 0][..], &[0; 20], content].concat();
+        let message = solicitation(content);
         let length = u16::try_from(message.len()).unwrap();
         let header = header(ends.map(IpAddr::V6), ICMPV6, ALL_HOPS, length);
         self.send_other(&[], to, 0x86dd, &[header, message].concat());
     }
 
-    /// Sends the first fragment of a datagram of IPv6 of which no other comes.
-    pub fn send_unfinished(&self, to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
-        const FRAGMENT: u8 = 44;
-        assert_eq!(content.len() % 8, 0, "only the last fragment ends anywhere");
-        // At its beginning, with more to come, and with its number.
-        let fragment = [UDP, 0, 0, 1, 0, 0, 0, 1];
-        let length = u16::try_from(fragment.len() + content.len()).unwrap();
-        let header = header(ends.map(IpAddr::V6), FRAGMENT, HOPS, length);
-        self.send_other(&[], to, 0x86dd, &[&header, &fragment[..], content].concat());
+    /// The same in two fragments.
+    pub fn send_solicitation_in_parts(&self, to: Mac, ends: [Ipv6Addr; 2], content: &[u8]) {
+        let message = solicitation(content);
+        let second = message.len() - content.len();
+        self.send_in_parts(to, ends.map(IpAddr::V6), ALL_HOPS, (ICMPV6, &message), second);
     }
 
     /// Sends a packet of IPv6 with an option that whoever gets it has to refuse, and then what has this
@@ -225,6 +249,10 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(it) => it.octets().to_vec(),
         IpAddr::V6(it) => it.octets().to_vec(),
     }
+}
+
+fn solicitation(content: &[u8]) -> Vec<u8> {
+    [&[135, 0, 0, 0][..], &[0; 20], content].concat()
 }
 
 /// What one would tell another of a datagram of his.

@@ -88,7 +88,9 @@ impl<R: Runner> Programs<R> {
         self.ran.process_ids.insert(process_id);
         self.ran.took += started.elapsed();
         if status.success() {
-            return Ok(String::from_utf8_lossy(&stdout).into_owned());
+            // It may be much, and is copied only where it has to be.
+            return Ok(String::from_utf8(stdout)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()));
         }
         let complaint = String::from_utf8_lossy(&stderr).trim().to_owned();
         let line = line_number(&complaint).and_then(|it| stdin.lines().nth(it.checked_sub(1)?));

@@ -14,8 +14,8 @@ const OF_ROUTERS: [u8; 2] = [134, 137];
 /// Listener discovery (RFC 2710, RFC 3810) goes to groups, with a hop limit that no router forwards.
 const OF_LISTENERS: [u8; 4] = [130, 131, 132, 143];
 
-/// None is put together from fragments (RFC 6980), and what is no longer than this the kernel does not take
-/// apart again (`IPV6_MIN_MTU`): then it would fill in a checksum wherever its sender has asked it to
+/// None is put together from fragments (RFC 6980), and what is no longer than this a bridge does not take
+/// apart again (`br_ip6_fragment`): then the kernel would fill in a checksum wherever its sender has asked it to
 /// (`skb_checksum_help`), and so have it be something else than what was looked at.
 pub(super) const LONGEST: u16 = 1280;
 

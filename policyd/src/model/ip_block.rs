@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn many_exceptions_take_no_longer_than_each_of_them() {
+    fn many_exceptions_leave_what_is_between_them() {
         let except =
             (0..1 << 12).map(|it| IpNetwork::new(Ipv4Addr::from_bits(it << 20).into(), 32));
         let except = except.collect::<Result<_, _>>().unwrap();

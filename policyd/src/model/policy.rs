@@ -1,5 +1,7 @@
 //! NetworkPolicies, compiled.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
 };
@@ -221,9 +223,14 @@ impl Rule {
         let ports = match ports {
             Ports::Any => 1,
             Ports::AnyOf(ports) => {
-                let is_named = |it: &&Port| matches!(it.number, PortNumber::Named(_));
-                let named = ports.iter().filter(is_named).count();
-                named + (ports.len() - named).div_ceil(RANGES_OF_A_RULE)
+                let (mut named, mut numbered) = (0_usize, BTreeMap::<_, usize>::new());
+                for Port { protocol, number } in ports {
+                    match number {
+                        PortNumber::Named(_) => named += 1,
+                        _ => *numbered.entry(protocol).or_default() += 1,
+                    }
+                }
+                named + numbered.values().map(|it| it.div_ceil(RANGES_OF_A_RULE)).sum::<usize>()
             }
         };
         peers.saturating_mul(ports)

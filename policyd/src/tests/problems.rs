@@ -85,6 +85,9 @@ fn a_policy_that_is_too_much_for_a_node_isolates_and_the_others_are_as_they_were
     let wide = json!({"cidr": "10.0.0.0/8", "except": except});
     let wide_v6: Vec<_> = (0..1100).map(|it| format!("2001:db8:{it:x}::1/128")).collect();
     let wide_v6 = json!({"cidr": "::/0", "except": wide_v6});
+    let of_three =
+        |it: &i32| ["TCP", "UDP", "SCTP"].map(|kind| json!({"port": it, "protocol": kind}));
+    let few: Vec<_> = [1].iter().flat_map(of_three).collect();
     let told = |rule: Value| problems(json!({"podSelector": {}, "ingress": [rule]}));
     assert_eq!(
         told(json!({"from": peers, "ports": named})),
@@ -92,6 +95,9 @@ fn a_policy_that_is_too_much_for_a_node_isolates_and_the_others_are_as_they_were
             "NetworkPolicy x/p: spec.ingress: 4160 combinations of a peer with ports are too many (at most 4096): it allows nothing; make it several policies"
         ]
     );
+    let most: Vec<_> = (0..1366).map(pods).collect();
+    assert_eq!(told(json!({"from": most, "ports": few})).len(), 1);
+    assert_eq!(told(json!({"from": most[..1365], "ports": few})), [""; 0]);
     let many = [json!({"ipBlock": wide}), json!({"ipBlock": wide_v6})];
     assert_eq!(
         told(json!({"from": many})),

@@ -57,6 +57,10 @@ pub(super) fn expressions(message: Message, family: Family, rule: &Rule) -> Mess
                 compare(load(message, NETWORK_HEADER, *place, value.len()), EQUAL, value)
             }
             Match::Fragment => fragment(message),
+            Match::FragmentHeader => fragment_header(message),
+            Match::Protocol(number) => {
+                compare(load_meta(message, TRANSPORT_PROTOCOL), EQUAL, &[*number])
+            }
             Match::FirstByte(value) => {
                 compare(load(message, TRANSPORT_HEADER, 0, 1), EQUAL, &[*value])
             }
@@ -82,6 +86,8 @@ const PROTOCOL: u32 = 1;
 const INTERFACE_IN: u32 = 6;
 const INTERFACE_OUT: u32 = 7;
 const NF_PROTOCOL: u32 = 15;
+/// `NFT_META_L4PROTO`.
+const TRANSPORT_PROTOCOL: u32 = 16;
 
 fn load(message: Message, header: u32, offset: u32, length: usize) -> Message {
     const TO: u16 = 1;
@@ -136,6 +142,26 @@ fn fragment(message: Message) -> Message {
     const MORE_OR_OFFSET: [u8; 2] = [0x3f, 0xff];
     let offset = mask(load(message, NETWORK_HEADER, FRAGMENT_OFFSET, 2), &MORE_OR_OFFSET);
     compare(offset, NOT_EQUAL, &[0, 0])
+}
+
+/// Goes on for what has IPv6's header of fragments, wherever it is among its headers.
+fn fragment_header(message: Message) -> Message {
+    const TO: u16 = 1;
+    const KIND: u16 = 2;
+    const OFFSET: u16 = 3;
+    const LENGTH: u16 = 4;
+    const FLAGS: u16 = 5;
+    const FRAGMENT: u8 = 44;
+    /// `NFT_EXTHDR_F_PRESENT`: whether there is one, and not what is in it.
+    const PRESENT: u32 = 1;
+    let exists = expression(message, "exthdr", |it| {
+        it.attribute(TO, &REGISTER)
+            .attribute(KIND, &[FRAGMENT])
+            .attribute(OFFSET, &0_u32.to_be_bytes())
+            .attribute(LENGTH, &1_u32.to_be_bytes())
+            .attribute(FLAGS, &PRESENT.to_be_bytes())
+    });
+    compare(exists, EQUAL, &[1])
 }
 
 /// Goes on for packets of an IP family, in a table that has both.

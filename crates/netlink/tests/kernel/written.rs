@@ -50,11 +50,15 @@ fn rules(family: Family) -> Vec<Rule> {
             let bytes: [&[u8]; 2] = [&[58], &[58, 0, 5, 2, 0, 0, 1, 0]];
             let bytes = bytes.map(|it| Match::HeaderBytes { place: 40, value: it.to_owned() });
             let local = |it| Rule::new([address(Side::Source, "fe80::/10"), it], Verdict::Return);
-            let part = [address(Side::Source, "10.0.0.2"), Match::Fragment, Match::FirstByte(3)];
+            let part = address(Side::Source, "10.0.0.2");
+            let part = vec![part, Match::Protocol(1), Match::Fragment];
+            let other = address(Side::Source, "fd00::2");
+            let other = vec![other, Match::Protocol(58), Match::FragmentHeader];
+            let first = vec![Match::FirstByte(135)];
             let all = all
                 .into_iter()
                 .chain(bytes.map(local))
-                .chain([Rule::new(part, Verdict::Drop)])
+                .chain([part, other, first].map(|it| Rule::new(it, Verdict::Drop)))
                 .chain([Rule::new([Match::Arp], Verdict::Return)]);
             [four, six].concat().into_iter().chain(all).chain(any).collect()
         }

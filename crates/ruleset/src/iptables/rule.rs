@@ -86,7 +86,8 @@ pub enum Match {
     Icmp6Type(u8),
     /// Its hop limit, of IPv6.
     HopLimit(u8),
-    /// It is longer than so many bytes.
+    /// It is longer than so many bytes. What the match takes for one of 40 bytes at most, an empty packet of IPv6, is
+    /// so, too: it may be one of more than it can count (`length_mt6`).
     LongerThan(u16),
     /// Its connection.
     Connection(Packets),
@@ -222,7 +223,7 @@ impl fmt::Display for Match {
             }
             Self::HopLimit(hops) => write!(formatter, "-m hl --hl-eq {hops}"),
             Self::LongerThan(bytes) => {
-                write!(formatter, "-m length --length {}:65535", bytes.saturating_add(1))
+                write!(formatter, "-m length ! --length 41:{bytes}")
             }
             Self::Connection(packets) => write!(formatter, "-m conntrack --ctstate {packets}"),
             Self::Mark(bits) => write!(formatter, "-m mark --mark {bits:#x}/{bits:#x}"),

@@ -37,6 +37,10 @@ pub enum Match {
     },
     /// It is a fragment, of IPv4. Needs a [`Match::Address`] of it.
     Fragment,
+    /// It has a header of fragments, of IPv6.
+    FragmentHeader,
+    /// What it carries is of this number: ICMP (1) or ICMPv6 (58), behind all headers of IPv6.
+    Protocol(u8),
     /// The first byte of what its network header carries is this one; no fragment but the first has it.
     FirstByte(u8),
     /// It came through this interface.
@@ -97,6 +101,10 @@ impl fmt::Display for Match {
                 write!(formatter, "@nh,{},{} {number:#x}", place * 8, value.len() * 8)
             }
             Self::Fragment => formatter.write_str("ip frag-off & 16383 != 0"),
+            Self::FragmentHeader => formatter.write_str("exthdr frag exists"),
+            Self::Protocol(1) => formatter.write_str("meta l4proto icmp"),
+            Self::Protocol(58) => formatter.write_str("meta l4proto ipv6-icmp"),
+            Self::Protocol(number) => write!(formatter, "meta l4proto {number}"),
             Self::FirstByte(value) => write!(formatter, "@th,0,8 {value:#x}"),
             Self::InInterface(name) => write!(formatter, "iifname \"{name}\""),
             Self::HardwareSource([a, b, c, d, e, f]) => {
