@@ -190,7 +190,7 @@ fn repair(
             is_written |= put(client, interface, addresses)?;
         }
     }
-    let is_end = |it: &str| ends().iter().any(|(end, _)| *end == it);
+    let is_end = |it: &str| [FORGED, FRAGMENTS, FRAGMENTS_OF_V6].contains(&it);
     let is_left = |it: &&String| !is_end(it) && !sources.contains_key(*it) && !is_known(it);
     for chain in chains.iter().filter(is_left) {
         match client.change(NETDEV, &[Change::Empty(chain), Change::DeleteChain(chain)]) {
@@ -209,7 +209,7 @@ fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Re
     let hook = Hook::Ingress(interface);
     let base = Base { kind: Kind::Filter, hook, priority: PRIORITY, policy: Policy::Accept };
     let chain = Chain { name: interface, base: Some(base), comment: None };
-    let (rules, ends) = (rules(addresses), ends());
+    let rules = rules(addresses);
     let mut changes = vec![Change::Chain(&chain), Change::Empty(interface)];
     changes.extend(rules.iter().map(|rule| Change::Rule(interface, rule)));
     let is_missing = |it: &Error| it.errno() == Some(Errno::ENOENT);
@@ -218,6 +218,7 @@ fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Re
         done => return done.map(|()| true),
     }
     let end = |name| Chain { name, base: None, comment: None };
+    let ends = ends();
     let chains = ends.each_ref().map(|(name, _)| end(*name));
     let mut whole = vec![Change::Table(None)];
     for (chain, (name, rules)) in chains.iter().zip(&ends) {

@@ -124,15 +124,10 @@ impl From<&NetworkPolicy> for Policy {
         let (isolates_ingress, isolates_egress) = directions(&spec, &mut defects);
         let ingress = spec.ingress.iter().flatten();
         let ingress = ingress.map(|rule| (rule.from.as_deref(), rule.ports.as_deref()));
-        let mut ingress = bounded(
-            "spec.ingress",
-            rules(("ingress", "from"), ingress, &mut defects),
-            &mut defects,
-        );
+        let mut ingress = rules(("ingress", "from"), ingress, &mut defects);
         let egress = spec.egress.iter().flatten();
         let egress = egress.map(|rule| (rule.to.as_deref(), rule.ports.as_deref()));
-        let mut egress =
-            bounded("spec.egress", rules(("egress", "to"), egress, &mut defects), &mut defects);
+        let mut egress = rules(("egress", "to"), egress, &mut defects);
         if !selector_is_whole {
             ingress.fill(Rule::Unusable);
             egress.fill(Rule::Unusable);
@@ -174,12 +169,12 @@ fn rules<'a>(
     raw: impl Iterator<Item = (Option<&'a [NetworkPolicyPeer]>, Option<&'a [NetworkPolicyPort]>)>,
     defects: &mut Vec<Defect>,
 ) -> Vec<Rule> {
-    raw.enumerate()
-        .map(|(index, (raw_peers, raw_ports))| {
-            let peers = peers(raw_peers, peer_field);
-            usable(peers, raw_ports, &format!("spec.{field}[{index}]"), defects)
-        })
-        .collect()
+    let all = raw.enumerate().map(|(index, (raw_peers, raw_ports))| {
+        let peers = peers(raw_peers, peer_field);
+        usable(peers, raw_ports, &format!("spec.{field}[{index}]"), defects)
+    });
+    let rules = all.collect();
+    bounded(&format!("spec.{field}"), rules, defects)
 }
 
 /// The rules, if they are not too many for a node: who may write a policy may not stop all others.
