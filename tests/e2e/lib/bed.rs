@@ -22,7 +22,7 @@ use testbed::switch;
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A pod may take this long to start, or to go.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// policyd may take this long to be replaced on all nodes, one after the other.
 const ROLLOUT: Duration = Duration::from_secs(180);

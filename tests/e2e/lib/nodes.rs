@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 use testbed::settings::node_name;
 
-use crate::bed::Bed;
+use crate::bed::{Bed, PATIENCE, await_that};
 
 impl Bed {
     /// The ranges of a node's pods; none while the cluster does not know it.
@@ -54,9 +54,14 @@ impl Bed {
         printed.lines().filter(has_meant).map(str::to_owned).collect()
     }
 
-    /// Has a node give these addresses, one of each family, to its next pod, if they are free.
+    /// Has a node give these addresses, one of each family, to its next pod. A pod's object may have gone
+    /// before its addresses are free.
     pub fn hand_out_next(&self, node: u8, addresses: &[IpAddr]) {
         for (which, address) in addresses.iter().enumerate() {
+            let lease = format!("find /var/lib/cni/networks -name {address}");
+            await_that(&format!("{address} is free"), PATIENCE, || {
+                self.on(node, &lease).is_empty()
+            });
             let before = predecessor(*address);
             let file = format!("/var/lib/cni/networks/*/last_reserved_ip.{which}");
             self.on(node, &format!("for file in {file}; do printf %s {before} >$file; done"));
