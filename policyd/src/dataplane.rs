@@ -57,10 +57,9 @@ pub struct Dataplane<R> {
     sets: BTreeMap<String, usize>,
     /// Of those, the ones that no rule of ours looks into any more.
     unused: BTreeSet<String>,
-    /// Those of them that rules of others look into, or the kernel is slow to let go of.
-    looked_into: BTreeSet<String>,
-    /// When that was found.
-    refused: Option<Instant>,
+    /// Others that go later, as rules of somebody else look into them or the kernel is slow to let go of them:
+    /// since when.
+    refused: BTreeMap<String, Instant>,
     /// Members of the sets that come last and go first.
     ready: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Whose addresses were let pass; `None`: nothing was written yet.
@@ -127,8 +126,7 @@ impl<R: Runner + Send> Dataplane<R> {
             held: None,
             sets: BTreeMap::new(),
             unused: BTreeSet::new(),
-            looked_into: BTreeSet::new(),
-            refused: None,
+            refused: BTreeMap::new(),
             ready: BTreeMap::new(),
             owners: None,
             left_over: LeftOver::default(),
@@ -281,12 +279,10 @@ impl<R: Runner + Send> Dataplane<R> {
         self.unused = saved.into_iter().map(|set| set.name).collect();
         self.sets.clear();
         self.destroy_unused()?;
-        if self.looked_into.is_empty() {
+        if self.refused.is_empty() {
             return Ok(());
         }
-        Err(Error::SetsInUse {
-            sets: self.looked_into.iter().cloned().collect::<Vec<_>>().join(", "),
-        })
+        Err(Error::SetsInUse { sets: self.refused.keys().cloned().collect::<Vec<_>>().join(", ") })
     }
 
     /// Sees to families that no endpoint has an address of any more.
@@ -310,7 +306,7 @@ impl<R: Runner + Send> Dataplane<R> {
         let Some(set) = set(family, key) else { return };
         match change {
             SetChange::Created(created) => {
-                if self.unused.remove(&set.name) || self.looked_into.remove(&set.name) {
+                if self.unused.remove(&set.name) || self.refused.remove(&set.name).is_some() {
                     // Left over, with whatever it held then.
                     growing.flush(&set.name);
                 }
@@ -339,10 +335,8 @@ impl<R: Runner + Send> Dataplane<R> {
     }
 
     fn destroy_unused(&mut self) -> Result<(), Error> {
-        if self.refused.is_some_and(|it| it.elapsed() > REFUSAL_LASTS) {
-            self.refused = None;
-            self.unused.append(&mut self.looked_into);
-        }
+        let is_over = |_: &String, since: &mut Instant| since.elapsed() > REFUSAL_LASTS;
+        self.unused.extend(self.refused.extract_if(.., is_over).map(|(set, _)| set));
         for attempt in 1..=DESTROY_ATTEMPTS {
             if self.unused.is_empty() {
                 return Ok(());
@@ -385,8 +379,7 @@ impl<R: Runner + Send> Dataplane<R> {
                         "set {set} shall go and stays: do rules of others look into it?"
                     );
                     self.unused.remove(&set);
-                    self.looked_into.insert(set);
-                    self.refused = Some(Instant::now());
+                    self.refused.insert(set, Instant::now());
                 }
                 Err(error) => return Err(error),
             }

@@ -16,6 +16,7 @@ use ruleset::networks::{LINK_LOCAL_V6, UNSPECIFIED_V6};
 use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
 use ruleset::short_hash;
 
+use crate::iptables::discovery;
 use crate::plan::Endpoint;
 
 /// The name of the table, of the family `netdev`.
@@ -34,8 +35,8 @@ const FRAGMENTS_OF_V6: &str = "fragments6/";
 const ICMP: u8 = 1;
 /// The types that are let pass for the flow that they tell of (`nf_conntrack_icmpv4_error`).
 const ERRORS: [u8; 5] = [3, 4, 5, 11, 12];
-/// The same of ICMPv6, and those of discovery.
-const ERRORS_OF_V6: [u8; 13] = [1, 2, 3, 4, 130, 131, 132, 133, 134, 135, 136, 137, 143];
+/// The same of ICMPv6 (`nf_conntrack_icmpv6_error`).
+const ERRORS_OF_V6: [u8; 4] = [1, 2, 3, 4];
 /// Numbers of what is next in a packet of IPv6, which its seventh byte tells.
 const HOP_BY_HOP: u8 = 0;
 const ICMPV6: u8 = 58;
@@ -46,8 +47,8 @@ const ROUTER_ALERT: [[u8; 8]; 2] = [[ICMPV6, 0, 5, 2, 0, 0, 1, 0], [ICMPV6, 0, 1
 /// Interfaces, with the addresses that packets may have which come by them.
 pub type Sources = BTreeMap<String, BTreeSet<IpAddr>>;
 
-/// Of each chain of the table that has rules their comments; `None`: there is no table.
-pub(crate) type Held = Option<BTreeMap<String, Vec<Option<String>>>>;
+/// Of each chain that has rules their comments.
+pub(crate) type Comments = BTreeMap<String, Vec<Option<String>>>;
 
 /// Those of these endpoints.
 pub(crate) fn sources<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Sources {
@@ -99,16 +100,24 @@ fn comments(rules: &[Rule]) -> Vec<Option<String>> {
     rules.iter().map(|it| it.comment.clone()).collect()
 }
 
-/// The chains that those of interfaces lead to.
+/// The chains that those of interfaces lead to, and their rules.
 fn ends() -> [(&'static str, Vec<Rule>); 3] {
-    let forged = |kind: &u8| {
-        known_again(Rule::new([Match::FirstByte(*kind)], Verdict::Goto(FORGED.to_owned())))
-    };
+    let forged =
+        |kind| known_again(Rule::new([Match::FirstByte(kind)], Verdict::Goto(FORGED.to_owned())));
     [
         (FORGED, vec![known_again(Rule::new([], Verdict::CountedDrop))]),
-        (FRAGMENTS, ERRORS.iter().map(forged).collect()),
-        (FRAGMENTS_OF_V6, ERRORS_OF_V6.iter().map(forged).collect()),
+        (FRAGMENTS, ERRORS.into_iter().map(forged).collect()),
+        (FRAGMENTS_OF_V6, ERRORS_OF_V6.into_iter().chain(discovery::types()).map(forged).collect()),
     ]
+}
+
+/// The chains that these interfaces need and that are held otherwise, with the rules that they should have:
+/// first those that others lead to.
+pub(crate) fn differing(sources: &Sources, held: &Comments) -> Vec<(String, Vec<Rule>)> {
+    let ends = ends().into_iter().map(|(name, rules)| (name.to_owned(), rules));
+    let of_interfaces = sources.iter().map(|(it, addresses)| (it.clone(), rules(addresses)));
+    let differs = |(chain, rules): &(String, Vec<_>)| held.get(chain) != Some(&comments(rules));
+    ends.chain(of_interfaces).filter(differs).collect()
 }
 
 /// Has these interfaces pass packets from these addresses alone; others stay as they are. When something was
@@ -127,7 +136,7 @@ pub(crate) fn bind(sources: &Sources) -> Result<Option<u32>, Error> {
 fn put_all(client: &mut Client, sources: &Sources) -> Result<Option<u32>, Error> {
     let mut is_written = false;
     for (interface, addresses) in sources {
-        is_written |= match put(client, interface, addresses) {
+        is_written |= match put(client, interface, &rules(addresses)) {
             // Or somebody has made something else of the table: `see_to` looks for that.
             Err(error) if error.is_unsupported() => false,
             done => done?,
@@ -175,20 +184,14 @@ fn repair(
 ) -> Result<bool, Error> {
     let held = client.comments(NETDEV)?;
     let mut is_written = false;
-    for (chain, rules) in ends() {
-        if held.get(chain) != Some(&comments(&rules)) {
-            let end = Chain { name: chain, base: None, comment: None };
-            let rules = rules.iter().map(|it| Change::Rule(chain, it));
-            let changes = [Change::Chain(&end), Change::Empty(chain)].into_iter().chain(rules);
-            client.change(NETDEV, &changes.collect::<Vec<_>>())?;
-            is_written = true;
-        }
-    }
-    for (interface, addresses) in sources {
-        let is_there = chains.contains(interface);
-        if !is_there || held.get(interface) != Some(&comments(&rules(addresses))) {
-            is_written |= put(client, interface, addresses)?;
-        }
+    for (name, rules) in differing(sources, &held) {
+        is_written |= if sources.contains_key(&name) {
+            put(client, &name, &rules)?
+        } else {
+            let end = Chain { name: &name, base: None, comment: None };
+            client.change(NETDEV, &filled(&end, &rules))?;
+            true
+        };
     }
     let is_end = |it: &str| [FORGED, FRAGMENTS, FRAGMENTS_OF_V6].contains(&it);
     let is_left = |it: &&String| !is_end(it) && !sources.contains_key(*it) && !is_known(it);
@@ -205,60 +208,44 @@ fn repair(
 
 /// Writes the chain of an interface, and the table where there is none. Whether it did: not where there is no
 /// such interface.
-fn put(client: &mut Client, interface: &str, addresses: &BTreeSet<IpAddr>) -> Result<bool, Error> {
+fn put(client: &mut Client, interface: &str, rules: &[Rule]) -> Result<bool, Error> {
     let hook = Hook::Ingress(interface);
     let base = Base { kind: Kind::Filter, hook, priority: PRIORITY, policy: Policy::Accept };
     let chain = Chain { name: interface, base: Some(base), comment: None };
-    let rules = rules(addresses);
-    let mut changes = vec![Change::Chain(&chain), Change::Empty(interface)];
-    changes.extend(rules.iter().map(|rule| Change::Rule(interface, rule)));
     let is_missing = |it: &Error| it.errno() == Some(Errno::ENOENT);
-    match client.change(NETDEV, &changes) {
+    match client.change(NETDEV, &filled(&chain, rules)) {
         Err(error) if is_missing(&error) => {}
         done => return done.map(|()| true),
     }
-    let end = |name| Chain { name, base: None, comment: None };
     let ends = ends();
-    let chains = ends.each_ref().map(|(name, _)| end(*name));
+    let chains = ends.each_ref().map(|(name, _)| Chain { name, base: None, comment: None });
     let mut whole = vec![Change::Table(None)];
-    for (chain, (name, rules)) in chains.iter().zip(&ends) {
-        whole.extend([Change::Chain(chain), Change::Empty(name)]);
-        whole.extend(rules.iter().map(|rule| Change::Rule(name, rule)));
+    for (end, (_, rules)) in chains.iter().zip(&ends) {
+        whole.extend(filled(end, rules));
     }
-    whole.extend(changes);
+    whole.extend(filled(&chain, rules));
     match client.change(NETDEV, &whole) {
         Err(error) if is_missing(&error) => Ok(false),
         done => done.map(|()| true),
     }
 }
 
-/// What the kernel holds.
+/// What makes a chain, if there is none, and has it be of these rules alone.
+fn filled<'a>(chain: &'a Chain<'a>, rules: &'a [Rule]) -> Vec<Change<'a>> {
+    let rules = rules.iter().map(|rule| Change::Rule(chain.name, rule));
+    [Change::Chain(chain), Change::Empty(chain.name)].into_iter().chain(rules).collect()
+}
+
+/// What the kernel holds; `None`: there is no table.
 ///
 /// # Errors
 /// [`Error`].
-pub(crate) fn held() -> Result<Held, Error> {
+pub(crate) fn held() -> Result<Option<Comments>, Error> {
     let Some(mut client) = Client::open()? else { return Ok(None) };
     if client.chains(NETDEV)?.is_none() {
         return Ok(None);
     }
     client.comments(NETDEV).map(Some)
-}
-
-/// The chains that these interfaces need and that are held otherwise.
-pub(crate) fn differing<'a>(
-    sources: &Sources,
-    held: &'a BTreeMap<String, Vec<Option<String>>>,
-) -> impl Iterator<Item = String> + use<'a> {
-    let differs = |(chain, wanted): &(String, Vec<_>)| held.get(chain) != Some(wanted);
-    written(sources).into_iter().filter(differs).map(|(chain, _)| chain)
-}
-
-/// What is held once all is written.
-pub(crate) fn written(sources: &Sources) -> BTreeMap<String, Vec<Option<String>>> {
-    let of_interfaces =
-        sources.iter().map(|(it, addresses)| (it.clone(), comments(&rules(addresses))));
-    let ends = ends().map(|(name, rules)| (name.to_owned(), comments(&rules)));
-    ends.into_iter().chain(of_interfaces).collect()
 }
 
 /// How many packets were dropped that others' addresses had, since the table was made.

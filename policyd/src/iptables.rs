@@ -23,7 +23,7 @@ use ruleset::iptables::{Chain, Match, Rule, Side, Target};
 use ruleset::networks::{BROADCAST, MULTICAST_V4, MULTICAST_V6};
 
 mod address_dispatch;
-mod discovery;
+pub(crate) mod discovery;
 mod endpoint;
 mod hooks;
 mod interface_dispatch;

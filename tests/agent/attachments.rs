@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use lab::Pod;
 use lab::probe::{must_not_reach, must_reach};
+use lab::{Pod, addresses};
 use serde_json::{Value, json};
 
 use crate::node::PolicedNode;
@@ -43,12 +43,7 @@ fn an_attached_pod_has_its_rules_when_the_plugin_answers_and_none_when_it_is_gon
     pod.sh("ip link set lo up");
     let ptp = node.conf();
     let result = call(&node, "ADD", &pod, &ptp);
-    let addresses: Vec<IpAddr> = result["ips"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap())
-        .collect();
+    let addresses = addresses(&result);
     // Nobody has told policyd of it: the gate is closed, in both directions.
     let other = node.addresses("other");
     for (late, other) in addresses.iter().zip(other) {

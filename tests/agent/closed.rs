@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use attachment::CLOSED_TABLE;
 use lab::probe::must_reach;
-use lab::{Call, Pod, Started, Suite};
+use lab::{Call, Pod, Started, Suite, addresses};
 use netlink::nftables::Client;
 use serde_json::{Value, json};
 
@@ -53,12 +53,6 @@ fn wire(node: &PolicedNode, name: &str) -> (Pod, Value) {
     pod.sh("ip link set lo up");
     let result = node.call(name, "ADD", &pod, &node.conf()).ok();
     (pod, result)
-}
-
-fn addresses(result: &Value) -> Vec<IpAddr> {
-    let ips = result["ips"].as_array().unwrap().iter();
-    let texts = ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap());
-    texts.map(|it| it.parse().unwrap()).collect()
 }
 
 fn must_reach_all(from: &Pod, to: &Pod, addresses: &[IpAddr]) {

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use lab::addresses;
 use lab::probe::{must_not_reach, must_reach};
 use serde_json::{Value, json};
 
@@ -145,9 +146,7 @@ fn a_pod_with_names_of_the_greatest_length_is_told_of_when_it_starts() {
     let of_pod = [&*longest.namespace, &longest.name];
     let wired = node.conf();
     let result = node.call_for(of_pod, &id, "ADD", &pod, &wired).ok();
-    let ips = result["ips"].as_array().unwrap().iter();
-    let addresses = ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap());
-    let addresses: Vec<IpAddr> = addresses.map(|it| it.parse().unwrap()).collect();
+    let addresses = addresses(&result);
     longest.write_pod(&node, &addresses);
     let policy = json!({"cniVersion": "1.0.0", "name": "net", "type": "podwire-policy",
         "timeout": 20_000, "prevResult": result});

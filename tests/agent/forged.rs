@@ -20,13 +20,13 @@ const TO_BRIDGE: Mac = [1, 0x80, 0xc2, 0, 0, 0x0e];
 /// A group of Ethernet's, of no group of IP's.
 const TO_SOME: Mac = [3, 0, 0, 0, 0, 1];
 
-pub(crate) fn deny(name: &str, kind: &str) -> Value {
+fn deny(name: &str, kind: &str) -> Value {
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
         "spec": {"podSelector": {"matchLabels": {"app": name}}, "policyTypes": [kind]}})
 }
 
 /// Makes the node's neighbours tell policyd where pods are.
-pub(crate) fn settle(node: &PolicedNode, names: &[&str]) {
+fn settle(node: &PolicedNode, names: &[&str]) {
     for name in names {
         node.addresses(name).iter().for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
     }
@@ -41,6 +41,13 @@ pub(crate) fn settle(node: &PolicedNode, names: &[&str]) {
         };
         names.iter().all(|name| of_pod(name))
     });
+}
+
+/// The same, and then pod b may be sent nothing.
+pub(crate) fn settle_and_isolate_b(node: &PolicedNode, names: &[&str]) {
+    settle(node, names);
+    node.write("b", &deny("b", "Ingress"));
+    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
 }
 
 /// How somebody who may not send to another one tries to have it taken for an answer.
@@ -207,9 +214,7 @@ fn no_link_local_address_is_reached_by_way_of_the_node() {
 fn no_error_comes_about_an_answer_that_was_not_given() {
     let names = ["a", "b", "d"];
     let mut node = PolicedNode::bridged(&names);
-    settle(&node, &names);
-    node.write("b", &deny("b", "Ingress"));
-    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    settle_and_isolate_b(&node, &names);
     let [by_a, by_b] = ["a", "b"].map(|it| Interface::open(node.space(it), "eth0"));
     // `2: eth0@if7: ...`, and on the node `7: veth...@if2: ...`
     let of_d = node.space("d").sh("ip -o link show eth0");
@@ -280,9 +285,7 @@ fn frames_of_other_protocols_pass_no_pods_port() {
 #[test]
 fn the_node_answers_nobody_for_a_forger() {
     let node = PolicedNode::new(&["a", "b"]);
-    settle(&node, &["a", "b"]);
-    node.write("b", &deny("b", "Ingress"));
-    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    settle_and_isolate_b(&node, &["a", "b"]);
     let by_a = Interface::open(node.space("a"), "eth0");
     let gateway = Interface::open(&node.node, &node.link_of("a")).mac();
     let ears = ["a", "b"].map(|it| Ear::open(node.space(it), "eth0"));
@@ -342,28 +345,24 @@ fn no_source_is_forged_by_a_frame_to_the_bridge_alone() {
     node.clean_up();
 }
 
-pub(crate) fn of_family<T: Copy>(
-    node: &PolicedNode,
-    name: &str,
-    of: impl Fn(&IpAddr) -> Option<T>,
-) -> T {
-    node.addresses(name).iter().find_map(of).unwrap()
+/// A pod's address of IPv6.
+pub(crate) fn v6(node: &PolicedNode, name: &str) -> Ipv6Addr {
+    let v6 = |it: &IpAddr| match it {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(it) => Some(*it),
+    };
+    node.addresses(name).iter().find_map(v6).unwrap()
 }
 
 /// The kernel refuses some packets of IPv6 before any rule sees them, and quotes them.
 #[test]
 fn the_node_refuses_no_option_for_a_forger() {
     let mut node = PolicedNode::new(&["a", "b"]);
-    settle(&node, &["a", "b"]);
-    node.write("b", &deny("b", "Ingress"));
-    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    settle_and_isolate_b(&node, &["a", "b"]);
     let by_a = Interface::open(node.space("a"), "eth0");
     let gateway = Interface::open(&node.node, &node.link_of("a")).mac();
     let ear = Ear::open(node.space("b"), "eth0");
-    let of_b = of_family(&node, "b", |it| match it {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(it) => Some(*it),
-    });
+    let of_b = v6(&node, "b");
     // The kernel takes off all of several tags of VLAN 0, but only one of them ahead of any rule.
     let tags = [&[][..], &[0x8100], &[0x8100; 2], &[0x88a8, 0x8100], &[0x8100; 3]];
     let words: Vec<String> = tags.iter().map(|it| format!("to be quoted {it:x?}")).collect();
@@ -396,9 +395,7 @@ fn the_node_refuses_no_option_for_a_forger() {
 #[test]
 fn no_option_of_discovery_has_the_node_answer_a_forger() {
     let mut node = PolicedNode::bridged(&["a", "b"]);
-    settle(&node, &["a", "b"]);
-    node.write("b", &deny("b", "Ingress"));
-    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    settle_and_isolate_b(&node, &["a", "b"]);
     let by_a = Interface::open(node.space("a"), "eth0");
     let bridge = Interface::open(&node.node, "cni0").mac();
     let ear = Ear::open(node.space("b"), "eth0");
@@ -425,17 +422,12 @@ fn no_option_of_discovery_has_the_node_answer_a_forger() {
 #[test]
 fn the_node_tells_nobody_of_fragments_of_a_forger() {
     let mut node = PolicedNode::bridged(&["a", "b"]);
-    settle(&node, &["a", "b"]);
-    node.write("b", &deny("b", "Ingress"));
-    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    settle_and_isolate_b(&node, &["a", "b"]);
     node.node.sh("sysctl -qw net.netfilter.nf_conntrack_frag6_timeout=1");
     let by_a = Interface::open(node.space("a"), "eth0");
     let bridge = Interface::open(&node.node, "cni0").mac();
     let ear = Ear::open(node.space("b"), "eth0");
-    let global = of_family(&node, "b", |it| match it {
-        IpAddr::V4(_) => None,
-        IpAddr::V6(it) => Some(*it),
-    });
+    let global = v6(&node, "b");
     let sources = [("by its address", global), ("by its link", node.space("b").link_local("eth0"))];
     let words = sources.map(|(word, _)| word);
     let heard = || {
@@ -464,8 +456,7 @@ fn the_node_tells_nobody_of_fragments_of_a_forger() {
 fn no_fragment_comes_among_those_of_another_pod() {
     let mut node = PolicedNode::new(&["a", "b", "c"]);
     settle(&node, &["a", "b", "c"]);
-    let four = |name: &str| of_family(&node, name, |it| it.is_ipv4().then_some(*it));
-    let ends = [four("c"), four("b")];
+    let ends = ["c", "b"].map(|it| *node.addresses(it).iter().find(|it| it.is_ipv4()).unwrap());
     let mut policy = deny("b", "Ingress");
     policy["spec"]["ingress"] = json!([{"from": [{"podSelector": {"matchLabels": {"app": "c"}}}]}]);
     node.write("b", &policy);

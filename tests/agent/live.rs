@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lab::{Call, Pod, Suite};
+use lab::{Pod, addresses};
 use serde_json::{Value, json};
 
 use crate::node::{PolicedNode, command};
@@ -11,16 +11,9 @@ use crate::node::{PolicedNode, command};
 pub(crate) fn attach(node: &PolicedNode, name: &str) -> (Pod, Vec<IpAddr>) {
     let pod = node.node.pod(name);
     pod.sh("ip link set lo up");
-    let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
-    let add = |conf: &Value| {
-        let plugin = conf["type"].as_str().unwrap();
-        let call = Call::new(plugin, "ADD").container(name).netns(&pod.path()).args(&args);
-        call.conf(conf).run(&node.node, &Suite::podwire()).ok()
-    };
+    let add = |conf: &Value| node.call(name, "ADD", &pod, conf).ok();
     let result = add(&node.conf());
-    let ips = result["ips"].as_array().unwrap().iter();
-    let addresses = ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap());
-    let addresses: Vec<IpAddr> = addresses.map(|it| it.parse().unwrap()).collect();
+    let addresses = addresses(&result);
     let ips: Vec<_> = addresses.iter().map(|it| json!({"ip": it})).collect();
     node.write(
         &format!("pod-{name}"),
@@ -159,8 +152,7 @@ fn damaged_hooks() -> Vec<Case> {
 }
 
 fn damaged_interfaces(node: &PolicedNode, a: &[IpAddr]) -> Vec<Case> {
-    let route = node.node.sh(&format!("ip -o route get {}", a[0]));
-    let link = route.split(" dev ").nth(1).and_then(|it| it.split(' ').next()).unwrap();
+    let link = node.link_to(a[0]);
     let place = || "nf_tables: table netdev podwire-sources".to_owned();
     let chain = format!("nft insert rule netdev podwire-sources {link} accept");
     vec![

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use attachment::CLOSED_TABLE;
 use lab::sockets::udp;
-use lab::{Call, Daemon, Node, Options, Pod, Reply, Suite, policyd, program};
+use lab::{Call, Daemon, Node, Options, Pod, Reply, Suite, addresses, policyd, program};
 use netlink::nftables::Client;
 use serde_json::{Value, json};
 
@@ -80,12 +80,7 @@ impl PolicedNode {
             .netns(&pod.path())
             .conf(&conf);
         let result = call.run(&self.node, &Suite::podwire()).ok();
-        let addresses: Vec<IpAddr> = result["ips"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap())
-            .collect();
+        let addresses = addresses(&result);
         let ips: Vec<_> = addresses.iter().map(|it| json!({"ip": it})).collect();
         self.write(
             &format!("pod-{name}"),
@@ -222,7 +217,12 @@ impl PolicedNode {
 
     /// The link that leads to a pod.
     pub(crate) fn link_of(&self, name: &str) -> String {
-        let route = self.node.sh(&format!("ip -j route get {}", self.addresses(name)[0]));
+        self.link_to(self.addresses(name)[0])
+    }
+
+    /// The link that leads to an address.
+    pub(crate) fn link_to(&self, address: IpAddr) -> String {
+        let route = self.node.sh(&format!("ip -j route get {address}"));
         let route: Value = serde_json::from_str(&route).unwrap();
         route[0]["dev"].as_str().unwrap().to_owned()
     }

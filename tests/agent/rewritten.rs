@@ -2,13 +2,13 @@
 //! kernel write a checksum wherever he likes, when it takes apart again what came in fragments.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::thread::sleep;
 
 use lab::frames::{Ear, Interface};
 use lab::sockets::received;
 
-use crate::forged::{SILENCE, deny, of_family, settle};
+use crate::forged::{SILENCE, settle_and_isolate_b, v6};
 use crate::node::PolicedNode;
 
 const PORT: u16 = 7802;
@@ -27,16 +27,9 @@ fn remove_rules(node: &PolicedNode, of: &str) {
 fn discovery_passes_unasked_only_as_long_as_it_is_in_one_piece() {
     let names = ["a", "b"];
     let mut node = PolicedNode::bridged(&names);
-    settle(&node, &names);
-    node.write("b", &deny("b", "Ingress"));
-    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    settle_and_isolate_b(&node, &names);
     let [by_a, by_b] = names.map(|it| Interface::open(node.space(it), "eth0"));
-    let ends = names.map(|it| {
-        of_family(&node, it, |it| match it {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(it) => Some(*it),
-        })
-    });
+    let ends = names.map(|it| v6(&node, it));
     let ear = Ear::open(node.space("b"), "eth0");
     let words = ["short", "in parts", "long"];
     let heard = || {
@@ -62,9 +55,7 @@ fn discovery_passes_unasked_only_as_long_as_it_is_in_one_piece() {
 fn errors_come_in_one_piece() {
     let names = ["a", "b"];
     let mut node = PolicedNode::new(&names);
-    settle(&node, &names);
-    node.write("b", &deny("b", "Ingress"));
-    node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
+    settle_and_isolate_b(&node, &names);
     let by_a = Interface::open(node.space("a"), "eth0");
     let gateway = Interface::open(&node.node, &node.link_of("a")).mac();
     let ear = Ear::open(node.space("b"), "eth0");

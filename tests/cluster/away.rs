@@ -45,12 +45,16 @@ struct Shop<'a> {
 }
 
 impl<'a> Shop<'a> {
-    /// Opens it. policyd does not run yet.
-    fn open(node: &'a Node, cluster: &Cluster<'_>) -> Self {
+    /// Opens it, and starts policyd.
+    fn policed(node: &'a Node, cluster: &Cluster<'_>) -> (Self, Daemon) {
         let [one, two] = ["one", "two"].map(|name| wire(node, cluster, name).0);
         let (server, addresses) = wire(node, cluster, "server");
         cluster.apply(&allow("one", "one"));
-        Self { node, one, two, server, addresses }
+        let shop = Self { node, one, two, server, addresses };
+        let mut daemon = start(node, cluster);
+        daemon.wait_until(PATIENCE, || is_ready(node, 9099));
+        shop.is_enforced(0);
+        (shop, daemon)
     }
 
     /// Whether the first may, by the server's address of this number, and the second may not.
@@ -69,10 +73,7 @@ impl<'a> Shop<'a> {
 fn what_changed_while_the_api_server_was_away_is_so_in_the_end() {
     let node = Node::quick();
     let mut cluster = cluster(&node, Version::New);
-    let shop = Shop::open(&node, &cluster);
-    let mut daemon = start(&node, &cluster);
-    daemon.wait_until(PATIENCE, || is_ready(&node, 9099));
-    shop.is_enforced(0);
+    let (shop, mut daemon) = Shop::policed(&node, &cluster);
     cluster.stop_server();
     let before = shop.rules();
     sleep(ABSENCE);
@@ -107,10 +108,7 @@ fn what_changed_while_the_api_server_was_away_is_so_in_the_end() {
 fn a_policyd_that_starts_without_the_api_server_keeps_what_is_enforced_until_it_comes() {
     let node = Node::quick();
     let mut cluster = cluster(&node, Version::New);
-    let shop = Shop::open(&node, &cluster);
-    let mut daemon = start(&node, &cluster);
-    daemon.wait_until(PATIENCE, || is_ready(&node, 9099));
-    shop.is_enforced(0);
+    let (shop, daemon) = Shop::policed(&node, &cluster);
     drop(daemon);
     cluster.stop_server();
     // He comes while nobody can tell who he is.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Call, Daemon, Node, Pod, Suite, policyd, program, workspace};
+use lab::{Call, Daemon, Node, Pod, Suite, addresses, policyd, program, workspace};
 use serde_json::{Value, json};
 
 use crate::objects::{NODE, RANGES, namespace, pod};
@@ -114,9 +114,7 @@ pub(crate) fn attach(node: &Node, name: &str, ranges: [&str; 2]) -> (Pod, Vec<Ip
             "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}});
     let call = Call::new("ptp", "ADD").container(name).netns(&space.path()).conf(&conf);
     let result = call.run(node, &Suite::podwire()).ok();
-    let address = |ip: &Value| ip["address"].as_str()?.split('/').next()?.parse().ok();
-    let ips = result["ips"].as_array().unwrap();
-    (space, ips.iter().map(|ip| address(ip).unwrap()).collect())
+    (space, addresses(&result))
 }
 
 /// A pod that podwire wires and the API server knows.

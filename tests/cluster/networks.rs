@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, Node, Pod, Suite, Switch, peer, policyd, program};
+use lab::{Daemon, Node, Pod, Suite, Switch, addresses, peer, policyd, program};
 use serde_json::{Value, json};
 
 use crate::deployed::{PATIENCE, PODWIRE, container, deployed, host_paths, is_ready, texts};
@@ -70,9 +70,7 @@ fn wire(node: &Node, cluster: &Cluster<'_>, number: usize, name: &str) -> (Pod, 
     let result: Value = serde_json::from_str(&result).unwrap();
     // The runtime took the newer of the versions.
     assert_eq!(result["cniVersion"], "1.1.0");
-    let address = |ip: &Value| ip["address"].as_str()?.split('/').next()?.parse().ok();
-    let ips = result["ips"].as_array().unwrap();
-    let addresses: Vec<IpAddr> = ips.iter().map(|ip| address(ip).unwrap()).collect();
+    let addresses = addresses(&result);
     let ips: Vec<_> = addresses.iter().map(|it| json!({"ip": it})).collect();
     let status = json!({"phase": "Running", "podIP": addresses[0], "podIPs": ips});
     cluster.set_status(&object, &status);

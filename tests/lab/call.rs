@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -248,4 +249,12 @@ impl std::fmt::Display for Reply {
         let Self { exit, stdout, stderr, what } = self;
         write!(f, "{what}\nexit status {exit:?}\nstdout: {stdout}\nstderr: {stderr}")
     }
+}
+
+/// The addresses of a result.
+#[must_use]
+pub fn addresses(result: &Value) -> Vec<IpAddr> {
+    let ips = result["ips"].as_array().expect("ips").iter();
+    let texts = ips.map(|ip| ip["address"].as_str().and_then(|it| it.split('/').next()));
+    texts.map(|it| it.and_then(|it| it.parse().ok()).expect("an address")).collect()
 }

@@ -21,7 +21,7 @@ mod switch;
 pub mod wire;
 pub mod world;
 
-pub use call::{Call, CniError, Reply, Started};
+pub use call::{Call, CniError, Reply, Started, addresses};
 pub use daemon::Daemon;
 pub use diff::{Difference, difference};
 pub use node::{Node, Options, Pod};

@@ -185,7 +185,7 @@ impl Cluster {
                 name: NamespacedName { namespace: namespace.to_owned(), name: pod.to_owned() },
                 uid: Some(uid(object)),
             }),
-            addresses: addresses(&result),
+            addresses: lab::addresses(&result).into_iter().collect(),
             interface: Some(host_interface(&result)),
         };
         let served: Vec<_> = attachment.addresses.iter().copied().collect();
@@ -273,12 +273,6 @@ fn other_node(node: &Node) -> Pod {
                  ip route add $net via 2001:db8::2
              done");
     other
-}
-
-fn addresses(result: &Value) -> std::collections::BTreeSet<IpAddr> {
-    let ips = result["ips"].as_array().unwrap().iter();
-    ips.map(|ip| ip["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap())
-        .collect()
 }
 
 fn host_interface(result: &Value) -> HostInterface {

@@ -1,6 +1,6 @@
-//! Networks that are not those of single hosts. All of them are made when this is compiled.
+//! Networks that are not those of single hosts. The named ones are all made when this is compiled.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
@@ -24,3 +24,10 @@ pub const LINK_LOCAL_V4: IpNetwork =
 pub const LINK_LOCAL_V6: IpNetwork = IpNetwork::V6(
     Ipv6Network::new_checked(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).expect("a prefix"),
 );
+
+/// The network of this prefix length that an address is in; `None`: there is no such length.
+#[must_use]
+pub fn around(address: IpAddr, prefix: u8) -> Option<IpNetwork> {
+    let network = IpNetwork::new(address, prefix).ok()?;
+    IpNetwork::new(network.network(), prefix).ok()
+}

@@ -95,7 +95,7 @@ impl<R: Runner + Send> Dataplane<R> {
         self.in_use = families.filter(|it| is_in_use(*it, plan.endpoints.values())).collect();
         self.sets = saved.iter().map(|(name, members)| (name.clone(), members.len())).collect();
         self.unused = self.sets.keys().cloned().collect();
-        self.looked_into.clear();
+        self.refused.clear();
         self.ready.clear();
         let none = BTreeSet::new();
         for family in self.tables.iter().map(Tables::family) {

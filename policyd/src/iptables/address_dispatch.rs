@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use ruleset::iptables::{Chain, Match, Rule, Side, Target};
+use ruleset::networks::around;
 use ruleset::short_hash;
 
 use super::host;
@@ -64,10 +65,7 @@ fn groups<'a>(targets: &[(IpAddr, &'a String)]) -> Vec<Group<'a>> {
     for (address, chain) in targets {
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = common.saturating_add(STEP).min(longest);
-        let network = IpNetwork::new(*address, prefix)
-            .and_then(|it| IpNetwork::new(it.network(), prefix))
-            .ok()
-            .filter(|_| prefix < longest);
+        let network = around(*address, prefix).filter(|_| prefix < longest);
         groups.entry(network).or_default().push((*address, *chain));
     }
     groups.into_iter().map(|(network, it)| (network.filter(|_| it.len() > 1), it)).collect()

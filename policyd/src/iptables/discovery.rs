@@ -14,6 +14,11 @@ const OF_ROUTERS: [u8; 2] = [134, 137];
 /// Listener discovery (RFC 2710, RFC 3810) goes to groups, with a hop limit that no router forwards.
 const OF_LISTENERS: [u8; 4] = [130, 131, 132, 143];
 
+/// All the types that there are of it.
+pub(crate) fn types() -> impl Iterator<Item = u8> {
+    OF_HOSTS.into_iter().chain(OF_ROUTERS).chain(OF_LISTENERS)
+}
+
 /// None is put together from fragments (RFC 6980), and what is no longer than this a bridge does not take
 /// apart again (`br_ip6_fragment`): then the kernel would fill in a checksum wherever its sender has asked it to
 /// (`skb_checksum_help`), and so have it be something else than what was looked at.

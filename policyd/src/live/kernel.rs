@@ -24,7 +24,7 @@ pub struct Kernel {
     /// The bridges whose frames iptables is not shown.
     pub(super) unseen_bridges: BTreeSet<String>,
     /// The table that keeps others' addresses from coming by interfaces.
-    pub(super) sources: ingress::Held,
+    pub(super) sources: Option<ingress::Comments>,
     /// The interfaces that the CNI plugin closed.
     pub(super) closed: BTreeSet<String>,
     /// The node's own addresses.

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::networking::v1::IPBlock;
+use ruleset::networks::around;
 
 use super::error::{Defect, Problem};
 
@@ -111,13 +112,10 @@ pub(crate) fn parse_cidr(text: &str) -> Option<IpNetwork> {
         return None;
     }
     let (address, prefix) = (address.parse::<IpAddr>().ok()?, prefix.parse::<u8>().ok()?);
-    let block = match (address.to_canonical(), prefix.checked_sub(96)) {
-        (unwrapped @ IpAddr::V4(_), Some(prefix)) if address.is_ipv6() => {
-            IpNetwork::new(unwrapped, prefix).ok()?
-        }
-        _ => IpNetwork::new(address, prefix).ok()?,
-    };
-    IpNetwork::new(block.network(), block.prefix()).ok()
+    match (address.to_canonical(), prefix.checked_sub(96)) {
+        (unwrapped @ IpAddr::V4(_), Some(prefix)) if address.is_ipv6() => around(unwrapped, prefix),
+        _ => around(address, prefix),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use cluster::{Change, Client, Watch};
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1;
+use ruleset::networks::around;
 use tokio::sync::watch;
 
 use crate::source::api_server::NodePart;
@@ -39,7 +40,8 @@ impl From<&v1::Node> for Member {
     fn from(object: &v1::Node) -> Self {
         let spec = object.spec.as_ref();
         let ranges = spec.into_iter().flat_map(|spec| spec.pod_cidrs.iter().flatten());
-        let ranges = ranges.filter_map(|range| aligned(range.parse().ok()?));
+        let ranges = ranges.filter_map(|range| range.parse::<IpNetwork>().ok());
+        let ranges = ranges.filter_map(|range| around(range.ip(), range.prefix()));
         let addresses = object.status.iter().flat_map(|status| status.addresses.iter().flatten());
         let internal = addresses.filter(|it| it.type_ == "InternalIP");
         let internal = internal.filter_map(|it| it.address.parse::<IpAddr>().ok());
@@ -50,10 +52,6 @@ impl From<&v1::Node> for Member {
             addresses: internal.map(|it| it.to_canonical()).filter(is_next_hop).collect(),
         }
     }
-}
-
-fn aligned(range: IpNetwork) -> Option<IpNetwork> {
-    IpNetwork::new(range.network(), range.prefix()).ok()
 }
 
 /// Addresses that mean another host, or another one on each link, are no next hops.

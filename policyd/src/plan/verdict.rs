@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use ruleset::networks::around;
 
 use super::{AllowRule, ChainKey, Endpoint, Member, PeerMatch, PolicyChain, PortMatch, SetKey};
 use crate::evaluate::{Packet, Transport};
@@ -60,11 +61,7 @@ fn allows_peer(
 /// There may be very many: it looks for those that it could be in.
 fn is_in_any(networks: &BTreeSet<IpNetwork>, address: IpAddr) -> bool {
     let longest = if address.is_ipv4() { 32 } else { 128 };
-    (0..=longest).any(|prefix| {
-        let network = IpNetwork::new(address, prefix);
-        let network = network.and_then(|it| IpNetwork::new(it.network(), prefix));
-        network.is_ok_and(|it| networks.contains(&it))
-    })
+    (0..=longest).any(|prefix| around(address, prefix).is_some_and(|it| networks.contains(&it)))
 }
 
 fn allows_port(plan: &impl Lookup, rule: &AllowRule, packet: &Packet) -> bool {
