@@ -39,7 +39,7 @@ impl Options {
     fn parse() -> Self {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
         match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            [] => Self { pods: 50, crowds: 2, is_quick: false },
+            [] => Self { pods: 50, crowds: 8, is_quick: false },
             ["--quick"] => Self { pods: 4, crowds: 1, is_quick: true },
             _ => panic!("usage: bench-cluster [--quick]"),
         }

@@ -61,19 +61,21 @@ fn push_at_once(text: &mut String, pods: u32, results: &[Results]) {
     let rows: Vec<_> = results
         .iter()
         .flat_map(|it| {
-            it.at_once.iter().map(|(plugins, own)| {
+            let go = it.at_once.iter().find(|it| it.0 == Plugins::Go).map(|it| &it.1);
+            it.at_once.iter().map(move |(plugins, own)| {
                 vec![
                     title(it.family, *plugins),
                     times(&own.ready),
                     number(own.all_ready.median()),
                     number(own.add.median()),
+                    ratio(go.and_then(|it| it.ready.median()), own.ready.median()),
                     number(own.all_gone.median()),
                     number(own.del.median()),
                 ]
             })
         })
         .collect();
-    let head = ["", "creation to Ready", "all Ready", "ADD", "all gone", "DEL"];
+    let head = ["", "creation to Ready", "all Ready", "ADD", "Ready: Go / this", "all gone", "DEL"];
     table(text, &head, &rows);
 }
 
