@@ -138,6 +138,7 @@ fn values_that_cannot_be_are_refused() {
     for (values, words) in [
         ("family=ipv5", "family"),
         ("chain.enabled=true", "nodeNetwork.enabled=false"),
+        ("chain.enabled=true,nodeNetwork.enabled=false,install=false", "leave out install=false"),
         ("chain.file=/etc/cni/net.d/a.conflist", "file"),
         ("masquerade.enable=true", "enable"),
         ("imagePullSecrets={a}", "imagePullSecrets"),

@@ -5,11 +5,13 @@ mod edit;
 mod replace;
 mod watch;
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cni::serve::Plugin as _;
+use nix::fcntl::OFlag;
 
 use super::output::say;
 use crate::error::Error;
@@ -98,7 +100,12 @@ fn change(
 
 fn read(file: &Path) -> Result<Vec<u8>, Error> {
     let failed = failed("read", file);
-    let opened = File::open(file).map_err(&failed)?;
+    // Opening a pipe would wait for who writes to it, and reading it takes away what is read.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(file);
+    let opened = opened.map_err(&failed)?;
+    if !opened.metadata().map_err(&failed)?.is_file() {
+        return Err(Error::Config(format!("{} is not a regular file", file.display())));
+    }
     let mut content = Vec::new();
     opened.take(LONGEST + 1).read_to_end(&mut content).map_err(&failed)?;
     if content.len() as u64 > LONGEST {

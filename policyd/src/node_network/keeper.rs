@@ -5,6 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use netlink::{KeptRoute, Link, Request, Socket};
 use runner::Runner;
 use serde_json::Value;
@@ -47,6 +48,8 @@ pub struct Keeper<R> {
     routes: BTreeSet<KeptRoute>,
     /// When the rules are compared again.
     rules_due: Option<Instant>,
+    /// The ranges that they were last written for.
+    ruled: Vec<IpNetwork>,
     /// Whether rules and forwarding were in place once.
     has_rules: bool,
     forwarded: bool,
@@ -62,6 +65,7 @@ impl<R: Runner> Keeper<R> {
             programs,
             routes: BTreeSet::new(),
             rules_due: None,
+            ruled: Vec::new(),
             has_rules: false,
             forwarded: false,
             list: None,
@@ -153,7 +157,8 @@ impl<R: Runner> Keeper<R> {
 
     /// Whether the rules were changed by somebody.
     fn keep_rules(&mut self, own: &Member, now: Instant) -> Result<bool, Error> {
-        if self.rules_due.is_some_and(|due| now < due) {
+        let is_early = self.rules_due.is_some_and(|due| now < due);
+        if is_early && self.ruled == own.pod_ranges {
             return Ok(false);
         }
         self.rules_due = now.checked_add(RULES_RETRY);
@@ -168,8 +173,10 @@ impl<R: Runner> Keeper<R> {
         }
         self.rules_due =
             now.checked_add(if has_old_tables() { OLD_RULES_PAUSE } else { RULES_PAUSE });
+        // Of other ranges than before they could not be.
+        let was_ruled = std::mem::replace(&mut self.ruled, own.pod_ranges.clone());
         let was_there = std::mem::replace(&mut self.has_rules, true);
-        Ok(was_other && was_there)
+        Ok(was_other && was_there && was_ruled == own.pod_ranges)
     }
 
     fn mtu(&self, own: &Member, uplinks: Result<Vec<&Link>, Error>) -> Result<Option<u32>, Error> {

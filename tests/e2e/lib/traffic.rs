@@ -14,7 +14,7 @@ use crate::bed::{Bed, Pod, await_that};
 use crate::objects::{DATAGRAMS, PORT};
 
 /// What passes is answered within milliseconds; on a busy machine somewhat later.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// What is dropped is not answered within this time either.
 const SILENCE: Duration = Duration::from_millis(700);

@@ -38,8 +38,8 @@ pub struct Parts {
     pub conf: PathBuf,
 }
 
-/// Brings a cluster up. One that was left behind by a crash is taken down before, and so is one that
-/// does not come up; its logs stay.
+/// Brings a cluster up. One that was left behind by a crash is taken down before, one whose `up` was ended
+/// midway as well, and so is one that does not come up; its logs stay.
 ///
 /// `program` is the program `testbed`, which supervises it.
 ///
@@ -47,8 +47,10 @@ pub struct Parts {
 /// A part is missing, the kernel refuses, or something does not come up in time.
 pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> Result<()> {
     programs::check(parts)?;
+    state.refuse_others()?;
     let _lock = state.lock()?;
-    if state.running().is_ok() {
+    let is_coming_up = state.load()?.is_some_and(|it| it.is_coming_up);
+    if !is_coming_up && state.running().is_ok() {
         return Err(Error::Up(state.root().to_owned()));
     }
     take_down(state)?;
@@ -59,6 +61,8 @@ pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> R
     let supervisor = supervisor::start(state, program)?;
     record.supervisor = Some(supervisor);
     let result = state.save(&record).and_then(|()| populate(&settings, &podwire, supervisor));
+    record.is_coming_up = false;
+    let result = result.and_then(|()| state.save(&record));
     if result.is_err() {
         supervisor.end(END)?;
         take_down(state)?;
@@ -109,7 +113,7 @@ fn prepare(state: &State, settings: Settings, parts: &Parts) -> Result<Record> {
     let groups = cgroups::plan(&format!("podwire-testbed-{id}"))?;
     let absolute = |path: &Path| fs::canonicalize(path).map_err(Error::file("find", path));
     let (peers, images) = (absolute(&parts.peers)?, absolute(&parts.images)?);
-    let record = Record { settings, peers, images, groups, supervisor: None };
+    let record = Record { settings, peers, images, groups, supervisor: None, is_coming_up: true };
     state.save(&record)?;
     let shared = |name: &str, content: String| write(&state.shared().join(name), content);
     shared("tokens", files::tokens(&settings))?;

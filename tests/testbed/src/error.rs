@@ -65,6 +65,9 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The folder holds something else.
+    #[error("{} is not empty and was never a cluster's: all in it would be deleted", .0.display())]
+    NotOurs(PathBuf),
     /// There is a cluster already.
     #[error("a cluster is up already, in {} (take it down first)", .0.display())]
     Up(PathBuf),

@@ -33,6 +33,9 @@ pub struct Record {
     pub(crate) groups: Vec<Hierarchy>,
     /// The process that all others descend from; not there before it has been started.
     pub supervisor: Option<Identity>,
+    /// Whether it is not known to have come up: who was at it may have been ended.
+    #[serde(default)]
+    pub(crate) is_coming_up: bool,
 }
 
 impl State {
@@ -110,6 +113,24 @@ impl State {
         Ok(())
     }
 
+    /// Refuses a folder that has something in it and was never one of a cluster's: all in it would go.
+    ///
+    /// # Errors
+    /// [`Error::NotOurs`], or it cannot be read.
+    pub fn refuse_others(&self) -> Result<()> {
+        if self.root.join(LOCK).exists() || self.record().exists() {
+            return Ok(());
+        }
+        match fs::read_dir(&self.root) {
+            Ok(mut entries) => match entries.next() {
+                Some(_) => Err(Error::NotOurs(self.root.clone())),
+                None => Ok(()),
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(Error::file("read", &self.root)(error)),
+        }
+    }
+
     fn record(&self) -> PathBuf {
         self.root.join("cluster.json")
     }
@@ -182,5 +203,23 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
             Err(Error::file("remove the folder", path)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_others_is_refused_and_a_clusters_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::at(folder.path()).unwrap();
+        state.refuse_others().unwrap();
+        State::at(&folder.path().join("none")).unwrap().refuse_others().unwrap();
+        fs::write(folder.path().join("thesis.txt"), "").unwrap();
+        let error = state.refuse_others().unwrap_err().to_string();
+        assert!(error.contains("was never a cluster's"), "{error}");
+        fs::write(folder.path().join(LOCK), "").unwrap();
+        state.refuse_others().unwrap();
     }
 }

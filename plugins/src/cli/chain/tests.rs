@@ -128,3 +128,12 @@ fn every_list_of_a_folder_gives_its_bytes_back() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), others.len() + 2);
     unchain_all(&folder.path().join("no-such")).unwrap();
 }
+
+#[test]
+fn a_pipe_is_refused_at_once() {
+    let folder = folder(&[]);
+    let pipe = folder.path().join("10-pipe.conflist");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let error = change(&pipe, edit::chained).unwrap_err().to_string();
+    assert!(error.contains("10-pipe.conflist is not a regular file"), "{error}");
+}
