@@ -1,73 +1,53 @@
 //! The kernel's side: what it holds is changed to what the plan says, by the programs iptables and
-//! ipset.
-//!
-//! One after the other: sets grow, rules change (at once for each family), sets shrink. So nobody
-//! loses what he is allowed before and after. The two sets of addresses whose rules are in place
-//! come last and go first.
+//! ipset or by netlink to nf_tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
-use ruleset::ipset;
 use runner::Runner;
 
+use crate::closed;
 use crate::ingress::{self, Sources};
-use crate::iptables::{Family, SET_PREFIX, Settings, is_in_use, is_of_plan, members, set};
-use crate::plan::{Changes, Endpoint, SetChange, SetKey};
+use crate::iptables::{Family, Settings};
+use crate::plan::{Changes, Endpoint, Plan};
 
-mod adoption;
 mod error;
 pub(crate) mod flows;
+mod iptables;
 pub(crate) mod left_over;
-mod members;
-mod old_tables;
+mod nftables;
+mod owners;
 mod programs;
-mod ready;
-mod table;
 mod variant;
 mod written;
 
 pub use error::Error;
+use iptables::Iptables;
 use left_over::LeftOver;
-use old_tables::Entries;
+use nftables::Nftables;
+use owners::Owners;
 pub use programs::{Programs, Ran};
-use table::Tables;
 pub use variant::variant;
-use written::Written;
 
-/// The rules and sets of this node.
+/// The rules and sets of this node, by one of the two ways to have them.
 #[derive(Debug)]
-pub struct Dataplane<R> {
-    programs: Programs<R>,
-    settings: Settings,
-    tables: Vec<Tables>,
-    written: Written,
-    /// The families that endpoints have addresses of. Of others there are no rules that look into
-    /// sets of the plan, and so none of those sets: beyond 256, the kernel waits for all processors
-    /// at every 64th that it makes (`ip_set_create`).
-    in_use: BTreeSet<Family>,
-    /// How many entries those tables have whose changes nobody tells.
-    entries: Entries,
-    /// The kernel's sets as [`Self::read`] found them, and when.
-    held: Option<(Instant, Vec<ipset::Saved>)>,
-    /// Sets that the kernel has, with the number of their members.
-    sets: BTreeMap<String, usize>,
-    /// Of those, the ones that no rule of ours looks into any more.
-    unused: BTreeSet<String>,
-    /// Others that go later, as rules of somebody else look into them or the kernel is slow to let go of them:
-    /// since when.
-    refused: BTreeMap<String, Instant>,
-    /// Members of the sets that come last and go first.
-    ready: BTreeMap<String, BTreeSet<IpAddr>>,
-    /// Whose addresses were let pass; `None`: nothing was written yet.
-    owners: Option<BTreeMap<IpAddr, ready::Owner>>,
-    /// Addresses of which flows may be left.
-    left_over: LeftOver,
-    /// Flows that were cut since this was last asked.
-    cut: usize,
+pub struct Dataplane<R>(Backend<R>);
+
+/// By which of the two ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The programs iptables and ipset.
+    Iptables,
+    /// Netlink to nf_tables.
+    Nftables,
+}
+
+#[derive(Debug)]
+enum Backend<R> {
+    Iptables(Box<Iptables<R>>),
+    Nftables(Box<Nftables>),
 }
 
 /// Something of ours in the kernel that is otherwise than it was left.
@@ -106,81 +86,73 @@ pub struct Counts {
     pub members: usize,
 }
 
-/// How often the kernel is asked to let go of a set that was just in use: it frees rules later.
-const DESTROY_ATTEMPTS: u32 = 10;
-/// For so long it is not asked again.
-const REFUSAL_LASTS: Duration = Duration::from_mins(1);
+/// What was read of the kernel is what it holds for so long. Others who change it meanwhile are noticed, as
+/// at any other time, but only after what was read has been gone by.
+const READ_LASTS: Duration = Duration::from_secs(1);
+
+/// Has both backends do the same.
+macro_rules! either {
+    ($self:expr, $backend:ident => $work:expr) => {
+        match $self {
+            Backend::Iptables($backend) => $work,
+            Backend::Nftables($backend) => $work,
+        }
+    };
+}
 
 impl<R: Runner + Send> Dataplane<R> {
-    /// The dataplane of a node with these families. [`Self::adopt`] must be called before anything
-    /// else.
-    pub fn new(programs: Programs<R>, families: &[Family], settings: Settings) -> Self {
-        let tables = families.iter().map(|family| Tables::new(*family)).collect();
-        Self {
-            programs,
-            settings,
-            tables,
-            written: Written::default(),
-            in_use: BTreeSet::new(),
-            entries: Entries::new(),
-            held: None,
-            sets: BTreeMap::new(),
-            unused: BTreeSet::new(),
-            refused: BTreeMap::new(),
-            ready: BTreeMap::new(),
-            owners: None,
-            left_over: LeftOver::default(),
-            cut: 0,
-        }
+    /// The dataplane of a node with these families. [`Self::adopt`] must be called before anything else. That
+    /// of nf_tables runs no programs, and stays with the namespace of whoever calls it first.
+    pub fn new(kind: Kind, programs: Programs<R>, families: &[Family], settings: Settings) -> Self {
+        Self(match kind {
+            Kind::Iptables => {
+                Backend::Iptables(Box::new(Iptables::new(programs, families, settings)))
+            }
+            Kind::Nftables => Backend::Nftables(Box::new(Nftables::new(families, settings))),
+        })
     }
 
-    /// Whether the changes need sets that [`Self::adopt`] has not made, as no endpoint had an
-    /// address of their family: then it must be next, and not [`Self::apply`].
+    /// Reads what the kernel holds of ours, whoever put it there: [`Self::adopt`] does so itself, but
+    /// when this was just done. Who starts has time for it while he waits for the objects.
+    ///
+    /// # Errors
+    /// [`Error`] when the kernel cannot be read.
+    pub fn read(&mut self) -> Result<(), Error> {
+        either!(&mut self.0, it => it.read())
+    }
+
+    /// The kernel holds nothing of ours, as in a namespace that was just made: nobody needs to look.
+    pub fn assume_nothing(&mut self) {
+        either!(&mut self.0, it => it.assume_nothing());
+    }
+
+    /// Makes what the kernel holds what the plan says.
+    ///
+    /// # Errors
+    /// [`Error`] when that fails; what was changed by then stays, and never opens anything.
+    pub fn adopt(&mut self, plan: &Plan) -> Result<(), Error> {
+        either!(&mut self.0, it => it.adopt(plan))
+    }
+
+    /// Whether the changes need something that only [`Self::adopt`] makes: then it must be next, and not
+    /// [`Self::apply`].
     #[must_use]
     pub fn needs_adoption(&self, changes: &Changes) -> bool {
-        let families = self.tables.iter().map(Tables::family);
-        let mut others = families.filter(|family| !self.in_use.contains(family));
-        others.any(|family| is_in_use(family, changes.endpoints.values().flatten()))
+        either!(&self.0, it => it.needs_adoption(changes))
     }
 
     /// Makes the changes.
     ///
     /// # Errors
-    /// [`Error`] when a program fails: then [`Self::adopt`] must be next.
+    /// [`Error`]: then [`Self::adopt`] must be next.
     pub fn apply(&mut self, changes: &Changes) -> Result<(), Error> {
-        if self.change_members(changes)? {
-            return Ok(());
-        }
-        let mut growing = ipset::Changes::default();
-        let mut shrinking = ipset::Changes::default();
-        for family in self.in_use.clone() {
-            for (key, change) in &changes.sets {
-                self.sort(family, key, change, &mut growing, &mut shrinking);
-            }
-        }
-        if !changes.touch_rules() {
-            growing.append(shrinking);
-            self.programs.restore_sets(&growing)?;
-            return self.destroy_unused();
-        }
-        self.written.change(changes);
-        self.leave_families();
-        let coming = self.sort_ready(&mut growing, &mut shrinking, true);
-        self.programs.restore_sets(&growing)?;
-        for tables in &mut self.tables {
-            tables.apply(&mut self.programs, &self.written, changes, &self.settings)?;
-        }
-        self.entries = old_tables::entries()?;
-        self.end_left_over(&coming)?;
-        self.programs.restore_sets(&shrinking)?;
-        self.note_owners();
-        self.destroy_unused()
+        either!(&mut self.0, it => it.apply(changes))
     }
 
     /// From which addresses packets may come by the interfaces of endpoints that come with the changes, or
     /// with other addresses: by others who are there, too. Most changes are of policies alone.
     pub(crate) fn sources_after(&self, changes: &Changes) -> Sources {
-        let written = &self.written.endpoints;
+        let written = either!(&self.0, it => it.endpoints());
         let is_as_before = |key: &String, it: &Endpoint| {
             let held = written.get(key);
             held.is_some_and(|held| {
@@ -190,7 +162,7 @@ impl<R: Runner + Send> Dataplane<R> {
         let coming = || changes.endpoints.iter().filter_map(|(key, it)| Some((key, it.as_ref()?)));
         let moved = coming().filter(|(key, it)| !is_as_before(key, it));
         let moved = moved.filter_map(|(_, it)| Some(&it.interface.as_ref()?.name));
-        let moved: BTreeSet<_> = moved.collect();
+        let moved: std::collections::BTreeSet<_> = moved.collect();
         if moved.is_empty() {
             return Sources::new();
         }
@@ -202,188 +174,87 @@ impl<R: Runner + Send> Dataplane<R> {
 
     /// Has the rules gate these ranges; [`Self::adopt`] must be next.
     pub fn set_gated(&mut self, gated: Vec<IpNetwork>) {
-        self.settings.gated = gated;
+        either!(&mut self.0, it => it.set_gated(gated));
     }
 
-    /// The programs that ran since this was last asked.
+    /// The programs that ran since this was last asked, and the netlink port by which nf_tables was changed.
     pub fn take_ran(&mut self) -> Ran {
-        self.programs.take_ran()
+        either!(&mut self.0, it => it.take_ran())
     }
 
     /// What is known of addresses that flows may be left of, for who looks at the flows.
     pub(crate) fn left_over(&self) -> LeftOver {
-        self.left_over.clone()
+        either!(&self.0, it => it.owners().left_over())
     }
 
     /// How many flows were cut since this was last asked.
     pub fn take_cut(&mut self) -> usize {
-        std::mem::take(&mut self.cut)
+        either!(&mut self.0, it => it.take_cut())
     }
 
-    /// Where the kernel is otherwise than it was left. Of sets only the numbers of members are
+    /// Opens the closed interfaces of which the rules are in the kernel, and forgets those that
+    /// `is_gone` tells; the netlink port of what was written.
+    ///
+    /// # Errors
+    /// [`netlink::Error`], also those of `is_gone`.
+    pub fn open_interfaces(
+        &self,
+        mut is_gone: impl FnMut(&str) -> Result<bool, netlink::Error>,
+    ) -> Result<Option<u32>, netlink::Error> {
+        let bound = either!(&self.0, it => it.owners().interfaces());
+        closed::open(|name| Ok(bound.contains(name) || is_gone(name)?))
+    }
+
+    /// Where the kernel is otherwise than it was left. Of ipsets only the numbers of members are
     /// compared.
     ///
     /// # Errors
-    /// [`Error`] when a program fails.
+    /// [`Error`] when the kernel cannot be read.
     pub fn differences(&mut self) -> Result<Vec<Difference>, Error> {
-        let mut differences = Vec::new();
-        for tables in &self.tables {
-            differences.extend(tables.differences(&mut self.programs, &self.settings)?);
-        }
-        differences.extend(self.set_differences()?);
-        self.entries = old_tables::entries()?;
-        Ok(differences)
+        either!(&mut self.0, it => it.differences())
     }
 
-    /// What can be seen of differences without running a program: of sets all that [`Self::differences`] sees; of
-    /// tables, whether somebody changed those that the kernel tells no changes of.
+    /// What can be seen of differences without running a program, of what nobody tells changes of: of ipsets all
+    /// that [`Self::differences`] sees; of iptables' own tables, whether somebody changed them.
     ///
     /// # Errors
     /// [`Error`] when the kernel cannot be asked.
     pub fn glance(&mut self) -> Result<Glance, Error> {
-        let entries = old_tables::entries()?;
-        let is_suspect = entries != self.entries;
-        self.entries = entries;
-        Ok(Glance { differences: self.set_differences()?, is_suspect })
+        match &mut self.0 {
+            Backend::Iptables(it) => it.glance(),
+            // All changes are told.
+            Backend::Nftables(_) => Ok(Glance::default()),
+        }
     }
 
-    fn set_differences(&self) -> Result<Vec<Difference>, Error> {
-        let mut client = netlink::ipset::Client::open()?;
-        let listed = client.as_mut().map(|it| it.sets()).transpose()?.unwrap_or_default();
-        let ours = listed.into_iter().filter(|set| set.name.starts_with(SET_PREFIX));
-        let listed: BTreeMap<_, _> = ours
-            .map(|set| (set.name, usize::try_from(set.elements).unwrap_or(usize::MAX)))
-            .collect();
-        let names: BTreeSet<_> = self.sets.keys().chain(listed.keys()).collect();
-        let changed = names.into_iter().filter(|name| self.sets.get(*name) != listed.get(*name));
-        Ok(changed.cloned().map(Difference::Set).collect())
+    /// The names of the tables of nf_tables that rules of ours are in.
+    #[must_use]
+    pub fn table_names(&self) -> Vec<&'static str> {
+        either!(&self.0, it => it.table_names())
     }
 
     /// What the kernel has of ours, in numbers.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        let tables = self.tables.iter().map(Tables::counts);
-        let (chains, rules) = tables.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
-        Counts { chains, rules, sets: self.sets.len(), members: self.sets.values().sum() }
+        either!(&self.0, it => it.counts())
     }
 
     /// Removes everything of ours from the kernel.
     ///
     /// # Errors
-    /// [`Error`] when a program fails.
+    /// [`Error`] when that fails.
     pub fn clean_up(&mut self) -> Result<(), Error> {
-        for tables in &mut self.tables {
-            tables.clean_up(&mut self.programs)?;
-        }
-        let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
-        self.unused = saved.into_iter().map(|set| set.name).collect();
-        self.sets.clear();
-        self.destroy_unused()?;
-        if self.refused.is_empty() {
-            return Ok(());
-        }
-        Err(Error::SetsInUse { sets: self.refused.keys().cloned().collect::<Vec<_>>().join(", ") })
+        either!(&mut self.0, it => it.clean_up())
     }
+}
 
-    /// Sees to families that no endpoint has an address of any more.
-    fn leave_families(&mut self) {
-        let endpoints = &self.written.endpoints;
-        let is_left = |family: &Family| !is_in_use(*family, endpoints.values());
-        for family in self.in_use.extract_if(.., is_left) {
-            let sets = self.sets.keys().filter(|name| is_of_plan(family, name));
-            self.unused.extend(sets.cloned());
-        }
-    }
+/// Endpoints by their keys.
+type Endpoints = BTreeMap<String, Endpoint>;
 
-    fn sort(
-        &mut self,
-        family: Family,
-        key: &SetKey,
-        change: &SetChange,
-        growing: &mut ipset::Changes,
-        shrinking: &mut ipset::Changes,
-    ) {
-        let Some(set) = set(family, key) else { return };
-        match change {
-            SetChange::Created(created) => {
-                if self.unused.remove(&set.name) || self.refused.remove(&set.name).is_some() {
-                    // Left over, with whatever it held then.
-                    growing.flush(&set.name);
-                }
-                let members: BTreeSet<_> =
-                    created.iter().flat_map(|it| members(family, it)).collect();
-                growing.create(&set, members.len());
-                members.iter().for_each(|member| growing.add(&set.name, member));
-                self.sets.insert(set.name, members.len());
-            }
-            SetChange::Members(changes) => {
-                for (member, came) in changes {
-                    for member in members(family, member) {
-                        let count = self.sets.entry(set.name.clone()).or_default();
-                        if *came {
-                            *count += 1;
-                            growing.add(&set.name, &member);
-                        } else {
-                            *count = count.saturating_sub(1);
-                            shrinking.delete(&set.name, &member.to_string());
-                        }
-                    }
-                }
-            }
-            SetChange::Removed => _ = self.unused.insert(set.name),
-        }
-    }
-
-    fn destroy_unused(&mut self) -> Result<(), Error> {
-        let is_over = |_: &String, since: &mut Instant| since.elapsed() > REFUSAL_LASTS;
-        self.unused.extend(self.refused.extract_if(.., is_over).map(|(set, _)| set));
-        for attempt in 1..=DESTROY_ATTEMPTS {
-            if self.unused.is_empty() {
-                return Ok(());
-            }
-            let mut changes = ipset::Changes::default();
-            self.unused.iter().for_each(|set| changes.destroy(set));
-            match self.programs.restore_sets(&changes) {
-                Ok(()) => {
-                    self.sets.retain(|set, _| !self.unused.contains(set));
-                    self.unused.clear();
-                }
-                Err(Error::Refused { .. }) if attempt == DESTROY_ATTEMPTS => {
-                    return self.destroy_each_unused();
-                }
-                Err(Error::Refused { .. }) => {
-                    thread::sleep(Duration::from_millis(5 << attempt.min(5)));
-                    let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
-                    let held: BTreeSet<_> = saved.into_iter().map(|set| set.name).collect();
-                    self.unused.retain(|set| held.contains(set));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// One that others look into must not keep the rest.
-    fn destroy_each_unused(&mut self) -> Result<(), Error> {
-        for set in self.unused.clone() {
-            let mut changes = ipset::Changes::default();
-            changes.destroy(&set);
-            match self.programs.restore_sets(&changes) {
-                Ok(()) => {
-                    self.sets.remove(&set);
-                    self.unused.remove(&set);
-                }
-                // To try each time would hold up every change; and an unused set does no harm.
-                Err(Error::Refused { .. }) => {
-                    tracing::warn!(
-                        "set {set} shall go and stays: do rules of others look into it?"
-                    );
-                    self.unused.remove(&set);
-                    self.refused.insert(set, Instant::now());
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
+/// The addresses of a family that have their rules; `bound`: of those endpoints alone that have an
+/// interface.
+fn ready(endpoints: &Endpoints, family: Family, bound: bool) -> std::collections::BTreeSet<IpAddr> {
+    let endpoints = endpoints.values().filter(|it| !bound || it.interface.is_some());
+    let addresses = endpoints.flat_map(|it| &it.addresses);
+    addresses.filter(|address| family.has(address)).copied().collect()
 }

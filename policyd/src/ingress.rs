@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink::Error;
-use netlink::nftables::{Change, Client};
+use netlink::nftables::{Change, Client, HeldRule};
 use nix::errno::Errno;
 use ruleset::iptables::Side;
 use ruleset::networks::{LINK_LOCAL_V6, UNSPECIFIED_V6};
@@ -105,7 +105,7 @@ fn ends() -> [(&'static str, Vec<Rule>); 3] {
     let forged =
         |kind| known_again(Rule::new([Match::FirstByte(kind)], Verdict::Goto(FORGED.to_owned())));
     [
-        (FORGED, vec![known_again(Rule::new([], Verdict::CountedDrop))]),
+        (FORGED, vec![known_again(Rule::new([], Verdict::Drop).counted())]),
         (FRAGMENTS, ERRORS.into_iter().map(forged).collect()),
         (FRAGMENTS_OF_V6, ERRORS_OF_V6.into_iter().chain(discovery::types()).map(forged).collect()),
     ]
@@ -182,7 +182,7 @@ fn repair(
     sources: &Sources,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<bool, Error> {
-    let held = client.comments(NETDEV)?;
+    let held = comments_of(client)?;
     let mut is_written = false;
     for (name, rules) in differing(sources, &held) {
         is_written |= if sources.contains_key(&name) {
@@ -245,7 +245,13 @@ pub(crate) fn held() -> Result<Option<Comments>, Error> {
     if client.chains(NETDEV)?.is_none() {
         return Ok(None);
     }
-    client.comments(NETDEV).map(Some)
+    comments_of(&mut client).map(Some)
+}
+
+fn comments_of(client: &mut Client) -> Result<Comments, Error> {
+    let rules = client.all_rules(NETDEV)?.into_iter();
+    let comments = |it: Vec<HeldRule>| it.into_iter().map(|it| it.comment).collect();
+    Ok(rules.map(|(chain, rules)| (chain, comments(rules))).collect())
 }
 
 /// How many packets were dropped that others' addresses had, since the table was made.

@@ -31,7 +31,9 @@ mod policy;
 mod sets;
 mod sources;
 
-pub(crate) use endpoint::{direction as endpoint_chain_direction, name as endpoint_chain_name};
+pub(crate) use endpoint::{
+    LOGGED_EACH_MINUTE, direction as endpoint_chain_direction, name as endpoint_chain_name,
+};
 pub use endpoint::{endpoint_chains, is_in_use, policies};
 pub use hooks::{Hook, dispatch, hooks};
 pub(crate) use policy::rules as policy_rules;

@@ -24,6 +24,7 @@ pub mod live;
 pub mod masquerade;
 pub mod metrics;
 pub mod model;
+pub mod nftables;
 pub mod node_network;
 mod own_chain;
 pub mod plan;

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use runner::Runner;
 
-use crate::dataplane::{self, Dataplane, Programs};
+use crate::dataplane::{self, Dataplane, Kind, Programs};
 use crate::iptables::{Family, Settings};
 use crate::model::{Direction, NamespacedName, Protocol, Selector};
 use crate::plan::{
@@ -61,6 +61,7 @@ pub fn enter_scratch_namespace() -> Result<(), Error> {
 /// # Errors
 /// [`Error::Rules`], with what is likely missing.
 pub fn run<R: Runner + Send>(
+    kind: Kind,
     programs: Programs<R>,
     families: &[Family],
     settings: &Settings,
@@ -68,7 +69,7 @@ pub fn run<R: Runner + Send>(
     let mut settings = settings.clone();
     // Those of the node are not known yet; every family is tried.
     settings.gated.extend(addresses(1).map(IpNetwork::from));
-    let mut dataplane = Dataplane::new(programs, families, settings);
+    let mut dataplane = Dataplane::new(kind, programs, families, settings);
     dataplane.assume_nothing();
     dataplane.adopt(&plan()).map_err(Error::Rules)
 }

@@ -13,7 +13,7 @@ use policyd::agent::{self, Config, Inputs, Readiness, Status};
 use policyd::attachments::{Places, Server};
 use policyd::chain;
 use policyd::counters::Reader;
-use policyd::dataplane::{Dataplane, Programs, variant};
+use policyd::dataplane::{Dataplane, Kind, Programs, variant};
 use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
@@ -61,7 +61,7 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
 }
 
 pub(crate) fn dataplane(options: &Run, programs: Programs<OsRunner>) -> Dataplane<OsRunner> {
-    Dataplane::new(programs, &families(), options.settings())
+    Dataplane::new(Kind::Iptables, programs, &families(), options.settings())
 }
 
 /// Those for the tables that the node uses.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use netlink::nftables::Sides;
 use policyd::agent::{Readiness, Status};
+use policyd::dataplane::Kind;
 use policyd::{chain, closed, frames, preflight};
 use runner::{OsRunner, Program, Runner};
 use tokio::task::spawn_blocking;
@@ -27,7 +28,7 @@ pub(crate) fn run(options: &Run) -> ExitCode {
     // Which tables the node uses is only to be seen in its own namespace.
     let programs = programs();
     let tried = preflight::enter_scratch_namespace()
-        .and_then(|()| preflight::run(programs, &families(), &options.settings()));
+        .and_then(|()| preflight::run(Kind::Iptables, programs, &families(), &options.settings()));
     if tried.is_ok() {
         try_the_rest();
     }

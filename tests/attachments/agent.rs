@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::mpsc as std_mpsc;
 use std::thread::{self, JoinHandle};
 
-use lab::Node;
+use lab::{Node, by_nftables};
 use policyd::attachment::Attachment;
 use policyd::attachments::{Places, Reply, Request, Server};
-use policyd::dataplane::{Dataplane, Programs};
+use policyd::dataplane::{Dataplane, Kind, Programs};
 use policyd::index::Index;
 use policyd::iptables::{Family, Settings};
 use runner::OsRunner;
@@ -43,7 +43,8 @@ pub(crate) fn places(node: &Node) -> Places {
 pub(crate) fn dataplane() -> Dataplane<OsRunner> {
     let gated = ["10.1.0.0/16", "fd00:1::/64"].map(|range| range.parse().unwrap());
     let settings = Settings { gated: gated.into(), ..Settings::default() };
-    Dataplane::new(Programs::new(OsRunner, ""), &Family::ALL, settings)
+    let kind = if by_nftables() { Kind::Nftables } else { Kind::Iptables };
+    Dataplane::new(kind, Programs::new(OsRunner, ""), &Family::ALL, settings)
 }
 
 impl Agent {

@@ -101,3 +101,13 @@ pub fn workspace() -> PathBuf {
         None => env::current_dir().expect("there is a working directory"),
     }
 }
+
+/// Whether policyd is tested with nf_tables, and not with iptables: `PODWIRE_BACKEND` says so.
+#[must_use]
+pub fn by_nftables() -> bool {
+    match std::env::var("PODWIRE_BACKEND").as_deref() {
+        Ok("nftables") => true,
+        Ok("iptables") | Err(_) => false,
+        Ok(other) => panic!("PODWIRE_BACKEND is {other:?}: expected iptables or nftables"),
+    }
+}

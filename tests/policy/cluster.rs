@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use lab::{Call, Node, Options, Pod, Space, Suite};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use policyd::attachment::{Attachment, PodReference};
-use policyd::dataplane::{Dataplane, Programs};
+use policyd::dataplane::{Dataplane, Kind, Programs};
 use policyd::index::Index;
 use policyd::iptables::{Family, Settings};
 use policyd::model::NamespacedName;
@@ -15,6 +15,7 @@ use policyd::plan::HostInterface;
 use runner::OsRunner;
 use serde_json::{Value, json};
 
+use crate::node::kind;
 use crate::objects::{event, namespace, pod, uid, with_addresses};
 use crate::prober::{Arrivals, Server};
 use crate::saved;
@@ -81,11 +82,16 @@ pub(crate) fn gated() -> Settings {
 impl Cluster {
     /// The node without pods.
     pub(crate) fn new(wiring: Wiring, settings: Settings) -> Self {
-        Self::by(wiring, settings, "")
+        Self::by(wiring, settings, kind(), "")
     }
 
-    /// The node without pods, by this variant of iptables.
-    pub(crate) fn by(wiring: Wiring, settings: Settings, variant: &'static str) -> Self {
+    /// The node without pods, by this backend, and of iptables this variant.
+    pub(crate) fn by(
+        wiring: Wiring,
+        settings: Settings,
+        kind: Kind,
+        variant: &'static str,
+    ) -> Self {
         // Servers and probes have some two thousand sockets, and other tests run beside.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
@@ -100,7 +106,8 @@ impl Cluster {
                  ip6tables -t mangle -A FORWARD -s 2001:db8:7::7 -j ACCEPT
                  ipset create foreign hash:ip; ipset add foreign 198.51.100.2");
         let before = saved::all(&node);
-        let dataplane = Dataplane::new(Programs::new(OsRunner, variant), &Family::ALL, settings);
+        let dataplane =
+            Dataplane::new(kind, Programs::new(OsRunner, variant), &Family::ALL, settings);
         let mut cluster = Self {
             node,
             other,

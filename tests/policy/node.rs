@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use lab::{Node, Options};
+use lab::{Node, Options, by_nftables};
 use policyd::attachment::{Attachment, PodReference};
-use policyd::dataplane::{Dataplane, Programs};
+use policyd::dataplane::{Dataplane, Kind, Programs};
 use policyd::index::Index;
 use policyd::iptables::{Family, Settings};
 use policyd::model::NamespacedName;
@@ -72,7 +72,12 @@ impl BareNode {
 }
 
 pub(crate) fn dataplane(settings: &Settings) -> Dataplane<OsRunner> {
-    Dataplane::new(Programs::new(OsRunner, ""), &Family::ALL, settings.clone())
+    Dataplane::new(kind(), Programs::new(OsRunner, ""), &Family::ALL, settings.clone())
+}
+
+/// The backend that is tested.
+pub(crate) fn kind() -> Kind {
+    if by_nftables() { Kind::Nftables } else { Kind::Iptables }
 }
 
 /// The attachment of a pod that has these addresses, by an interface named after it.

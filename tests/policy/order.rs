@@ -1,6 +1,7 @@
 //! Whatever was told in whatever order, and whatever the kernel held before: the same objects end
 //! in the same rules and sets.
 
+use lab::by_nftables;
 use policyd::iptables::Settings;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -237,12 +238,72 @@ const DAMAGES: [(&str, &str); 17] = [
     ),
 ];
 
+/// The same to the tables of nf_tables.
+const DAMAGES_OF_TABLES: [(&str, &str); 17] = [
+    (
+        "a chain of somebody else",
+        "nft add chain inet podwire garbage; nft add rule inet podwire garbage accept",
+    ),
+    (
+        "garbage that leads to ours",
+        "nft add chain inet podwire garbage; nft add rule inet podwire garbage goto PODWIRE-GATE-4",
+    ),
+    ("a foreign rule in our chain", "nft insert rule inet podwire forward-from accept"),
+    (
+        "a foreign rule with a comment like ours",
+        "nft insert rule inet podwire forward-from accept comment \\\"podwire:2hhtmgk25hvp\\\"",
+    ),
+    ("our chain flushed", "nft flush chain inet podwire forward-to"),
+    (
+        "one rule deleted",
+        "handle=$(nft -a list chain inet podwire input | sed -n 's/.*podwire:.*# handle //p' | sed -n 2p)
+         nft delete rule inet podwire input handle $handle",
+    ),
+    (
+        "a rule out of its place",
+        "rule=$(nft list chain inet podwire prerouting | sed -n 's/^.*iifname \"lo\".*$/&/p')
+         handle=$(nft -a list chain inet podwire prerouting | sed -n 's/.*\"lo\".*# handle //p')
+         echo \"delete rule inet podwire prerouting handle $handle
+         add rule inet podwire prerouting $rule\" | nft -f -",
+    ),
+    (
+        "a chain that is called elsewhere",
+        "nft flush chain inet podwire input; nft delete chain inet podwire input
+         nft add chain inet podwire input '{ type filter hook input priority 7; }'",
+    ),
+    (
+        "a chain that nobody calls",
+        "nft flush chain inet podwire forward-to; nft delete chain inet podwire forward-to
+         nft add chain inet podwire forward-to",
+    ),
+    ("a chain that drops all else", "nft chain inet podwire input '{ policy drop; }'"),
+    ("a table that sleeps", "nft add table inet podwire '{ flags dormant; }'"),
+    ("no table", "nft delete table inet podwire"),
+    (
+        "maps and sets flushed",
+        "nft flush map inet podwire from-4; nft flush set inet podwire sources-6; nft flush set inet podwire links",
+    ),
+    (
+        "elements that do not belong",
+        "for set in $(nft list sets inet | sed -n 's/.*set \\(podwire-4-a[^ ]*\\).*/\\1/p') bound-4; do nft add element inet podwire $set '{ 10.9.9.9 }'; done",
+    ),
+    (
+        "an element that leads elsewhere",
+        "nft flush map inet podwire from-4; nft add element inet podwire from-4 '{ 10.1.0.2 : accept }'",
+    ),
+    ("a set that nobody uses", "nft add set inet podwire garbage '{ type ipv4_addr; }'"),
+    (
+        "sets of another kind",
+        "nft delete table inet podwire; nft add table inet podwire; nft add set inet podwire bound-4 '{ type ipv4_addr; flags interval; }'",
+    ),
+];
+
 #[test]
 fn whatever_the_kernel_holds_is_adopted() {
     let wanted = wanted();
     let mut node = BareNode::new(&settings());
     histories().iter().flatten().for_each(|it| node.happens(it));
-    for (what, line) in DAMAGES {
+    for (what, line) in if by_nftables() { DAMAGES_OF_TABLES } else { DAMAGES } {
         node.adopt();
         node.node.sh(line);
         assert_ne!(node.saved(), wanted, "{what} does nothing");
@@ -284,6 +345,9 @@ fn foreign(saved: &str) -> String {
 fn a_family_that_a_pod_has_no_address_of_has_no_chains_for_it() {
     let mut node = BareNode::new(&settings());
     node.adopt();
+    if by_nftables() {
+        return of_one_table(node);
+    }
     let chains = |node: &BareNode, program: &str| -> usize {
         let saved = node.saved();
         let ours = saved.lines().filter(|line| line.starts_with(&format!("{program} mangle :")));
@@ -298,6 +362,27 @@ fn a_family_that_a_pod_has_no_address_of_has_no_chains_for_it() {
     node.happens(&Happening::There(both("v/a")));
     node.apply();
     assert_eq!((chains(&node, "iptables-save"), chains(&node, "ip6tables-save")), (2, 2));
+    node.happens(&Happening::There(one("v/a")));
+    node.apply();
+    pretty(&node.saved(), &single);
+    node.adopt();
+    pretty(&node.saved(), &single);
+}
+
+/// There are chains for both families, with rules of those that there are.
+fn of_one_table(mut node: BareNode) {
+    node.happens(&Happening::There(one("v/a")));
+    node.happens(&Happening::There(policy("v/p", json!({"podSelector": {}, "ingress": [{}]}))));
+    node.apply();
+    let single = node.saved();
+    let is_six = |it: &&str| it.contains("ip6 ") || it.contains("-6: type");
+    // Ranges are gated whether a pod has an address of them or not.
+    let is_gate = |it: &&str| it.contains("PODWIRE-GATE-6");
+    let six = |saved: &str| saved.lines().filter(is_six).filter(|it| !is_gate(it)).count();
+    assert_eq!(six(&single), 0, "{single}");
+    node.happens(&Happening::There(both("v/a")));
+    node.apply();
+    assert!(six(&node.saved()) > 20, "{}", node.saved());
     node.happens(&Happening::There(one("v/a")));
     node.apply();
     pretty(&node.saved(), &single);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lab::Space;
+use lab::{Space, by_nftables};
 use regex::Regex;
 
 /// Rules of both families and sets. Counters, sizes and the order of chains and members mean
@@ -21,7 +21,41 @@ pub(crate) fn all(space: &Space) -> String {
         }
     }
     lines.extend(sets(&space.sh("ipset save")));
+    lines.extend(TABLES.into_iter().flat_map(|table| nftables(space, table)));
     lines.join("\n")
+}
+
+/// Those of policyd's other backend.
+const TABLES: [&str; 2] = ["inet podwire", "bridge podwire-ports"];
+
+/// A table of nf_tables, each line with its place. Chains, sets and elements come in whatever order, rules in
+/// theirs.
+fn nftables(space: &Space, table: &str) -> Vec<String> {
+    if !space.sh("nft list tables").lines().any(|line| line == format!("table {table}")) {
+        return Vec::new();
+    }
+    let text = space.sh(&format!("nft --stateless list table {table}"));
+    let text = Regex::new(r",\s+").unwrap().replace_all(&text, ", ").into_owned();
+    let mut parts = vec![Vec::new()];
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "}") {
+        if line.ends_with('{') {
+            parts.push(Vec::new());
+        }
+        parts.last_mut().unwrap().push(in_order(line));
+    }
+    parts.sort_by_key(|lines| lines.first().cloned());
+    let placed = |lines: Vec<String>| {
+        let place = lines.first().cloned().unwrap_or_default().replace(" {", "");
+        lines.into_iter().map(move |line| format!("nft {table} {place}: {line}"))
+    };
+    parts.into_iter().flat_map(placed).collect()
+}
+
+fn in_order(line: &str) -> String {
+    let Some((start, elements)) = line.split_once("elements = { ") else { return line.to_owned() };
+    let mut elements: Vec<_> = elements.trim_end_matches(" }").split(", ").collect();
+    elements.sort_unstable();
+    format!("{start}elements = {{ {} }}", elements.join(", "))
 }
 
 fn rules(program: &str, text: &str) -> Vec<String> {
@@ -64,6 +98,15 @@ fn sets(text: &str) -> Vec<String> {
 
 /// How many packets the rules of a chain have seen, in both families together.
 pub(crate) fn packets(space: &Space, chain: &str) -> u64 {
+    if by_nftables() {
+        // Of some there is one for each family.
+        let chain = Regex::new(&format!(r"(?s)chain {chain}(-[46])? \{{.*?\}}")).unwrap();
+        let table =
+            space.sh("nft list table inet podwire; nft list table bridge podwire-ports || true");
+        let text: String = chain.find_iter(&table).map(|it| it.as_str()).collect();
+        let counted = Regex::new(r"counter packets (\d+)").unwrap();
+        return counted.captures_iter(&text).map(|it| it[1].parse::<u64>().unwrap()).sum();
+    }
     let text = space.sh("iptables-save -c; ip6tables-save -c");
     let marked = format!("] -A {chain} ");
     let rules = text.lines().filter(|line| line.contains(&marked));

@@ -1,5 +1,6 @@
 //! Reference A.2 to A.5: every row a world, played on both wirings.
 
+use policyd::dataplane::Kind;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Wiring, gated};
@@ -41,7 +42,7 @@ played!(blocks, defaults, lifecycle, peers, pitfalls, ports);
 
 /// On a node that uses the tables of before nf_tables.
 fn legacy(wiring: Wiring) {
-    let mut cluster = Cluster::by(wiring, gated(), "-legacy");
+    let mut cluster = Cluster::by(wiring, gated(), Kind::Iptables, "-legacy");
     cluster.populate();
     let tables = cluster.node.sh("cat /proc/thread-self/net/ip_tables_names");
     assert!(tables.contains("mangle"), "the tables that are used: {tables}");

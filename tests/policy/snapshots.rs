@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use lab::by_nftables;
 use policyd::iptables::Settings;
 
 use crate::cluster::{gated, nine};
@@ -19,6 +20,7 @@ fn shows(name: &str, settings: &Settings, bridge: Option<&str>, policies: &[Valu
     }
     policies.iter().for_each(|it| node.happens(&Happening::There(it.clone())));
     node.apply();
+    let name = if by_nftables() { format!("{name}-nftables") } else { name.to_owned() };
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!(name, node.saved());
     });

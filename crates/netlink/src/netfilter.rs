@@ -8,7 +8,7 @@ use netlink_packet_core::NLM_F_DUMP_INTR;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket as SystemSocket, SocketAddr};
 use nix::errno::Errno;
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 
 use crate::Error;
 use crate::datagram::{RECEIVE_BUFFER, Received, messages};
@@ -68,6 +68,18 @@ impl Socket {
         let failed = |source| Error::Socket { what: what.into(), source };
         self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0).map_err(failed)?;
         Ok(())
+    }
+
+    /// The same of what may be more than a socket takes unasked: it gets the room first.
+    pub(crate) fn send_all(&self, bytes: &[u8], what: &str) -> Result<(), Error> {
+        /// What a socket takes in any case (`SOCK_MIN_SNDBUF` is less, `net.core.wmem_default` more).
+        const ALWAYS: usize = 64 << 10;
+        if bytes.len() > ALWAYS {
+            // Where it may not have more than the node's limit, sending tells.
+            _ = setsockopt(&self.socket, sockopt::SndBufForce, &bytes.len())
+                .or_else(|_| setsockopt(&self.socket, sockopt::SndBuf, &bytes.len()));
+        }
+        self.send(bytes, what)
     }
 
     /// Sends `message` and returns the error number of the answer: 0 when it was done.

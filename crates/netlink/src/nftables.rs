@@ -2,46 +2,31 @@
 //! starting a program; to find the rules that lead to a chain; to hear of changes; to keep all but IP
 //! from the ports of bridges; and to close interfaces.
 
+mod batch;
+mod change;
 mod changes;
 mod closed;
 mod expression;
 mod message;
 mod only_ip;
 mod rule;
+mod set;
 
 use std::collections::BTreeMap;
 
 use nix::errno::Errno;
-use ruleset::nft::{Chain, Rule, Table};
+use ruleset::nft::{Encoded, Table};
 
 use crate::Error;
 use crate::datagram::DUMP_ATTEMPTS;
 use crate::netfilter::message::{HEADERS, Message};
 use crate::netfilter::{Socket, end, refused};
+pub use batch::Batch;
+pub use change::Change;
 pub use changes::{Changes, Generation};
 pub use closed::{Closed, Sides, close_interface};
-use message::batch;
 pub use only_ip::{Held, OnlyIp};
 pub use rule::Jump;
-
-/// A change of a table.
-#[derive(Debug, Clone, Copy)]
-pub enum Change<'a> {
-    /// The table is made, unless it is there; with a comment.
-    Table(Option<&'a str>),
-    /// The table goes, which must be empty.
-    DeleteTable,
-    /// A chain is made, unless it is there.
-    Chain(&'a Chain<'a>),
-    /// All rules of a chain go.
-    Empty(&'a str),
-    /// An empty chain goes.
-    DeleteChain(&'a str),
-    /// A rule comes to the end of a chain.
-    Rule(&'a str, &'a Rule),
-    /// The rule of a chain that has this handle goes.
-    DeleteRule(&'a str, u64),
-}
 
 /// A rule that the kernel holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +37,25 @@ pub struct HeldRule {
     pub comment: Option<String>,
     /// How many packets it has counted, if it counts any.
     pub packets: Option<u64>,
+}
+
+/// A set or map that the kernel holds, without its elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldSet {
+    /// Its name.
+    pub name: String,
+    flags: u32,
+    key_type: u32,
+    key_size: u32,
+    data_type: u32,
+}
+
+/// A chain that the kernel holds, without its rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldChain {
+    /// Its name.
+    pub name: String,
+    base: Option<message::HeldBase>,
 }
 
 /// An nf_tables socket of the namespace in which it was opened.
@@ -115,16 +119,76 @@ impl Client {
         chains.map(Some)
     }
 
+    /// The chains of a table; `None` when there is no such table, or it is dormant (`NFT_TABLE_F_DORMANT`).
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn held_chains(&mut self, table: Table<'_>) -> Result<Option<Vec<HeldChain>>, Error> {
+        let what = format!("list the chains of table {table} in nf_tables");
+        let found = self.get(Message::get_table(table), &what)?;
+        if !found.is_some_and(|it| message::is_awake(&it)) {
+            return Ok(None);
+        }
+        let list = || Message::list_chains(table);
+        let chains = self.list(list, &what, |chains: &mut Vec<HeldChain>, chain| {
+            chains.extend(message::read_held_chain(chain, table));
+        });
+        chains.map(Some)
+    }
+
+    /// The sets and maps of a table; none where there is no such table.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn sets(&mut self, table: Table<'_>) -> Result<Vec<HeldSet>, Error> {
+        let what = format!("list the sets of table {table} in nf_tables");
+        let sets = self.list(
+            || set::list_sets(table),
+            &what,
+            |sets: &mut Vec<HeldSet>, it| sets.extend(set::read_set(it, table)),
+        );
+        none_if_missing(sets)
+    }
+
+    /// The elements of a set or map; none where there is no such set.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn elements(&mut self, table: Table<'_>, set: &str) -> Result<Vec<Encoded>, Error> {
+        let what = format!("list the elements of set {set:?} of table {table} in nf_tables");
+        let elements = self.list(
+            || set::list_elements(table, set),
+            &what,
+            |elements: &mut Vec<Encoded>, it| elements.extend(set::read_elements(it)),
+        );
+        none_if_missing(elements)
+    }
+
+    /// The element of a set or map that has the key of this one; `None` when there is none, or no such set.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn element(
+        &mut self,
+        table: Table<'_>,
+        set: &str,
+        element: &Encoded,
+    ) -> Result<Option<Encoded>, Error> {
+        let what = format!("look for an element of set {set:?} of table {table} in nf_tables");
+        let found = self.get(set::get_element(table, set, element), &what)?;
+        Ok(found.and_then(|it| set::read_elements(&it).next()))
+    }
+
     /// Removes a table with all that is in it, if there is one.
     ///
     /// # Errors
     /// [`Error`].
     pub fn remove(&mut self, table: Table<'_>) -> Result<(), Error> {
-        let what = format!("remove table {table} from nf_tables");
+        let what = format!("look for table {table} in nf_tables");
         if self.get(Message::get_table(table), &what)?.is_none() {
             return Ok(());
         }
-        match self.commit(vec![Message::delete_table(table)], &what) {
+        match self.change(table, &[Change::DeleteAll]) {
             Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
             done => done,
         }
@@ -158,17 +222,12 @@ impl Client {
         (chain, handles): (&str, &[u64]),
         target: Option<&str>,
     ) -> Result<(), Error> {
-        let what = match target {
-            Some(target) => format!("delete chain {target:?} and what leads there in nf_tables"),
-            None => format!("delete {} rules of {chain:?} in nf_tables", handles.len()),
-        };
-        let mut changes: Vec<Message> =
-            handles.iter().map(|handle| Message::delete_rule(table, chain, *handle)).collect();
+        let mut changes: Vec<_> =
+            handles.iter().map(|handle| Change::DeleteRule(chain, *handle)).collect();
         if let Some(target) = target {
-            changes.push(Message::empty_chain(table, target));
-            changes.push(Message::delete_chain(table, target));
+            changes.extend([Change::Empty(target), Change::DeleteChain(target)]);
         }
-        self.commit(changes, &what)
+        self.change(table, &changes)
     }
 
     /// The rules of a chain, in their order; none when there is no such chain.
@@ -181,49 +240,36 @@ impl Client {
         let rules = self.list(list, &what, |rules: &mut Vec<HeldRule>, rule| {
             rules.extend(rule::read(rule, table, chain));
         });
-        match rules {
-            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Vec::new()),
-            rules => rules,
-        }
+        none_if_missing(rules)
     }
 
-    /// The comments of all rules of a table by their chains, in their order; chains without rules are not
-    /// told, and nothing where there is no table.
+    /// All rules of a table by their chains, in their order; chains without rules are not told, and nothing
+    /// where there is no table.
     ///
     /// # Errors
     /// [`Error`].
-    pub fn comments(
+    pub fn all_rules(
         &mut self,
         table: Table<'_>,
-    ) -> Result<BTreeMap<String, Vec<Option<String>>>, Error> {
+    ) -> Result<BTreeMap<String, Vec<HeldRule>>, Error> {
         let what = format!("list the rules of table {table} in nf_tables");
         let list = || Message::list_all_rules(table);
-        let read = |comments: &mut BTreeMap<_, Vec<_>>, rule: &[u8]| {
-            if let Some((chain, comment)) = rule::read_comment(rule, table) {
-                comments.entry(chain).or_default().push(comment);
+        let rules = self.list(list, &what, |rules: &mut BTreeMap<_, Vec<_>>, rule| {
+            if let Some((chain, rule)) = rule::read_any(rule, table) {
+                rules.entry(chain).or_default().push(rule);
             }
-        };
-        match self.list(list, &what, read) {
-            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(BTreeMap::new()),
-            comments => comments,
-        }
+        });
+        none_if_missing(rules)
     }
 
     /// Makes all of these changes of a table, or none.
     ///
     /// # Errors
-    /// [`Error`]: the first refusal.
+    /// [`Error`]: the first refusal, with the change that was refused.
     pub fn change(&mut self, table: Table<'_>, changes: &[Change<'_>]) -> Result<(), Error> {
-        let messages = changes.iter().map(|change| match change {
-            Change::Table(comment) => Message::new_table(table, *comment),
-            Change::DeleteTable => Message::delete_empty_table(table),
-            Change::Chain(chain) => Message::new_chain(table, chain),
-            Change::Empty(chain) => Message::empty_chain(table, chain),
-            Change::DeleteChain(chain) => Message::delete_chain(table, chain),
-            Change::Rule(chain, rule) => Message::add_rule(table, chain, rule),
-            Change::DeleteRule(chain, handle) => Message::delete_rule(table, chain, *handle),
-        });
-        self.commit(messages.collect(), &format!("change table {table} in nf_tables"))
+        let mut batch = Batch::default();
+        changes.iter().for_each(|it| batch.push(table, it));
+        self.commit(&batch, &format!("change table {table} in nf_tables"))
     }
 
     /// The netlink port by which others are told that a change came from here, once there was one.
@@ -234,18 +280,27 @@ impl Client {
         self.0.port()
     }
 
-    /// Makes all of these changes, or none.
-    fn commit(&mut self, changes: Vec<Message>, what: &str) -> Result<(), Error> {
-        if changes.is_empty() {
+    /// Makes all of these changes, or none; `what` says what is tried by them.
+    ///
+    /// # Errors
+    /// [`Error`]: the first refusal, with the change that was refused.
+    pub fn commit(&mut self, batch: &Batch, what: &str) -> Result<(), Error> {
+        if batch.is_empty() {
             return Ok(());
         }
         let first = self.0.next();
-        let (bytes, last) = batch(changes, first);
+        let (bytes, last) = batch.framed(first);
         self.0.used(last);
-        self.0.send(&bytes, what)?;
+        self.0.send_all(&bytes, what)?;
         // The last change is acknowledged, and refusals are always answered.
         self.0.receive(what, first..=last, |answer| match answer.code() {
-            Some(code) => end(what, answer, code),
+            Some(0) => Ok(Some(())),
+            Some(code) => {
+                let refused = answer.sequence.wrapping_sub(first).checked_sub(1);
+                let refused = refused.and_then(|it| batch.describe(it));
+                let what = refused.map_or(what.to_owned(), |it| format!("{what}: {it}"));
+                end(&what, answer, code)
+            }
             None => Ok(None),
         })
     }
@@ -283,5 +338,13 @@ impl Client {
             }
         }
         Err(Error::Interrupted { what: what.into() })
+    }
+}
+
+/// What is asked of something that is not there holds nothing.
+fn none_if_missing<T: Default>(found: Result<T, Error>) -> Result<T, Error> {
+    match found {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(T::default()),
+        found => found,
     }
 }

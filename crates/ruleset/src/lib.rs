@@ -10,5 +10,6 @@ pub mod iptables;
 mod name;
 pub mod networks;
 pub mod nft;
+pub mod steps;
 
 pub use name::{Label, long_hash, short_hash};

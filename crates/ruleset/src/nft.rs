@@ -1,8 +1,12 @@
-//! Tables, chains and rules of nf_tables as values. They print in nft's own language, for those who
-//! read them; the kernel is told by the crate netlink.
+//! Tables, chains, rules, sets and maps of nf_tables as values. They print in nft's own language, for those
+//! who read them; the kernel is told by the crate netlink.
 
 mod chain;
+mod matches;
 mod rule;
+mod set;
 
 pub use chain::{Base, Chain, Family, Hook, Kind, Policy, Table};
-pub use rule::{Match, Rule, Verdict};
+pub use matches::{Field, FrameKind, FrameType, Match};
+pub use rule::{Rule, Statement, Verdict};
+pub use set::{Element, Encoded, Key, Set, Value};

@@ -5,7 +5,9 @@ use ipnetwork::IpNetwork;
 use netlink::nftables::{Change, Client, HeldRule};
 use nix::errno::Errno;
 use ruleset::iptables::Side;
-use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
+use ruleset::nft::{
+    Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Statement, Table, Verdict,
+};
 
 use super::{FAMILIES, hex};
 use crate::error::Error;
@@ -69,7 +71,7 @@ impl Mark {
         let rule = |address: &IpNetwork| {
             let own = Match::Address(Side::Source, address.ip().into());
             let elsewhere = Match::NotAddress(Side::Destination, *address);
-            Rule::new([own, elsewhere], Verdict::Masquerade).commented(&self.comment)
+            Rule::new([own, elsewhere], Statement::MASQUERADE).commented(&self.comment)
         };
         addresses.iter().map(rule).collect()
     }

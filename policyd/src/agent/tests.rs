@@ -4,7 +4,7 @@ use runner::OsRunner;
 
 use super::*;
 use crate::attachment::PodReference;
-use crate::dataplane::Programs;
+use crate::dataplane::{Kind, Programs};
 use crate::metrics::Metrics;
 use crate::model::Pod;
 
@@ -14,7 +14,8 @@ fn agent() -> Agent<OsRunner> {
 
 fn agent_that_asks(asks: mpsc::Sender<NamespacedName>) -> Agent<OsRunner> {
     let settings = Settings::default();
-    let dataplane = Dataplane::new(Programs::new(OsRunner, ""), &[], settings.clone());
+    let dataplane =
+        Dataplane::new(Kind::Iptables, Programs::new(OsRunner, ""), &[], settings.clone());
     let config = Config {
         node: "node-1".to_owned(),
         settings,

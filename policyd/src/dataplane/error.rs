@@ -25,6 +25,15 @@ pub enum Error {
         /// The set.
         set: String,
     },
+    /// The kernel has no nf_tables.
+    #[error("the kernel has no nf_tables: is CONFIG_NF_TABLES, or module nf_tables, missing?")]
+    NoNftables,
+    /// A chain of ours is not as it was left.
+    #[error("chain {chain} is not as it was left: somebody else changed it")]
+    ChainChanged {
+        /// The chain.
+        chain: String,
+    },
     /// Sets of ours cannot be removed.
     #[error("cannot remove the sets {sets}: do rules of others look into them?")]
     SetsInUse {

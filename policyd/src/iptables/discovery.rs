@@ -8,11 +8,11 @@ use super::{goto, jump};
 /// Neighbour discovery (RFC 4861) has the greatest hop limit, so that all see that no router has
 /// forwarded it: what a pod gives that type and sends further is not it. These are what hosts say:
 /// that they look for routers, and of neighbours.
-const OF_HOSTS: [u8; 3] = [133, 135, 136];
+pub(crate) const OF_HOSTS: [u8; 3] = [133, 135, 136];
 /// What only routers say: of routes, and of better ones.
-const OF_ROUTERS: [u8; 2] = [134, 137];
+pub(crate) const OF_ROUTERS: [u8; 2] = [134, 137];
 /// Listener discovery (RFC 2710, RFC 3810) goes to groups, with a hop limit that no router forwards.
-const OF_LISTENERS: [u8; 4] = [130, 131, 132, 143];
+pub(crate) const OF_LISTENERS: [u8; 4] = [130, 131, 132, 143];
 
 /// All the types that there are of it.
 pub(crate) fn types() -> impl Iterator<Item = u8> {
@@ -22,7 +22,7 @@ pub(crate) fn types() -> impl Iterator<Item = u8> {
 /// None is put together from fragments (RFC 6980), and what is no longer than this a bridge does not take
 /// apart again (`br_ip6_fragment`): then the kernel would fill in a checksum wherever its sender has asked it to
 /// (`skb_checksum_help`), and so have it be something else than what was looked at.
-pub(super) const LONGEST: u16 = 1280;
+pub(crate) const LONGEST: u16 = 1280;
 
 /// The chain for what is of ICMPv6: these kinds are let pass, and the rest is asked of `rest`.
 pub(super) fn chain(name: String, kinds: impl Iterator<Item = Vec<Match>>, rest: &str) -> Chain {

@@ -10,7 +10,7 @@ use crate::model::Direction;
 use crate::plan::{ChainKey, Endpoint};
 
 /// How many denied packets of an endpoint and direction are copied to the log in a minute.
-const LOGGED_EACH_MINUTE: u32 = 30;
+pub(crate) const LOGGED_EACH_MINUTE: u32 = 30;
 
 /// After about as many policies it is looked whether one of them has allowed the packet.
 const POLICIES_BETWEEN_LOOKS: u32 = 8;

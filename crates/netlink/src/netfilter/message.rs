@@ -22,7 +22,7 @@ const NESTED: u16 = 1 << 15;
 const NETWORK_ORDER: u16 = 1 << 14;
 
 /// One message.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Message {
     bytes: Vec<u8>,
 }
@@ -78,6 +78,11 @@ impl Message {
         let held = self.bytes.get(6..8).and_then(|it| it.try_into().ok()).map(u16::from_ne_bytes);
         self.put(6, &(held.unwrap_or(NLM_F_REQUEST) | NLM_F_ACK).to_ne_bytes());
         self
+    }
+
+    /// How long it is by now.
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     fn put(&mut self, start: usize, value: &[u8]) {

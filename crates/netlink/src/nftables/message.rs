@@ -1,16 +1,15 @@
 //! Messages to nf_tables (`include/uapi/linux/netfilter/nf_tables.h`).
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_NONREC};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_NONREC};
 use ruleset::nft::{Chain, Family, Policy, Rule, Table};
 
+use super::HeldChain;
 use super::expression::expressions;
-use crate::attributes::{find, text};
-use crate::netfilter::message::{BRIDGE, INET, IPV4, IPV6, Message, NETDEV};
+use crate::attributes::{find, network_number, text};
+use crate::netfilter::message::{BRIDGE, HEADERS, INET, IPV4, IPV6, Message, NETDEV};
 
 /// `NFNL_SUBSYS_NFTABLES`, which is also the resource that a batch is for.
 pub(super) const SUBSYSTEM: u8 = 10;
-const BATCH_BEGIN: [u8; 2] = [0, 0x10];
-const BATCH_END: [u8; 2] = [0, 0x11];
 const NEW_TABLE: [u8; 2] = [SUBSYSTEM, 0];
 const GET_TABLE: [u8; 2] = [SUBSYSTEM, 1];
 const DELETE_TABLE: [u8; 2] = [SUBSYSTEM, 2];
@@ -23,26 +22,30 @@ const DELETE_RULE: [u8; 2] = [SUBSYSTEM, 8];
 pub(super) const NEW_GENERATION: [u8; 2] = [SUBSYSTEM, 15];
 const GET_GENERATION: [u8; 2] = [SUBSYSTEM, 16];
 const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
 const TABLE_REMARK: u16 = 6;
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
-pub(super) const CHAIN_HOOK: u16 = 4;
-pub(super) const CHAIN_POLICY: u16 = 5;
-pub(super) const CHAIN_KIND: u16 = 7;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const CHAIN_KIND: u16 = 7;
 const CHAIN_REMARK: u16 = 12;
-pub(super) const HOOK_NUMBER: u16 = 1;
-pub(super) const HOOK_PRIORITY: u16 = 2;
+const HOOK_NUMBER: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
 const HOOK_INTERFACE: u16 = 3;
-/// `NF_DROP`.
+/// `NF_DROP`, `NF_ACCEPT`.
 const DROP: u32 = 0;
+const ACCEPT: u32 = 1;
 const RULE_TABLE: u16 = 1;
-pub(super) const RULE_CHAIN: u16 = 2;
+const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
-pub(super) const RULE_EXPRESSIONS: u16 = 4;
-pub(super) const RULE_REMARK: u16 = 7;
+const RULE_EXPRESSIONS: u16 = 4;
+const RULE_POSITION: u16 = 6;
+const RULE_REMARK: u16 = 7;
 
 impl Message {
-    fn of(table: Table<'_>, kind: [u8; 2], flags: u16) -> Self {
+    /// A message about something of a table's family.
+    pub(super) fn of(table: Table<'_>, kind: [u8; 2], flags: u16) -> Self {
         let family = match table.family {
             Family::Ip => IPV4,
             Family::Ip6 => IPV6,
@@ -98,9 +101,18 @@ impl Message {
     /// Puts a rule at the end of a chain.
     pub(super) fn add_rule(table: Table<'_>, chain: &str, rule: &Rule) -> Self {
         let message = Self::of(table, NEW_RULE, NLM_F_CREATE | NLM_F_APPEND);
+        message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain).rule(table.family, rule)
+    }
+
+    /// Puts a rule before the one of its chain that has this handle.
+    pub(super) fn insert_rule(table: Table<'_>, chain: &str, handle: u64, rule: &Rule) -> Self {
+        let message = Self::of(table, NEW_RULE, NLM_F_CREATE);
         let message = message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
-        message
-            .nested(RULE_EXPRESSIONS, |list| expressions(list, table.family, rule))
+        message.attribute(RULE_POSITION, &handle.to_be_bytes()).rule(table.family, rule)
+    }
+
+    fn rule(self, family: Family, rule: &Rule) -> Self {
+        self.nested(RULE_EXPRESSIONS, |list| expressions(list, family, rule))
             .remark(RULE_REMARK, rule.comment.as_deref())
     }
 
@@ -161,6 +173,49 @@ pub(super) fn read_chain(chain: &[u8], table: Table<'_>) -> Option<String> {
     find(chain, CHAIN_NAME).map(text)
 }
 
+/// Where the kernel calls a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HeldBase {
+    kind: String,
+    hook: u32,
+    priority: i32,
+    policy: u32,
+}
+
+/// The chain with these attributes, if it is one of the table.
+pub(super) fn read_held_chain(chain: &[u8], table: Table<'_>) -> Option<HeldChain> {
+    let name = read_chain(chain, table)?;
+    let base = find(chain, CHAIN_HOOK).map(|hook| {
+        let number = |bytes, kind| find(bytes, kind).and_then(network_number).unwrap_or_default();
+        HeldBase {
+            kind: find(chain, CHAIN_KIND).map(text).unwrap_or_default(),
+            hook: number(hook, HOOK_NUMBER),
+            priority: number(hook, HOOK_PRIORITY).cast_signed(),
+            policy: number(chain, CHAIN_POLICY),
+        }
+    });
+    Some(HeldChain { name, base })
+}
+
+impl HeldChain {
+    /// Whether it is this one, called where that shall be.
+    #[must_use]
+    pub fn is_like(&self, chain: &Chain<'_>) -> bool {
+        let base = chain.base.map(|base| HeldBase {
+            kind: base.kind.word().to_owned(),
+            hook: base.hook.number(),
+            priority: base.priority,
+            policy: if base.policy == Policy::Drop { DROP } else { ACCEPT },
+        });
+        self.name == chain.name && self.base == base
+    }
+}
+
+/// Whether a table is not dormant (`NFT_TABLE_F_DORMANT`, its only flag that others can set).
+pub(super) fn is_awake(found: &[u8]) -> bool {
+    find(found, TABLE_FLAGS).and_then(network_number).is_none_or(|flags| flags == 0)
+}
+
 /// What a table, chain or rule with this comment carries. What has no room is cut off.
 pub(super) fn remark(comment: &str) -> Vec<u8> {
     const COMMENT: u8 = 0;
@@ -187,29 +242,52 @@ pub(super) fn comment(remark: &[u8]) -> Option<String> {
     None
 }
 
-/// A transaction of `changes`, numbered from `first` on, of which the last is acknowledged; also
-/// the number of that one.
-pub(super) fn batch(changes: Vec<Message>, first: u32) -> (Vec<u8>, u32) {
-    let frame =
-        |kind, sequence| Message::new(kind, 0, 0, SUBSYSTEM.into()).numbered(sequence).into_bytes();
-    let mut sequence = first;
-    let mut bytes = frame(BATCH_BEGIN, first);
-    let count = changes.len();
-    for (index, change) in changes.into_iter().enumerate() {
-        sequence = sequence.wrapping_add(1);
-        let change = if index + 1 == count { change.acknowledged() } else { change };
-        bytes.extend(change.numbered(sequence).into_bytes());
+/// How long the message is that begins at `place`.
+pub(super) fn size_at(bytes: &[u8], place: usize) -> Option<usize> {
+    let size = bytes.get(place..place + 4)?.try_into().ok().map(u32::from_ne_bytes)?;
+    usize::try_from(size).ok().filter(|it| *it >= HEADERS)
+}
+
+/// Gives the message that begins at `place` this number.
+pub(super) fn number_at(bytes: &mut [u8], place: usize, sequence: u32) {
+    if let Some(room) = bytes.get_mut(place + 8..place + 12) {
+        room.copy_from_slice(&sequence.to_ne_bytes());
     }
-    bytes.extend(frame(BATCH_END, sequence));
-    (bytes, sequence)
+}
+
+/// Has the message that begins at `place` acknowledged.
+pub(super) fn acknowledge_at(bytes: &mut [u8], place: usize) {
+    if let Some([low, high]) = bytes.get_mut(place + 6..place + 8) {
+        let flags = u16::from_ne_bytes([*low, *high]) | NLM_F_ACK;
+        [*low, *high] = flags.to_ne_bytes();
+    }
+}
+
+/// In words, what a message wants.
+pub(super) fn describe(message: &[u8]) -> Option<String> {
+    const FLAGS: std::ops::Range<usize> = 4..6;
+    let kind = message.get(FLAGS)?.try_into().ok().map(u16::from_ne_bytes)?.to_be_bytes();
+    let attributes = message.get(HEADERS..)?;
+    let name = |kind| find(attributes, kind).map(text).unwrap_or_default();
+    let table = name(TABLE_NAME);
+    let of_table = format!("of table {table:?}");
+    Some(match kind {
+        NEW_TABLE => format!("make table {table:?}"),
+        DELETE_TABLE => format!("delete table {table:?}"),
+        NEW_CHAIN => format!("make chain {:?} {of_table}", name(CHAIN_NAME)),
+        DELETE_CHAIN => format!("delete chain {:?} {of_table}", name(CHAIN_NAME)),
+        NEW_RULE => {
+            let comment = find(attributes, RULE_REMARK).and_then(comment).unwrap_or_default();
+            format!("add a rule to chain {:?} {of_table} ({comment})", name(RULE_CHAIN))
+        }
+        DELETE_RULE => format!("delete rules of chain {:?} {of_table}", name(RULE_CHAIN)),
+        _ => return super::set::describe(kind, &name(2), &of_table),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netfilter::message::HEADERS;
-
-    const NAT: Table<'_> = Table { family: Family::Ip, name: "nat" };
 
     #[test]
     fn comments_are_read_as_they_were_written_and_cut_where_there_is_no_room() {
@@ -221,19 +299,5 @@ mod tests {
         assert_eq!(comment(&[&[7, 2, 1, 1][..], &remark("a")].concat()).as_deref(), Some("a"));
         assert_eq!(comment(&[0, 9, b'a']), None);
         assert_eq!(comment(&[]), None);
-    }
-
-    #[test]
-    fn a_batch_is_framed_and_its_last_change_acknowledged() {
-        let changes = || [Message::delete_rule(NAT, "P", 258), Message::delete_chain(NAT, "CNI-x")];
-        let sizes = changes().map(|message| message.into_bytes().len());
-        let (bytes, last) = batch(changes().into(), 5);
-        assert_eq!(last, 7);
-        assert_eq!(bytes.len(), HEADERS + sizes.iter().sum::<usize>() + HEADERS);
-        assert_eq!(bytes[19], SUBSYSTEM);
-        let (rule, chain) = (HEADERS, HEADERS + sizes[0]);
-        assert_eq!(bytes[rule + 6], 1);
-        assert_eq!(bytes[rule + sizes[0] - 2..][..2], [1, 2]);
-        assert_eq!(bytes[chain + 6], 1 | 4);
     }
 }

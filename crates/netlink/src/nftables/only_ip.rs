@@ -5,41 +5,25 @@
 //! other protocols iptables knows nothing of. So what a container sends in one would pass all rules. A
 //! table of the bridge family drops it first.
 
-mod message;
-
 use std::collections::BTreeSet;
 
 use nix::errno::Errno;
-use ruleset::nft::Hook;
+use ruleset::nft::{
+    Base, Chain, Element, Encoded, Family, Field, FrameType, Hook, Key, Kind, Match, Policy, Rule,
+    Set, Table, Value, Verdict,
+};
+use ruleset::short_hash;
 
-use super::Client;
-use super::expression::{ARP_FRAME, IPV4_FRAME, IPV6_FRAME, Interface, NAME_ROOM};
+use super::{Change, Client};
 use crate::Error;
 
-/// The types of frames that pass: those of IPv4, IPv6 and ARP, which is no more judged than IPv6's
-/// discovery. A tag (802.1Q, 802.1ad) is a type of its own.
-const PASSING: [u16; 3] = [IPV4_FRAME, IPV6_FRAME, ARP_FRAME];
-/// A list of members is one attribute, of 64 KiB at most; each takes 28 bytes.
-const MOST_AT_ONCE: usize = 1024;
+/// The types of frames that pass: ARP is no more judged than IPv6's discovery. A tag (802.1Q, 802.1ad) is a
+/// type of its own.
+const PASSING: [FrameType; 3] = [FrameType::Ipv4, FrameType::Ipv6, FrameType::Arp];
 /// The set of the ports' names.
 const SET: &str = "ports";
 /// Ahead of br_netfilter (0), and of who changes addresses (`NF_BR_PRI_NAT_DST_BRIDGED`).
 const PRIORITY: i32 = -300;
-
-/// A chain of the table, with its one rule.
-#[derive(Debug)]
-struct Chain {
-    name: &'static str,
-    hook: Hook<'static>,
-    interface: Interface,
-}
-
-/// What a port's container sends, to other ports or to the bridge itself; and what any other port
-/// would have forwarded to it.
-const CHAINS: [Chain; 2] = [
-    Chain { name: "from-ports", hook: Hook::Prerouting, interface: Interface::In },
-    Chain { name: "to-ports", hook: Hook::Forward, interface: Interface::Out },
-];
 
 /// What the kernel holds of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,14 +41,43 @@ pub enum Held {
 #[derive(Debug)]
 pub struct OnlyIp<'a> {
     client: &'a mut Client,
-    table: &'a str,
+    table: Table<'a>,
 }
 
 impl Client {
     /// The table of the bridge family, of this name, that keeps other frames from ports.
     pub const fn only_ip<'a>(&'a mut self, table: &'a str) -> OnlyIp<'a> {
-        OnlyIp { client: self, table }
+        OnlyIp { client: self, table: Table { family: Family::Bridge, name: table } }
     }
+}
+
+/// The chains, each with its one rule: for what a port's container sends, to other ports or to the bridge
+/// itself; and for what any other port would have forwarded to it.
+fn chains() -> [(Chain<'static>, Rule); 2] {
+    [
+        chain("from-ports", Hook::Prerouting, Field::InInterface),
+        chain("to-ports", Hook::Forward, Field::OutInterface),
+    ]
+}
+
+/// What most frames are comes first. By its comment a rule is known again: rules are not read back.
+fn chain(name: &'static str, hook: Hook<'static>, interface: Field) -> (Chain<'static>, Rule) {
+    let base = Base { kind: Kind::Filter, hook, priority: PRIORITY, policy: Policy::Accept };
+    let other = PASSING.into_iter().map(Match::NotFrameType);
+    let matches: Vec<_> = other.chain([Match::In(vec![interface], SET.to_owned())]).collect();
+    let rule = Rule::new(matches, Verdict::Drop).counted();
+    let comment = format!("iptables would not see it; {}", short_hash(&rule.to_string()));
+    (Chain { name, base: Some(base), comment: None }, rule.commented(comment))
+}
+
+fn ports_set() -> Set {
+    Set::new(SET, [Key::Interface])
+}
+
+/// Names as elements; what cannot be the name of a link is left out.
+fn elements(names: &BTreeSet<String>) -> Vec<Encoded> {
+    let (set, element) = (ports_set(), |it: &String| Element::new([Value::Interface(it.clone())]));
+    names.iter().flat_map(|it| set.encode(&element(it))).collect()
 }
 
 impl OnlyIp<'_> {
@@ -73,45 +86,27 @@ impl OnlyIp<'_> {
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
     pub fn read(&mut self) -> Result<Held, Error> {
-        match self.read_parts() {
-            // Somebody removed a part between two questions.
-            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(Held::Other),
-            read => read,
-        }
-    }
-
-    fn read_parts(&mut self) -> Result<Held, Error> {
-        let what = format!("read table {:?} of the bridges in nf_tables", self.table);
-        let Some(found) = self.client.get(message::get_table(self.table), &what)? else {
-            return Ok(Held::Nothing);
+        let Some(held) = self.client.held_chains(self.table)? else {
+            let is_there = self.client.chains(self.table)?.is_some();
+            return Ok(if is_there { Held::Other } else { Held::Nothing });
         };
-        if !message::is_awake(&found) {
-            return Ok(Held::Other);
-        }
-        for chain in &CHAINS {
-            let found = self.client.get(message::get_chain(self.table, chain.name), &what)?;
-            if !found.is_some_and(|it| message::is_like(&it, chain)) {
-                return Ok(Held::Other);
-            }
-            let table = self.table;
-            let list = || message::list_rules(table, chain.name);
-            let held = self.client.list(list, &what, |rules: &mut Vec<Vec<u8>>, rule| {
-                rules.extend(message::read_remark(rule, table, chain.name));
-            });
-            if held? != [message::remark(chain)] {
+        for (chain, rule) in chains() {
+            let rules = self.client.rules(self.table, chain.name)?;
+            let comments: Vec<_> = rules.into_iter().map(|it| it.comment).collect();
+            if !held.iter().any(|it| it.is_like(&chain)) || comments != [rule.comment] {
                 return Ok(Held::Other);
             }
         }
-        let set = self.client.get(message::get_set(self.table), &what)?;
-        if !set.is_some_and(|it| message::is_set_of_names(&it)) {
+        if !self
+            .client
+            .sets(self.table)?
+            .iter()
+            .any(|it| it.name == SET && it.is_like(&ports_set()))
+        {
             return Ok(Held::Other);
         }
-        let table = self.table;
-        let list = || message::list_members(table);
-        let ports = self.client.list(list, &what, |ports: &mut BTreeSet<String>, members| {
-            ports.extend(message::read_members(members));
-        });
-        Ok(Held::Ports(ports?))
+        let held = self.client.elements(self.table, SET)?;
+        Ok(Held::Ports(held.iter().filter_map(Encoded::interface).collect()))
     }
 
     /// Writes the table anew, for these ports, in place of whatever has its name. What cannot be
@@ -120,23 +115,19 @@ impl OnlyIp<'_> {
     /// # Errors
     /// [`Error`], of which [`Error::NoBridgeTables`] says that the kernel cannot.
     pub fn write(&mut self, ports: &BTreeSet<String>) -> Result<(), Error> {
-        let what = format!("write table {:?} of the bridges to nf_tables", self.table);
+        let (set, chains, elements) = (ports_set(), chains(), elements(ports));
         // Once made it can be deleted, whether it was there or not.
-        let mut changes = vec![
-            message::new_table(self.table),
-            message::delete_table(self.table),
-            message::new_table(self.table),
-            message::new_set(self.table),
-        ];
-        for chain in &CHAINS {
-            changes.push(message::new_chain(self.table, chain));
-            changes.push(message::new_rule(self.table, chain));
+        let mut changes =
+            vec![Change::Table(None), Change::DeleteAll, Change::Table(None), Change::Set(&set)];
+        for (chain, rule) in &chains {
+            changes.extend([Change::Chain(chain), Change::Rule(chain.name, rule)]);
         }
-        changes.extend(message::change_members(self.table, ports, true));
-        self.client.commit(changes, &what).map_err(|error| {
+        changes.push(Change::Elements(SET, &elements));
+        self.client.change(self.table, &changes).map_err(|error| {
             // Or a kind of chain or an expression that the kernel does not have: all else comes in
             // the same transaction.
             let is_missing = error.is_unsupported() || error.errno() == Some(Errno::ENOENT);
+            let what = format!("write table {} to nf_tables", self.table);
             if is_missing { Error::NoBridgeTables { what } } else { error }
         })
     }
@@ -150,10 +141,9 @@ impl OnlyIp<'_> {
         come: &BTreeSet<String>,
         gone: &BTreeSet<String>,
     ) -> Result<(), Error> {
-        let what = format!("change the ports in table {:?} of the bridges", self.table);
-        let mut changes = message::change_members(self.table, come, true);
-        changes.extend(message::change_members(self.table, gone, false));
-        self.client.commit(changes, &what)
+        let (come, gone) = (elements(come), elements(gone));
+        let changes = [Change::Elements(SET, &come), Change::DeleteElements(SET, &gone)];
+        self.client.change(self.table, &changes)
     }
 
     /// Removes the table with all that is in it, if there is one.
@@ -161,6 +151,6 @@ impl OnlyIp<'_> {
     /// # Errors
     /// [`Error`].
     pub fn remove(&mut self) -> Result<(), Error> {
-        self.client.remove(message::of_bridges(self.table))
+        self.client.remove(self.table)
     }
 }

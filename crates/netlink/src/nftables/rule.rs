@@ -58,18 +58,19 @@ fn handle(rule: &[u8], table: Table<'_>, chain: &str) -> Option<u64> {
     find(rule, RULE_HANDLE)?.try_into().ok().map(u64::from_be_bytes)
 }
 
-/// The rule with these attributes, if it is one of the table's `chain`.
+/// The rule with these attributes, if it is one of the table's `chain`: old kernels list those of all.
 pub(super) fn read(rule: &[u8], table: Table<'_>, chain: &str) -> Option<HeldRule> {
-    let handle = handle(rule, table, chain)?;
-    let comment = find(rule, RULE_REMARK).and_then(comment);
-    Some(HeldRule { handle, comment, packets: packets(rule) })
+    find(rule, RULE_CHAIN).filter(|name| is_text(name, chain))?;
+    read_any(rule, table).map(|(_, rule)| rule)
 }
 
-/// The chain of the rule with these attributes, and its comment, if it is one of the table.
-pub(super) fn read_comment(rule: &[u8], table: Table<'_>) -> Option<(String, Option<String>)> {
+/// The chain of the rule with these attributes, and the rule, if it is one of the table.
+pub(super) fn read_any(rule: &[u8], table: Table<'_>) -> Option<(String, HeldRule)> {
     find(rule, RULE_TABLE).filter(|name| is_text(name, table.name))?;
     let chain = find(rule, RULE_CHAIN).map(text)?;
-    Some((chain, find(rule, RULE_REMARK).and_then(comment)))
+    let handle = find(rule, RULE_HANDLE)?.try_into().ok().map(u64::from_be_bytes)?;
+    let comment = find(rule, RULE_REMARK).and_then(comment);
+    Some((chain, HeldRule { handle, comment, packets: packets(rule) }))
 }
 
 fn packets(rule: &[u8]) -> Option<u64> {

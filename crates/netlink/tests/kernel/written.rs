@@ -1,8 +1,13 @@
 //! What we write to nf_tables is what the program nft would write.
 
 use netlink::nftables::{Change, Client};
-use ruleset::iptables::Side;
-use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
+use std::collections::BTreeSet;
+
+use ruleset::iptables::{Packets, PortRange, Side};
+use ruleset::nft::{
+    Base, Chain, Element, Family, Field, FrameKind, Hook, Key, Kind, Match, Policy, Rule, Set,
+    Statement, Table, Value, Verdict,
+};
 
 use crate::space::{move_away, run};
 
@@ -13,7 +18,10 @@ fn shown(table: Table<'_>) -> [String; 2] {
     let table = table.to_string();
     let words: Vec<&str> = table.split(' ').collect();
     let list = |options: &[&str]| run("nft", &[options, &["list", "table"], &words].concat(), "");
-    [list(&["--stateless"]), list(&["--stateless", "--debug=netlink"])]
+    // Elements come in whatever order, and nft has some more, which mean nothing, where intervals begin and end.
+    let code = list(&["--stateless", "--debug=netlink"]);
+    let code = code.lines().filter(|line| !line.starts_with("\telement "));
+    [list(&["--stateless"]), code.collect::<Vec<_>>().join("\n")]
 }
 
 fn rules(family: Family) -> Vec<Rule> {
@@ -37,7 +45,7 @@ fn rules(family: Family) -> Vec<Rule> {
     match family {
         Family::Ip => four.into_iter().chain(any).collect(),
         Family::Ip6 => six.into_iter().chain(any).collect(),
-        Family::Inet => [four, six].concat().into_iter().chain(any).collect(),
+        Family::Inet => [four, six, of_packets()].concat().into_iter().chain(any).collect(),
         Family::Bridge => {
             let source = Match::HardwareSource([2, 0, 0, 0, 0, 1]);
             let rules =
@@ -46,7 +54,7 @@ fn rules(family: Family) -> Vec<Rule> {
         }
         Family::Netdev => {
             let all = ["0.0.0.0/0", "::/0"].map(|it| address(Side::Source, it));
-            let all = all.map(|it| Rule::new([it], Verdict::CountedDrop));
+            let all = all.map(|it| Rule::new([it], Verdict::Drop).counted());
             let bytes: [&[u8]; 2] = [&[58], &[58, 0, 5, 2, 0, 0, 1, 0]];
             let bytes = bytes.map(|it| Match::HeaderBytes { place: 40, value: it.to_owned() });
             let local = |it| Rule::new([address(Side::Source, "fe80::/10"), it], Verdict::Return);
@@ -65,15 +73,111 @@ fn rules(family: Family) -> Vec<Rule> {
     }
 }
 
+/// What only a table of packets asks, or does.
+fn of_packets() -> Vec<Rule> {
+    let set = |it: &str| it.to_owned();
+    let source = || Field::Ipv4(Side::Source);
+    let ports = |first, last| PortRange { first, last };
+    let named = vec![Field::Ipv6(Side::Destination), Field::Protocol, Field::DestinationPort];
+    let log = Statement::Log { group: 7, prefix: "a prefix".to_owned() };
+    let all = [
+        vec![Match::Family { is_ipv4: true }],
+        vec![Match::ToBroadcast],
+        vec![Match::In(vec![source()], set("addresses"))],
+        vec![Match::NotIn(vec![source()], set("addresses"))],
+        vec![Match::In(vec![Field::InInterface, source()], set("sources"))],
+        vec![Match::In(vec![Field::OutInterface], set("links"))],
+        vec![Match::In(named, set("named"))],
+        vec![Match::Protocol(132), Match::In(vec![source()], set("addresses"))],
+        vec![Match::DestinationPort(6, ports(80, 80))],
+        vec![
+            Match::DestinationPort(17, ports(1000, 2000)),
+            Match::In(vec![source()], set("networks")),
+        ],
+        vec![Match::DestinationPort(132, ports(5, 5))],
+        vec![Match::DestinationPortIn(6, set("ports"))],
+        vec![Match::TcpWithoutSyn],
+        vec![Match::SctpWithoutInit],
+        vec![Match::HopLimit(255), Match::Icmp6Type(135)],
+        vec![Match::Icmp6Type(143)],
+        vec![Match::Protocol(58), Match::LongerThan(1280), Match::Connection(Packets::Related)],
+        vec![Match::Frame(FrameKind::Broadcast)],
+        vec![Match::Frame(FrameKind::Multicast)],
+        vec![Match::Connection(Packets::Established)],
+        vec![Match::Connection(Packets::Invalid)],
+        vec![Match::Protocol(1), Match::Connection(Packets::OfNoAnswer)],
+        vec![Match::Mark(0x400)],
+        vec![Match::ConnectionMark(0x400)],
+    ];
+    let mut rules: Vec<_> = all.into_iter().map(|it| Rule::new(it, Verdict::Accept)).collect();
+    rules.extend([
+        Rule::new([Match::AtMostEachMinute(30)], log),
+        Rule::new([], Statement::Map(vec![source()], set("from"))),
+        Rule::new([Match::Protocol(6)], Statement::Map(vec![Field::OutInterface], set("groups"))),
+        Rule::new([], Statement::SetMark(0x400)),
+        Rule::new([], Statement::ClearMark(0x400)),
+        Rule::new([Match::ConnectionMark(1)], Verdict::Drop).counted().commented("why"),
+    ]);
+    rules
+}
+
+/// The sets and maps that those rules look into, with elements.
+fn sets() -> Vec<(Set, Vec<Element>)> {
+    let address = |it: &str| Value::Address(it.parse().unwrap());
+    let network = |it: &str| Element::new([Value::Network(it.parse().unwrap())]);
+    let link = |it: &str| Value::Interface(it.to_owned());
+    let ports = |first, last| Value::Ports(PortRange { first, last });
+    let goto = || Verdict::Goto("other".to_owned());
+    let named = Element::new([address("fd00::1"), Value::Protocol(6), ports(80, 80)]);
+    vec![
+        (
+            Set::new("addresses", [Key::Ipv4]).commented("of pods"),
+            vec![Element::new([address("10.0.0.1")]), Element::new([address("10.0.0.2")])],
+        ),
+        (
+            Set::new("sources", [Key::Interface, Key::Ipv4]),
+            vec![Element::new([link("a-name-of-15-by"), address("10.0.0.1")])],
+        ),
+        (Set::new("links", [Key::Interface]), vec![Element::new([link("veth0")])]),
+        (Set::new("named", [Key::Ipv6, Key::Protocol, Key::Port]), vec![named]),
+        (
+            Set::new("networks", [Key::Ipv4]).of_intervals(),
+            vec![network("10.0.0.0/15"), network("192.0.2.1/32"), network("224.0.0.0/3")],
+        ),
+        (
+            Set::new("ports", [Key::Port]).of_intervals(),
+            vec![Element::new([ports(80, 80)]), Element::new([ports(1000, 2000)])],
+        ),
+        (
+            Set::new("from", [Key::Ipv4]).to_verdicts(),
+            vec![
+                Element::new([address("10.0.0.1")]).leading_to(Verdict::Accept),
+                Element::new([address("10.0.0.2")]).leading_to(goto()),
+            ],
+        ),
+        (
+            Set::new("groups", [Key::Interface]).to_verdicts().commented("of ports"),
+            vec![Element::new([link("veth0")]).leading_to(Verdict::Drop)],
+        ),
+    ]
+}
+
 /// By the program, in its own words.
-fn by_nft(table: Table<'_>, chains: &[Chain<'_>], rules: &[Rule]) {
+fn by_nft(table: Table<'_>, chains: &[Chain<'_>], sets: &[(Set, Vec<Element>)], rules: &[Rule]) {
     let mut text = format!("table {table} {{ comment \"a table\"\n");
     for chain in chains {
         let base = chain.base.map(|it| it.to_string()).unwrap_or_default();
         let comment = chain.comment.map(|it| format!("comment \"{it}\"\n")).unwrap_or_default();
         text += &format!("chain {} {{ {comment}{base}\n}}\n", chain.name);
     }
+    for (set, _) in sets {
+        text += &format!("{set}\n");
+    }
     text += "}\n";
+    for (set, elements) in sets {
+        let elements: Vec<_> = elements.iter().map(ToString::to_string).collect();
+        text += &format!("add element {table} {} {{ {} }}\n", set.name, elements.join(", "));
+    }
     for rule in rules {
         text += &format!("add rule {table} {CHAIN} {rule}\n");
     }
@@ -102,18 +206,40 @@ fn tables_are_what_nft_would_write() {
         ];
         let mut rules = rules(family);
         if has_nat {
-            rules.push(Rule::new([], Verdict::Masquerade));
+            let ports = Some(PortRange { first: 1024, last: 2047 });
+            let to = Statement::Masquerade { random_fully: true, to_ports: ports };
+            rules.push(Rule::new([Match::Protocol(6)], to));
+            rules.push(Rule::new([], Statement::MASQUERADE));
         }
         let table = Table { family, name: "t" };
-        by_nft(table, &chains, &rules);
+        let sets = if family == Family::Inet { sets() } else { Vec::new() };
+        by_nft(table, &chains, &sets, &rules);
         let wanted = shown(table);
         run("nft", &["-f", "-"], &format!("delete table {table}\n"));
         let changes = [Change::Table(Some("a table"))].into_iter();
         let changes = changes.chain(chains.iter().map(Change::Chain));
+        let changes = changes.chain(sets.iter().map(|it| Change::Set(&it.0)));
+        let encoded: Vec<_> = sets
+            .iter()
+            .map(|(set, elements)| {
+                (set, elements.iter().flat_map(|it| set.encode(it)).collect::<Vec<_>>())
+            })
+            .collect();
+        let changes =
+            changes.chain(encoded.iter().map(|(set, it)| Change::Elements(&set.name, it)));
         let changes: Vec<_> =
             changes.chain(rules.iter().map(|rule| Change::Rule(CHAIN, rule))).collect();
         client.change(table, &changes).unwrap();
         assert_eq!(shown(table), wanted, "{table}");
+        for (set, elements) in &encoded {
+            let held = client.elements(table, &set.name).unwrap();
+            assert_eq!(
+                held.into_iter().collect::<BTreeSet<_>>(),
+                elements.iter().cloned().collect(),
+                "{set}"
+            );
+            assert!(client.sets(table).unwrap().iter().any(|it| it.is_like(set)), "{set}");
+        }
         // And its text is nft's: what is listed is what the rules print.
         for rule in &rules {
             assert!(wanted[0].contains(&format!("\t\t{rule}\n")), "{rule}\n{}", wanted[0]);

@@ -1,32 +1,28 @@
 //! Taking the kernel over as it is: whatever it holds of ours becomes what the plan says.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{panic, thread};
 
 use ruleset::ipset;
 use runner::Runner;
 
 use super::table::Tables;
-use super::written::Written;
-use super::{Dataplane, Error, old_tables};
+use super::{Error, Iptables, Written, old_tables};
+use crate::dataplane::READ_LASTS;
 use crate::iptables::{Family, SET_PREFIX, bound_set, is_in_use, programmed_set, set};
 use crate::plan::Plan;
 
 /// As many pods as a node may have before the sets of their addresses grow: twice the kubelet's limit.
 const ENDPOINTS: usize = 256;
 
-/// What was read of the kernel is what it holds for so long. Others who change it meanwhile are noticed, as
-/// at any other time, but only after what was read has been gone by.
-const READ_LASTS: Duration = Duration::from_secs(1);
-
-impl<R: Runner + Send> Dataplane<R> {
+impl<R: Runner + Send> Iptables<R> {
     /// Reads what the kernel holds of ours, whoever put it there: [`Self::adopt`] does so itself, but
     /// when this was just done. Who starts has time for it while he waits for the objects.
     ///
     /// # Errors
     /// [`Error`] when a program fails.
-    pub fn read(&mut self) -> Result<(), Error> {
+    pub(in crate::dataplane) fn read(&mut self) -> Result<(), Error> {
         self.held = None;
         let sets = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
         for tables in &mut self.tables {
@@ -37,7 +33,7 @@ impl<R: Runner + Send> Dataplane<R> {
     }
 
     /// The kernel holds nothing of ours, as in a namespace that was just made: nobody needs to look.
-    pub fn assume_nothing(&mut self) {
+    pub(in crate::dataplane) fn assume_nothing(&mut self) {
         self.held = Some((Instant::now(), Vec::new()));
     }
 
@@ -45,7 +41,7 @@ impl<R: Runner + Send> Dataplane<R> {
     ///
     /// # Errors
     /// [`Error`] when a program fails; what was changed by then stays, and never opens anything.
-    pub fn adopt(&mut self, plan: &Plan) -> Result<(), Error> {
+    pub(in crate::dataplane) fn adopt(&mut self, plan: &Plan) -> Result<(), Error> {
         if self.held.as_ref().is_none_or(|(read, _)| read.elapsed() > READ_LASTS) {
             self.read()?;
         }
@@ -56,7 +52,7 @@ impl<R: Runner + Send> Dataplane<R> {
         let had_gate = Family::ALL.iter().any(|it| saved.contains_key(&programmed_set(*it).name));
         self.written = Written::new(plan);
         // Whoever changed what is ours may have opened the gate.
-        self.left_over.lose_track();
+        self.owners.lose_track();
         let (mut growing, mut shrinking) = self.adopt_sets(plan, &saved);
         let is_filled = |family: &Family| {
             let held = self.ready.get(&programmed_set(*family).name);
@@ -77,10 +73,10 @@ impl<R: Runner + Send> Dataplane<R> {
         }
         self.entries = old_tables::entries()?;
         if had_gate {
-            self.end_left_over(&coming)?;
+            self.owners.end_left_over(&coming, &self.written.endpoints, &self.settings)?;
         }
         self.programs.restore_sets(&shrinking)?;
-        self.note_owners();
+        self.owners.note(&self.written.endpoints, &self.settings);
         self.destroy_unused()
     }
 

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ruleset::iptables::{Chain, RuleHash, Saved, Transaction};
 use runner::Runner;
 
-use super::programs::Programs;
-use super::written::Written;
-use super::{Difference, Error};
+use super::{Difference, Error, Programs, Written};
 use crate::iptables::{
     CHAIN_PREFIX, Family, MANGLE, RAW, Settings, dispatch, endpoint_chains, hooks, policies,
     policy_chain, policy_chain_name, sources,

@@ -5,7 +5,7 @@ use netlink::ipset::{Client, Element, Outcome};
 use ruleset::ipset::Member;
 use runner::Runner;
 
-use super::{Dataplane, Error};
+use super::{Error, Iptables};
 use crate::iptables::{members, set};
 use crate::plan::{Changes, SetChange};
 
@@ -19,7 +19,7 @@ struct Step {
     comes: bool,
 }
 
-impl<R: Runner> Dataplane<R> {
+impl<R: Runner> Iptables<R> {
     /// Makes the changes, when they are some members of sets that come and go; else does nothing.
     /// Whether they were made.
     pub(super) fn change_members(&mut self, changes: &Changes) -> Result<bool, Error> {

@@ -1,0 +1,135 @@
+//! What the kernel knows of a packet besides its bytes.
+
+use super::{Comparison, Expressions, FIRST, Register};
+use crate::netfilter::message::{IPV4, IPV6};
+
+/// The name of a link is shorter (`IFNAMSIZ`).
+const NAME_ROOM: usize = 16;
+
+/// `PACKET_BROADCAST`, `PACKET_MULTICAST`.
+pub(super) const BROADCAST: u8 = 1;
+pub(super) const MULTICAST: u8 = 2;
+/// `IP_CT_DIR_ORIGINAL`.
+pub(super) const ORIGINAL: u8 = 0;
+/// `IPS_SEEN_REPLY`.
+pub(super) const SEEN_REPLY: u32 = 1 << 1;
+
+/// Keys of the expression `meta` (`NFT_META_LEN` ...).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meta {
+    Length = 0,
+    FrameType = 1,
+    Mark = 3,
+    InInterface = 6,
+    OutInterface = 7,
+    Family = 15,
+    Protocol = 16,
+    FrameKind = 19,
+}
+
+impl Meta {
+    const fn size(self) -> usize {
+        match self {
+            Self::Family | Self::Protocol | Self::FrameKind => 1,
+            Self::FrameType => 2,
+            Self::Length | Self::Mark => 4,
+            Self::InInterface | Self::OutInterface => NAME_ROOM,
+        }
+    }
+}
+
+/// Keys of the expression `ct` (`NFT_CT_STATE` ...).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Conntrack {
+    State = 0,
+    Direction = 1,
+    Status = 2,
+    Mark = 3,
+}
+
+impl Expressions {
+    /// Loads what the kernel knows; how many bytes.
+    pub(super) fn load_meta(&mut self, key: Meta, register: Register) -> usize {
+        const TO: u16 = 1;
+        const KEY: u16 = 2;
+        self.push("meta", |it| {
+            it.attribute(TO, &register.bytes()).attribute(KEY, &(key as u32).to_be_bytes())
+        });
+        key.size()
+    }
+
+    /// Goes on where it is this.
+    pub(super) fn meta(&mut self, key: Meta, value: &[u8]) {
+        self.load_meta(key, FIRST);
+        self.compare(Comparison::Equal, value);
+    }
+
+    /// Changes some bits of its mark: those that are not in `kept` are cleared, and those of `set` turned round.
+    pub(super) fn change_mark(&mut self, kept: u32, set: u32) {
+        const KEY: u16 = 2;
+        const FROM: u16 = 3;
+        self.load_meta(Meta::Mark, FIRST);
+        self.mask_and_flip(&kept.to_ne_bytes(), &set.to_ne_bytes());
+        self.push("meta", |it| {
+            it.attribute(KEY, &(Meta::Mark as u32).to_be_bytes()).attribute(FROM, &FIRST.bytes())
+        });
+    }
+
+    pub(super) fn load_conntrack(&mut self, key: Conntrack) {
+        const TO: u16 = 1;
+        const KEY: u16 = 2;
+        self.push("ct", |it| {
+            it.attribute(TO, &FIRST.bytes()).attribute(KEY, &(key as u32).to_be_bytes())
+        });
+    }
+
+    /// The length is a number of this machine's byte order, and more and less are compared byte by byte.
+    pub(super) fn longer_than(&mut self, bytes: u32) {
+        const FROM: u16 = 1;
+        const TO: u16 = 2;
+        const OPERATION: u16 = 3;
+        const LENGTH: u16 = 4;
+        const SIZE: u16 = 5;
+        const TO_NETWORK: u32 = 1;
+        self.load_meta(Meta::Length, FIRST);
+        self.push("byteorder", |it| {
+            it.attribute(FROM, &FIRST.bytes())
+                .attribute(TO, &FIRST.bytes())
+                .attribute(OPERATION, &TO_NETWORK.to_be_bytes())
+                .attribute(LENGTH, &4_u32.to_be_bytes())
+                .attribute(SIZE, &4_u32.to_be_bytes())
+        });
+        self.compare(Comparison::Above, &bytes.to_be_bytes());
+    }
+
+    /// Goes on where the node has a network that the destination is all of.
+    pub(super) fn to_broadcast(&mut self) {
+        const TO: u16 = 1;
+        const RESULT: u16 = 2;
+        const FLAGS: u16 = 3;
+        /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, `RTN_BROADCAST`.
+        const ADDRESS_TYPE: u32 = 3;
+        const DESTINATION: u32 = 2;
+        const TYPE_BROADCAST: u32 = 3;
+        self.push("fib", |it| {
+            it.attribute(TO, &FIRST.bytes())
+                .attribute(RESULT, &ADDRESS_TYPE.to_be_bytes())
+                .attribute(FLAGS, &DESTINATION.to_be_bytes())
+        });
+        self.compare(Comparison::Equal, &TYPE_BROADCAST.to_ne_bytes());
+    }
+}
+
+/// The number of an IP family.
+pub(super) const fn family(is_ipv4: bool) -> u8 {
+    if is_ipv4 { IPV4 } else { IPV6 }
+}
+
+/// A link's name as the kernel compares it, with zeros after it.
+pub(super) fn name(interface: &str) -> [u8; NAME_ROOM] {
+    let mut name = [0; NAME_ROOM];
+    for (room, byte) in name.iter_mut().zip(interface.bytes().take(NAME_ROOM - 1)) {
+        *room = byte;
+    }
+    name
+}

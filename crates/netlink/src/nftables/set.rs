@@ -1,0 +1,278 @@
+//! Sets and maps in messages.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
+use ruleset::nft::{Encoded, Key, Set, Table};
+
+use super::HeldSet;
+use super::expression::{DATA_VALUE, read_verdict, verdict_data};
+use super::message::{SUBSYSTEM, remark};
+use crate::attributes::{attributes, find, network_number, text};
+use crate::netfilter::message::Message;
+
+const NEW_SET: [u8; 2] = [SUBSYSTEM, 9];
+const GET_SET: [u8; 2] = [SUBSYSTEM, 10];
+const DELETE_SET: [u8; 2] = [SUBSYSTEM, 11];
+const NEW_ELEMENTS: [u8; 2] = [SUBSYSTEM, 12];
+const GET_ELEMENTS: [u8; 2] = [SUBSYSTEM, 13];
+const DELETE_ELEMENTS: [u8; 2] = [SUBSYSTEM, 14];
+
+const SET_TABLE: u16 = 1;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_SIZE: u16 = 5;
+const SET_DATA_TYPE: u16 = 6;
+const SET_DESCRIPTION: u16 = 9;
+const SET_ID: u16 = 10;
+const SET_USER_DATA: u16 = 13;
+const DESCRIPTION_PARTS: u16 = 2;
+const PART_SIZE: u16 = 1;
+const LIST_ELEMENT: u16 = 1;
+const ELEMENTS_TABLE: u16 = 1;
+const ELEMENTS_SET: u16 = 2;
+const ELEMENTS: u16 = 3;
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_DATA: u16 = 2;
+const ELEMENT_FLAGS: u16 = 3;
+const ELEMENT_LAST: u16 = 10;
+
+/// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_CONCAT`.
+const INTERVALS: u32 = 1 << 2;
+const MAP: u32 = 1 << 3;
+const CONCATENATION: u32 = 1 << 7;
+/// `NFT_DATA_VERDICT`.
+const VERDICTS: u32 = 0xffff_ff00;
+/// `NFT_SET_ELEM_INTERVAL_END`.
+const INTERVAL_END: u32 = 1;
+/// A set is found by its name: that they have this in common within a transaction does no harm, and the
+/// kernel wants it.
+const ID: u32 = 1;
+/// A list of elements is one attribute, of 64 KiB at most. The longest key, of an interface, an address, a
+/// protocol and a port, takes two times 40 bytes, and a verdict 300.
+const ROOM: usize = 60 << 10;
+
+fn of(table: Table<'_>, kind: [u8; 2], flags: u16) -> Message {
+    Message::of(table, kind, flags).text(SET_TABLE, table.name)
+}
+
+/// Makes a set, unless it is there; one that is there must be like this one.
+pub(super) fn new_set(table: Table<'_>, set: &Set) -> Message {
+    let size = u32::try_from(set.size()).unwrap_or_default();
+    let message = of(table, NEW_SET, NLM_F_CREATE)
+        .text(SET_NAME, &set.name)
+        .attribute(SET_FLAGS, &flags(set).to_be_bytes())
+        .attribute(SET_KEY_TYPE, &key_type(set).to_be_bytes())
+        .attribute(SET_KEY_SIZE, &size.to_be_bytes())
+        .attribute(SET_ID, &ID.to_be_bytes());
+    let message = if set.is_map {
+        message.attribute(SET_DATA_TYPE, &VERDICTS.to_be_bytes())
+    } else {
+        message
+    };
+    let message = if set.key.len() > 1 { described(message, set) } else { message };
+    message.attribute(SET_USER_DATA, &user_data(set))
+}
+
+/// Of a key with several parts the kernel is told how long they are.
+fn described(message: Message, set: &Set) -> Message {
+    message.nested(SET_DESCRIPTION, |description| {
+        description.nested(DESCRIPTION_PARTS, |parts| {
+            set.key.iter().fold(parts, |parts, key| {
+                let size = u32::try_from(key.size()).unwrap_or_default();
+                parts.nested(LIST_ELEMENT, |part| part.attribute(PART_SIZE, &size.to_be_bytes()))
+            })
+        })
+    })
+}
+
+fn flags(set: &Set) -> u32 {
+    let intervals = if set.is_interval { INTERVALS } else { 0 };
+    let map = if set.is_map { MAP } else { 0 };
+    let concatenation = if set.key.len() > 1 { CONCATENATION } else { 0 };
+    intervals | map | concatenation
+}
+
+/// How the program nft calls the parts of a key, six bits each; it means nothing to the kernel.
+fn key_type(set: &Set) -> u32 {
+    let number = |key: &Key| match key {
+        Key::Ipv4 => 7,
+        Key::Ipv6 => 8,
+        Key::Protocol => 12,
+        Key::Port => 13,
+        Key::Interface => 41,
+    };
+    set.key.iter().fold(0, |kind, key| kind << 6 | number(key))
+}
+
+/// What the program nft keeps with a set: how it shall show the bytes of keys, and a comment.
+fn user_data(set: &Set) -> Vec<u8> {
+    const KEY_ORDER: u8 = 0;
+    const COMMENT: u8 = 7;
+    const HOST_ORDER: u32 = 1;
+    const NETWORK_ORDER: u32 = 2;
+    let order = match set.key.as_slice() {
+        [Key::Interface] => HOST_ORDER,
+        [_] => NETWORK_ORDER,
+        _ => 0,
+    };
+    let mut data = [&[KEY_ORDER, 4][..], &order.to_ne_bytes()].concat();
+    if let Some(comment) = &set.comment {
+        let mut comment = remark(comment);
+        comment.iter_mut().take(1).for_each(|kind| *kind = COMMENT);
+        data.extend(comment);
+    }
+    data
+}
+
+/// Asks for the sets of a table.
+pub(super) fn list_sets(table: Table<'_>) -> Message {
+    of(table, GET_SET, NLM_F_DUMP)
+}
+
+/// A set with these attributes, if it is one of the table.
+pub(super) fn read_set(set: &[u8], table: Table<'_>) -> Option<HeldSet> {
+    find(set, SET_TABLE).map(text).filter(|it| it == table.name)?;
+    let number = |kind| find(set, kind).and_then(network_number).unwrap_or_default();
+    Some(HeldSet {
+        name: find(set, SET_NAME).map(text)?,
+        flags: number(SET_FLAGS),
+        key_type: number(SET_KEY_TYPE),
+        key_size: number(SET_KEY_SIZE),
+        data_type: number(SET_DATA_TYPE),
+    })
+}
+
+impl HeldSet {
+    /// Whether it is what [`new_set`] would make.
+    #[must_use]
+    pub fn is_like(&self, set: &Set) -> bool {
+        self.flags == flags(set)
+            && self.key_type == key_type(set)
+            && usize::try_from(self.key_size) == Ok(set.size())
+            && self.data_type == if set.is_map { VERDICTS } else { 0 }
+    }
+}
+
+/// Deletes a set that no rule looks into.
+pub(super) fn delete_set(table: Table<'_>, name: &str) -> Message {
+    of(table, DELETE_SET, 0).text(SET_NAME, name)
+}
+
+/// Adds elements that may be there.
+pub(super) fn add_elements(table: Table<'_>, set: &str, elements: &[Encoded]) -> Vec<Message> {
+    change_elements(table, set, elements, NEW_ELEMENTS, NLM_F_CREATE)
+}
+
+/// Deletes elements that are there.
+pub(super) fn delete_elements(table: Table<'_>, set: &str, elements: &[Encoded]) -> Vec<Message> {
+    change_elements(table, set, elements, DELETE_ELEMENTS, 0)
+}
+
+/// Deletes all elements of a set.
+pub(super) fn empty_set(table: Table<'_>, set: &str) -> Message {
+    of(table, DELETE_ELEMENTS, 0).text(ELEMENTS_SET, set)
+}
+
+fn change_elements(
+    table: Table<'_>,
+    set: &str,
+    elements: &[Encoded],
+    kind: [u8; 2],
+    flags: u16,
+) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let mut rest = elements.iter().peekable();
+    while rest.peek().is_some() {
+        let message =
+            of(table, kind, flags).text(ELEMENTS_SET, set).nested(ELEMENTS, |mut list| {
+                let start = list.len();
+                while let Some(element) = rest.next_if(|_| list.len() - start < ROOM) {
+                    list = list.nested(LIST_ELEMENT, |it| encoded(it, element));
+                }
+                list
+            });
+        messages.push(message);
+    }
+    messages
+}
+
+fn encoded(message: Message, element: &Encoded) -> Message {
+    let value = |bytes: &'_ [u8]| bytes.to_vec();
+    let message =
+        message.nested(ELEMENT_KEY, |data| data.attribute(DATA_VALUE, &value(&element.key)));
+    let message = element.last.iter().fold(message, |message, last| {
+        message.nested(ELEMENT_LAST, |data| data.attribute(DATA_VALUE, last))
+    });
+    let message = if element.is_end {
+        message.attribute(ELEMENT_FLAGS, &INTERVAL_END.to_be_bytes())
+    } else {
+        message
+    };
+    element.verdict.iter().fold(message, |message, verdict| {
+        message.nested(ELEMENT_DATA, |data| verdict_data(data, verdict))
+    })
+}
+
+/// In words, what a message about a set wants.
+pub(super) fn describe(kind: [u8; 2], set: &str, of_table: &str) -> Option<String> {
+    Some(match kind {
+        NEW_SET => format!("make set {set:?} {of_table}"),
+        DELETE_SET => format!("delete set {set:?} {of_table}"),
+        NEW_ELEMENTS => format!("add elements to set {set:?} {of_table}"),
+        DELETE_ELEMENTS => format!("delete elements of set {set:?} {of_table}"),
+        _ => return None,
+    })
+}
+
+/// Asks for all elements of a set.
+pub(super) fn list_elements(table: Table<'_>, set: &str) -> Message {
+    let message = Message::of(table, GET_ELEMENTS, NLM_F_DUMP);
+    message.text(ELEMENTS_TABLE, table.name).text(ELEMENTS_SET, set)
+}
+
+/// Asks for one element.
+pub(super) fn get_element(table: Table<'_>, set: &str, element: &Encoded) -> Message {
+    of(table, GET_ELEMENTS, 0)
+        .text(ELEMENTS_SET, set)
+        .nested(ELEMENTS, |list| list.nested(LIST_ELEMENT, |it| encoded(it, element)))
+}
+
+/// The elements in one message of a list. What a map leads to that is no verdict known here is left out of
+/// the element.
+pub(super) fn read_elements(message: &[u8]) -> impl Iterator<Item = Encoded> {
+    let elements = attributes(find(message, ELEMENTS).unwrap_or_default());
+    let value = |data: &[u8]| find(data, DATA_VALUE).map(<[u8]>::to_vec);
+    elements.filter_map(move |(_, element)| {
+        let flags = find(element, ELEMENT_FLAGS).and_then(network_number).unwrap_or_default();
+        Some(Encoded {
+            key: find(element, ELEMENT_KEY).and_then(value)?,
+            last: find(element, ELEMENT_LAST).and_then(value),
+            is_end: flags & INTERVAL_END != 0,
+            verdict: find(element, ELEMENT_DATA).and_then(read_verdict),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ruleset::nft::{Element, Family, Value};
+
+    use super::*;
+    use crate::netfilter::message::HEADERS;
+
+    const TABLE: Table<'_> = Table { family: Family::Inet, name: "t" };
+
+    #[test]
+    fn many_elements_are_told_in_several_messages() {
+        let set = Set::new("s", [Key::Ipv6]);
+        let element = |it: u16| Element::new([Value::Address([0xfd, 0, 0, 0, 0, 0, 0, it].into())]);
+        let elements: Vec<_> = (0..5000).flat_map(|it| set.encode(&element(it))).collect();
+        let messages = add_elements(TABLE, "s", &elements);
+        assert_eq!(messages.len(), 3);
+        let read = messages
+            .into_iter()
+            .flat_map(|it| read_elements(&it.into_bytes()[HEADERS..]).collect::<Vec<_>>());
+        assert_eq!(read.collect::<Vec<_>>(), elements);
+        assert_eq!(add_elements(TABLE, "s", &[]), []);
+    }
+}

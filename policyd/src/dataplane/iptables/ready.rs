@@ -1,0 +1,45 @@
+//! The two sets that come last and go first: the addresses whose rules are in place.
+
+use std::collections::BTreeSet;
+
+use ruleset::ipset;
+use runner::Runner;
+
+use super::table::Tables;
+use super::{Iptables, ready};
+use crate::dataplane::owners::Coming;
+use crate::iptables::{bound_set, programmed_set};
+
+impl<R: Runner> Iptables<R> {
+    /// Of the sets that come last and go first: which endpoints have all their rules, and which
+    /// have an interface. `knows_gate` says that the gate's set was there and nobody had emptied it.
+    pub(super) fn sort_ready(
+        &mut self,
+        growing: &mut ipset::Changes,
+        shrinking: &mut ipset::Changes,
+        knows_gate: bool,
+    ) -> Coming {
+        let moved = self.owners.moved(&self.written.endpoints, &self.settings);
+        let mut let_pass = BTreeSet::new();
+        for family in self.tables.iter().map(Tables::family) {
+            let [programmed, bound] = [programmed_set(family).name, bound_set(family).name];
+            for (set, is_gate) in [(programmed, true), (bound, false)] {
+                let wanted = ready(&self.written.endpoints, family, !is_gate);
+                let held = self.ready.insert(set.clone(), wanted.clone()).unwrap_or_default();
+                // An address that changes hands is closed meanwhile.
+                let stays = &(&held & &wanted) - &moved;
+                for gone in held.difference(&stays) {
+                    growing.delete(&set, &gone.to_string());
+                }
+                for come in wanted.difference(&stays) {
+                    shrinking.add(&set, &ipset::Member::Address(*come));
+                }
+                if is_gate {
+                    let_pass.extend(wanted.difference(&stays).copied());
+                }
+                self.sets.insert(set, wanted.len());
+            }
+        }
+        self.owners.coming(let_pass, &moved, knows_gate, &self.settings)
+    }
+}

@@ -1,0 +1,84 @@
+//! What a table is found to hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use netlink::nftables::{Client, HeldChain, HeldSet};
+use ruleset::nft::{Encoded, Set};
+
+use super::Error;
+use crate::iptables::Family;
+use crate::nftables::{Elements, Layer, Marks, RuleChain, mark_of, programmed};
+
+/// A table, as it was read.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Whether there is a table of that name.
+    pub(super) exists: bool,
+    /// Whether it is one whose rules are in force: of a dormant one they are not.
+    pub(super) is_awake: bool,
+    pub(super) chains: BTreeMap<String, Marks>,
+    pub(super) elements: Elements,
+    heads: BTreeMap<String, HeldChain>,
+    sets: BTreeMap<String, HeldSet>,
+}
+
+impl Held {
+    pub(super) fn read(client: &mut Client, layer: Layer) -> Result<Self, Error> {
+        let table = layer.table();
+        let Some(heads) = client.held_chains(table)? else {
+            return Ok(Self { exists: client.chains(table)?.is_some(), ..Self::default() });
+        };
+        let mut chains: BTreeMap<String, Marks> =
+            heads.iter().map(|it| (it.name.clone(), Marks::new())).collect();
+        for (chain, rules) in client.all_rules(table)? {
+            let marks = rules.iter().map(|it| it.comment.as_deref().map(mark_of)).collect();
+            chains.insert(chain, marks);
+        }
+        let mut elements = Elements::new();
+        let sets = client.sets(table)?;
+        for set in &sets {
+            let held = client.elements(table, &set.name)?;
+            elements.insert(set.name.clone(), held.into_iter().collect());
+        }
+        let heads = heads.into_iter().map(|it| (it.name.clone(), it)).collect();
+        let sets = sets.into_iter().map(|it| (it.name.clone(), it)).collect();
+        Ok(Self { exists: true, is_awake: true, chains, elements, heads, sets })
+    }
+
+    /// Whether a chain can be had by changing what is held.
+    pub(super) fn takes_chain(&self, chain: &RuleChain) -> bool {
+        self.heads.get(&chain.name).is_none_or(|it| it.is_like(&chain.head()))
+    }
+
+    /// Whether a set can be had by changing what is held.
+    pub(super) fn takes_set(&self, set: &Set) -> bool {
+        self.sets.get(&set.name).is_none_or(|it| it.is_like(set))
+    }
+}
+
+/// The addresses that have their rules.
+pub(super) fn addresses(elements: &Elements) -> BTreeSet<IpAddr> {
+    let names = Family::ALL.into_iter().flat_map(programmed);
+    let keys = names.filter_map(|it| elements.get(&it)).flatten();
+    keys.filter_map(|it| address(&it.key)).collect()
+}
+
+/// Takes these addresses out of the maps of those that have their rules; by map, what is to be deleted.
+pub(super) fn take_out(
+    elements: &mut Elements,
+    moved: &BTreeSet<IpAddr>,
+) -> Vec<(String, Vec<Encoded>)> {
+    let is_moved = |it: &Encoded| address(&it.key).is_some_and(|it| moved.contains(&it));
+    let names = Family::ALL.into_iter().flat_map(programmed);
+    let taken = names.filter_map(|name| {
+        let gone: Vec<_> = elements.get_mut(&name)?.extract_if(.., |it| is_moved(it)).collect();
+        (!gone.is_empty()).then_some((name, gone))
+    });
+    taken.collect()
+}
+
+fn address(key: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(key).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(key).map(IpAddr::from)).ok()
+}

@@ -1,0 +1,145 @@
+//! The plan as tables of nf_tables: what stands where, and why, is told in `docs/policyd.md`. All of it is
+//! pure.
+//!
+//! ```text
+//! table inet podwire
+//!   prerouting (-300)      iifname . saddr @sources      not the pod's address: drop
+//!   forward-from (-150)    a flow that was cut           drop
+//!                          of TCP or SCTP, and begins no flow -> PODWIRE-MIDDLE  might be an answer: drop
+//!                          saddr vmap @from              accept, or goto PODWIRE-FROM-pod
+//!                          an address of the node's pods that has no rules yet     drop (the gate)
+//!   forward-to (-149)      daddr vmap @to                accept, or goto PODWIRE-TO-pod
+//!                          the gate, as above
+//!   input (-150)           as forward-from
+//!   PODWIRE-FROM-pod       established                   accept
+//!                          jump PODWIRE-EGRESS-policy    none accepts it: drop
+//! table bridge podwire-ports, with pods on bridges: the same of their ports, and of what bridges flood
+//! ```
+//!
+//! A verdict of `accept` ends one base chain alone: so egress and ingress have one each, and no mark tells
+//! that a policy has allowed a packet.
+
+use std::collections::BTreeSet;
+
+use ruleset::nft::{Base, Chain, Match, Rule, Statement, Verdict};
+use ruleset::{Label, short_hash};
+
+mod base;
+mod discovery;
+mod dispatch;
+mod endpoint;
+mod policy;
+mod ports;
+mod sets;
+
+pub use base::base_chains;
+pub use dispatch::{Elements, dispatch_sets, elements, programmed};
+pub use endpoint::{endpoint_chains, policies};
+pub use policy::{policy_chain, policy_rules, port_sets};
+pub use sets::{members, set};
+
+use crate::iptables::Family;
+
+/// The table that packets of IP pass.
+pub const TABLE: &str = "podwire";
+/// The table that frames on bridges pass.
+pub const PORTS_TABLE: &str = "podwire-ports";
+/// The prefix of what a rule of ours carries.
+const MARKER: &str = "podwire:";
+
+/// Which of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// That of packets.
+    Routed,
+    /// That of frames on bridges.
+    Bridged,
+}
+
+impl Layer {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Routed, Self::Bridged];
+
+    /// The table.
+    #[must_use]
+    pub const fn table(self) -> ruleset::nft::Table<'static> {
+        use ruleset::nft::{Family, Table};
+        match self {
+            Self::Routed => Table { family: Family::Inet, name: TABLE },
+            Self::Bridged => Table { family: Family::Bridge, name: PORTS_TABLE },
+        }
+    }
+}
+
+/// What the rules of a chain carry: a hash, or what somebody else's say.
+pub type Marks = Vec<Option<String>>;
+
+/// The families that endpoints have addresses of. Of others there are neither rules nor sets.
+pub type Families = BTreeSet<Family>;
+
+/// A chain of ours, with its rules, each of which carries a hash of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleChain {
+    /// Its name.
+    pub name: String,
+    /// Where the kernel calls it.
+    pub base: Option<Base<'static>>,
+    /// Whom it is for.
+    pub comment: Option<String>,
+    /// Its rules.
+    pub rules: Vec<Rule>,
+}
+
+impl RuleChain {
+    /// A chain that only rules lead to.
+    fn new(name: impl Into<String>, rules: impl IntoIterator<Item = Rule>) -> Self {
+        let rules = rules.into_iter().map(|it| known_again(it, None)).collect();
+        Self { name: name.into(), base: None, comment: None, rules }
+    }
+
+    /// The same, as the kernel is told of it.
+    #[must_use]
+    pub fn head(&self) -> Chain<'_> {
+        Chain { name: &self.name, base: self.base, comment: self.comment.as_deref() }
+    }
+
+    /// What its rules carry.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.rules.iter().map(|it| it.comment.as_deref().map(mark_of)).collect()
+    }
+}
+
+/// The rule with a comment by which it is known again: rules are not read back.
+fn known_again(rule: Rule, label: Option<&Label>) -> Rule {
+    let word = label.map(|it| format!(" {it}")).unwrap_or_default();
+    let hash = short_hash(&format!("{rule}{word}"));
+    rule.commented(format!("{MARKER}{hash}{word}"))
+}
+
+/// What of a rule's comment tells which rule it is: the hash, or all of a comment of somebody else's.
+#[must_use]
+pub fn mark_of(comment: &str) -> String {
+    let hash = comment.strip_prefix(MARKER).and_then(|it| it.split(' ').next());
+    hash.unwrap_or(comment).to_owned()
+}
+
+fn drop_counted(matches: impl Into<Vec<Match>>) -> Rule {
+    Rule::new(matches, Verdict::Drop).counted()
+}
+
+fn accept(matches: impl Into<Vec<Match>>) -> Rule {
+    Rule::new(matches, Verdict::Accept)
+}
+
+fn goto(matches: impl Into<Vec<Match>>, chain: &str) -> Rule {
+    Rule::new(matches, Verdict::Goto(chain.to_owned()))
+}
+
+fn jump(matches: impl Into<Vec<Match>>, chain: &str) -> Rule {
+    Rule::new(matches, Verdict::Jump(chain.to_owned()))
+}
+
+fn map(fields: impl Into<Vec<ruleset::nft::Field>>, name: &str) -> Rule {
+    Rule::new([], Statement::Map(fields.into(), name.to_owned()))
+}
