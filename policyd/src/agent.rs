@@ -163,12 +163,13 @@ impl<R: Runner + Send + 'static> Agent<R> {
         status: Arc<Status>,
     ) -> Self {
         let index = Index::of(&config.node, config.of_cluster);
+        status.metrics.counters.know_kind(dataplane.kind());
         let flows = Flows::new(config.settings.marks.cut, dataplane.left_over());
         Self {
             index,
             problems: Problems::new(&config.node, config.notices.clone()),
             denied: Denied::new(config.settings.log_group),
-            drift: Drift::new(&config.settings),
+            drift: Drift::new(dataplane.table_names()),
             config,
             synced: Synced::default(),
             node: None,

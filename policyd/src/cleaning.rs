@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::pin::pin;
 
+use policyd::dataplane::Kind;
 use policyd::{closed, frames, ingress, node_network};
 use tokio::time::sleep;
 
@@ -55,9 +56,10 @@ fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     let masquerading = options.masquerade.agent(programs.clone()).remove();
     let frames = frames::remove();
     let network = node_network::remove(&mut programs.clone());
-    let cleaned = dataplane(options, programs).clean_up();
+    let kinds = [Kind::Iptables, Kind::Nftables];
+    let cleaned = kinds.map(|it| dataplane(it, options, programs.clone()).clean_up());
     let (interfaces, sources) = (closed::remove(), ingress::remove());
-    cleaned?;
+    cleaned.into_iter().try_for_each(|it| it)?;
     interfaces?;
     sources?;
     frames?;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
+use policyd::dataplane::{Error, Kind};
 use policyd::health::parse_listen;
 use policyd::iptables::{Marks, Settings};
 
@@ -16,7 +17,7 @@ pub(crate) use node_network::NodeNetwork;
 
 use crate::ask::{Explain, Lint};
 
-/// NetworkPolicy as per-pod chains of iptables, and the node's masquerading.
+/// NetworkPolicy as per-pod chains of nf_tables or iptables, and the node's masquerading.
 #[derive(Debug, Parser)]
 #[command(name = "policyd", version, args_conflicts_with_subcommands = false)]
 pub(crate) struct Cli {
@@ -124,6 +125,10 @@ pub(crate) struct Run {
     /// Whether flows that began when they were allowed are cut when they are no longer.
     #[arg(long, value_enum, default_value_t = Switch::On)]
     pub(crate) cut_flows: Switch,
+    /// How the kernel is told: auto takes nf_tables where the kernel has it, and iptables where this node
+    /// already holds policyd's rules of that. Rules of the other one go once these are in force.
+    #[arg(long, value_enum, default_value_t = Backend::Iptables, env = "POLICYD_BACKEND", hide = true)]
+    pub(crate) backend: Backend,
     /// What happens to what no policy allows.
     #[arg(long, value_enum, default_value_t = Deny::Drop)]
     pub(crate) deny: Deny,
@@ -163,6 +168,13 @@ pub(crate) enum Switch {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    Auto,
+    Nftables,
+    Iptables,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Deny {
     /// It is lost.
     Drop,
@@ -184,6 +196,15 @@ pub(crate) enum Listen {
 }
 
 impl Run {
+    /// By which way the kernel is told, as the node is now.
+    pub(crate) fn kind(&self) -> Result<Kind, Error> {
+        match self.backend {
+            Backend::Auto => Kind::of_node(),
+            Backend::Nftables => Ok(Kind::Nftables),
+            Backend::Iptables => Ok(Kind::Iptables),
+        }
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             marks: Marks {

@@ -13,8 +13,10 @@ use prometheus_client::metrics::family;
 use prometheus_client::registry::Registry;
 use ruleset::iptables::Saved;
 
+use crate::dataplane::Kind;
 use crate::iptables::{CHAIN_PREFIX, FORGED, Family, GATE, endpoint_chain_name};
 use crate::model::Direction;
+use crate::nftables::{Layer, gate};
 use crate::plan::{ChainKey, Endpoint, PolicyChain};
 
 mod allowed;
@@ -36,12 +38,30 @@ pub struct Counters {
     state: Mutex<State>,
 }
 
+/// Where rules are: chains of one name may be in several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// The tables of iptables, of one family.
+    Family(Family),
+    /// A table of nf_tables.
+    Table(Layer),
+}
+
+/// How many packets a rule has seen.
+#[derive(Debug)]
+struct RuleCounter {
+    chain: String,
+    /// What tells which rule it is; `None` when it is not ours.
+    id: Option<String>,
+    packets: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// The chains of the node's pods; `None` before the rules are in the kernel.
     chains: Option<BTreeMap<String, Labels>>,
     /// What the last rule of each chain had counted when it was last read.
-    last: BTreeMap<(Family, String), u64>,
+    last: BTreeMap<(Place, String), u64>,
     /// What interfaces had dropped when it was last read.
     last_at_interfaces: u64,
     allowed: Allowed,
@@ -69,6 +89,11 @@ impl Counters {
             "Packets that began a flow and that this rule of a policy allowed",
             self.lock().allowed.packets.clone(),
         );
+    }
+
+    /// Takes in by which way the rules are written.
+    pub(crate) fn know_kind(&self, kind: Kind) {
+        self.lock().allowed.kind = Some(kind);
     }
 
     /// Takes in which pods the node has. The counters of others go.
@@ -114,32 +139,42 @@ impl Counters {
     }
 
     /// Takes in what `iptables-save --counters` printed of the family.
-    fn add(&self, family: Family, text: &str) {
+    fn add_printed(&self, family: Family, text: &str) {
+        let counters = Saved::counters(text, CHAIN_PREFIX).map(|it| RuleCounter {
+            chain: it.chain.to_owned(),
+            id: it.hash.as_ref().map(ToString::to_string),
+            packets: it.packets,
+        });
+        self.add(Place::Family(family), counters);
+    }
+
+    /// Takes in what the rules of a place have counted, in their order.
+    fn add(&self, place: Place, counters: impl Iterator<Item = RuleCounter>) {
         let mut state = self.lock();
         // The last rule of a chain is its verdict on what nothing before it let pass.
         let mut now = BTreeMap::new();
-        for counter in Saved::counters(text, CHAIN_PREFIX) {
+        for counter in counters {
+            state.allowed.add(place, &counter);
             now.insert(counter.chain, counter.packets);
-            state.allowed.add(family, counter);
         }
         let mut seen = BTreeMap::new();
         for (chain, packets) in now {
-            let labels = state.chains.as_ref().and_then(|chains| chains.get(chain));
-            if labels.is_none() && chain != GATE && chain != FORGED {
+            let labels = state.chains.as_ref().and_then(|chains| chains.get(&chain));
+            let is_gate = chain == GATE || Family::ALL.into_iter().any(|it| chain == gate(it));
+            if labels.is_none() && !is_gate && chain != FORGED {
                 continue;
             }
-            let key = (family, chain.to_owned());
+            let key = (place, chain.clone());
             let last = state.last.get(&key).copied().unwrap_or(0);
             let more = increase(last, packets);
-            match (chain, labels) {
-                (GATE, _) => _ = self.gate.inc_by(more),
-                (FORGED, _) => _ = self.forged.inc_by(more),
-                (_, Some(labels)) => _ = self.denied.get_or_create(labels).inc_by(more),
-                (_, None) => {}
+            match labels {
+                Some(labels) => _ = self.denied.get_or_create(labels).inc_by(more),
+                None if is_gate => _ = self.gate.inc_by(more),
+                None => _ = self.forged.inc_by(more),
             }
             seen.insert(key, packets);
         }
-        state.last.retain(|(of, _), _| *of != family);
+        state.last.retain(|(of, _), _| *of != place);
         state.last.extend(seen);
     }
 

@@ -16,6 +16,7 @@ use crate::plan::{Changes, Endpoint, Plan};
 mod error;
 pub(crate) mod flows;
 mod iptables;
+mod kind;
 pub(crate) mod left_over;
 mod nftables;
 mod owners;
@@ -25,6 +26,7 @@ mod written;
 
 pub use error::Error;
 use iptables::Iptables;
+pub use kind::Kind;
 use left_over::LeftOver;
 use nftables::Nftables;
 use owners::Owners;
@@ -33,15 +35,10 @@ pub use variant::variant;
 
 /// The rules and sets of this node, by one of the two ways to have them.
 #[derive(Debug)]
-pub struct Dataplane<R>(Backend<R>);
-
-/// By which of the two ways.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The programs iptables and ipset.
-    Iptables,
-    /// Netlink to nf_tables.
-    Nftables,
+pub struct Dataplane<R> {
+    backend: Backend<R>,
+    /// The other way, until what it left is removed.
+    former: Option<Backend<R>>,
 }
 
 #[derive(Debug)]
@@ -104,12 +101,13 @@ impl<R: Runner + Send> Dataplane<R> {
     /// The dataplane of a node with these families. [`Self::adopt`] must be called before anything else. That
     /// of nf_tables runs no programs, and stays with the namespace of whoever calls it first.
     pub fn new(kind: Kind, programs: Programs<R>, families: &[Family], settings: Settings) -> Self {
-        Self(match kind {
-            Kind::Iptables => {
-                Backend::Iptables(Box::new(Iptables::new(programs, families, settings)))
-            }
-            Kind::Nftables => Backend::Nftables(Box::new(Nftables::new(families, settings))),
-        })
+        let tables = Nftables::new(families, settings.clone());
+        let tables = Backend::Nftables(Box::new(tables));
+        let programs = Backend::Iptables(Box::new(Iptables::new(programs, families, settings)));
+        match kind {
+            Kind::Iptables => Self { backend: programs, former: Some(tables) },
+            Kind::Nftables => Self { backend: tables, former: Some(programs) },
+        }
     }
 
     /// Reads what the kernel holds of ours, whoever put it there: [`Self::adopt`] does so itself, but
@@ -118,12 +116,12 @@ impl<R: Runner + Send> Dataplane<R> {
     /// # Errors
     /// [`Error`] when the kernel cannot be read.
     pub fn read(&mut self) -> Result<(), Error> {
-        either!(&mut self.0, it => it.read())
+        either!(&mut self.backend, it => it.read())
     }
 
     /// The kernel holds nothing of ours, as in a namespace that was just made: nobody needs to look.
     pub fn assume_nothing(&mut self) {
-        either!(&mut self.0, it => it.assume_nothing());
+        either!(&mut self.backend, it => it.assume_nothing());
     }
 
     /// Makes what the kernel holds what the plan says.
@@ -131,14 +129,27 @@ impl<R: Runner + Send> Dataplane<R> {
     /// # Errors
     /// [`Error`] when that fails; what was changed by then stays, and never opens anything.
     pub fn adopt(&mut self, plan: &Plan) -> Result<(), Error> {
-        either!(&mut self.0, it => it.adopt(plan))
+        either!(&mut self.backend, it => it.adopt(plan))?;
+        // Until now both were in force: nothing was open.
+        if let Some(former) = &mut self.former {
+            let is_there = match former {
+                Backend::Iptables(_) => kind::are_ours_in_iptables()?,
+                Backend::Nftables(it) => it.is_there()?,
+            };
+            if is_there {
+                either!(former, it => it.clean_up())?;
+                tracing::info!("the rules of the other backend are removed");
+            }
+        }
+        self.former = None;
+        Ok(())
     }
 
     /// Whether the changes need something that only [`Self::adopt`] makes: then it must be next, and not
     /// [`Self::apply`].
     #[must_use]
     pub fn needs_adoption(&self, changes: &Changes) -> bool {
-        either!(&self.0, it => it.needs_adoption(changes))
+        either!(&self.backend, it => it.needs_adoption(changes))
     }
 
     /// Makes the changes.
@@ -146,13 +157,13 @@ impl<R: Runner + Send> Dataplane<R> {
     /// # Errors
     /// [`Error`]: then [`Self::adopt`] must be next.
     pub fn apply(&mut self, changes: &Changes) -> Result<(), Error> {
-        either!(&mut self.0, it => it.apply(changes))
+        either!(&mut self.backend, it => it.apply(changes))
     }
 
     /// From which addresses packets may come by the interfaces of endpoints that come with the changes, or
     /// with other addresses: by others who are there, too. Most changes are of policies alone.
     pub(crate) fn sources_after(&self, changes: &Changes) -> Sources {
-        let written = either!(&self.0, it => it.endpoints());
+        let written = either!(&self.backend, it => it.endpoints());
         let is_as_before = |key: &String, it: &Endpoint| {
             let held = written.get(key);
             held.is_some_and(|held| {
@@ -174,22 +185,22 @@ impl<R: Runner + Send> Dataplane<R> {
 
     /// Has the rules gate these ranges; [`Self::adopt`] must be next.
     pub fn set_gated(&mut self, gated: Vec<IpNetwork>) {
-        either!(&mut self.0, it => it.set_gated(gated));
+        either!(&mut self.backend, it => it.set_gated(gated));
     }
 
     /// The programs that ran since this was last asked, and the netlink port by which nf_tables was changed.
     pub fn take_ran(&mut self) -> Ran {
-        either!(&mut self.0, it => it.take_ran())
+        either!(&mut self.backend, it => it.take_ran())
     }
 
     /// What is known of addresses that flows may be left of, for who looks at the flows.
     pub(crate) fn left_over(&self) -> LeftOver {
-        either!(&self.0, it => it.owners().left_over())
+        either!(&self.backend, it => it.owners().left_over())
     }
 
     /// How many flows were cut since this was last asked.
     pub fn take_cut(&mut self) -> usize {
-        either!(&mut self.0, it => it.take_cut())
+        either!(&mut self.backend, it => it.take_cut())
     }
 
     /// Opens the closed interfaces of which the rules are in the kernel, and forgets those that
@@ -201,7 +212,7 @@ impl<R: Runner + Send> Dataplane<R> {
         &self,
         mut is_gone: impl FnMut(&str) -> Result<bool, netlink::Error>,
     ) -> Result<Option<u32>, netlink::Error> {
-        let bound = either!(&self.0, it => it.owners().interfaces());
+        let bound = either!(&self.backend, it => it.owners().interfaces());
         closed::open(|name| Ok(bound.contains(name) || is_gone(name)?))
     }
 
@@ -211,7 +222,7 @@ impl<R: Runner + Send> Dataplane<R> {
     /// # Errors
     /// [`Error`] when the kernel cannot be read.
     pub fn differences(&mut self) -> Result<Vec<Difference>, Error> {
-        either!(&mut self.0, it => it.differences())
+        either!(&mut self.backend, it => it.differences())
     }
 
     /// What can be seen of differences without running a program, of what nobody tells changes of: of ipsets all
@@ -220,23 +231,32 @@ impl<R: Runner + Send> Dataplane<R> {
     /// # Errors
     /// [`Error`] when the kernel cannot be asked.
     pub fn glance(&mut self) -> Result<Glance, Error> {
-        match &mut self.0 {
+        match &mut self.backend {
             Backend::Iptables(it) => it.glance(),
             // All changes are told.
             Backend::Nftables(_) => Ok(Glance::default()),
         }
     }
 
+    /// By which way it tells the kernel.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self.backend {
+            Backend::Iptables(_) => Kind::Iptables,
+            Backend::Nftables(_) => Kind::Nftables,
+        }
+    }
+
     /// The names of the tables of nf_tables that rules of ours are in.
     #[must_use]
     pub fn table_names(&self) -> Vec<&'static str> {
-        either!(&self.0, it => it.table_names())
+        either!(&self.backend, it => it.table_names())
     }
 
     /// What the kernel has of ours, in numbers.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        either!(&self.0, it => it.counts())
+        either!(&self.backend, it => it.counts())
     }
 
     /// Removes everything of ours from the kernel.
@@ -244,7 +264,11 @@ impl<R: Runner + Send> Dataplane<R> {
     /// # Errors
     /// [`Error`] when that fails.
     pub fn clean_up(&mut self) -> Result<(), Error> {
-        either!(&mut self.0, it => it.clean_up())
+        match either!(&mut self.backend, it => it.clean_up()) {
+            // A node without the programs has none of what they make.
+            Err(Error::Run(runner::Error::NotFound(_))) if !kind::are_ours_in_iptables()? => Ok(()),
+            done => done,
+        }
     }
 }
 

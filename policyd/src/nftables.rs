@@ -32,7 +32,7 @@ mod policy;
 mod ports;
 mod sets;
 
-pub use base::base_chains;
+pub use base::{base_chains, gate};
 pub use dispatch::{Elements, dispatch_sets, elements, programmed};
 pub use endpoint::{endpoint_chains, policies};
 pub use policy::{policy_chain, policy_rules, port_sets};

@@ -60,8 +60,12 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
     result
 }
 
-pub(crate) fn dataplane(options: &Run, programs: Programs<OsRunner>) -> Dataplane<OsRunner> {
-    Dataplane::new(Kind::Iptables, programs, &families(), options.settings())
+pub(crate) fn dataplane(
+    kind: Kind,
+    options: &Run,
+    programs: Programs<OsRunner>,
+) -> Dataplane<OsRunner> {
+    Dataplane::new(kind, programs, &families(), options.settings())
 }
 
 /// Those for the tables that the node uses.
@@ -88,9 +92,11 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let source = source(options.clone(), node.clone(), events, asked, told, members, &status);
     let mut source = pin!(source);
     let mut told_to_end = pin!(told_to_end()?);
+    let kind = options.kind()?;
+    tracing::info!("rules are written by {kind}");
     // The objects are listed meanwhile.
     let (programs, _alone) = tokio::select! {
-        prepared = prepare(&options, &status) => prepared?,
+        prepared = prepare(&options, kind, &status) => prepared?,
         ended = &mut source => return ended.map_err(Into::into),
         () = &mut told_to_end => return Ok(()),
     };
@@ -113,7 +119,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
     tokio::spawn(show_alive(options.run_dir.join(alone::ALIVE), Arc::clone(&status)));
     let inputs = Inputs { events: received, attachments, asks, requests, shutdown };
     let mut agent =
-        pin!(agent::run(config, dataplane(&options, programs), inputs, Arc::clone(&status)));
+        pin!(agent::run(config, dataplane(kind, &options, programs), inputs, Arc::clone(&status)));
     tokio::select! {
         () = &mut agent => return Ok(()),
         ended = &mut source => ended?,
@@ -141,6 +147,7 @@ pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
 /// The programs to write them with, and what keeps others from it.
 async fn prepare(
     options: &Run,
+    kind: Kind,
     status: &Arc<Status>,
 ) -> Result<(Programs<OsRunner>, File), Failure> {
     let listener = match listen(options.listen).await {
@@ -152,7 +159,7 @@ async fn prepare(
         bound => bound.map_err(|error| unheard(options.listen, &error))?,
     };
     let programs = spawn_blocking(programs).await?;
-    let counters = Reader::new(programs.clone(), families());
+    let counters = Reader::new(kind, programs.clone(), families());
     let serve = |it| health::serve(it, Arc::clone(status), counters);
     let serve = match listener {
         Some(listener) => {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use netlink::nftables::Sides;
 use policyd::agent::{Readiness, Status};
-use policyd::dataplane::Kind;
 use policyd::{chain, closed, frames, preflight};
 use runner::{OsRunner, Program, Runner};
 use tokio::task::spawn_blocking;
@@ -27,8 +26,15 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 pub(crate) fn run(options: &Run) -> ExitCode {
     // Which tables the node uses is only to be seen in its own namespace.
     let programs = programs();
+    let kind = match options.kind() {
+        Ok(kind) => kind,
+        Err(error) => {
+            _ = writeln!(io::stderr(), "{}", chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
     let tried = preflight::enter_scratch_namespace()
-        .and_then(|()| preflight::run(Kind::Iptables, programs, &families(), &options.settings()));
+        .and_then(|()| preflight::run(kind, programs, &families(), &options.settings()));
     if tried.is_ok() {
         try_the_rest();
     }

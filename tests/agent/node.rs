@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use attachment::CLOSED_TABLE;
 use lab::sockets::udp;
-use lab::{Call, Daemon, Node, Options, Pod, Reply, Suite, addresses, policyd, program};
+use lab::{
+    Call, Daemon, Node, Options, Pod, Reply, Suite, addresses, policy_rules, policyd, program,
+};
 use netlink::nftables::Client;
 use serde_json::{Value, json};
 
@@ -246,7 +248,7 @@ impl PolicedNode {
 
     /// Rules and sets of ours, without their counters.
     pub(crate) fn rules(&self) -> String {
-        self.node.sh("for p in iptables ip6tables; do $p-save | grep -i podwire; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true")
+        policy_rules(&self.node)
     }
 
     /// Ends policyd and removes what it made: nothing may be left.

@@ -27,6 +27,6 @@ pub use diff::{Difference, difference};
 pub use node::{Node, Options, Pod};
 pub use process::{Finished, Running, program};
 pub use space::Space;
-pub use suite::{Suite, by_nftables, peer, policyd, workspace};
+pub use suite::{Suite, backend, by_nftables, peer, policy_rules, policyd, workspace};
 pub use switch::Switch;
 pub use world::World;

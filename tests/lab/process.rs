@@ -16,11 +16,14 @@ use nix::unistd::Pid;
 /// No program of the tests runs longer than this, unless it hangs.
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A program to run, with the environment of this process until the caller clears it.
+/// A program to run, with the environment of this process until the caller clears it, and in it the backend
+/// that policyd shall have.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the runner of the plugins knows no namespaces")]
 pub fn program(file: impl AsRef<OsStr>) -> Command {
-    Command::new(file)
+    let mut command = Command::new(file);
+    command.env("POLICYD_BACKEND", crate::backend());
+    command
 }
 
 /// A namespace that a child enters before it runs its program.

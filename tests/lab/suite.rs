@@ -3,6 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use crate::Space;
+
 /// A directory of CNI plugins.
 #[derive(Debug, Clone)]
 pub struct Suite {
@@ -102,12 +104,52 @@ pub fn workspace() -> PathBuf {
     }
 }
 
-/// Whether policyd is tested with nf_tables, and not with iptables: `PODWIRE_BACKEND` says so.
+/// The backend by which policyd is tested: `POLICYD_BACKEND`, or else iptables.
+#[must_use]
+pub fn backend() -> &'static str {
+    match env::var("POLICYD_BACKEND").as_deref() {
+        Ok("nftables") => "nftables",
+        Ok("iptables") | Err(_) => "iptables",
+        Ok(other) => panic!("POLICYD_BACKEND is {other:?}: expected iptables or nftables"),
+    }
+}
+
+/// Whether that is nf_tables.
 #[must_use]
 pub fn by_nftables() -> bool {
-    match std::env::var("PODWIRE_BACKEND").as_deref() {
-        Ok("nftables") => true,
-        Ok("iptables") | Err(_) => false,
-        Ok(other) => panic!("PODWIRE_BACKEND is {other:?}: expected iptables or nftables"),
+    backend() == "nftables"
+}
+
+/// What a node holds of policyd's rules and sets, by the backend that is tested: `:CHAIN` for each chain, and
+/// `-A CHAIN RULE` for each rule.
+#[must_use]
+pub fn policy_rules(space: &Space) -> String {
+    if !by_nftables() {
+        return space.sh("for p in iptables ip6tables; do $p-save | grep -i podwire; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true");
+    }
+    let listed = space.sh("for it in 'inet podwire' 'bridge podwire-ports'; do nft -s list table $it 2>/dev/null || true; done");
+    let mut parts: Vec<Vec<&str>> = vec![Vec::new()];
+    for line in listed.lines().map(str::trim).filter(|line| !matches!(*line, "" | "}")) {
+        if line.ends_with('{') {
+            parts.push(Vec::new());
+        }
+        parts.last_mut().into_iter().for_each(|part| part.push(line));
+    }
+    parts.iter().flat_map(|part| lines_of(part)).collect::<Vec<_>>().join("\n")
+}
+
+/// Of a chain, a set or a table as nft lists it.
+fn lines_of(part: &[&str]) -> Vec<String> {
+    let Some((head, rest)) = part.split_first() else { return Vec::new() };
+    let is_open = rest.len() == 2 && rest.iter().any(|it| it.starts_with("accept comment"));
+    match head.split(' ').collect::<Vec<_>>().as_slice() {
+        // Every pod has chains, and elements of maps that lead there; those of who is not isolated accept all.
+        ["chain", _, "{"] if is_open => Vec::new(),
+        ["map", ..] => Vec::new(),
+        ["chain", name, "{"] => {
+            let rules = rest.iter().map(|rule| format!("-A {name} {rule}"));
+            [format!(":{name}")].into_iter().chain(rules).collect()
+        }
+        _ => part.iter().map(|it| (*it).to_owned()).collect(),
     }
 }

@@ -34,6 +34,21 @@ pub const LINE_LIMIT: u64 = 1 << 20;
 /// in when its rules are in place, and both sides take it out when its container goes.
 pub const GATE_SETS: [&str; 2] = ["podwire-4-programmed", "podwire-6-programmed"];
 
+/// The table of nf_tables, of the family inet, that the gate is in where policyd uses that and no sets.
+pub const GATE_TABLE: &str = "podwire";
+
+/// The maps of that table that have the addresses which the gate lets pass, by what comes from them and what
+/// goes to them; and the chain that all else of the ranges goes to, which is there as long as there is a gate
+/// for the address's family.
+#[must_use]
+pub const fn gate_of_table(address: &IpAddr) -> ([&'static str; 2], &'static str) {
+    if address.is_ipv4() {
+        (["from-4", "to-4"], "PODWIRE-GATE-4")
+    } else {
+        (["from-6", "to-6"], "PODWIRE-GATE-6")
+    }
+}
+
 /// The table of nf_tables, of the family netdev, that keeps interfaces of the host closed: the plugin
 /// closes one by which a container is attached while policyd is away, policyd opens it when its rules
 /// are in place, and the plugin when its container goes.

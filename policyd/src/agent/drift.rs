@@ -11,7 +11,6 @@ use netlink::nftables::{Changes, Generation};
 
 use super::listener::Listener;
 
-use crate::iptables::{Settings, hooks};
 use crate::{frames, ingress};
 
 /// Comparing costs tens of milliseconds: not more often than this, however often others write.
@@ -41,14 +40,13 @@ pub(super) struct Drift {
 }
 
 impl Drift {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(tables: Vec<&'static str>) -> Self {
         let changes = Listener::new("changes of the rules", Changes::open());
         let changes = changes
             .inspect_err(|error| {
                 tracing::warn!(%error, "changes of the rules are not told by the kernel; they are looked for once a minute");
             })
             .ok();
-        let tables = hooks(settings).into_iter().map(|hook| hook.table).collect();
         let now = Instant::now();
         Self {
             changes,
@@ -57,7 +55,7 @@ impl Drift {
             missed: false,
             compared: now,
             glanced: now,
-            tables,
+            tables: tables.into_iter().collect(),
         }
     }
 

@@ -276,6 +276,14 @@ async fn what_the_plugin_did_by_itself_is_found() {
 fn the_gates_sets_have_the_names_that_the_plugin_knows() {
     use crate::iptables::{Family, programmed_set};
     assert_eq!(Family::ALL.map(|family| programmed_set(family).name), attachment::GATE_SETS);
+    for (family, address) in
+        Family::ALL.into_iter().zip(["192.0.2.1", "2001:db8::1"].map(|it| it.parse().unwrap()))
+    {
+        let (maps, chain) = attachment::gate_of_table(&address);
+        assert_eq!(crate::nftables::programmed(family), maps);
+        assert_eq!(crate::nftables::gate(family), chain);
+    }
+    assert_eq!(crate::nftables::TABLE, attachment::GATE_TABLE);
 }
 
 #[tokio::test]

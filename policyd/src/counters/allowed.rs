@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family;
-use ruleset::iptables::{RuleCounter, RuleHash};
+use ruleset::iptables::RuleHash;
 
+use super::{Place, RuleCounter};
+use crate::dataplane::Kind;
 use crate::iptables::{Family, policy_chain_name, policy_rules};
+use crate::nftables::{self, Layer, mark_of};
 use crate::plan::{ChainKey, PolicyChain};
 use crate::words;
 
@@ -18,13 +21,15 @@ type Labels = [(&'static str, String); 4];
 #[derive(Debug, Default)]
 pub(super) struct Allowed {
     pub(super) packets: family::Family<Labels, Counter>,
+    /// By which way the rules are written: iptables, unless that was told.
+    pub(super) kind: Option<Kind>,
     chains: BTreeMap<String, Chain>,
 }
 
 #[derive(Debug)]
 struct Chain {
     key: ChainKey,
-    rules: BTreeMap<(Family, RuleHash), Rule>,
+    rules: BTreeMap<(Place, String), Rule>,
 }
 
 /// A rule in the kernel: of one entry there may be several.
@@ -63,25 +68,42 @@ impl Allowed {
         key: &ChainKey,
         chain: &PolicyChain,
         before: Option<&Chain>,
-    ) -> BTreeMap<(Family, RuleHash), Rule> {
+    ) -> BTreeMap<(Place, String), Rule> {
         let mut rules = BTreeMap::new();
-        for family in Family::ALL {
-            for (entry, rule) in policy_rules(family, key, chain) {
-                // One that has counted nothing is shown too.
-                drop(self.packets.get_or_create(&labels(key, entry)));
-                let id = (family, RuleHash::of(&rule));
-                let last = before.and_then(|it| it.rules.get(&id)).map_or(0, |it| it.last);
-                rules.insert(id, Rule { entry, last });
-            }
+        for (id, entry) in self.ids(key, chain) {
+            // One that has counted nothing is shown too.
+            drop(self.packets.get_or_create(&labels(key, entry)));
+            let last = before.and_then(|it| it.rules.get(&id)).map_or(0, |it| it.last);
+            rules.insert(id, Rule { entry, last });
         }
         rules
     }
 
+    /// What tells which rule each is, with the entry of the policy that it is made of.
+    fn ids(&self, key: &ChainKey, chain: &PolicyChain) -> Vec<((Place, String), usize)> {
+        if self.kind == Some(Kind::Nftables) {
+            let rules = nftables::policy_rules(&Family::ALL.into(), key, chain)
+                .filter_map(|(entry, rule)| Some((mark_of(&rule.comment?), entry)))
+                .collect::<Vec<_>>();
+            let of_layer = |layer| {
+                rules.iter().map(move |(id, entry)| ((Place::Table(layer), id.clone()), *entry))
+            };
+            return Layer::ALL.into_iter().flat_map(of_layer).collect();
+        }
+        let of_family = |family| {
+            let rules = policy_rules(family, key, chain);
+            rules.map(move |(entry, rule)| {
+                ((Place::Family(family), RuleHash::of(&rule).to_string()), entry)
+            })
+        };
+        Family::ALL.into_iter().flat_map(of_family).collect()
+    }
+
     /// Adds what the rule has counted since it was last read, if it is one of a policy's.
-    pub(super) fn add(&mut self, family: Family, counter: RuleCounter<'_>) {
-        let Some(chain) = self.chains.get_mut(counter.chain) else { return };
-        let Some(hash) = counter.hash else { return };
-        let Some(rule) = chain.rules.get_mut(&(family, hash)) else { return };
+    pub(super) fn add(&mut self, place: Place, counter: &RuleCounter) {
+        let Some(chain) = self.chains.get_mut(&counter.chain) else { return };
+        let Some(id) = &counter.id else { return };
+        let Some(rule) = chain.rules.get_mut(&(place, id.clone())) else { return };
         let more = super::increase(rule.last, counter.packets);
         rule.last = counter.packets;
         self.packets.get_or_create(&labels(&chain.key, rule.entry)).inc_by(more);

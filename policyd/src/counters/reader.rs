@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use netlink::nftables::Client;
 use runner::Runner;
 
-use super::Counters;
+use super::{Counters, Place, RuleCounter};
 use crate::chain;
-use crate::dataplane::Programs;
+use crate::dataplane::{Error, Kind, Programs};
 use crate::ingress;
 use crate::iptables::{Family, MANGLE, RAW};
+use crate::nftables::{Layer, mark_of};
 
 /// The kernel is read no more often than this.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -24,15 +26,16 @@ pub struct Reader<R> {
 
 #[derive(Debug)]
 struct Inner<R> {
+    kind: Kind,
     programs: Programs<R>,
     families: Vec<Family>,
     last: Option<Instant>,
 }
 
 impl<R: Runner + Send + 'static> Reader<R> {
-    /// By these programs, of these families.
-    pub fn new(programs: Programs<R>, families: Vec<Family>) -> Self {
-        let inner = Inner { programs, families, last: None };
+    /// Of rules that are written in this way; of iptables by these programs, of these families.
+    pub fn new(kind: Kind, programs: Programs<R>, families: Vec<Family>) -> Self {
+        let inner = Inner { kind, programs, families, last: None };
         Self { inner: Arc::new(tokio::sync::Mutex::new(inner)) }
     }
 
@@ -57,16 +60,13 @@ impl<R: Runner + Send + 'static> Reader<R> {
 impl<R: Runner> Inner<R> {
     fn read(&mut self, counters: &Counters) {
         self.last = Some(Instant::now());
-        for family in self.families.clone() {
-            let tables = [RAW, MANGLE].map(|table| self.programs.counted_table(family, table));
-            match tables.into_iter().collect::<Result<String, _>>() {
-                Ok(text) => counters.add(family, &text),
-                Err(error) => {
-                    tracing::warn!("the kernel's counters cannot be read: {}", chain(&error));
-                }
-            }
+        let read = match self.kind {
+            Kind::Iptables => self.read_printed(counters),
+            Kind::Nftables => read_tables(counters),
+        };
+        if let Err(error) = read {
+            tracing::warn!("the kernel's counters cannot be read: {}", chain(&error));
         }
-        self.programs.take_ran();
         match ingress::packets() {
             Ok(packets) => counters.add_at_interfaces(packets),
             Err(error) => {
@@ -74,4 +74,28 @@ impl<R: Runner> Inner<R> {
             }
         }
     }
+
+    fn read_printed(&mut self, counters: &Counters) -> Result<(), Error> {
+        for family in self.families.clone() {
+            let tables = [RAW, MANGLE].map(|table| self.programs.counted_table(family, table));
+            counters.add_printed(family, &tables.into_iter().collect::<Result<String, _>>()?);
+        }
+        self.programs.take_ran();
+        Ok(())
+    }
+}
+
+fn read_tables(counters: &Counters) -> Result<(), Error> {
+    let Some(mut client) = Client::open()? else { return Ok(()) };
+    for layer in Layer::ALL {
+        let rules = client.all_rules(layer.table())?.into_iter();
+        let counted = rules.flat_map(|(chain, rules)| {
+            rules.into_iter().filter_map(move |rule| {
+                let id = rule.comment.as_deref().map(mark_of);
+                Some(RuleCounter { chain: chain.clone(), id, packets: rule.packets? })
+            })
+        });
+        counters.add(Place::Table(layer), counted);
+    }
+    Ok(())
 }

@@ -216,9 +216,21 @@ impl Nftables {
         Ok(differences)
     }
 
+    /// Whether the kernel has a table of ours; a kernel without nf_tables has none.
+    pub(super) fn is_there(&mut self) -> Result<bool, Error> {
+        let Some(mut client) = Client::open()? else { return Ok(false) };
+        for layer in Layer::ALL {
+            if client.chains(layer.table())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes everything of ours.
     pub(super) fn clean_up(&mut self) -> Result<(), Error> {
-        let client = open(&mut self.client)?;
+        // What the kernel cannot hold it does not.
+        let Some(mut client) = Client::open()? else { return Ok(()) };
         for layer in Layer::ALL {
             client.remove(layer.table())?;
         }

@@ -83,8 +83,9 @@ fn is_gated(family: Family, settings: &Settings) -> bool {
     settings.gated.iter().any(|range| family.has_network(range))
 }
 
-/// Where the gate of a family sends what it keeps back.
-pub(super) fn gate(family: Family) -> String {
+/// The chain that the gate of a family sends what it keeps back to.
+#[must_use]
+pub fn gate(family: Family) -> String {
     if family.is_ipv4() { format!("{GATE}-4") } else { format!("{GATE}-6") }
 }
 

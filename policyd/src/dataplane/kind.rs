@@ -1,0 +1,80 @@
+//! By which way the kernel is told.
+
+use std::{fmt, fs};
+
+use netlink::nftables::Client;
+use ruleset::nft::{Family, Table};
+
+use super::Error;
+use crate::iptables::{CHAIN_PREFIX, SET_PREFIX};
+
+/// By which of the two ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The programs iptables and ipset.
+    Iptables,
+    /// Netlink to nf_tables.
+    Nftables,
+}
+
+impl Kind {
+    /// That by which the node holds policyd's rules already; else nf_tables, where the kernel has it.
+    ///
+    /// # Errors
+    /// [`Error`] when the kernel cannot be asked.
+    pub fn of_node() -> Result<Self, Error> {
+        let Some(mut client) = Client::open()? else { return Ok(Self::Iptables) };
+        let has_tables = match client.generation() {
+            Err(error) if is_missing(&error) => return Ok(Self::Iptables),
+            asked => asked.map(|_| true)?,
+        };
+        let is_iptables = !has_tables || (!has_table(&mut client)? && are_ours_in_iptables()?);
+        Ok(if is_iptables { Self::Iptables } else { Self::Nftables })
+    }
+}
+
+/// Whether the table of the other way is there: who goes over from iptables has both for a moment.
+fn has_table(client: &mut Client) -> Result<bool, Error> {
+    Ok(client.chains(crate::nftables::Layer::Routed.table())?.is_some())
+}
+
+/// What a kernel without nf_tables answers (`nfnetlink_rcv_msg`).
+fn is_missing(error: &netlink::Error) -> bool {
+    use nix::errno::Errno::{EINVAL, EOPNOTSUPP};
+    matches!(error.errno(), Some(EINVAL | EOPNOTSUPP))
+}
+
+/// Whether chains or sets of ours are there by which iptables' programs tell the kernel. No program is run: those
+/// of the older tables are known by the sets that their rules look into.
+pub(super) fn are_ours_in_iptables() -> Result<bool, Error> {
+    let mut sets = netlink::ipset::Client::open()?;
+    let sets = sets.as_mut().map(netlink::ipset::Client::sets).transpose();
+    let has_set = match sets {
+        Err(error) if is_missing(&error) => false,
+        sets => sets?.unwrap_or_default().iter().any(|it| it.name.starts_with(SET_PREFIX)),
+    };
+    let Some(mut client) = Client::open()? else { return Ok(has_set || has_old_tables()) };
+    let mut has_chain = false;
+    for family in [Family::Ip, Family::Ip6] {
+        for name in ["mangle", "raw"] {
+            let chains = client.chains(Table { family, name })?.unwrap_or_default();
+            has_chain |= chains.iter().any(|it| it.starts_with(CHAIN_PREFIX));
+        }
+    }
+    Ok(has_set || has_chain)
+}
+
+/// Where there is no nf_tables, old tables are all that there can be.
+fn has_old_tables() -> bool {
+    let tables = fs::read_to_string("/proc/thread-self/net/ip_tables_names");
+    tables.is_ok_and(|it| it.lines().any(|it| it == "mangle"))
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Iptables => "iptables and ipset",
+            Self::Nftables => "nf_tables",
+        })
+    }
+}
