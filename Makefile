@@ -47,6 +47,8 @@ test-setup: ## what the tests run against: podwire, installed, and its peers (th
 .PHONY: test
 test: test-setup ## everything: unit, property, differential, conformance, traffic and fault tests; needs root
 	cargo test --locked --workspace
+	@echo "policyd's dataplane by nf_tables:"
+	POLICYD_BACKEND=nftables cargo test --locked -p lab --test policy --test attachments
 
 .PHONY: image
 image: build ## podwire's container image as an archive: target/lab/images/podwire.tar, and its list of parts

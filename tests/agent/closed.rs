@@ -101,7 +101,7 @@ fn closed_too_late(is_bridged: bool) {
     });
     node.wait("the rules", |it| it.rules().contains("default/late"));
     let four = addresses(&result)[0].to_string();
-    node.wait("the gate", |it| it.node.sh("ipset save podwire-4-programmed").contains(&four));
+    node.wait("the gate", |it| lab::let_pass(&it.node).contains(&four));
     sleep(Duration::from_millis(1000));
     assert!(is_open(&node));
     adding.resume();

@@ -34,7 +34,8 @@ fn member(node: &PolicedNode, number: usize, turn: usize) {
 }
 
 fn has_member(node: &PolicedNode, address: &str) -> bool {
-    node.node.sh("ipset save").lines().any(|line| line.ends_with(&format!(" {address}")))
+    let is_it = |word: &str| word.trim_end_matches(',') == address;
+    node.rules().split_whitespace().any(is_it)
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn a_pod_with_names_of_the_greatest_length_is_told_of_when_it_starts() {
         "timeout": 20_000, "prevResult": result});
     let reply = node.call_for(of_pod, &id, "ADD", &pod, &policy);
     assert_eq!((reply.ok(), reply.stderr.as_str()), (result, ""));
-    node.wait("isolation", |it| it.rules().matches(":PODWIRE-TO-").count() == 2);
+    node.wait("isolation", |it| it.isolated() == 1);
     for address in &addresses {
         must_not_reach(node.space("client"), &pod, &address.to_string());
     }

@@ -30,17 +30,7 @@ fn settle(node: &PolicedNode, names: &[&str]) {
     for name in names {
         node.addresses(name).iter().for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
     }
-    let known =
-        if node.node.try_sh("ip link show cni0").status.success() { "PORT" } else { "LINK" };
-    node.wait("the interfaces", |it| {
-        let rules = it.rules();
-        let of_pod = |name: &str| {
-            let label = format!(" default/{name}\"");
-            let mut lines = rules.lines().filter(|line| line.contains(&label));
-            lines.any(|line| line.contains(&format!("-A PODWIRE-{known} ")))
-        };
-        names.iter().all(|name| of_pod(name))
-    });
+    node.wait("the interfaces", |it| it.knows(names));
 }
 
 /// The same, and then pod b may be sent nothing.

@@ -249,11 +249,7 @@ fn an_address_is_closed_when_its_pod_is_detached_though_the_object_still_tells_o
     let node = &scene.node;
     manifest(node, "former", &ADDRESSES);
     let former = Attached::new(node, "former");
-    let is_open = |address: &str| {
-        let set = if address.contains(':') { 6 } else { 4 };
-        let ask = format!("ipset test podwire-{set}-programmed {address}");
-        node.node.try_sh(&ask).status.success()
-    };
+    let is_open = |address: &str| lab::let_pass(&node.node).contains(address);
     assert!(ADDRESSES.into_iter().all(is_open));
     node.wait("the pod's object", |it| it.rules().contains("default/former"));
     former.detach(node);

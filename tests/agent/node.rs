@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use attachment::CLOSED_TABLE;
 use lab::sockets::udp;
 use lab::{
-    Call, Daemon, Node, Options, Pod, Reply, Suite, addresses, policy_rules, policyd, program,
+    Call, Daemon, Node, Options, Pod, Reply, Suite, addresses, by_nftables, policy_rules, policyd,
+    program,
 };
 use netlink::nftables::Client;
 use serde_json::{Value, json};
@@ -163,6 +164,13 @@ impl PolicedNode {
     /// made; and the sets.
     pub(crate) fn state(&self) -> BTreeMap<String, Vec<String>> {
         let mut state = BTreeMap::<_, Vec<_>>::new();
+        if by_nftables() {
+            for line in self.rules().lines() {
+                let chain = line.trim_start_matches("-A ").split(' ').next().unwrap();
+                state.entry(chain.to_owned()).or_default().push(line.to_owned());
+            }
+            return state;
+        }
         for family in ["iptables", "ip6tables"] {
             let saved = self.node.sh(&format!("{family}-save | grep PODWIRE || true"));
             for line in saved.lines() {
@@ -175,6 +183,21 @@ impl PolicedNode {
         let sets = self.node.sh("ipset save | sed 's/ initval [^ ]*//' | sort");
         state.insert("sets".to_owned(), sets.lines().map(str::to_owned).collect());
         state
+    }
+
+    /// How many pods are isolated for what is sent to them, of those with addresses of both families.
+    pub(crate) fn isolated(&self) -> usize {
+        let rules = self.rules();
+        // There are tables for each family, and others for what bridges flood.
+        let chains = rules.lines().filter(|it| it.starts_with(":PODWIRE-TO-"));
+        chains.filter_map(|it| it.split(' ').next()).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether it is known by which interfaces the addresses of these pods come.
+    pub(crate) fn knows(&self, names: &[&str]) -> bool {
+        let bound = lab::bound(&self.node);
+        let mut addresses = names.iter().flat_map(|it| self.addresses(it));
+        addresses.all(|it| bound.contains(&it.to_string()))
     }
 
     /// Whether what the folder says is in force.

@@ -138,10 +138,7 @@ impl Site {
 
     /// The addresses that the gate lets pass.
     pub(crate) fn let_pass(&self) -> BTreeSet<String> {
-        let saved = self.node.sh("ipset save");
-        let members = saved.lines().filter_map(|line| line.strip_prefix("add "));
-        let members = members.filter_map(|line| line.split_once("-programmed "));
-        members.map(|(_, address)| address.to_owned()).collect()
+        lab::let_pass(&self.node)
     }
 
     /// The interfaces that are closed, both ways.

@@ -59,8 +59,12 @@ fn the_gate_bridges_an_update_but_not_for_ever() {
         assert!(site.status().succeeded());
     }
     // Rules that somebody flushed are no gate.
-    site.node.sh("iptables -t mangle -F; ip6tables -t mangle -F; ipset flush");
-    site.node.sh("iptables -t mangle -X; ip6tables -t mangle -X");
+    if lab::by_nftables() {
+        site.node.sh("nft flush table inet podwire; nft delete table inet podwire");
+    } else {
+        site.node.sh("iptables -t mangle -F; ip6tables -t mangle -F; ipset flush");
+        site.node.sh("iptables -t mangle -X; ip6tables -t mangle -X");
+    }
     site.status().expect_error(50);
 }
 

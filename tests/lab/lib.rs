@@ -27,6 +27,8 @@ pub use diff::{Difference, difference};
 pub use node::{Node, Options, Pod};
 pub use process::{Finished, Running, program};
 pub use space::Space;
-pub use suite::{Suite, backend, by_nftables, peer, policy_rules, policyd, workspace};
+pub use suite::{
+    Suite, backend, bound, by_nftables, let_pass, peer, policy_rules, policyd, workspace,
+};
 pub use switch::Switch;
 pub use world::World;

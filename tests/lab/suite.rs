@@ -1,5 +1,6 @@
 //! Where the binaries under test and their peers are.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -152,4 +153,34 @@ fn lines_of(part: &[&str]) -> Vec<String> {
         }
         _ => part.iter().map(|it| (*it).to_owned()).collect(),
     }
+}
+
+/// The addresses that policyd's gate lets pass.
+#[must_use]
+pub fn let_pass(space: &Space) -> BTreeSet<String> {
+    if by_nftables() {
+        let maps = space.sh("nft list maps inet 2>/dev/null || true");
+        let elements =
+            maps.split([',', '{', '}']).filter_map(|it| it.split_once(" : goto PODWIRE-TO-"));
+        return elements.map(|(address, _)| address.trim().to_owned()).collect();
+    }
+    let saved = space.sh("ipset save");
+    let members = saved.lines().filter_map(|line| line.strip_prefix("add "));
+    let members = members.filter_map(|line| line.split_once("-programmed "));
+    members.map(|(_, address)| address.to_owned()).collect()
+}
+
+/// The addresses of pods whose interface policyd knows: nobody else may send from them.
+#[must_use]
+pub fn bound(space: &Space) -> BTreeSet<String> {
+    let rules = policy_rules(space);
+    let words: Vec<_> = rules.split_whitespace().collect();
+    if by_nftables() {
+        let lists =
+            rules.split("set bound-").skip(1).filter_map(|it| it.split_once("elements = {"));
+        let elements = lists.filter_map(|(_, it)| it.split('}').next());
+        return elements.flat_map(|it| it.split(',')).map(|it| it.trim().to_owned()).collect();
+    }
+    let members = words.windows(3).filter(|it| it[0] == "add" && it[1].ends_with("-bound"));
+    members.map(|it| it[2].to_owned()).collect()
 }

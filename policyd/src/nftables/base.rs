@@ -18,7 +18,7 @@ const MANGLE: i32 = -150;
 
 const OWN: &str = "PODWIRE-OWN";
 const SEVERAL: &str = "PODWIRE-SEVERAL";
-const TO_SEVERAL: &str = "PODWIRE-TO-SEVERAL";
+const TO_SEVERAL: &str = "PODWIRE-FOR-SEVERAL";
 const MIDDLE: &str = "PODWIRE-MIDDLE";
 const LINK_LOCAL: &str = "PODWIRE-LINK-LOCAL";
 const BRIDGED: &str = "PODWIRE-BRIDGED";
