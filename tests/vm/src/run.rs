@@ -1,0 +1,145 @@
+//! All tests, in one virtual machine after the other.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+
+use crate::built::{self, Built};
+use crate::choice::chosen;
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::machine::Machine;
+use crate::plan::{PROGRAMS, Plan, Planned};
+use crate::report;
+use crate::results::Told;
+use crate::table::{EXCEPT, KERNELS, LANES, Lane, SUITES, Suite};
+
+const ALL: &str = "all";
+
+/// What the tests are told of where things are.
+const HANDED_ON: &[&str] =
+    &["PODWIRE_BIN_DIR", "PEERS_BIN_DIR", "POLICYD_BIN", "INSTA_WORKSPACE_ROOT"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What cargo told of the tests that it built (`cargo test --no-run --message-format=json`).
+    #[arg(long, value_name = "FILE")]
+    built: PathBuf,
+    /// The folder that kernels were unpacked into.
+    #[arg(long, value_name = "DIR")]
+    kernels: PathBuf,
+    /// The folder for what the virtual machines start from, and for what they say.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// On which kernel.
+    #[arg(long, default_value = ALL, value_parser = PossibleValuesParser::new(KERNELS.iter().chain([&ALL])))]
+    kernel: String,
+    /// In which lane: `nft-only` is without iptables and ipset.
+    #[arg(long, default_value = ALL, value_parser = PossibleValuesParser::new(LANES.iter().map(|it| it.name).chain([ALL])))]
+    lane: String,
+    /// Only suites with this in their names.
+    #[arg(long, value_name = "PART", default_value = "")]
+    suite: String,
+}
+
+/// A binary of tests, with all that it has.
+struct Listed {
+    suite: &'static Suite,
+    built: Built,
+    tests: Vec<String>,
+}
+
+/// Runs the tests; whether all are as they should be.
+///
+/// # Errors
+/// They cannot be run.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    let path = &arguments.built;
+    let messages = fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let listed = list(built::read(&messages)?, &arguments.suite)?;
+    let mut is_good = true;
+    for name in KERNELS.iter().filter(|it| arguments.kernel == ALL || arguments.kernel == **it) {
+        let kernel = Kernel::open(&arguments.kernels, name)?;
+        for lane in LANES.iter().filter(|it| arguments.lane == ALL || arguments.lane == it.name) {
+            let folder = arguments.state.join(format!("{name}-{}", lane.name));
+            is_good &= run_lane(&kernel, name, lane, &listed, folder)?;
+        }
+    }
+    Ok(is_good)
+}
+
+/// The tests of all suites of the table whose names have this part.
+fn list(mut built: Vec<Built>, part: &str) -> Result<Vec<Listed>> {
+    let mut listed = Vec::new();
+    for suite in SUITES.iter().filter(|it| it.name.contains(part)) {
+        let position = built.iter().position(|it| it.name == suite.name);
+        let position = position.ok_or_else(|| Error::NotBuilt(suite.name.to_owned()))?;
+        let built = built.swap_remove(position);
+        let tests = built.list()?;
+        listed.push(Listed { suite, built, tests });
+    }
+    if listed.is_empty() { Err(Error::NoSuite(part.to_owned())) } else { Ok(listed) }
+}
+
+fn run_lane(
+    kernel: &Kernel,
+    name: &str,
+    lane: &Lane,
+    listed: &[Listed],
+    folder: PathBuf,
+) -> Result<bool> {
+    let suites = planned(lane, listed)?;
+    if suites.is_empty() {
+        report::nothing(name, lane);
+        return Ok(true);
+    }
+    let machine = Machine::new(folder)?;
+    let plan = plan(kernel, lane, suites, &machine.folder)?;
+    let archive = kernel.archive(&plan)?;
+    report::begins(name, lane, &plan, &machine);
+    let started = Instant::now();
+    let went = machine.run(&kernel.image, &archive)?;
+    let told = Told::read(&went.results);
+    let faults = told.faults(&plan.suites);
+    report::ended(&told, &plan, &faults, &went, started.elapsed());
+    Ok(faults.is_empty() && went.trouble.is_none())
+}
+
+/// What should run in a lane.
+fn planned(lane: &Lane, listed: &[Listed]) -> Result<Vec<Planned>> {
+    let of_lane = listed.iter().filter(|it| it.suite.lanes.contains(&lane));
+    of_lane
+        .map(|it| {
+            let tests = chosen(it.suite, lane, EXCEPT, it.tests.clone())?;
+            let Built { name, file, folder } = &it.built;
+            Ok(Planned { name: name.clone(), file: file.clone(), folder: folder.clone(), tests })
+        })
+        .collect()
+}
+
+fn plan(kernel: &Kernel, lane: &Lane, suites: Vec<Planned>, folder: &Path) -> Result<Plan> {
+    let owned = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();
+    let modules = kernel.fill(folder, lane)?;
+    Ok(Plan {
+        release: kernel.release.clone(),
+        modules: fs::canonicalize(&modules).map_err(Error::file("find", &modules))?,
+        loaded: owned(lane.loaded),
+        without_modules: owned(lane.without_modules),
+        without_programs: owned(lane.without_programs),
+        environment: environment(),
+        suites,
+    })
+}
+
+/// The environment of the tests: files that they make are in memory alone.
+fn environment() -> BTreeMap<String, String> {
+    let handed_on = HANDED_ON.iter().filter_map(|it| Some(((*it).to_owned(), env::var(it).ok()?)));
+    let own =
+        [("PATH", PROGRAMS), ("HOME", "/root"), ("TMPDIR", "/dev/shm"), ("INSTA_UPDATE", "no")];
+    handed_on.chain(own.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
+}
