@@ -201,6 +201,8 @@ fn is_telling(line: &str) -> bool {
             !["priority=0", "priority=32766", "priority=32767"].contains(&words[2])
         }
         "sysctl" => words[2] != "lo",
+        // What every port has where the kernel has VLANs of bridges, which not all kernels have.
+        "vlan" => !line.ends_with(r#"{"vlan":1,"flags":["PVID","Egress Untagged"]}"#),
         _ => true,
     }
 }
