@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runner::{OsRunner, Program, Runner};
 
@@ -26,6 +26,7 @@ pub(crate) struct Went {
     pub(crate) results: String,
     /// What its console showed.
     pub(crate) console: String,
+    pub(crate) took: Duration,
     /// Why it did not end by itself, if so.
     pub(crate) trouble: Option<Error>,
 }
@@ -63,6 +64,7 @@ impl Machine {
         let timeout = Some(BOUND);
         let file = "qemu-system-x86_64".into();
         let program = Program { file, args: &args, timeout, ..Program::default() };
+        let started = Instant::now();
         let trouble = match OsRunner.run(&program) {
             Ok(output) if output.status.success() => None,
             Ok(output) => Some(Error::Failed {
@@ -72,7 +74,8 @@ impl Machine {
             }),
             Err(error) => Some(error.into()),
         };
-        Ok(Went { results: text(&self.results()), console: text(&self.console()), trouble })
+        let (results, console) = (text(&self.results()), text(&self.console()));
+        Ok(Went { results, console, took: started.elapsed(), trouble })
     }
 }
 

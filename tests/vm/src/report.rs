@@ -1,8 +1,6 @@
 //! What is told to people.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the program's answer")]
 
-use std::time::Duration;
-
 use crate::error::Error;
 use crate::machine::{Machine, Went};
 use crate::plan::{Plan, Planned};
@@ -11,6 +9,9 @@ use crate::table::Lane;
 
 /// So many lines of a console tell how it ended.
 const LAST: usize = 40;
+
+/// So many lines are shown of what failed; all are in the file of results.
+const MOST_FAILURES: usize = 400;
 
 /// Tells why something failed.
 pub(crate) fn complain(error: &Error) {
@@ -24,7 +25,7 @@ pub(crate) fn nothing(kernel: &str, lane: &Lane) {
 
 /// A virtual machine is about to start.
 pub(crate) fn begins(kernel: &str, lane: &Lane, plan: &Plan, machine: &Machine) {
-    let tests: usize = plan.suites.iter().map(|it| it.tests.len()).sum();
+    let tests = count(&plan.suites);
     println!(
         "{kernel}, {}: {tests} tests; it tells of them in {}",
         lane.name,
@@ -32,25 +33,31 @@ pub(crate) fn begins(kernel: &str, lane: &Lane, plan: &Plan, machine: &Machine) 
     );
 }
 
-/// A virtual machine has ended.
-pub(crate) fn ended(told: &Told, plan: &Plan, faults: &[Fault], went: &Went, took: Duration) {
-    told.failures().for_each(|line| println!("    {line}"));
+/// A virtual machine has ended. It is told in one piece, as others may end at the same time.
+pub(crate) fn ended(name: &str, told: &Told, plan: &Plan, faults: &[Fault], went: &Went) {
+    let mut lines: Vec<String> = shortened(told.failures(), MOST_FAILURES);
     if !told.is_done() {
-        println!("the last lines of its console:");
-        let lines: Vec<_> = went.console.lines().collect();
-        lines.iter().skip(lines.len().saturating_sub(LAST)).for_each(|it| println!("    {it}"));
+        lines.push("the last lines of its console:".to_owned());
+        let console: Vec<_> = went.console.lines().collect();
+        let last = console.iter().skip(console.len().saturating_sub(LAST));
+        lines.extend(last.map(|line| format!("    {line}")));
     }
-    for note in &told.notes {
-        println!("  {note}");
+    lines.extend(told.notes.iter().map(|note| format!("  {note}")));
+    lines.extend(faults.iter().map(|fault| format!("  FAULT: {fault}")));
+    lines.extend(went.trouble.iter().map(|trouble| format!("  FAULT: {}", trouble.chain())));
+    let (passed, count, took) =
+        (told.passed(&plan.suites), count(&plan.suites), went.took.as_secs());
+    println!("{}\n{name}: {passed} of {count} tests passed, in {took} s\n", lines.join("\n"));
+}
+
+/// The first of these lines.
+fn shortened<'a>(lines: impl Iterator<Item = &'a str>, most: usize) -> Vec<String> {
+    let mut lines: Vec<_> = lines.map(|line| format!("    {line}")).collect();
+    if lines.len() > most {
+        lines.truncate(most);
+        lines.push("    ... and more".to_owned());
     }
-    for fault in faults {
-        println!("  FAULT: {fault}");
-    }
-    if let Some(trouble) = &went.trouble {
-        println!("  FAULT: {}", trouble.chain());
-    }
-    let (passed, count) = (told.passed(&plan.suites), count(&plan.suites));
-    println!("  {passed} of {count} tests passed, in {} s\n", took.as_secs());
+    lines
 }
 
 fn count(suites: &[Planned]) -> usize {

@@ -1,10 +1,9 @@
 //! All tests, in one virtual machine after the other.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, fs, thread};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -20,6 +19,10 @@ use crate::results::Told;
 use crate::table::{EXCEPT, KERNELS, LANES, Lane, SUITES, Suite};
 
 const ALL: &str = "all";
+
+/// So many virtual machines run at once. Tests wait about as long as they work, and at the end of a suite
+/// one is often alone.
+const AT_ONCE: usize = 2;
 
 /// What the tests are told of where things are.
 const HANDED_ON: &[&str] =
@@ -62,15 +65,39 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let path = &arguments.built;
     let messages = fs::read_to_string(path).map_err(Error::file("read", path))?;
     let listed = list(built::read(&messages)?, &arguments.suite)?;
-    let mut is_good = true;
-    for name in KERNELS.iter().filter(|it| arguments.kernel == ALL || arguments.kernel == **it) {
-        let kernel = Kernel::open(&arguments.kernels, name)?;
-        for lane in LANES.iter().filter(|it| arguments.lane == ALL || arguments.lane == it.name) {
-            let folder = arguments.state.join(format!("{name}-{}", lane.name));
-            is_good &= run_lane(&kernel, name, lane, &listed, folder)?;
+    let is_asked_for = |asked: &str, name: &str| asked == ALL || asked == name;
+    let kernels = KERNELS.iter().filter(|it| is_asked_for(&arguments.kernel, it));
+    let lanes = || LANES.iter().filter(|it| is_asked_for(&arguments.lane, it.name));
+    let all: Vec<_> =
+        kernels.flat_map(|kernel| lanes().map(move |lane| (*kernel, *lane))).collect();
+    in_turn(&all, |(kernel, lane)| run_lane(arguments, kernel, lane, &listed))
+}
+
+/// Does something with each, some at once; whether all came out well. One that fails does not keep the
+/// others from being done.
+fn in_turn<T: Copy + Sync>(all: &[T], run: impl Fn(T) -> Result<bool> + Sync) -> Result<bool> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut outcome = Ok(true);
+        while let Some(it) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match (run(*it), &mut outcome) {
+                (Ok(is_good), Ok(all_good)) => *all_good &= is_good,
+                (Err(error), Ok(_)) => outcome = Err(error),
+                (Ok(_), Err(_)) => {}
+                (Err(error), Err(_)) => report::complain(&error),
+            }
         }
-    }
-    Ok(is_good)
+        outcome
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let ended = workers.into_iter().map(|it| {
+            it.join().unwrap_or_else(|_| Err(Error::Broken("a thread of ours panicked".to_owned())))
+        });
+        // All are waited for, and the first error is told.
+        let ended: Vec<_> = ended.collect();
+        ended.into_iter().try_fold(true, |all, it| Ok(all & it?))
+    })
 }
 
 /// The tests of all suites of the table whose names have this part.
@@ -86,27 +113,21 @@ fn list(mut built: Vec<Built>, part: &str) -> Result<Vec<Listed>> {
     if listed.is_empty() { Err(Error::NoSuite(part.to_owned())) } else { Ok(listed) }
 }
 
-fn run_lane(
-    kernel: &Kernel,
-    name: &str,
-    lane: &Lane,
-    listed: &[Listed],
-    folder: PathBuf,
-) -> Result<bool> {
+fn run_lane(arguments: &Arguments, name: &str, lane: &Lane, listed: &[Listed]) -> Result<bool> {
+    let kernel = Kernel::open(&arguments.kernels, name)?;
     let suites = planned(lane, listed)?;
     if suites.is_empty() {
         report::nothing(name, lane);
         return Ok(true);
     }
-    let machine = Machine::new(folder)?;
-    let plan = plan(kernel, lane, suites, &machine.folder)?;
+    let machine = Machine::new(arguments.state.join(format!("{name}-{}", lane.name)))?;
+    let plan = plan(&kernel, lane, suites, &machine.folder)?;
     let archive = kernel.archive(&plan)?;
     report::begins(name, lane, &plan, &machine);
-    let started = Instant::now();
     let went = machine.run(&kernel.image, &archive)?;
     let told = Told::read(&went.results);
     let faults = told.faults(&plan.suites);
-    report::ended(&told, &plan, &faults, &went, started.elapsed());
+    report::ended(&format!("{name}, {}", lane.name), &told, &plan, &faults, &went);
     Ok(faults.is_empty() && went.trouble.is_none())
 }
 
