@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::machine::{Machine, Went};
 use crate::plan::{Plan, Planned};
 use crate::results::{Fault, Told};
-use crate::table::Lane;
+use crate::table::{EXCEPT, Except, Lane};
 
 /// So many lines of a console tell how it ended.
 const LAST: usize = 40;
@@ -25,11 +25,14 @@ pub(crate) fn nothing(kernel: &str, lane: &Lane) {
 
 /// A virtual machine is about to start.
 pub(crate) fn begins(kernel: &str, lane: &Lane, plan: &Plan, machine: &Machine) {
-    let tests = count(&plan.suites);
+    let runs = |it: &&Except| plan.suites.iter().any(|suite| suite.name == it.suite);
+    let left_out = EXCEPT.iter().filter(|it| it.lane == lane).filter(runs);
+    let left_out = left_out.map(|it| format!("  without {} {}: {}\n", it.suite, it.test, it.why));
+    let (left_out, count, name) = (left_out.collect::<String>(), count(&plan.suites), lane.name);
+    let results = machine.results();
     println!(
-        "{kernel}, {}: {tests} tests; it tells of them in {}",
-        lane.name,
-        machine.results().display()
+        "{kernel}, {name}: {count} tests; it tells of them in {}\n{left_out}",
+        results.display()
     );
 }
 

@@ -79,7 +79,6 @@ pub(crate) struct Except {
     /// A test's name, or a module's with `::` at the end.
     pub(crate) test: &'static str,
     /// Why it does not apply.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for whoever reads the table"))]
     pub(crate) why: &'static str,
 }
 
