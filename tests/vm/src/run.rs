@@ -24,6 +24,9 @@ const ALL: &str = "all";
 /// one is often alone.
 const AT_ONCE: usize = 2;
 
+/// What is emulated takes about so many times as long as the tests allow for.
+const SLOWER: &str = "6";
+
 /// What the tests are told of where things are.
 const HANDED_ON: &[&str] =
     &["PODWIRE_BIN_DIR", "PEERS_BIN_DIR", "POLICYD_BIN", "INSTA_WORKSPACE_ROOT"];
