@@ -163,7 +163,12 @@ fn plan(kernel: &Kernel, lane: &Lane, suites: Vec<Planned>, folder: &Path) -> Re
 /// The environment of the tests: files that they make are in memory alone.
 fn environment() -> BTreeMap<String, String> {
     let handed_on = HANDED_ON.iter().filter_map(|it| Some(((*it).to_owned(), env::var(it).ok()?)));
-    let own =
-        [("PATH", PROGRAMS), ("HOME", "/root"), ("TMPDIR", "/dev/shm"), ("INSTA_UPDATE", "no")];
+    let own = [
+        ("PATH", PROGRAMS),
+        ("HOME", "/root"),
+        ("TMPDIR", "/dev/shm"),
+        ("INSTA_UPDATE", "no"),
+        ("LAB_SLOWER", SLOWER),
+    ];
     handed_on.chain(own.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }

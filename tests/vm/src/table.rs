@@ -67,7 +67,7 @@ pub(crate) const SUITES: &[Suite] = &[
     part("lab/faults", &[&FULL], &["masquerade::", "routes::"]),
     part("lab/conformance", &[&FULL], &["every_conflist_adds_checks_and_deletes"]),
     part("lab/attachments", &[&FULL], &["closed::", "status::"]),
-    part("lab/policy", &[&FULL], &["bypass::bridge::", "semantics::ptp::"]),
+    part("lab/policy", &[&FULL], &["bypass::bridge::rejected_at_once"]),
     part("lab/agent", &[&FULL], &["frames::", "preflight::"]),
 ];
 
