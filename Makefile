@@ -10,6 +10,7 @@ export PEERS_BIN_DIR = $(LAB)/peers
 export POLICYD_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/daemon/policyd
 export FLOOR_BIN = $(RELEASE)/floor
 export PODWIRE_BIN = $(RELEASE)/podwire
+VM_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/debug/vm
 export TESTBED_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/debug/testbed
 export TESTBED_IMAGES = $(LAB)/images
 export TESTBED_STATE = $(LAB)/cluster
@@ -49,6 +50,16 @@ test: test-setup ## everything: unit, property, differential, conformance, traff
 	cargo test --locked --workspace
 	@echo "policyd's dataplane by nf_tables:"
 	POLICYD_BACKEND=nftables cargo test --locked -p lab --test policy --test attachments
+
+.PHONY: test-vm
+test-vm: test-setup ## the tests on other kernels, in virtual machines (KERNEL=6.1|6.12|all LANE=full|nft-only|all SUITE=part of a name); needs root
+	@scripts/setup vm
+	cargo build --locked --target $(TARGET) -p vm
+	@scripts/kernels $(LAB)/kernels $(patsubst all,6.1 6.12,$(or $(KERNEL),all))
+	@mkdir -p $(LAB)/vm
+	cargo test --no-run --locked --workspace --message-format=json >$(LAB)/vm/built.json
+	@$(VM_BIN) run --built $(LAB)/vm/built.json --kernels $(LAB)/kernels --state $(LAB)/vm \
+		--kernel $(or $(KERNEL),all) --lane $(or $(LANE),all) --suite "$(SUITE)"
 
 .PHONY: image
 image: build ## podwire's container image as an archive: target/lab/images/podwire.tar, and its list of parts

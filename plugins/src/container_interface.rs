@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cni::{AddResult, Route as ResultRoute};
 use ipnetwork::IpNetwork;
-use netlink::{AddressOptions, Monitor, Request, Route, Socket};
+use netlink::{AddressOptions, Link, Monitor, OperState, Request, Route, Socket};
 
 use crate::delegated_ipam::DelegatedIpam;
 use crate::error::{Error, warn};
@@ -13,6 +13,9 @@ use crate::sysctl;
 
 /// How long duplicate address detection may take (reference: `SettleAddresses`).
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the kernel may take to see that a link has its carrier.
+const UP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The smallest MTU that IPv6 works with (RFC 8200); below it the kernel takes IPv6 off the link.
 pub(crate) const IPV6_MIN_MTU: u32 = 1280;
@@ -93,7 +96,22 @@ pub(crate) fn configure(
     }
     // The same route twice (an IPAM's, and isDefaultGateway's) is one route.
     requests.extend(routes.iter().map(|route| Request::add_route(route, ifname).or_exists()));
-    socket.execute_and_look_up(requests, index)?;
+    let link = socket.execute_and_look_up(requests, index)?;
+    wait_until_up(socket, &link)
+}
+
+/// Waits for what follows from a link's carrier. Since Linux 6.8 the kernel sees to that when it is asked
+/// for the link; earlier ones do it moments later, and drop what is sent until then. Without a carrier
+/// there is nothing to wait for, which is no error here.
+pub(crate) fn wait_until_up(socket: &mut Socket, link: &Link) -> Result<(), Error> {
+    if link.oper_state == OperState::Up {
+        return Ok(());
+    }
+    let mut monitor = Monitor::of_links()?;
+    monitor.wait_for(UP_TIMEOUT, || {
+        let now = socket.link_by_index(link.index)?;
+        Ok::<_, Error>(now.is_none_or(|it| it.oper_state == OperState::Up).then_some(()))
+    })?;
     Ok(())
 }
 

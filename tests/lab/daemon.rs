@@ -53,9 +53,11 @@ impl Daemon {
     }
 
     /// Waits until `ready` says so; a program that ends before, or takes longer than `bound`, fails
-    /// the test.
+    /// the test. On a machine that is emulated, `LAB_SLOWER` times as long.
     pub fn wait_until(&mut self, bound: Duration, mut ready: impl FnMut() -> bool) {
         let started = Instant::now();
+        let slower = std::env::var("LAB_SLOWER").ok().and_then(|it| it.parse().ok());
+        let bound = bound * slower.unwrap_or(1);
         while !ready() {
             let ended = self.child.try_wait().expect("cannot wait for a child of ours");
             assert!(ended.is_none(), "{} ended early: {ended:?}", self.name);

@@ -14,7 +14,7 @@ pub(crate) fn all(space: &Space) -> String {
         lines.extend(rules(program, &space.sh(program)));
     }
     // To ask for the older tables makes them.
-    let legacy = space.sh("cat /proc/thread-self/net/ip_tables_names");
+    let legacy = space.sh("cat /proc/thread-self/net/ip_tables_names 2>/dev/null || :");
     if !legacy.is_empty() {
         for program in ["iptables-legacy-save", "ip6tables-legacy-save"] {
             lines.extend(rules(program, &space.sh(program)));

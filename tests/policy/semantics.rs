@@ -44,7 +44,7 @@ played!(blocks, defaults, lifecycle, peers, pitfalls, ports);
 fn legacy(wiring: Wiring) {
     let mut cluster = Cluster::by(wiring, gated(), Kind::Iptables, "-legacy");
     cluster.populate();
-    let tables = cluster.node.sh("cat /proc/thread-self/net/ip_tables_names");
+    let tables = cluster.node.sh("cat /proc/thread-self/net/ip_tables_names 2>/dev/null || :");
     assert!(tables.contains("mangle"), "the tables that are used: {tables}");
     play_on(cluster, pitfalls::rows());
 }

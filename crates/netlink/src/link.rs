@@ -99,8 +99,8 @@ impl Socket {
     /// Carries out `requests` and looks the link up, in one exchange.
     ///
     /// Asked for a link, the kernel first finishes what follows from its carrier (operational
-    /// state, queueing); left alone it does so later and drops what is sent until then
-    /// (`linkwatch_sync_dev`).
+    /// state, queueing); left alone, and before Linux 6.8, it does so later and drops what is sent until
+    /// then (`linkwatch_sync_dev`).
     ///
     /// # Errors
     /// [`Error`], also when the link does not exist.

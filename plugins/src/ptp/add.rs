@@ -150,8 +150,8 @@ fn configure_host(socket: &mut Socket, veth: &Veth, attachments: &[Attached]) ->
         let route = Route { scope: Route::SCOPE_HOST, ..Route::new(ip.host()?, link) };
         requests.push(Request::add_route(&route, name).or_exists());
     }
-    socket.execute_and_look_up(requests, link)?;
-    Ok(())
+    let link = socket.execute_and_look_up(requests, link)?;
+    container_interface::wait_until_up(socket, &link)
 }
 
 #[cfg(test)]

@@ -83,8 +83,8 @@ impl Links {
         }
         for port in &self.vlans {
             let vlans = port["vlans"].as_array().into_iter().flatten();
-            facts
-                .extend(vlans.map(|vlan| format!("{} vlan {} {vlan}", self.place, port["ifname"])));
+            let place = self.place.as_str();
+            facts.extend(vlans.map(|vlan| format!("{place} vlan {} {vlan}", name_of(port))));
         }
         facts
     }

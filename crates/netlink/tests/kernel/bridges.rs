@@ -102,9 +102,11 @@ fn a_missing_module_is_told() {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-        // Stands for a kernel without the module: it cannot be unloaded for one test.
+        // Stands for a kernel without the module, on one that has it: it cannot be unloaded for one test.
         let (hidden, none) = ("/proc/sys/net/bridge", MsFlags::empty());
-        mount(Some("none"), hidden, Some("tmpfs"), none, None::<&str>).unwrap();
+        if std::path::Path::new(hidden).exists() {
+            mount(Some("none"), hidden, Some("tmpfs"), none, None::<&str>).unwrap();
+        }
         let error = host.set_bridge_filtering(&bridge, ALL).unwrap_err();
         assert!(matches!(&error, Error::NoBridgeNetfilter { bridge } if bridge == "br0"));
         assert!(error.to_string().contains("is module br_netfilter loaded?"), "{error}");

@@ -78,11 +78,10 @@ fn changes_in_nf_tables_are_told_with_who_made_them() {
     assert_eq!(client.generation().unwrap(), before);
     assert_eq!(changes.receive().unwrap(), None);
 
-    let rules = "echo $$; exec iptables-nft-restore --noflush";
     let program = Program {
         file: "sh".into(),
-        args: &["-c", rules],
-        stdin: b"*filter\n-N POD\n-A POD -j DROP\nCOMMIT\n",
+        args: &["-c", "echo $$; exec nft -f -"],
+        stdin: b"table ip filter {\n chain POD {\n drop\n }\n}\n",
         ..Program::default()
     };
     let output = OsRunner.run(&program).unwrap();
@@ -92,7 +91,7 @@ fn changes_in_nf_tables_are_told_with_who_made_them() {
     let wanted = Generation {
         id: before + 1,
         process_id,
-        process_name: "iptables-nft-re".into(),
+        process_name: "nft".into(),
         port: process_id,
         tables: BTreeSet::from(["filter".to_owned()]),
     };
@@ -129,8 +128,8 @@ fn a_large_change_is_told_as_missed() {
     move_away();
     let mut client = Client::open().unwrap().unwrap();
     let mut changes = Changes::open().unwrap();
-    let rules = "-A POD -s 10.1.0.1 -p tcp --dport 80 -j DROP\n".repeat(10_000);
-    run("iptables-nft-restore", &["--noflush"], &format!("*filter\n-N POD\n{rules}COMMIT\n"));
+    let rules = "ip saddr 10.1.0.1 tcp dport 80 drop\n".repeat(10_000);
+    run("nft", &["-f", "-"], &format!("table ip filter {{\nchain POD {{\n{rules}}}\n}}\n"));
     assert_eq!(changes.receive().unwrap(), Some(vec![Event::Missed]));
     assert_eq!(changes.receive().unwrap(), None);
     run("nft", &["-f", "-"], "add table ip small\n");

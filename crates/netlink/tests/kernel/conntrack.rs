@@ -8,7 +8,7 @@ use netlink::conntrack::{Client, End, Filter, Flow, Mark, Outcome};
 use netlink::{Layer4, Tuple};
 
 use crate::routed::{Addresses, Routed, addresses, routed};
-use crate::space::run;
+use crate::space::{nft, run};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -19,8 +19,8 @@ const CUT: Mark = Mark { value: 0x4, mask: 0x4 };
 const UNCUT: Mark = Mark { value: 0, mask: 0x4 };
 const FOREIGN: u32 = 0x100;
 /// New flows get the foreign bit, marked ones are dropped both ways.
-const RULES: &str = "-A FORWARD -m connmark --mark 0x4/0x4 -j DROP\n\
-                     -A FORWARD -m conntrack --ctstate NEW -j CONNMARK --set-xmark 0x100/0x100\n";
+const RULES: &str = "ct mark & 0x4 == 0x4 drop\n\
+                     ct state new ct mark set ct mark | 0x100\n";
 
 fn client(routed: &Routed) -> Client {
     let _entered = routed.router.enter().unwrap();
@@ -230,7 +230,8 @@ fn flows_of_other_zones_are_marked_and_forgotten_too() {
     let mut client = client(&routed);
     {
         let _entered = routed.router.enter().unwrap();
-        run("iptables", &["-t", "raw", "-A", "PREROUTING", "-j", "CT", "--zone", "7"], "");
+        let first = "type filter hook prerouting priority -300;";
+        nft(&format!("table inet zones {{ chain first {{ {first} ct zone set 7\n}}\n}}"));
     }
     let [addresses, _] = addresses();
     let _connection = tcp(&routed, &addresses);

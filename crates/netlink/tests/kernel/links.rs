@@ -1,8 +1,9 @@
 //! Links, addresses and routes.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use netlink::{Link, Monitor, OperState, PortOptions, Request, Route};
+use netlink::{Link, Monitor, OperState, PortOptions, Request, Route, Socket};
 use netns::Netns;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -39,13 +40,11 @@ fn a_pair_is_created_whole_in_one_message() {
     assert_eq!(near.peer.unwrap_or(near.index), far.index);
 
     let up = Request::set_up(far.index, "eth0");
-    assert_eq!(
-        container.execute_and_look_up(vec![up], far.index).unwrap().oper_state,
-        OperState::Up
-    );
+    container.execute_and_look_up(vec![up], far.index).unwrap();
+    wait_until_up(&mut container, far.index);
+    wait_until_up(&mut host, near.index);
     assert_eq!(bridge.mtu, 1400);
-    let (port, bridge) = host.link_pair(near.index, bridge.index).unwrap();
-    assert_eq!(port.oper_state, OperState::Up);
+    let (_, bridge) = host.link_pair(near.index, bridge.index).unwrap();
     // A bridge follows the smallest of its ports until somebody sets its MTU after creation.
     assert_eq!(bridge.mtu, 1300);
 
@@ -54,6 +53,15 @@ fn a_pair_is_created_whole_in_one_message() {
     container.execute(&[Request::delete_link("eth0").or_gone()]).unwrap();
     let error = container.execute(&[Request::delete_link("eth0")]).unwrap_err();
     assert_eq!(error.errno(), Some(Errno::ENODEV));
+}
+
+/// Before Linux 6.8 a link is up moments after it was looked up, and not before.
+fn wait_until_up(socket: &mut Socket, index: u32) {
+    let started = Instant::now();
+    while socket.link_by_index(index).unwrap().unwrap().oper_state != OperState::Up {
+        assert!(started.elapsed() < Duration::from_secs(10), "link {index} is not up");
+        sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

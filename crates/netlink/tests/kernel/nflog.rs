@@ -8,12 +8,11 @@ use nix::errno::Errno;
 
 use crate::routed::{addresses, routed};
 use crate::space::{
-    PLAIN, bridge, cidr, heard, move_away, namespace, numbered_veth, run, socket, told,
+    PLAIN, bridge, cidr, heard, move_away, namespace, nft, numbered_veth, run, socket, told,
 };
 
 const GROUP: u16 = 4242;
-const RULES: &str =
-    "-A FORWARD -m conntrack --ctstate NEW -j NFLOG --nflog-group 4242 --nflog-prefix denied\n";
+const RULES: &str = "ct state new log prefix \"denied\" group 4242\n";
 
 fn packets(log: &mut Log, count: usize) -> Vec<Packet> {
     told(heard(log, Log::receive, |events| events.len() >= count))
@@ -63,7 +62,8 @@ fn ports_of_bridges_are_told() {
     });
     let mut log = {
         let _entered = netns.enter().unwrap();
-        run("iptables-restore", &[], &format!("*mangle\n{RULES}COMMIT\n"));
+        let forward = "type filter hook forward priority -150;";
+        nft(&format!("table ip logging {{ chain forward {{ {forward} {RULES} }}\n}}"));
         Log::open(GROUP).unwrap()
     };
     {
@@ -83,8 +83,10 @@ fn talk_to_myself() -> UdpSocket {
     move_away();
     let mut socket = Socket::open().unwrap();
     socket.execute(&[Request::set_up(1, "lo")]).unwrap();
-    let rule = "-A OUTPUT -p udp -j NFLOG --nflog-group 4242\n";
-    run("iptables-restore", &[], &format!("*filter\n{rule}COMMIT\n"));
+    let output = "type filter hook output priority 0;";
+    nft(&format!(
+        "table ip logging {{ chain output {{ {output} meta l4proto udp log group 4242\n}}\n}}"
+    ));
     UdpSocket::bind("127.0.0.1:0").unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use netlink::{Request, Route};
 use netns::Netns;
 
-use crate::space::{PLAIN, cidr, namespace, numbered_veth, run, socket};
+use crate::space::{PLAIN, cidr, namespace, nft, numbered_veth, socket};
 
 pub(crate) struct Routed {
     pub(crate) client: Netns,
@@ -66,24 +66,32 @@ fn connect(router: &Netns, number: u8) -> Netns {
     netns
 }
 
-/// Two containers and the router between them, whose rules are `mangle`'s and the services'.
-pub(crate) fn routed(mangle: &str) -> Routed {
+/// Two containers and the router between them, with the services and with rules of nft's for what it
+/// forwards.
+pub(crate) fn routed(forward: &str) -> Routed {
     let router = namespace();
     let (client, server) = (connect(&router, 1), connect(&router, 2));
     let entered = router.enter().unwrap();
     for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         std::fs::write(format!("/proc/sys/net/{file}"), "1").unwrap();
     }
-    for (program, addresses) in ["iptables-restore", "ip6tables-restore"].iter().zip(addresses()) {
+    let services = addresses().map(|addresses| {
         let (service, server) = (addresses.service, addresses.server());
-        let rule = |protocol| {
-            format!(
-                "-A PREROUTING -d {service} -p {protocol} --dport 80 -j DNAT --to-destination {server}\n"
-            )
+        let family = if service.is_ipv4() { "ip" } else { "ip6" };
+        let of = |protocol| {
+            format!("{family} daddr {service} {protocol} dport 80 dnat {family} to {server}\n")
         };
-        let (tcp, udp) = (rule("tcp"), rule("udp"));
-        run(program, &[], &format!("*nat\n{tcp}{udp}COMMIT\n*mangle\n{mangle}COMMIT\n"));
-    }
+        of("tcp") + &of("udp")
+    });
+    let services = services.concat();
+    nft(&format!(
+        "table inet routed {{
+            chain services {{ type nat hook prerouting priority -100;
+                {services} }}
+            chain forward {{ type filter hook forward priority -150;
+                {forward} }}
+        }}"
+    ));
     drop(entered);
     Routed { client, router, server }
 }

@@ -1,0 +1,174 @@
+//! All tests, in one virtual machine after the other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{env, fs, thread};
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+
+use crate::built::{self, Built};
+use crate::choice::chosen;
+use crate::error::{Error, Result};
+use crate::kernel::Kernel;
+use crate::machine::Machine;
+use crate::plan::{PROGRAMS, Plan, Planned};
+use crate::report;
+use crate::results::Told;
+use crate::table::{EXCEPT, KERNELS, LANES, Lane, SUITES, Suite};
+
+const ALL: &str = "all";
+
+/// So many virtual machines run at once. Tests wait about as long as they work, and at the end of a suite
+/// one is often alone.
+const AT_ONCE: usize = 2;
+
+/// What is emulated takes about so many times as long as the tests allow for.
+const SLOWER: &str = "6";
+
+/// What the tests are told of where things are.
+const HANDED_ON: &[&str] =
+    &["PODWIRE_BIN_DIR", "PEERS_BIN_DIR", "POLICYD_BIN", "INSTA_WORKSPACE_ROOT"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What cargo told of the tests that it built (`cargo test --no-run --message-format=json`).
+    #[arg(long, value_name = "FILE")]
+    built: PathBuf,
+    /// The folder that kernels were unpacked into.
+    #[arg(long, value_name = "DIR")]
+    kernels: PathBuf,
+    /// The folder for what the virtual machines start from, and for what they say.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// On which kernel.
+    #[arg(long, default_value = ALL, value_parser = PossibleValuesParser::new(KERNELS.iter().chain([&ALL])))]
+    kernel: String,
+    /// In which lane: `nft-only` is without iptables and ipset.
+    #[arg(long, default_value = ALL, value_parser = PossibleValuesParser::new(LANES.iter().map(|it| it.name).chain([ALL])))]
+    lane: String,
+    /// Only suites with this in their names.
+    #[arg(long, value_name = "PART", default_value = "")]
+    suite: String,
+}
+
+/// A binary of tests, with all that it has.
+struct Listed {
+    suite: &'static Suite,
+    built: Built,
+    tests: Vec<String>,
+}
+
+/// Runs the tests; whether all are as they should be.
+///
+/// # Errors
+/// They cannot be run.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    let path = &arguments.built;
+    let messages = fs::read_to_string(path).map_err(Error::file("read", path))?;
+    let listed = list(built::read(&messages)?, &arguments.suite)?;
+    let is_asked_for = |asked: &str, name: &str| asked == ALL || asked == name;
+    let kernels = KERNELS.iter().filter(|it| is_asked_for(&arguments.kernel, it));
+    let lanes = || LANES.iter().filter(|it| is_asked_for(&arguments.lane, it.name));
+    let all: Vec<_> =
+        kernels.flat_map(|kernel| lanes().map(move |lane| (*kernel, *lane))).collect();
+    in_turn(&all, |(kernel, lane)| run_lane(arguments, kernel, lane, &listed))
+}
+
+/// Does something with each, some at once; whether all came out well. One that fails does not keep the
+/// others from being done.
+fn in_turn<T: Copy + Sync>(all: &[T], run: impl Fn(T) -> Result<bool> + Sync) -> Result<bool> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut outcome = Ok(true);
+        while let Some(it) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match (run(*it), &mut outcome) {
+                (Ok(is_good), Ok(all_good)) => *all_good &= is_good,
+                (Err(error), Ok(_)) => outcome = Err(error),
+                (Ok(_), Err(_)) => {}
+                (Err(error), Err(_)) => report::complain(&error),
+            }
+        }
+        outcome
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        let ended = workers.into_iter().map(|it| {
+            it.join().unwrap_or_else(|_| Err(Error::Broken("a thread of ours panicked".to_owned())))
+        });
+        // All are waited for, and the first error is told.
+        let ended: Vec<_> = ended.collect();
+        ended.into_iter().try_fold(true, |all, it| Ok(all & it?))
+    })
+}
+
+/// The tests of all suites of the table whose names have this part.
+fn list(mut built: Vec<Built>, part: &str) -> Result<Vec<Listed>> {
+    let mut listed = Vec::new();
+    for suite in SUITES.iter().filter(|it| it.name.contains(part)) {
+        let position = built.iter().position(|it| it.name == suite.name);
+        let position = position.ok_or_else(|| Error::NotBuilt(suite.name.to_owned()))?;
+        let built = built.swap_remove(position);
+        let tests = built.list()?;
+        listed.push(Listed { suite, built, tests });
+    }
+    if listed.is_empty() { Err(Error::NoSuite(part.to_owned())) } else { Ok(listed) }
+}
+
+fn run_lane(arguments: &Arguments, name: &str, lane: &Lane, listed: &[Listed]) -> Result<bool> {
+    let kernel = Kernel::open(&arguments.kernels, name)?;
+    let suites = planned(lane, listed)?;
+    if suites.is_empty() {
+        report::nothing(name, lane);
+        return Ok(true);
+    }
+    let machine = Machine::new(arguments.state.join(format!("{name}-{}", lane.name)))?;
+    let plan = plan(&kernel, lane, suites, &machine.folder)?;
+    let archive = kernel.archive(&plan)?;
+    report::begins(name, lane, &plan, &machine);
+    let went = machine.run(&kernel.image, &archive)?;
+    let told = Told::read(&went.results);
+    let faults = told.faults(&plan.suites);
+    report::ended(&format!("{name}, {}", lane.name), &told, &plan, &faults, &went);
+    Ok(faults.is_empty() && went.trouble.is_none())
+}
+
+/// What should run in a lane.
+fn planned(lane: &Lane, listed: &[Listed]) -> Result<Vec<Planned>> {
+    let of_lane = listed.iter().filter(|it| it.suite.lanes.contains(&lane));
+    of_lane
+        .map(|it| {
+            let tests = chosen(it.suite, lane, EXCEPT, it.tests.clone())?;
+            let Built { name, file, folder } = &it.built;
+            Ok(Planned { name: name.clone(), file: file.clone(), folder: folder.clone(), tests })
+        })
+        .collect()
+}
+
+fn plan(kernel: &Kernel, lane: &Lane, suites: Vec<Planned>, folder: &Path) -> Result<Plan> {
+    let owned = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect();
+    let modules = kernel.fill(folder, lane)?;
+    Ok(Plan {
+        release: kernel.release.clone(),
+        modules: fs::canonicalize(&modules).map_err(Error::file("find", &modules))?,
+        loaded: owned(lane.loaded),
+        without_modules: owned(lane.without_modules),
+        without_programs: owned(lane.without_programs),
+        environment: environment(),
+        suites,
+    })
+}
+
+/// The environment of the tests: files that they make are in memory alone.
+fn environment() -> BTreeMap<String, String> {
+    let handed_on = HANDED_ON.iter().filter_map(|it| Some(((*it).to_owned(), env::var(it).ok()?)));
+    let own = [
+        ("PATH", PROGRAMS),
+        ("HOME", "/root"),
+        ("TMPDIR", "/dev/shm"),
+        ("INSTA_UPDATE", "no"),
+        ("LAB_SLOWER", SLOWER),
+    ];
+    handed_on.chain(own.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
+}

@@ -1,0 +1,123 @@
+//! What is tested where: kernels, lanes, suites, and the tests that do not apply in a lane.
+
+/// The kernels, by what `scripts/kernels` calls them.
+pub(crate) const KERNELS: &[&str] = &["6.1", "6.12"];
+
+/// A kind of machine that users have.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lane {
+    pub(crate) name: &'static str,
+    /// Modules that are loaded at the start. All others come when the kernel asks for them.
+    pub(crate) loaded: &'static [&'static str],
+    /// Modules that are not there, and neither is what needs them.
+    pub(crate) without_modules: &'static [&'static str],
+    /// Programs whose names begin so are not there.
+    pub(crate) without_programs: &'static [&'static str],
+}
+
+/// As Debian has it, with the module that bridges need for iptables to see their frames.
+pub(crate) const FULL: Lane =
+    Lane { name: "full", loaded: &["br_netfilter"], without_modules: &[], without_programs: &[] };
+
+/// nf_tables and nothing before it, as RHEL 10 and Talos have it.
+pub(crate) const NFT_ONLY: Lane = Lane {
+    name: "nft-only",
+    loaded: &[],
+    without_modules: &[
+        "ip_tables",
+        "ip6_tables",
+        "x_tables",
+        "nft_compat",
+        "ip_set",
+        "br_netfilter",
+    ],
+    without_programs: &["iptables", "ip6tables", "xtables-", "arptables", "ebtables", "ipset"],
+};
+
+pub(crate) const LANES: &[&Lane] = &[&FULL, &NFT_ONLY];
+
+/// A binary of tests, and where it runs.
+#[derive(Debug)]
+pub(crate) struct Suite {
+    /// The package, and the test's name in its `Cargo.toml`.
+    pub(crate) name: &'static str,
+    pub(crate) lanes: &'static [&'static Lane],
+    /// The tests that run, for a suite that takes too long: names, or modules with `::` at the end.
+    /// Empty: all of them.
+    pub(crate) only: &'static [&'static str],
+}
+
+const fn whole(name: &'static str, lanes: &'static [&'static Lane]) -> Suite {
+    Suite { name, lanes, only: &[] }
+}
+
+const fn part(
+    name: &'static str,
+    lanes: &'static [&'static Lane],
+    only: &'static [&'static str],
+) -> Suite {
+    Suite { name, lanes, only }
+}
+
+/// What `make test-vm` runs.
+pub(crate) const SUITES: &[Suite] = &[
+    whole("netlink/kernel", LANES),
+    whole("lab/worlds", LANES),
+    whole("lab/traffic", LANES),
+    part("lab/faults", &[&FULL], &["masquerade::", "routes::"]),
+    part("lab/conformance", &[&FULL], &["every_conflist_adds_checks_and_deletes"]),
+    part("lab/attachments", &[&FULL], &["closed::", "status::"]),
+    part("lab/policy", &[&FULL], &["bypass::bridge::rejected_at_once"]),
+    part("lab/agent", &[&FULL], &["frames::", "preflight::"]),
+];
+
+/// Tests that do not apply in a lane.
+#[derive(Debug)]
+pub(crate) struct Except {
+    pub(crate) lane: &'static Lane,
+    pub(crate) suite: &'static str,
+    /// A test's name, or a module's with `::` at the end.
+    pub(crate) test: &'static str,
+    /// Why it does not apply.
+    pub(crate) why: &'static str,
+}
+
+const fn except(
+    lane: &'static Lane,
+    suite: &'static str,
+    test: &'static str,
+    why: &'static str,
+) -> Except {
+    Except { lane, suite, test, why }
+}
+
+const IPTABLES: &str = "it writes rules with the programs of iptables, or has them written";
+const BRIDGES: &str = "it is about bridges that show iptables their frames (br_netfilter)";
+
+pub(crate) const EXCEPT: &[Except] = &[
+    except(&NFT_ONLY, "netlink/kernel", "ipset::", "it is about ipset"),
+    except(&NFT_ONLY, "netlink/kernel", "nftables::", IPTABLES),
+    except(
+        &NFT_ONLY,
+        "netlink/kernel",
+        "bridges::bridged_packets_pass_iptables_when_they_are_told_to",
+        BRIDGES,
+    ),
+    except(
+        &NFT_ONLY,
+        "netlink/kernel",
+        "bridges::what_a_bridge_passes_to_iptables_is_set_and_read",
+        BRIDGES,
+    ),
+    except(
+        &NFT_ONLY,
+        "netlink/kernel",
+        "changes::links_are_told_as_they_come_change_and_go",
+        BRIDGES,
+    ),
+    except(&NFT_ONLY, "netlink/kernel", "nflog::ports_of_bridges_are_told", BRIDGES),
+    except(&NFT_ONLY, "lab/worlds", "bridge_with_masquerade", IPTABLES),
+    except(&NFT_ONLY, "lab/worlds", "ptp_dual_stack", IPTABLES),
+    except(&NFT_ONLY, "lab/traffic", "hairpin::", IPTABLES),
+    except(&NFT_ONLY, "lab/traffic", "masquerade_agent::", IPTABLES),
+];
