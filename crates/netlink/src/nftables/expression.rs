@@ -77,7 +77,7 @@ impl Expressions {
             Match::Family { is_ipv4 } => self.of_family(*is_ipv4),
             Match::Address(side, network) => self.network(*side, network, Comparison::Equal),
             Match::NotAddress(side, network) => self.network(*side, network, Comparison::NotEqual),
-            Match::ToBroadcast => self.to_broadcast(),
+            Match::ToBroadcast => self.is_broadcast(),
             Match::In(fields, set) => self.look_up(fields, set, false),
             Match::NotIn(fields, set) => self.look_up(fields, set, true),
             Match::Arp => self.of_type(payload::frame_type(FrameType::Arp)),

@@ -103,7 +103,7 @@ impl Expressions {
     }
 
     /// Goes on where the node has a network that the destination is all of.
-    pub(super) fn to_broadcast(&mut self) {
+    pub(super) fn is_broadcast(&mut self) {
         const TO: u16 = 1;
         const RESULT: u16 = 2;
         const FLAGS: u16 = 3;
