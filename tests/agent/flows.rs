@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
+use lab::by_nftables;
 use lab::frames::Ear;
 use lab::probe::must_not_reach;
 use nix::errno::Errno;
@@ -250,9 +251,9 @@ fn is_not_turned_round(direction: &str, when: When) {
                 peers[0]: [{peers[1]: [{"podSelector": {"matchLabels": {"app": other}}}]}]}}),
         );
         node.wait("isolation", |it| {
-            // For what comes to the one, and what leaves the other.
+            // For what comes to the one, or what leaves the other; iptables has tables for each family.
             let chain = if direction == "Ingress" { ":PODWIRE-TO-" } else { ":PODWIRE-FROM-" };
-            it.rules().contains(chain)
+            it.rules().matches(chain).count() >= if by_nftables() { 1 } else { 2 }
         });
     }
     let streams: Vec<_> = node.addresses("server").iter().map(|it| pushed(&node, *it)).collect();
@@ -275,7 +276,12 @@ fn is_not_turned_round(direction: &str, when: When) {
     sleep(Duration::from_millis(100));
     let ear = Ear::open(node.space("client"), "eth0");
     if when == When::Open {
-        node.wait("the server's next word", |_| !ear.heard(&["push"]).is_empty());
+        // Of both families: then the server is who has begun the flow, for all that the kernel knows.
+        node.wait("the server's next word", |it| {
+            let listed = it.node.sh("conntrack -L -p tcp -f ipv4; conntrack -L -p tcp -f ipv6");
+            let begun = listed.lines().filter_map(|line| line.split("sport=").nth(1));
+            begun.filter(|it| it.starts_with("9000 ")).count() == 2
+        });
         tighten(&node);
         node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= 2);
         sleep(Duration::from_millis(100));

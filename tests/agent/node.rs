@@ -188,9 +188,14 @@ impl PolicedNode {
     /// How many pods are isolated for what is sent to them, of those with addresses of both families.
     pub(crate) fn isolated(&self) -> usize {
         let rules = self.rules();
-        // There are tables for each family, and others for what bridges flood.
         let chains = rules.lines().filter(|it| it.starts_with(":PODWIRE-TO-"));
-        chains.filter_map(|it| it.split(' ').next()).collect::<BTreeSet<_>>().len()
+        if by_nftables() {
+            // What bridges flood has a table of its own.
+            chains.collect::<BTreeSet<_>>().len()
+        } else {
+            // There are tables for each family, written one after the other.
+            chains.count() / 2
+        }
     }
 
     /// Whether it is known by which interfaces the addresses of these pods come.
