@@ -68,7 +68,7 @@ pub(crate) const SUITES: &[Suite] = &[
     part("lab/conformance", &[&FULL], &["every_conflist_adds_checks_and_deletes"]),
     part("lab/attachments", &[&FULL], &["closed::", "status::"]),
     part("lab/policy", &[&FULL], &["bypass::bridge::rejected_at_once"]),
-    part("lab/agent", &[&FULL], &["frames::", "preflight::"]),
+    part("lab/agent", &[&FULL], &["preflight::"]),
 ];
 
 /// Tests that do not apply in a lane.
