@@ -64,9 +64,8 @@ pub(crate) const SUITES: &[Suite] = &[
     whole("netlink/kernel", LANES),
     whole("lab/worlds", LANES),
     whole("lab/traffic", LANES),
-    part("lab/faults", &[&FULL], &["masquerade::", "routes::"]),
+    part("lab/faults", &[&FULL], &["masquerade::"]),
     part("lab/conformance", &[&FULL], &["every_conflist_adds_checks_and_deletes"]),
-    part("lab/attachments", &[&FULL], &["closed::", "status::"]),
     part("lab/policy", &[&FULL], &["bypass::bridge::rejected_at_once"]),
     part("lab/agent", &[&FULL], &["preflight::"]),
 ];
