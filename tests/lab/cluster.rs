@@ -13,7 +13,7 @@ use cluster::Client;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, Request};
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use testbed::arguments;
 use tokio::runtime::{Builder, Runtime};
 
@@ -82,8 +82,15 @@ impl<'a> Cluster<'a> {
                 "certificate-authority": self.home.path().join("certs/apiserver.crt"),
             }}],
         });
-        let file = self.home.path().join(format!("kubeconfig-{user}"));
-        fs::write(&file, content.to_string()).expect("cannot write a file");
+        self.kubeconfig_file(user, &content)
+    }
+
+    /// Writes it at once: those who were given it before may be reading it.
+    fn kubeconfig_file(&self, name: &str, content: &Value) -> PathBuf {
+        let draft = NamedTempFile::new_in(&self.home).expect("cannot make a file");
+        fs::write(draft.path(), content.to_string()).expect("cannot write a file");
+        let file = self.home.path().join(format!("kubeconfig-{name}"));
+        draft.persist(&file).expect("cannot rename a file");
         file
     }
 
@@ -94,9 +101,7 @@ impl<'a> Cluster<'a> {
         let content = fs::read(self.kubeconfig(user)).expect("it was just written");
         let mut content: Value = serde_json::from_slice(&content).expect("it was just written");
         content["clusters"][0]["cluster"] = json!({"server": format!("https://{address}:{PORT}"), "insecure-skip-tls-verify": true});
-        let file = self.home.path().join(format!("kubeconfig-{user}-{address}"));
-        fs::write(&file, content.to_string()).expect("cannot write a file");
-        file
+        self.kubeconfig_file(&format!("{user}-{address}"), &content)
     }
 
     /// Creates new objects, many at once, and sets the status of those that have one.
