@@ -1,8 +1,7 @@
 //! The kernel's side: what it holds is changed to what the plan says, by the programs iptables and
 //! ipset or by netlink to nf_tables.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -173,7 +172,7 @@ impl<R: Runner + Send> Dataplane<R> {
         let coming = || changes.endpoints.iter().filter_map(|(key, it)| Some((key, it.as_ref()?)));
         let moved = coming().filter(|(key, it)| !is_as_before(key, it));
         let moved = moved.filter_map(|(_, it)| Some(&it.interface.as_ref()?.name));
-        let moved: std::collections::BTreeSet<_> = moved.collect();
+        let moved: BTreeSet<_> = moved.collect();
         if moved.is_empty() {
             return Sources::new();
         }
@@ -274,11 +273,3 @@ impl<R: Runner + Send> Dataplane<R> {
 
 /// Endpoints by their keys.
 type Endpoints = BTreeMap<String, Endpoint>;
-
-/// The addresses of a family that have their rules; `bound`: of those endpoints alone that have an
-/// interface.
-fn ready(endpoints: &Endpoints, family: Family, bound: bool) -> std::collections::BTreeSet<IpAddr> {
-    let endpoints = endpoints.values().filter(|it| !bound || it.interface.is_some());
-    let addresses = endpoints.flat_map(|it| &it.addresses);
-    addresses.filter(|address| family.has(address)).copied().collect()
-}

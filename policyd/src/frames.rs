@@ -16,7 +16,7 @@ pub const TABLE: &str = "podwire";
 
 /// The interfaces of these endpoints that are ports of bridges.
 pub(crate) fn ports<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> BTreeSet<String> {
-    endpoints.filter_map(|it| it.interface.as_ref()?.port()).map(str::to_owned).collect()
+    endpoints.filter_map(Endpoint::port).map(str::to_owned).collect()
 }
 
 /// Keeps such frames from these ports, and no longer from those that `is_gone` says it of.

@@ -14,9 +14,9 @@ use nix::errno::Errno;
 use ruleset::iptables::Side;
 use ruleset::networks::{LINK_LOCAL_V6, UNSPECIFIED_V6};
 use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
-use ruleset::short_hash;
 
 use crate::iptables::discovery;
+use crate::nftables::{drop_counted, goto, known_again};
 use crate::plan::Endpoint;
 
 /// The name of the table, of the family `netdev`.
@@ -85,15 +85,8 @@ fn rules(addresses: &BTreeSet<IpAddr>) -> Vec<Rule> {
             .collect::<Vec<_>>()
     });
     // The outer one of several tags of VLAN 0 is off by now, and the kernel takes off the others later.
-    let rest =
-        [Rule::new([Match::Arp], Verdict::Return), Rule::new([], Verdict::Goto(FORGED.to_owned()))];
-    own.chain(discovery).chain(rest).map(known_again).collect()
-}
-
-/// By its comment.
-fn known_again(rule: Rule) -> Rule {
-    let comment = format!("podwire:{}", short_hash(&rule.to_string()));
-    rule.commented(comment)
+    let rest = [Rule::new([Match::Arp], Verdict::Return), goto([], FORGED)];
+    own.chain(discovery).chain(rest).map(|it| known_again(it, None)).collect()
 }
 
 fn comments(rules: &[Rule]) -> Vec<Option<String>> {
@@ -102,10 +95,9 @@ fn comments(rules: &[Rule]) -> Vec<Option<String>> {
 
 /// The chains that those of interfaces lead to, and their rules.
 fn ends() -> [(&'static str, Vec<Rule>); 3] {
-    let forged =
-        |kind| known_again(Rule::new([Match::FirstByte(kind)], Verdict::Goto(FORGED.to_owned())));
+    let forged = |kind| known_again(goto([Match::FirstByte(kind)], FORGED), None);
     [
-        (FORGED, vec![known_again(Rule::new([], Verdict::Drop).counted())]),
+        (FORGED, vec![known_again(drop_counted([]), None)]),
         (FRAGMENTS, ERRORS.into_iter().map(forged).collect()),
         (FRAGMENTS_OF_V6, ERRORS_OF_V6.into_iter().chain(discovery::types()).map(forged).collect()),
     ]

@@ -70,6 +70,12 @@ impl Family {
     /// Both.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
+    /// That of an address.
+    #[must_use]
+    pub const fn of(address: &IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
     /// Whether it is IPv4.
     #[must_use]
     pub const fn is_ipv4(self) -> bool {

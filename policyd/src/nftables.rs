@@ -111,7 +111,7 @@ impl RuleChain {
 }
 
 /// The rule with a comment by which it is known again: rules are not read back.
-fn known_again(rule: Rule, label: Option<&Label>) -> Rule {
+pub(crate) fn known_again(rule: Rule, label: Option<&Label>) -> Rule {
     let word = label.map(|it| format!(" {it}")).unwrap_or_default();
     let hash = short_hash(&format!("{rule}{word}"));
     rule.commented(format!("{MARKER}{hash}{word}"))
@@ -124,7 +124,7 @@ pub fn mark_of(comment: &str) -> String {
     hash.unwrap_or(comment).to_owned()
 }
 
-fn drop_counted(matches: impl Into<Vec<Match>>) -> Rule {
+pub(crate) fn drop_counted(matches: impl Into<Vec<Match>>) -> Rule {
     Rule::new(matches, Verdict::Drop).counted()
 }
 
@@ -132,7 +132,7 @@ fn accept(matches: impl Into<Vec<Match>>) -> Rule {
     Rule::new(matches, Verdict::Accept)
 }
 
-fn goto(matches: impl Into<Vec<Match>>, chain: &str) -> Rule {
+pub(crate) fn goto(matches: impl Into<Vec<Match>>, chain: &str) -> Rule {
     Rule::new(matches, Verdict::Goto(chain.to_owned()))
 }
 

@@ -42,6 +42,12 @@ impl Endpoint {
         }
     }
 
+    /// The port of a bridge that it is behind, if that is known.
+    #[must_use]
+    pub fn port(&self) -> Option<&str> {
+        self.interface.as_ref().and_then(HostInterface::port)
+    }
+
     /// Whether policies isolate it in any direction.
     #[must_use]
     pub const fn is_isolated(&self) -> bool {

@@ -129,6 +129,12 @@ pub fn policy_rules(space: &Space) -> String {
         return space.sh("for p in iptables ip6tables; do $p-save | grep -i podwire; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true");
     }
     let listed = space.sh("for it in 'inet podwire' 'bridge podwire-ports'; do nft -s list table $it 2>/dev/null || true; done");
+    parts(&listed).iter().flat_map(|part| lines_of(part)).collect::<Vec<_>>().join("\n")
+}
+
+/// What nft lists, by table, set and chain: of each the line that begins it, and what is in it.
+#[must_use]
+pub fn parts(listed: &str) -> Vec<Vec<&str>> {
     let mut parts: Vec<Vec<&str>> = vec![Vec::new()];
     for line in listed.lines().map(str::trim).filter(|line| !matches!(*line, "" | "}")) {
         if line.ends_with('{') {
@@ -136,7 +142,7 @@ pub fn policy_rules(space: &Space) -> String {
         }
         parts.last_mut().into_iter().for_each(|part| part.push(line));
     }
-    parts.iter().flat_map(|part| lines_of(part)).collect::<Vec<_>>().join("\n")
+    parts
 }
 
 /// Of a chain, a set or a table as nft lists it.

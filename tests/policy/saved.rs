@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lab::{Space, by_nftables};
+use lab::{Space, by_nftables, parts};
 use regex::Regex;
 
 /// Rules of both families and sets. Counters, sizes and the order of chains and members mean
@@ -36,13 +36,9 @@ fn nftables(space: &Space, table: &str) -> Vec<String> {
     }
     let text = space.sh(&format!("nft --stateless list table {table}"));
     let text = Regex::new(r",\s+").unwrap().replace_all(&text, ", ").into_owned();
-    let mut parts = vec![Vec::new()];
-    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "}") {
-        if line.ends_with('{') {
-            parts.push(Vec::new());
-        }
-        parts.last_mut().unwrap().push(in_order(line));
-    }
+    let parts = parts(&text).into_iter();
+    let in_order = |part: Vec<&str>| part.into_iter().map(in_order).collect::<Vec<_>>();
+    let mut parts: Vec<_> = parts.map(in_order).collect();
     parts.sort_by_key(|lines| lines.first().cloned());
     let placed = |lines: Vec<String>| {
         let place = lines.first().cloned().unwrap_or_default().replace(" {", "");

@@ -50,6 +50,15 @@ pub struct HeldSet {
     data_type: u32,
 }
 
+/// A table that the kernel holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldTable {
+    /// Whether its rules are in force: of a dormant one (`NFT_TABLE_F_DORMANT`) they are not.
+    pub is_awake: bool,
+    /// Its chains.
+    pub chains: Vec<HeldChain>,
+}
+
 /// A chain that the kernel holds, without its rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldChain {
@@ -107,33 +116,23 @@ impl Client {
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
     pub fn chains(&mut self, table: Table<'_>) -> Result<Option<Vec<String>>, Error> {
-        let what = format!("list the chains of table {table} in nf_tables");
-        // Most often there is no table: to learn that, no list is made.
-        if self.get(Message::get_table(table), &what)?.is_none() {
-            return Ok(None);
-        }
-        let list = || Message::list_chains(table);
-        let chains = self.list(list, &what, |chains: &mut Vec<String>, chain| {
-            chains.extend(message::read_chain(chain, table));
-        });
-        chains.map(Some)
+        let held = self.table(table)?;
+        Ok(held.map(|it| it.chains.into_iter().map(|it| it.name).collect()))
     }
 
-    /// The chains of a table; `None` when there is no such table, or it is dormant (`NFT_TABLE_F_DORMANT`).
+    /// A table with its chains; `None` when there is no such table.
     ///
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
-    pub fn held_chains(&mut self, table: Table<'_>) -> Result<Option<Vec<HeldChain>>, Error> {
+    pub fn table(&mut self, table: Table<'_>) -> Result<Option<HeldTable>, Error> {
         let what = format!("list the chains of table {table} in nf_tables");
-        let found = self.get(Message::get_table(table), &what)?;
-        if !found.is_some_and(|it| message::is_awake(&it)) {
-            return Ok(None);
-        }
+        // Most often there is no table: to learn that, no list is made.
+        let Some(found) = self.get(Message::get_table(table), &what)? else { return Ok(None) };
         let list = || Message::list_chains(table);
         let chains = self.list(list, &what, |chains: &mut Vec<HeldChain>, chain| {
-            chains.extend(message::read_held_chain(chain, table));
-        });
-        chains.map(Some)
+            chains.extend(message::read_chain(chain, table));
+        })?;
+        Ok(Some(HeldTable { is_awake: message::is_awake(&found), chains }))
     }
 
     /// The sets and maps of a table; none where there is no such table.

@@ -99,8 +99,8 @@ fn is_in_set(address: &IpAddr) -> Result<bool, Error> {
 fn table_stands(address: &IpAddr) -> Result<bool, Error> {
     let Some(mut client) = nftables::Client::open()? else { return Ok(false) };
     // A table that sleeps has none.
-    let chains = client.held_chains(TABLE)?.unwrap_or_default();
-    Ok(chains.iter().any(|it| it.name == gate_of_table(address).1))
+    let table = client.table(TABLE)?.filter(|it| it.is_awake);
+    Ok(table.is_some_and(|it| it.chains.iter().any(|it| it.name == gate_of_table(address).1)))
 }
 
 fn is_in_table(address: &IpAddr) -> Result<bool, Error> {

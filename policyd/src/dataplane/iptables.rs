@@ -14,7 +14,7 @@ use ruleset::ipset;
 use runner::Runner;
 
 use super::written::Written;
-use super::{Counts, Difference, Endpoints, Error, Glance, Owners, Programs, Ran, ready};
+use super::{Counts, Difference, Endpoints, Error, Glance, Owners, Programs, Ran};
 use crate::iptables::{Family, SET_PREFIX, Settings, hooks, is_in_use, is_of_plan, members, set};
 use crate::plan::{Changes, SetChange, SetKey};
 

@@ -24,11 +24,11 @@ impl Kind {
     /// [`Error`] when the kernel cannot be asked.
     pub fn of_node() -> Result<Self, Error> {
         let Some(mut client) = Client::open()? else { return Ok(Self::Iptables) };
-        let has_tables = match client.generation() {
+        match client.generation() {
             Err(error) if is_missing(&error) => return Ok(Self::Iptables),
-            asked => asked.map(|_| true)?,
-        };
-        let is_iptables = !has_tables || (!has_table(&mut client)? && are_ours_in_iptables()?);
+            asked => _ = asked?,
+        }
+        let is_iptables = !has_table(&mut client)? && are_ours_in_iptables()?;
         Ok(if is_iptables { Self::Iptables } else { Self::Nftables })
     }
 }

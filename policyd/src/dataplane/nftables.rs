@@ -5,7 +5,6 @@
 //! the gate opens.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
@@ -113,7 +112,7 @@ impl Nftables {
         let now = || staying.clone().chain(changes.endpoints.values().flatten());
         !changes.endpoints.is_empty()
             && (families(&self.all_families, now()) != self.families
-                || now().any(is_port) != self.tables.contains_key(&Layer::Bridged))
+                || now().any(|it| it.port().is_some()) != self.tables.contains_key(&Layer::Bridged))
     }
 
     pub(super) fn adopt(&mut self, plan: &Plan) -> Result<(), Error> {
@@ -128,10 +127,11 @@ impl Nftables {
         // Without it what runs on the node was open, and goes on until it was looked at.
         let had_gate = routed.is_awake;
         let knows_gate = !addresses(&routed.elements).is_empty();
-        let coming = self.close(&mut routed.elements, knows_gate)?;
+        let place = (&self.owners, &self.written.endpoints, &self.settings);
+        let coming = close(&mut self.client, place, &mut routed.elements, knows_gate)?;
         let mut transactions = Vec::new();
         self.tables.clear();
-        let has_ports = plan.endpoints.values().any(is_port);
+        let has_ports = plan.endpoints.values().any(|it| it.port().is_some());
         for layer in Layer::ALL {
             let held = held.remove(&layer).unwrap_or_default();
             if layer == Layer::Bridged && !has_ports {
@@ -145,45 +145,36 @@ impl Nftables {
         if had_gate {
             self.end_left_over(&coming)?;
         }
-        self.commit(transactions)
+        self.commit(transactions)?;
+        self.owners.note(&self.written.endpoints, &self.settings);
+        Ok(())
     }
 
     pub(super) fn apply(&mut self, changes: &Changes) -> Result<(), Error> {
         if changes.touch_rules() {
             self.written.change(changes);
         }
-        let mut coming = Coming::default();
-        if !changes.endpoints.is_empty() {
-            let mut routed =
-                self.tables.remove(&Layer::Routed).unwrap_or(Table::new(Layer::Routed));
-            let closed = self.close(&mut routed.dispatch, true);
-            self.tables.insert(Layer::Routed, routed);
-            coming = closed?;
-        }
-        let Self { tables, written, families, settings, .. } = self;
+        // Most changes are of other nodes' pods, and let no address of this one pass.
+        let has_endpoints = !changes.endpoints.is_empty();
+        let Self { client, tables, written, families, settings, owners, .. } = self;
+        let coming = match tables.get_mut(&Layer::Routed) {
+            Some(table) if has_endpoints => {
+                let place = (&*owners, &written.endpoints, &*settings);
+                Some(close(client, place, &mut table.dispatch, true)?)
+            }
+            _ => None,
+        };
         let tables = tables.values_mut();
         let transactions =
             tables.map(|it| it.apply(written, changes, families, settings)).collect();
-        self.end_left_over(&coming)?;
-        self.commit(transactions)
-    }
-
-    /// Closes the gate for addresses that change hands; those that it is about to let pass.
-    fn close(&mut self, elements: &mut Elements, knows_gate: bool) -> Result<Coming, Error> {
-        let (endpoints, settings) = (&self.written.endpoints, &self.settings);
-        let held = addresses(elements);
-        let moved = self.owners.moved(endpoints, settings);
-        let taken = take_out(elements, &moved);
-        if !taken.is_empty() {
-            let table = Layer::Routed.table();
-            let changes: Vec<_> =
-                taken.iter().map(|(set, gone)| Change::DeleteElements(set, gone)).collect();
-            open(&mut self.client)?.change(table, &changes)?;
+        if let Some(coming) = &coming {
+            self.end_left_over(coming)?;
         }
-        let all = endpoints.values().flat_map(|it| it.addresses.iter().copied());
-        let let_pass: BTreeSet<IpAddr> =
-            all.filter(|it| !held.contains(it) || moved.contains(it)).collect();
-        Ok(self.owners.coming(let_pass, &moved, knows_gate, settings))
+        self.commit(transactions)?;
+        if has_endpoints {
+            self.owners.note(&self.written.endpoints, &self.settings);
+        }
+        Ok(())
     }
 
     fn end_left_over(&mut self, coming: &Coming) -> Result<(), Error> {
@@ -194,7 +185,6 @@ impl Nftables {
     fn commit(&mut self, transactions: Vec<Transaction>) -> Result<(), Error> {
         let left = commit(open(&mut self.client)?, transactions)?;
         self.tables.values_mut().zip(left).for_each(|(table, left)| table.keep(left));
-        self.owners.note(&self.written.endpoints, &self.settings);
         Ok(())
     }
 
@@ -239,6 +229,26 @@ impl Nftables {
     }
 }
 
+/// Closes the gate for addresses that change hands; those that it is about to let pass.
+fn close(
+    client: &mut Option<Client>,
+    (owners, endpoints, settings): (&Owners, &Endpoints, &Settings),
+    elements: &mut Elements,
+    knows_gate: bool,
+) -> Result<Coming, Error> {
+    let held = addresses(elements);
+    let moved = owners.moved(endpoints, settings);
+    let taken = take_out(elements, &moved);
+    if !taken.is_empty() {
+        let changes: Vec<_> =
+            taken.iter().map(|(set, gone)| Change::DeleteElements(set, gone)).collect();
+        open(client)?.change(Layer::Routed.table(), &changes)?;
+    }
+    let all = endpoints.values().flat_map(|it| it.addresses.iter().copied());
+    let let_pass = all.filter(|it| !held.contains(it) || moved.contains(it)).collect();
+    Ok(owners.coming(let_pass, &moved, knows_gate, settings))
+}
+
 fn compare(table: &Table, held: &Held, differences: &mut Vec<Difference>) {
     let place = table.layer.table().to_string();
     let all: BTreeSet<_> = table.chains.keys().chain(held.chains.keys()).collect();
@@ -272,13 +282,8 @@ fn open(client: &mut Option<Client>) -> Result<&mut Client, Error> {
     }
 }
 
-fn is_port(endpoint: &Endpoint) -> bool {
-    endpoint.interface.as_ref().is_some_and(|it| it.port().is_some())
-}
-
 /// Those of all that any of the endpoints has an address of.
 fn families<'a>(all: &[Family], endpoints: impl Iterator<Item = &'a Endpoint>) -> Families {
     let addresses = endpoints.flat_map(|it| &it.addresses);
-    let family = |it: &IpAddr| if it.is_ipv4() { Family::V4 } else { Family::V6 };
-    addresses.map(family).filter(|it| all.contains(it)).collect()
+    addresses.map(Family::of).filter(|it| all.contains(it)).collect()
 }

@@ -14,7 +14,7 @@ use super::sets::programmed_set;
 use super::sources;
 use super::{ALLOW, Family, GATE, MANGLE, RAW, Settings, chain, goto, host, jump, to_several};
 use crate::model::Direction;
-use crate::plan::{Endpoint, HostInterface};
+use crate::plan::Endpoint;
 
 /// Roots of the dispatch.
 // With a dash and twelve characters of a hash after it, which is what the names of the chains below
@@ -191,7 +191,7 @@ fn policed(family: Family, hook: &str, any_port: bool, settings: &Settings) -> V
 fn ports<'a>(family: Family, endpoints: impl Iterator<Item = (&'a String, &'a Endpoint)>) -> Ends {
     let mut ports = BTreeMap::<_, Vec<_>>::new();
     for (key, endpoint) in endpoints {
-        if let Some(port) = endpoint.interface.as_ref().and_then(HostInterface::port) {
+        if let Some(port) = endpoint.port() {
             ports.entry(port.to_owned()).or_default().push((key, endpoint));
         }
     }

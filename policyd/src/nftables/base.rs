@@ -31,8 +31,7 @@ pub fn base_chains(
     endpoints: &BTreeMap<String, Endpoint>,
     settings: &Settings,
 ) -> Vec<RuleChain> {
-    let mut ports =
-        endpoints.values().filter(|it| it.interface.as_ref().is_some_and(|it| it.port().is_some()));
+    let mut ports = endpoints.values().filter(|it| it.port().is_some());
     let any_isolated_port = ports.any(Endpoint::is_isolated);
     match layer {
         Layer::Routed => routed(families, any_isolated_port, settings),
@@ -169,10 +168,10 @@ fn by_source(families: &Families, settings: &Settings) -> Vec<Rule> {
 /// An address that has its rules goes there. One of the node's ranges that has none is kept back.
 fn by_address(families: &Families, settings: &Settings, side: Side, name: &str) -> Vec<Rule> {
     let maps = families.iter().map(|family| map([address(*family, side)], &named(name, *family)));
-    let gates = settings.gated.iter().map(|range| {
-        let family = if range.is_ipv4() { Family::V4 } else { Family::V6 };
-        goto([Match::Address(side, *range)], &gate(family))
-    });
+    let gates = settings
+        .gated
+        .iter()
+        .map(|range| goto([Match::Address(side, *range)], &gate(Family::of(&range.ip()))));
     maps.chain(gates).collect()
 }
 

@@ -1,7 +1,6 @@
 //! From an address, or an interface, to its rules: in one step, however many there are.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ruleset::iptables::Side;
 use ruleset::nft::{Element, Encoded, Field, Key, Set, Value, Verdict};
@@ -111,7 +110,7 @@ impl Held {
 
     fn routed(&mut self, key: &str, endpoint: &Endpoint) {
         for address in &endpoint.addresses {
-            let family = family_of(*address);
+            let family = Family::of(address);
             // Whether it is isolated, the chain says: an element that is replaced may not be found for a moment.
             let [from, to] = [Direction::Egress, Direction::Ingress].map(|direction| {
                 let verdict = Verdict::Goto(endpoint_chain_name(key, direction));
@@ -137,7 +136,7 @@ impl Held {
 
     fn bridged(&mut self, endpoint: &Endpoint) {
         self.bound(endpoint);
-        if let Some(port) = endpoint.interface.as_ref().and_then(|it| it.port()) {
+        if let Some(port) = endpoint.port() {
             self.add(PORTS, &Element::new([Value::Interface(port.to_owned())]));
             self.sources(port, endpoint);
         }
@@ -147,7 +146,7 @@ impl Held {
         if endpoint.interface.is_some() {
             for address in &endpoint.addresses {
                 let element = Element::new([Value::Address(*address)]);
-                self.add(&named(BOUND, family_of(*address)), &element);
+                self.add(&named(BOUND, Family::of(address)), &element);
             }
         }
     }
@@ -155,7 +154,7 @@ impl Held {
     fn sources(&mut self, interface: &str, endpoint: &Endpoint) {
         for address in &endpoint.addresses {
             let key = [Value::Interface(interface.to_owned()), Value::Address(*address)];
-            self.add(&named(SOURCES, family_of(*address)), &Element::new(key));
+            self.add(&named(SOURCES, Family::of(address)), &Element::new(key));
         }
     }
 
@@ -163,7 +162,7 @@ impl Held {
     fn groups(&mut self, endpoints: &BTreeMap<String, Endpoint>) {
         let mut ports = BTreeMap::<_, Vec<_>>::new();
         for (key, endpoint) in endpoints {
-            if let Some(port) = endpoint.interface.as_ref().and_then(|it| it.port()) {
+            if let Some(port) = endpoint.port() {
                 ports.entry(port).or_default().push((key, endpoint));
             }
         }
@@ -178,10 +177,6 @@ impl Held {
             self.add(GROUPS, &element);
         }
     }
-}
-
-const fn family_of(address: IpAddr) -> Family {
-    if address.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
 /// The fields that an address of a packet, and what it is looked up with, are.

@@ -13,11 +13,10 @@ use crate::plan::{ChainKey, Endpoint};
 
 /// The directions of an endpoint's traffic that a table has chains for.
 fn directions(layer: Layer, endpoint: &Endpoint) -> &'static [Direction] {
-    let port = endpoint.interface.as_ref().and_then(|it| it.port());
     match layer {
         Layer::Routed => &[Direction::Egress, Direction::Ingress],
         // Who sends is judged in the table of packets, which frames pass as well.
-        Layer::Bridged if port.is_some() => &[Direction::Ingress],
+        Layer::Bridged if endpoint.port().is_some() => &[Direction::Ingress],
         Layer::Bridged => &[],
     }
 }

@@ -167,12 +167,6 @@ impl Message {
     }
 }
 
-/// The name of the chain with these attributes, if it is one of the table.
-pub(super) fn read_chain(chain: &[u8], table: Table<'_>) -> Option<String> {
-    find(chain, CHAIN_TABLE).map(text).filter(|it| it == table.name)?;
-    find(chain, CHAIN_NAME).map(text)
-}
-
 /// Where the kernel calls a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeldBase {
@@ -183,8 +177,9 @@ pub(super) struct HeldBase {
 }
 
 /// The chain with these attributes, if it is one of the table.
-pub(super) fn read_held_chain(chain: &[u8], table: Table<'_>) -> Option<HeldChain> {
-    let name = read_chain(chain, table)?;
+pub(super) fn read_chain(chain: &[u8], table: Table<'_>) -> Option<HeldChain> {
+    find(chain, CHAIN_TABLE).map(text).filter(|it| it == table.name)?;
+    let name = find(chain, CHAIN_NAME).map(text)?;
     let base = find(chain, CHAIN_HOOK).map(|hook| {
         let number = |bytes, kind| find(bytes, kind).and_then(network_number).unwrap_or_default();
         HeldBase {

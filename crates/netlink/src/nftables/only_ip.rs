@@ -86,14 +86,14 @@ impl OnlyIp<'_> {
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
     pub fn read(&mut self) -> Result<Held, Error> {
-        let Some(held) = self.client.held_chains(self.table)? else {
-            let is_there = self.client.chains(self.table)?.is_some();
-            return Ok(if is_there { Held::Other } else { Held::Nothing });
-        };
+        let Some(held) = self.client.table(self.table)? else { return Ok(Held::Nothing) };
+        if !held.is_awake {
+            return Ok(Held::Other);
+        }
         for (chain, rule) in chains() {
             let rules = self.client.rules(self.table, chain.name)?;
             let comments: Vec<_> = rules.into_iter().map(|it| it.comment).collect();
-            if !held.iter().any(|it| it.is_like(&chain)) || comments != [rule.comment] {
+            if !held.chains.iter().any(|it| it.is_like(&chain)) || comments != [rule.comment] {
                 return Ok(Held::Other);
             }
         }

@@ -1,14 +1,15 @@
 //! The two sets that come last and go first: the addresses whose rules are in place.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ruleset::ipset;
 use runner::Runner;
 
 use super::table::Tables;
-use super::{Iptables, ready};
+use super::{Endpoints, Iptables};
 use crate::dataplane::owners::Coming;
-use crate::iptables::{bound_set, programmed_set};
+use crate::iptables::{Family, bound_set, programmed_set};
 
 impl<R: Runner> Iptables<R> {
     /// Of the sets that come last and go first: which endpoints have all their rules, and which
@@ -42,4 +43,12 @@ impl<R: Runner> Iptables<R> {
         }
         self.owners.coming(let_pass, &moved, knows_gate, &self.settings)
     }
+}
+
+/// The addresses of a family that have their rules; `bound`: of those endpoints alone that have an
+/// interface.
+fn ready(endpoints: &Endpoints, family: Family, bound: bool) -> BTreeSet<IpAddr> {
+    let endpoints = endpoints.values().filter(|it| !bound || it.interface.is_some());
+    let addresses = endpoints.flat_map(|it| &it.addresses);
+    addresses.filter(|address| family.has(address)).copied().collect()
 }

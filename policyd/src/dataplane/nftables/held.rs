@@ -26,11 +26,12 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn read(client: &mut Client, layer: Layer) -> Result<Self, Error> {
         let table = layer.table();
-        let Some(heads) = client.held_chains(table)? else {
-            return Ok(Self { exists: client.chains(table)?.is_some(), ..Self::default() });
-        };
+        let Some(found) = client.table(table)? else { return Ok(Self::default()) };
+        if !found.is_awake {
+            return Ok(Self { exists: true, ..Self::default() });
+        }
         let mut chains: BTreeMap<String, Marks> =
-            heads.iter().map(|it| (it.name.clone(), Marks::new())).collect();
+            found.chains.iter().map(|it| (it.name.clone(), Marks::new())).collect();
         for (chain, rules) in client.all_rules(table)? {
             let marks = rules.iter().map(|it| it.comment.as_deref().map(mark_of)).collect();
             chains.insert(chain, marks);
@@ -41,7 +42,7 @@ impl Held {
             let held = client.elements(table, &set.name)?;
             elements.insert(set.name.clone(), held.into_iter().collect());
         }
-        let heads = heads.into_iter().map(|it| (it.name.clone(), it)).collect();
+        let heads = found.chains.into_iter().map(|it| (it.name.clone(), it)).collect();
         let sets = sets.into_iter().map(|it| (it.name.clone(), it)).collect();
         Ok(Self { exists: true, is_awake: true, chains, elements, heads, sets })
     }

@@ -68,9 +68,22 @@ impl Table {
     ) -> Transaction {
         let base = base_chains(self.layer, families, &plan.endpoints, settings);
         let dispatch = dispatch_sets(self.layer, families);
+        let chains = wanted_policies(self.layer, &plan.endpoints).into_iter();
+        let chains = chains.filter_map(|key| plan.chains.get_key_value(key));
+        let chains: Vec<_> =
+            chains.map(|(key, chain)| (key, chain, port_sets(chain).collect::<Vec<_>>())).collect();
+        let selectors: Vec<_> = plan
+            .sets
+            .iter()
+            .flat_map(|(key, of_plan)| {
+                selector_sets(families, key).map(move |(family, set)| (family, set, of_plan))
+            })
+            .collect();
+        let of_ports = chains.iter().flat_map(|it| &it.2).map(|it| &it.0);
+        let mut sets = dispatch.iter().chain(of_ports).chain(selectors.iter().map(|it| &it.1));
         let takes_all = held.is_awake
             && base.iter().all(|it| held.takes_chain(it))
-            && dispatch.iter().chain(&self.all_sets(plan, families)).all(|it| held.takes_set(it));
+            && sets.all(|it| held.takes_set(it));
         let table = self.layer.table();
         let mut transaction = if takes_all {
             Transaction::new(table)
@@ -91,20 +104,16 @@ impl Table {
             self.of_endpoints.insert(key.clone(), names(&chains));
             chains.into_iter().for_each(|it| put(self, &mut transaction, it));
         }
-        for key in wanted_policies(self.layer, &plan.endpoints) {
-            let Some(chain) = plan.chains.get(key) else { continue };
+        for (key, chain, sets) in chains {
             put(self, &mut transaction, policy_chain(families, key, chain));
-            let sets: Vec<_> = port_sets(chain).collect();
             self.policies.insert(key.clone(), sets.iter().map(|it| it.0.name.clone()).collect());
             for (set, elements) in sets {
                 self.adopt_set(&mut transaction, &mut held, &set, elements);
             }
         }
-        for (key, of_plan) in &plan.sets {
-            for (family, set) in selector_sets(families, key) {
-                let elements = members(family, &set, of_plan);
-                self.adopt_set(&mut transaction, &mut held, &set, elements);
-            }
+        for (family, set, of_plan) in selectors {
+            let elements = members(family, &set, of_plan);
+            self.adopt_set(&mut transaction, &mut held, &set, elements);
         }
         let missing = dispatch.iter().filter(|it| !held.elements.contains_key(&it.name));
         missing.for_each(|it| transaction.make_set(it));
@@ -116,14 +125,6 @@ impl Table {
         held.elements.into_keys().for_each(|set| transaction.remove_set(set));
         stale.into_iter().for_each(|it| self.remove(&mut transaction, it));
         transaction
-    }
-
-    /// Those of selectors and ports.
-    fn all_sets(&self, plan: &Plan, families: &Families) -> Vec<Set> {
-        let of_plan = plan.sets.keys().flat_map(|key| selector_sets(families, key));
-        let chains = wanted_policies(self.layer, &plan.endpoints).into_iter();
-        let chains = chains.filter_map(|key| plan.chains.get(key));
-        of_plan.map(|it| it.1).chain(chains.flat_map(port_sets).map(|it| it.0)).collect()
     }
 
     fn adopt_set(
@@ -174,10 +175,11 @@ impl Table {
             gone.into_iter().for_each(|it| self.remove(&mut transaction, it));
             self.put_dispatch(&mut transaction, families, &written.endpoints);
         }
-        // What should have gone and is not in use again.
-        let wanted = self.wanted_chains();
-        let gone: Vec<_> = left.chains.into_iter().filter(|it| !wanted.contains(it)).collect();
-        gone.into_iter().for_each(|it| self.remove(&mut transaction, it));
+        // What should have gone and is not in use again; most often there is nothing, and nobody needs to know.
+        if !left.chains.is_empty() {
+            let gone = &left.chains - &self.wanted_chains();
+            gone.into_iter().for_each(|it| self.remove(&mut transaction, it));
+        }
         let sets = left.sets.into_iter().filter(|it| !self.sets.contains_key(it));
         sets.for_each(|it| transaction.remove_set(it));
         transaction
