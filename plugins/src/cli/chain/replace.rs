@@ -4,6 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::{failed, read};
 use crate::cli::SELINUX_LABEL;
@@ -17,27 +22,66 @@ pub(super) enum Outcome {
     Changed,
 }
 
+/// One who writes in place has the file open for less than that.
+const QUIET: Duration = Duration::from_millis(50);
+
 /// Replaces the file, which held `before`. Where its name is a link, the link stays.
 pub(super) fn replace(file: &Path, before: &[u8], after: &str) -> Result<Outcome, Error> {
     let target = fs::canonicalize(file).map_err(failed("find", file))?;
     let draft = draft(&target)?;
     let written = write(&target, &draft, after).map_err(failed("write beside", &target));
-    let done = written.and_then(|()| {
-        // As late as can be: what the owner wrote after this is seen by the next look, or lost.
-        if read(file)? != before {
-            return Ok(Outcome::Changed);
-        }
-        fs::rename(&draft, &target).map_err(failed("replace", &target))?;
-        Ok(Outcome::Replaced)
-    });
-    if !matches!(done, Ok(Outcome::Replaced)) {
-        // It is not there when it could not be made.
-        let _ = fs::remove_file(&draft);
-    }
+    let done = written.and_then(|()| put_there(&target, &draft, before, after.as_bytes()));
+    // It is not there when it could not be made, or has become the file.
+    let _ = fs::remove_file(&draft);
     let done = done?;
     let folder = target.parent().unwrap_or(Path::new("/"));
     File::open(folder).and_then(|it| it.sync_all()).map_err(failed("write to disk", folder))?;
     Ok(done)
+}
+
+/// Puts the draft in the file's place, unless it is not `before` that comes out: that goes back.
+fn put_there(target: &Path, draft: &Path, before: &[u8], after: &[u8]) -> Result<Outcome, Error> {
+    if read(target)? != before {
+        return Ok(Outcome::Changed);
+    }
+    match exchange(target, draft) {
+        // Not every file system can (NFS): what the owner writes right now is lost.
+        Err(Errno::INVAL) => {
+            fs::rename(draft, target).map_err(failed("replace", target))?;
+            return Ok(Outcome::Replaced);
+        }
+        done => done.map_err(|error| failed("replace", target)(error.into()))?,
+    }
+    for pause in [Duration::ZERO, QUIET] {
+        // The owner may have opened it before, and write into what is the draft now.
+        sleep(pause);
+        if !holds(draft, before) {
+            put_back(target, draft, after)?;
+            return Ok(Outcome::Changed);
+        }
+    }
+    Ok(Outcome::Replaced)
+}
+
+/// Gives the file back what the owner wrote, unless he has put something newer there since.
+fn put_back(target: &Path, draft: &Path, after: &[u8]) -> Result<(), Error> {
+    let exchange =
+        || exchange(target, draft).map_err(|error| failed("restore", target)(error.into()));
+    if holds(target, after) {
+        exchange()?;
+        if !holds(draft, after) {
+            exchange()?;
+        }
+    }
+    Ok(())
+}
+
+fn holds(file: &Path, content: &[u8]) -> bool {
+    read(file).is_ok_and(|it| it == content)
+}
+
+fn exchange(one: &Path, other: &Path) -> Result<(), Errno> {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
 }
 
 /// A name that no runtime takes for a network, and the same each time.

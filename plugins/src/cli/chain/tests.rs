@@ -1,4 +1,7 @@
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::thread;
+use std::time::Duration;
 
 use super::*;
 
@@ -68,6 +71,37 @@ fn what_the_owner_wrote_meanwhile_is_not_overwritten() {
     assert_eq!(replace(&file, LIST.as_bytes(), CHAINED).unwrap(), Outcome::Changed);
     assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// He writes at any time while it is being changed, in place or by a rename.
+#[test]
+fn what_the_owner_writes_while_it_is_chained_is_what_the_file_has_in_the_end() {
+    let folder = folder(&[("a.conflist", LIST)]);
+    let file = folder.path().join("a.conflist");
+    for turn in 0..100 {
+        fs::write(&file, LIST).unwrap();
+        let mine = LIST.replace("flannel", &format!("flannel-{turn}"));
+        let draft = folder.path().join("draft");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(Duration::from_micros(turn * 50));
+                if turn % 2 == 0 {
+                    fs::write(&draft, &mine).unwrap();
+                    fs::rename(&draft, &file).unwrap();
+                } else {
+                    let mut written = fs::File::create(&file).unwrap();
+                    thread::sleep(Duration::from_millis(1));
+                    written.write_all(mine.as_bytes()).unwrap();
+                }
+            });
+            // Seen half written it is no list.
+            let _ = put_into(&file, Path::new(NOWHERE));
+        });
+        let name = format!("\"flannel-{turn}\"");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.contains(&name), "{turn}: {text}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
 }
 
 #[test]
