@@ -2,6 +2,7 @@
 //! who read them; the kernel is told by the crate netlink.
 
 mod chain;
+mod decode;
 mod matches;
 mod rule;
 mod set;
