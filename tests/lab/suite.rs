@@ -182,8 +182,9 @@ pub fn bound(space: &Space) -> BTreeSet<String> {
     let rules = policy_rules(space);
     let words: Vec<_> = rules.split_whitespace().collect();
     if by_nftables() {
-        let lists =
-            rules.split("set bound-").skip(1).filter_map(|it| it.split_once("elements = {"));
+        // An empty one has none, and the next set may.
+        let sets = rules.split("\nset ").filter(|it| it.starts_with("bound-"));
+        let lists = sets.filter_map(|it| it.split_once("elements = {"));
         let elements = lists.filter_map(|(_, it)| it.split('}').next());
         return elements.flat_map(|it| it.split(',')).map(|it| it.trim().to_owned()).collect();
     }
