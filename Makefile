@@ -50,6 +50,7 @@ test: test-setup ## everything: unit, property, differential, conformance, traff
 	cargo test --locked --workspace
 	@echo "policyd's dataplane by nf_tables:"
 	POLICYD_BACKEND=nftables cargo test --locked -p lab --test policy --test attachments
+	POLICYD_BACKEND=nftables cargo test --locked -p lab --test agent live::
 
 .PHONY: test-vm
 test-vm: test-setup ## the tests on other kernels, in virtual machines (KERNEL=6.1|6.12|all LANE=full|nft-only|all SUITE=part of a name); needs root

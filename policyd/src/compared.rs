@@ -6,6 +6,7 @@ use std::error::Error;
 use attachment::Files;
 use policyd::World;
 use policyd::attachment::Attachment;
+use policyd::dataplane::Kind;
 use policyd::explain::Report;
 use policyd::index::Index;
 use policyd::iptables::{Settings, hooks};
@@ -35,10 +36,22 @@ pub(crate) fn compare(
     expected: &Expected,
     report: &Report,
 ) -> Result<Live, Failure> {
-    let hooks = hooks(&settings(options, node));
-    let kernel = Kernel::read(&mut programs(), &families(), &hooks)?;
     let pairs: Vec<_> = report.paths.iter().flat_map(|it| it.addresses.clone()).collect();
-    Ok(expected.compare(&pairs, &kernel))
+    let given = options.given_kind();
+    let found = if given.is_none() { Kind::held()? } else { None };
+    let kind = given.or(found).map_or_else(|| options.kind(), Ok)?;
+    let families = families();
+    let kernel = match kind {
+        Kind::Iptables => {
+            Kernel::printed(&mut programs(), &families, &hooks(&settings(options, node)))?
+        }
+        Kind::Nftables => Kernel::tables(&families, &expected.needed(&pairs, &families))?,
+    };
+    let mut live = expected.compare(&pairs, &kernel);
+    if given.is_none() && found.is_none() && live.lacks_all() {
+        live.notes.push(format!("the kernel holds no rules of policyd's, neither of nf_tables nor of iptables: compared is what policyd would write by {kind}"));
+    }
+    Ok(live)
 }
 
 /// Those of a policyd that runs with these options.

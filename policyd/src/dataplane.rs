@@ -28,6 +28,7 @@ use iptables::Iptables;
 pub use kind::Kind;
 use left_over::LeftOver;
 use nftables::Nftables;
+pub(crate) use nftables::held::Held;
 use owners::Owners;
 pub use programs::{Programs, Ran};
 pub use variant::variant;

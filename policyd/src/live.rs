@@ -1,13 +1,14 @@
 //! Whether the kernel of this node holds what a verdict says: all that the traffic between two ends
-//! can pass is compared, rules by the hashes that they carry and sets by their members. Pure but for
-//! [`Kernel::read`], which changes nothing.
+//! can pass is compared, rules by the hashes that they carry and sets by their members, whichever way the
+//! kernel was told. Pure but for what reads a [`Kernel`], which changes nothing.
 
 mod chains;
 mod frames;
-mod hooked;
+mod iptables;
 mod kernel;
+mod members;
+mod nftables;
 mod report;
-mod sets;
 mod sources;
 mod walk;
 
@@ -15,28 +16,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use attachment::CLOSED_TABLE;
-use ruleset::iptables::Chain;
 
 pub use kernel::Kernel;
 pub use report::{Difference, Live};
 
-use self::walk::{Reached, Way};
+use self::kernel::Rules;
+use self::walk::Way;
 use crate::World;
 use crate::attachment::Attachment;
+use crate::dataplane::Kind;
 use crate::explain::Pair;
 use crate::index::Index;
 use crate::ingress;
-use crate::iptables::{
-    Family, MANGLE, RAW, Settings, dispatch, endpoint_chains, hooks, policy_chain,
-};
+use crate::iptables::{Family, Settings};
+use crate::nftables::Layer;
 use crate::plan::{Endpoint, HostInterface, Lookup, Plan};
 use crate::source::{Change, Event};
 
-/// Chains that depend on the interfaces of pods begin so.
-const BY_INTERFACE: [&str; 3] = ["PODWIRE-LINK", "PODWIRE-PORT", "PODWIRE-OUT"];
-
-/// Chains by their names, each with its table.
-type Chains = BTreeMap<String, (&'static str, Chain)>;
+/// What of tables of nf_tables is needed for a comparison: of each table, of which sets the elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needed(BTreeMap<Layer, BTreeSet<String>>);
 
 /// What the kernel of a node should hold.
 #[derive(Debug)]
@@ -74,18 +73,20 @@ impl Expected {
         }
     }
 
+    /// What is to be read of nf_tables to compare what the traffic between these addresses can pass, on a node
+    /// whose kernel has these families.
+    #[must_use]
+    pub fn needed(&self, pairs: &[Pair], families: &[Family]) -> Needed {
+        Needed(nftables::needed(self, pairs, families))
+    }
+
     /// Compares what the traffic between these addresses, and what answers it, can pass.
     #[must_use]
     pub fn compare(&self, pairs: &[Pair], kernel: &Kernel) -> Live {
         let mut live = Live::new(self.index.node(), self.notes(pairs, kernel));
-        for family in Family::ALL {
-            let pairs: Vec<_> = pairs.iter().filter(|it| family.has(&it.source)).collect();
-            if !pairs.is_empty() {
-                self.compare_family(family, &pairs, kernel, &mut live);
-            }
-        }
-        let ends = pairs.iter().flat_map(|it| [it.source, it.destination]);
-        let interfaces: BTreeSet<_> = ends.filter_map(|it| self.interface(it)).collect();
+        self.compare_rules(pairs, kernel, &mut live);
+        let ends = ends(pairs);
+        let interfaces = self.interfaces(&ends);
         let ports = interfaces.iter().filter_map(|it| it.port()).collect();
         frames::compare(&ports, &kernel.frames, &mut live);
         let is_of_ends =
@@ -93,10 +94,14 @@ impl Expected {
         let bound = ingress::sources(self.plan.endpoints.values().filter(is_of_ends));
         sources::compare(&bound, kernel.sources.as_ref(), &mut live);
         let bridges: BTreeSet<_> = interfaces.iter().filter_map(|it| it.bridge.as_ref()).collect();
+        let blind = match kernel.kind() {
+            Kind::Iptables => "iptables".to_owned(),
+            Kind::Nftables => format!("table {}", Layer::Routed.table()),
+        };
         for bridge in bridges.into_iter().filter(|it| kernel.unseen_bridges.contains(*it)) {
             live.differ(
                 &format!("bridge {bridge}"),
-                "nf_call_iptables and nf_call_ip6tables are not both on: iptables does not see what goes from port to port",
+                format!("nf_call_iptables and nf_call_ip6tables are not both on: {blind} does not see what goes from port to port"),
             );
         }
         for interface in interfaces.iter().filter(|it| kernel.closed.contains(&it.name)) {
@@ -111,58 +116,57 @@ impl Expected {
         live
     }
 
-    fn compare_family(&self, family: Family, pairs: &[&Pair], kernel: &Kernel, live: &mut Live) {
-        let Some(tables) = kernel.tables(family) else {
-            return live.differ("the kernel", "it has no tables of this family");
-        };
-        if tables.are_without_ours() {
-            let problem =
-                "no chain of policyd's is there: it has not written yet, or all was removed";
-            return live.differ(&tables.program, problem);
+    fn compare_rules(&self, pairs: &[Pair], kernel: &Kernel, live: &mut Live) {
+        for family in Family::ALL {
+            let pairs: Vec<_> = pairs.iter().filter(|it| family.has(&it.source)).collect();
+            match &kernel.rules {
+                _ if pairs.is_empty() => {}
+                _ if !kernel.families.contains(&family) => {
+                    live.differ("the kernel", "it has no tables of this family");
+                }
+                Rules::Iptables(held) => iptables::compare(self, family, &pairs, held, live),
+                // Its tables have both.
+                Rules::Nftables(_) => {}
+            }
         }
-        hooked::compare(&hooks(&self.settings), tables, live);
-        let chains = self.chains(family, &self.plan.endpoints);
-        let is_unsure = self.is_unsure();
-        let kinds: &[bool] = if is_unsure { &[false, true] } else { &[] };
-        let others = kinds.iter().map(|it| self.chains(family, &self.with_ports(*it)));
-        let others: Vec<_> = others.collect();
-        let mut reached = Reached::default();
-        for pair in pairs {
-            let (there, back) =
-                (self.way(pair.source, pair.destination), self.way(pair.destination, pair.source));
-            reached.follow(&chains, &self.settings, &there);
-            reached.follow(&chains, &self.settings, &back);
-        }
-        for name in reached.chains.iter().filter(|it| !is_unsure || !is_by_interface(it)) {
-            let wanted: Vec<_> =
-                [&chains].into_iter().chain(&others).filter_map(|it| it.get(name)).collect();
-            let Some((table, _)) = wanted.first() else { continue };
-            let chains: Vec<_> = wanted.iter().map(|(_, chain)| chain).collect();
-            chains::compare(table, &chains, tables, live);
-        }
-        let ends: BTreeSet<IpAddr> =
-            pairs.iter().flat_map(|it| [it.source, it.destination]).collect();
-        let wanted = sets::wanted(family, &self.plan, &ends);
-        for (name, user) in
-            reached.sets.iter().filter(|(_, user)| !is_unsure || !is_by_interface(&user.chain))
-        {
-            sets::compare(name, user, wanted.get(name), kernel, live, &|address| {
-                self.index.name_of(address)
-            });
+        if let Rules::Nftables(held) = &kernel.rules {
+            nftables::compare(self, pairs, &kernel.families, held, live);
         }
     }
 
-    /// All chains of the node, whoever they are for, each with its table.
-    fn chains(&self, family: Family, endpoints: &BTreeMap<String, Endpoint>) -> Chains {
-        let mut chains = dispatch(family, endpoints.iter(), &self.settings);
-        let of_endpoints =
-            endpoints.iter().flat_map(|(key, it)| endpoint_chains(family, key, it, &self.settings));
-        chains.extend(of_endpoints);
-        chains.extend(self.plan.chains.iter().map(|(key, it)| policy_chain(family, key, it)));
-        let sources = crate::iptables::sources(family, endpoints.iter());
-        let sources = sources.into_iter().map(|it| (RAW, it));
-        let all = sources.chain(chains.into_iter().map(|it| (MANGLE, it)));
-        all.map(|(table, it)| (it.name.clone(), (table, it))).collect()
+    /// The ways that packets take between these addresses, there and back.
+    fn ways<'a>(&'a self, pairs: impl IntoIterator<Item = &'a Pair>) -> Vec<Way<'a>> {
+        let both = pairs.into_iter().map(|it| {
+            [(it.source, it.destination), (it.destination, it.source)].map(
+                |(source, destination)| {
+                    let [interface, to] = [source, destination].map(|it| self.interface(it));
+                    Way { source, destination, interface, to }
+                },
+            )
+        });
+        both.flatten().collect()
+    }
+
+    /// The interfaces of those of these addresses that are pods' of this node, as far as they were told.
+    fn interfaces(&self, ends: &BTreeSet<IpAddr>) -> BTreeSet<&HostInterface> {
+        ends.iter().filter_map(|it| self.interface(*it)).collect()
+    }
+
+    /// That of the pod of this node with the address, if it was told.
+    fn interface(&self, address: IpAddr) -> Option<&HostInterface> {
+        self.index.endpoint_at(address)?.interface.as_ref()
+    }
+
+    /// Whether policyd may have found interfaces by itself: what the kernel's neighbours told it
+    /// then may be gone.
+    fn is_unsure(&self) -> bool {
+        self.plan.endpoints.values().any(|it| it.interface.is_none())
+    }
+
+    /// Where it may have: what the endpoints may be as well, as far as all packets pass other chains then.
+    fn guesses(&self) -> Vec<BTreeMap<String, Endpoint>> {
+        let kinds: &[bool] = if self.is_unsure() { &[false, true] } else { &[] };
+        kinds.iter().map(|it| self.with_ports(*it)).collect()
     }
 
     /// The endpoints, as if those of which nobody told were ports of a bridge, with or without those
@@ -177,25 +181,9 @@ impl Expected {
         endpoints
     }
 
-    fn way(&self, source: IpAddr, destination: IpAddr) -> Way<'_> {
-        let [interface, to] = [source, destination].map(|it| self.interface(it));
-        Way { source, destination, interface, to }
-    }
-
-    /// That of the pod of this node with the address, if it was told.
-    fn interface(&self, address: IpAddr) -> Option<&HostInterface> {
-        self.index.endpoint_at(address)?.interface.as_ref()
-    }
-
-    /// Whether policyd may have found interfaces by itself: what the kernel's neighbours told it
-    /// then may be gone.
-    fn is_unsure(&self) -> bool {
-        self.plan.endpoints.values().any(|it| it.interface.is_none())
-    }
-
     fn notes(&self, pairs: &[Pair], kernel: &Kernel) -> Vec<String> {
         let mut notes = Vec::new();
-        let ends: BTreeSet<_> = pairs.iter().flat_map(|it| [it.source, it.destination]).collect();
+        let ends = ends(pairs);
         let is_other = |it: &&IpAddr| {
             self.index.endpoint_at(**it).is_none() && !kernel.own_addresses.contains(*it)
         };
@@ -209,14 +197,16 @@ impl Expected {
         }
         let unknown = self.plan.endpoints.values().filter(|it| it.interface.is_none()).count();
         if unknown > 0 {
-            notes.push(format!("the CNI plugin has not told the interfaces of {unknown} pods, and which ones policyd found for them is not known here: chains {} were not compared", BY_INTERFACE.map(|it| format!("{it}*")).join(", ")));
+            let what = match kernel.kind() {
+                Kind::Iptables => iptables::by_interface(),
+                Kind::Nftables => nftables::by_interface(),
+            };
+            notes.push(format!("the CNI plugin has not told the interfaces of {unknown} pods, and which ones policyd found for them is not known here: {what} were not compared"));
         }
         notes
     }
 }
 
-fn is_by_interface(chain: &str) -> bool {
-    BY_INTERFACE
-        .iter()
-        .any(|root| chain.strip_prefix(root).is_some_and(|it| it.is_empty() || it.starts_with('-')))
+fn ends<'a>(pairs: impl IntoIterator<Item = &'a Pair>) -> BTreeSet<IpAddr> {
+    pairs.into_iter().flat_map(|it| [it.source, it.destination]).collect()
 }

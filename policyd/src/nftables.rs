@@ -33,12 +33,14 @@ mod ports;
 mod sets;
 
 pub use base::{base_chains, gate};
+pub(crate) use dispatch::{BY_INTERFACE, is_by_interface};
 pub use dispatch::{Elements, dispatch_sets, elements, programmed};
 pub use endpoint::{endpoint_chains, policies};
 pub use policy::{policy_chain, policy_rules, port_sets};
 pub use sets::{members, set};
 
 use crate::iptables::Family;
+use crate::plan::Endpoint;
 
 /// The table that packets of IP pass.
 pub const TABLE: &str = "podwire";
@@ -71,7 +73,7 @@ impl Layer {
     }
 }
 
-/// What the rules of a chain carry: a hash, or what somebody else's say.
+/// What the rules of a chain carry: a hash, but those that are somebody else's.
 pub type Marks = Vec<Option<String>>;
 
 /// The families that endpoints have addresses of. Of others there are neither rules nor sets.
@@ -106,7 +108,7 @@ impl RuleChain {
     /// What its rules carry.
     #[must_use]
     pub fn marks(&self) -> Marks {
-        self.rules.iter().map(|it| it.comment.as_deref().map(mark_of)).collect()
+        self.rules.iter().map(|it| it.comment.as_deref().and_then(mark_of)).collect()
     }
 }
 
@@ -117,11 +119,24 @@ pub(crate) fn known_again(rule: Rule, label: Option<&Label>) -> Rule {
     rule.commented(format!("{MARKER}{hash}{word}"))
 }
 
-/// What of a rule's comment tells which rule it is: the hash, or all of a comment of somebody else's.
+/// What of a rule's comment tells which rule of ours it is; `None`: it is somebody else's.
 #[must_use]
-pub fn mark_of(comment: &str) -> String {
-    let hash = comment.strip_prefix(MARKER).and_then(|it| it.split(' ').next());
-    hash.unwrap_or(comment).to_owned()
+pub fn mark_of(comment: &str) -> Option<String> {
+    comment.strip_prefix(MARKER).and_then(|it| it.split(' ').next()).map(str::to_owned)
+}
+
+/// What of a comment of ours tells people which entry of a policy the rule is made of, if it is made of one.
+pub(crate) fn label_of(comment: &str) -> Option<&str> {
+    comment.strip_prefix(MARKER).and_then(|it| it.split_once(' ')).map(|(_, label)| label)
+}
+
+/// Those of all families that any of the endpoints has an address of.
+pub(crate) fn families<'a>(
+    all: &[Family],
+    endpoints: impl Iterator<Item = &'a Endpoint>,
+) -> Families {
+    let addresses = endpoints.flat_map(|it| &it.addresses);
+    addresses.map(Family::of).filter(|it| all.contains(it)).collect()
 }
 
 pub(crate) fn drop_counted(matches: impl Into<Vec<Match>>) -> Rule {
@@ -142,4 +157,32 @@ fn jump(matches: impl Into<Vec<Match>>, chain: &str) -> Rule {
 
 fn map(fields: impl Into<Vec<ruleset::nft::Field>>, name: &str) -> Rule {
     Rule::new([], Statement::Map(fields.into(), name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_known_by_what_they_carry_and_those_of_others_are_not() {
+        let rule = || drop_counted([]);
+        let [bare, labelled] = [None, Some(&Label::new("d/p ingress 0"))]
+            .map(|label| known_again(rule(), label).comment.unwrap());
+        assert!(mark_of(&bare).is_some_and(|it| !it.is_empty() && mark_of(&labelled) != Some(it)));
+        assert_eq!((label_of(&bare), label_of(&labelled)), (None, Some("d/p ingress 0")));
+        let hash = mark_of(&bare).unwrap();
+        for other in [hash.as_str(), "", "others:x"] {
+            assert_eq!((mark_of(other), label_of(other)), (None, None));
+        }
+    }
+
+    #[test]
+    fn what_depends_on_interfaces_is_told_by_its_name() {
+        for set in ["sources-4", "bound-6", "links", "ports", "groups"] {
+            assert!(is_by_interface(set), "{set}");
+        }
+        for set in ["from-4", "to-6", "ingress-4", "linksx", "podwire-4-bound"] {
+            assert!(!is_by_interface(set), "{set}");
+        }
+    }
 }

@@ -1,8 +1,12 @@
 //! `policyd explain --live`: what the objects say, and whether the kernel holds just that.
 
-use std::net::IpAddr;
+mod iptables;
+mod nftables;
 
-use lab::{Pod, addresses};
+use std::net::IpAddr;
+use std::process::Command;
+
+use lab::{Pod, addresses, by_nftables};
 use serde_json::{Value, json};
 
 use crate::node::{PolicedNode, command};
@@ -50,6 +54,27 @@ fn write_policies(node: &PolicedNode) {
 /// What `policyd OPTIONS explain --live` from pod or address `from` to `to` says, and its exit code.
 fn ask(node: &PolicedNode, options: &[&str], from: &str, to: &str, more: &[&str]) -> (i32, String) {
     let mut command = command(&node.node);
+    // By netlink alone.
+    if by_nftables() {
+        command.env("PATH", "/nowhere");
+    }
+    answer(node, command, options, [from, to], more)
+}
+
+/// The same of one that is not told the backend.
+fn find(node: &PolicedNode, from: &str, to: &str) -> (i32, String) {
+    let mut command = command(&node.node);
+    command.env_remove("POLICYD_BACKEND");
+    answer(node, command, &[], [from, to], &[])
+}
+
+fn answer(
+    node: &PolicedNode,
+    mut command: Command,
+    options: &[&str],
+    [from, to]: [&str; 2],
+    more: &[&str],
+) -> (i32, String) {
     let end = |it: &str| if it.contains('.') { it.to_owned() } else { format!("default/{it}") };
     let (from, to) = (end(from), end(to));
     command.args(options).args(["explain", "--live", "--from", &from, "--to", &to]);
@@ -73,83 +98,19 @@ pub(crate) fn differences(node: &PolicedNode, verdict: &str) -> Vec<(String, Str
 
 /// The first word of what is in the kernel with this beginning, where the line has `of` in it.
 fn name(node: &PolicedNode, beginning: &str, of: &str) -> String {
-    let saved = node.node.sh("iptables-save -t mangle; ipset save");
+    let saved = if by_nftables() {
+        node.rules()
+    } else {
+        node.node.sh("iptables-save -t mangle; ipset save")
+    };
     let lines = saved.lines().filter(|line| line.contains(of) && !line.starts_with(':'));
-    let mut words = lines.flat_map(|line| line.split(' '));
+    let mut words = lines.flat_map(|line| line.split(' ')).map(|it| it.trim_start_matches('@'));
     let found = words.find(|it| it.starts_with(beginning) && !it.contains("programmed"));
     found.unwrap_or_else(|| panic!("no {beginning} of {of} in {saved}")).to_owned()
 }
 
 /// What is broken, and of each difference that is told then how its place and its problem begin.
 type Case = (String, Vec<(String, &'static str)>);
-
-fn damaged_chains(node: &PolicedNode) -> Vec<Case> {
-    let chain = name(node, "PODWIRE-TO-", "default/b");
-    let place = format!("iptables-save: chain {chain} of default/b");
-    vec![
-        (
-            format!("iptables -t mangle -F {chain}"),
-            vec![(place.clone(), "8 of its 8 rules are missing, the first: ")],
-        ),
-        (
-            format!("iptables -t mangle -A {chain} -j ACCEPT"),
-            vec![(place, "1 rules of others are in it")],
-        ),
-        (
-            "ip6tables -t raw -D PODWIRE-LINK 1".to_owned(),
-            vec![("ip6tables-save: chain PODWIRE-LINK of default/".to_owned(), "1 of its ")],
-        ),
-    ]
-}
-
-fn damaged_sets(node: &PolicedNode, [a, b]: [&[IpAddr]; 2]) -> Vec<Case> {
-    let peers = name(node, "podwire-4-", "default/b-from-a ingress");
-    let place = format!("ipset: set {peers} that PODWIRE-INGRESS-");
-    let of_gate = "ipset: set podwire-6-programmed that PODWIRE-".to_owned();
-    vec![
-        (
-            format!("ipset del {peers} {}", a[0]),
-            vec![(place.clone(), "it lacks 10.1.0.2 (default/a)")],
-        ),
-        (format!("ipset add {peers} 192.0.2.7"), vec![(place, "it should not hold 192.0.2.7")]),
-        (
-            format!("ipset del podwire-6-programmed {}", b[1]),
-            vec![(of_gate, "it lacks fd00:1::3 (default/b)")],
-        ),
-    ]
-}
-
-fn damaged_hooks() -> Vec<Case> {
-    let input = || "ip6tables-save: mangle INPUT".to_owned();
-    vec![
-        (
-            "iptables -t mangle -I FORWARD -s 192.0.2.1 -j ACCEPT".to_owned(),
-            vec![(
-                "iptables-save: mangle FORWARD".to_owned(),
-                "policyd's rule is not the first; 1 of others ahead of it, the first: -A FORWARD -s 192.0.2.1/32 -j ACCEPT",
-            )],
-        ),
-        (
-            "iptables -t raw -D PREROUTING 1".to_owned(),
-            vec![(
-                "iptables-save: raw PREROUTING".to_owned(),
-                "policyd's rule is missing (-j PODWIRE-PREROUTING)",
-            )],
-        ),
-        (
-            "ip6tables -t mangle -D INPUT 1".to_owned(),
-            vec![(input(), "policyd's rule is missing (-j PODWIRE-INPUT)")],
-        ),
-        (
-            "for it in raw mangle; do iptables -t $it -F; iptables -t $it -X; done; ip6tables -t mangle -D INPUT 1"
-                .to_owned(),
-            vec![
-                ("iptables-save".to_owned(), "no chain of policyd's is there"),
-                (input(), "policyd's rule is missing"),
-            ],
-        ),
-    ]
-}
 
 fn damaged_interfaces(node: &PolicedNode, a: &[IpAddr]) -> Vec<Case> {
     let link = node.link_to(a[0]);
@@ -161,24 +122,38 @@ fn damaged_interfaces(node: &PolicedNode, a: &[IpAddr]) -> Vec<Case> {
     ]
 }
 
-/// What nothing of a's and b's comes to.
-fn damage_elsewhere(node: &PolicedNode) -> Case {
-    let chain = name(node, "PODWIRE-TO-", "default/c");
-    let add = "ipset add podwire-4-programmed 10.1.0.77";
-    (format!("iptables -t mangle -F {chain}; {add}"), Vec::new())
-}
-
 fn holds_exactly_this(node: &PolicedNode) {
     let before = node.rules();
+    let compared = if by_nftables() { "20 chains and 17 sets" } else { "49 chains and 8 sets" };
     for (from, to, verdict) in [("a", "b", "allowed"), ("b", "a", "denied")] {
-        let (code, text) = ask(node, &[], from, to, &[]);
-        assert_eq!(code, 0, "{text}");
-        let head = format!("default/{from} to default/{to}, 80/TCP: {verdict}\n");
-        assert!(text.starts_with(&head), "{text}");
-        let end = "\nkernel of node-1: holds exactly this (49 chains and 8 sets compared)\n";
-        assert!(text.ends_with(end), "{text}");
+        for (code, text) in [ask(node, &[], from, to, &[]), find(node, from, to)] {
+            assert_eq!(code, 0, "{text}");
+            let head = format!("default/{from} to default/{to}, 80/TCP: {verdict}\n");
+            assert!(text.starts_with(&head), "{text}");
+            let end = format!("\nkernel of node-1: holds exactly this ({compared} compared)\n");
+            assert!(text.ends_with(&end), "{text}");
+        }
     }
     assert_eq!(node.rules(), before);
+}
+
+/// Breaks things one after the other, with policyd away, and looks what is told of each.
+fn tell_each(node: &mut PolicedNode, cases: Vec<Case>) {
+    for (damage, expected) in cases {
+        node.node.sh(&damage);
+        let told = differences(node, "allowed");
+        assert_eq!(told.len(), expected.len(), "{damage}: {told:#?}");
+        for ((place, problem), (expected_place, expected)) in told.iter().zip(&expected) {
+            assert!(place.starts_with(expected_place), "{damage}: {told:#?}");
+            assert!(problem.starts_with(expected), "{damage}: {told:#?}");
+        }
+        if !by_nftables() {
+            node.node.sh("iptables -t mangle -D FORWARD -s 192.0.2.1 -j ACCEPT || true");
+        }
+        node.start();
+        assert_eq!(differences(node, "allowed"), [], "after {damage}");
+        node.kill();
+    }
 }
 
 #[test]
@@ -210,32 +185,55 @@ fn a_pod_whose_object_tells_no_address_has_those_that_the_plugin_told_of() {
 #[test]
 fn the_kernel_holds_what_explain_says_or_is_told_where_it_does_not() {
     let mut node = PolicedNode::new(&[]);
-    let [(_a, a), (_b, b), _c] = ["a", "b", "c"].map(|name| attach(&node, name));
+    let [(_a, a), (_b, b), (_c, c)] = ["a", "b", "c"].map(|name| attach(&node, name));
     write_policies(&node);
     holds_exactly_this(&node);
     // With policyd away, nobody repairs what is broken before it is looked at.
     node.kill();
     holds_exactly_this(&node);
-    let mut cases = damaged_chains(&node);
-    cases.extend(damaged_sets(&node, [&a, &b]));
-    cases.push(damage_elsewhere(&node));
-    cases.extend(damaged_hooks());
+    let ends: [&[IpAddr]; 2] = [&a, &b];
+    let mut cases = if by_nftables() {
+        let mut cases = nftables::damages(&node, ends);
+        cases.extend(nftables::damages_elsewhere(&node, &c));
+        cases
+    } else {
+        let mut cases = iptables::damages(&node, ends);
+        cases.push(iptables::damage_elsewhere(&node));
+        cases
+    };
     cases.extend(damaged_interfaces(&node, &a));
-    for (damage, expected) in cases {
-        node.node.sh(&damage);
-        let told = differences(&node, "allowed");
-        assert_eq!(told.len(), expected.len(), "{damage}: {told:#?}");
-        for ((place, problem), (expected_place, expected)) in told.iter().zip(&expected) {
-            assert!(place.starts_with(expected_place), "{damage}: {told:#?}");
-            assert!(problem.starts_with(expected), "{damage}: {told:#?}");
-        }
-        node.node.sh("iptables -t mangle -D FORWARD -s 192.0.2.1 -j ACCEPT || true");
-        node.start();
-        assert_eq!(differences(&node, "allowed"), []);
-        node.kill();
-    }
+    tell_each(&mut node, cases);
     node.wipe();
-    assert_eq!(differences(&node, "allowed").len(), 3);
+    // Of iptables there are tables for each family; the table of interfaces is the same.
+    assert_eq!(differences(&node, "allowed").len(), if by_nftables() { 2 } else { 3 });
+    let (code, text) = find(&node, "a", "b");
+    assert_eq!(code, 3, "{text}");
+    assert!(text.contains("note: the kernel holds no rules of policyd's, neither of"), "{text}");
+}
+
+/// The port of a bridge that a pod is behind.
+fn port_to(node: &PolicedNode, pod: &Pod) -> String {
+    let link = pod.sh("ip -o link show eth0");
+    let index = link.split_once("@if").and_then(|(_, it)| it.split(':').next()).unwrap();
+    let name = format!("ip -o link | sed -n 's/^{index}: \\([^@:]*\\).*/\\1/p'");
+    node.node.sh(&name).trim().to_owned()
+}
+
+#[test]
+fn what_bridges_bring_to_ports_is_compared_too() {
+    let mut node = PolicedNode::bridged(&[]);
+    let [_a, (b, _), (c, _)] = ["a", "b", "c"].map(|name| attach(&node, name));
+    write_policies(&node);
+    assert_eq!(differences(&node, "allowed"), []);
+    let [of_b, of_c] = [b, c].map(|it| port_to(&node, &it));
+    node.kill();
+    let cases = if by_nftables() {
+        nftables::damages_of_ports(&node, &of_b, &of_c)
+    } else {
+        iptables::damages_of_ports()
+    };
+    tell_each(&mut node, cases);
+    node.wipe();
 }
 
 #[test]
@@ -263,16 +261,30 @@ fn one_that_is_asked_of_another_policyd_says_that_options_matter() {
     write_policies(&node);
     let (code, text) = ask(&node, &["--deny", "reject"], "a", "b", &[]);
     assert_eq!(code, 3, "{text}");
-    assert!(text.contains("iptables-save: filter FORWARD: policyd's rule is missing"), "{text}");
+    let (place, missing) = if by_nftables() {
+        let chain = name(&node, "PODWIRE-TO-", "default/b");
+        let place = format!("nf_tables: chain inet podwire {chain} of default/b");
+        (place, "1 of its 7 rules are missing, the first: counter reject")
+    } else {
+        ("iptables-save: filter FORWARD".to_owned(), "policyd's rule is missing")
+    };
+    assert!(text.contains(&format!("{place}: {missing}")), "{text}");
     assert!(text.contains("note: this takes policyd to run with the options given here"), "{text}");
     node.clean_up();
 }
 
 #[test]
 fn of_pods_that_policyd_found_by_itself_it_says_what_is_not_known() {
-    for mut node in [PolicedNode::new(&["a", "b"]), PolicedNode::bridged(&["a", "b"])] {
+    let (names, bridged) = (&["a", "b"], || PolicedNode::bridged(&["a", "b"]));
+    // On a bridge they are found once the node has neighbours there.
+    let nodes = [(PolicedNode::new(names), true), (bridged(), false), (bridged(), true)];
+    for (mut node, are_found) in nodes {
         write_policies(&node);
-        node.wait("both links", |it| it.rules().matches(" -s 10.1.0.").count() >= 2);
+        if are_found {
+            let addresses = names.iter().flat_map(|it| node.addresses(it));
+            addresses.for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
+            node.wait("both links", |it| it.knows(names));
+        }
         let (code, text) = ask(&node, &[], "a", "b", &[]);
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("\nkernel of node-1: holds exactly this ("), "{text}");
@@ -282,10 +294,15 @@ fn of_pods_that_policyd_found_by_itself_it_says_what_is_not_known() {
         );
         node.kill();
         let chain = name(&node, "PODWIRE-FROM-", "default/a");
-        node.node.sh(&format!("iptables -t mangle -F {chain}"));
+        let (damage, place) = if by_nftables() {
+            ("nft flush chain inet podwire", "nf_tables: chain inet podwire")
+        } else {
+            ("iptables -t mangle -F", "iptables-save: chain")
+        };
+        node.node.sh(&format!("{damage} {chain}"));
         let told = differences(&node, "allowed");
         assert_eq!(told.len(), 1, "{told:#?}");
-        assert_eq!(told[0].0, format!("iptables-save: chain {chain} of default/a"));
+        assert_eq!(told[0].0, format!("{place} {chain} of default/a"));
         node.wipe();
     }
 }

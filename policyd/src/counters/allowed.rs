@@ -83,7 +83,7 @@ impl Allowed {
     fn ids(&self, key: &ChainKey, chain: &PolicyChain) -> Vec<((Place, String), usize)> {
         if self.kind == Some(Kind::Nftables) {
             let rules = nftables::policy_rules(&Family::ALL.into(), key, chain)
-                .filter_map(|(entry, rule)| Some((mark_of(&rule.comment?), entry)))
+                .filter_map(|(entry, rule)| Some((mark_of(&rule.comment?)?, entry)))
                 .collect::<Vec<_>>();
             let of_layer = |layer| {
                 rules.iter().map(move |(id, entry)| ((Place::Table(layer), id.clone()), *entry))

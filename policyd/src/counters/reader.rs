@@ -91,7 +91,7 @@ fn read_tables(counters: &Counters) -> Result<(), Error> {
         let rules = client.all_rules(layer.table())?.into_iter();
         let counted = rules.flat_map(|(chain, rules)| {
             rules.into_iter().filter_map(move |rule| {
-                let id = rule.comment.as_deref().map(mark_of);
+                let id = rule.comment.as_deref().and_then(mark_of);
                 Some(RuleCounter { chain: chain.clone(), id, packets: rule.packets? })
             })
         });

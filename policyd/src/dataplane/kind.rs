@@ -7,6 +7,7 @@ use ruleset::nft::{Family, Table};
 
 use super::Error;
 use crate::iptables::{CHAIN_PREFIX, SET_PREFIX};
+use crate::nftables::Layer;
 
 /// By which of the two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,19 +24,42 @@ impl Kind {
     /// # Errors
     /// [`Error`] when the kernel cannot be asked.
     pub fn of_node() -> Result<Self, Error> {
-        let Some(mut client) = Client::open()? else { return Ok(Self::Iptables) };
-        match client.generation() {
-            Err(error) if is_missing(&error) => return Ok(Self::Iptables),
-            asked => _ = asked?,
-        }
+        let Some(mut client) = nf_tables()? else { return Ok(Self::Iptables) };
         let is_iptables = !has_table(&mut client)? && are_ours_in_iptables()?;
         Ok(if is_iptables { Self::Iptables } else { Self::Nftables })
     }
+
+    /// That by which the node holds policyd's rules; `None`: it holds none.
+    ///
+    /// # Errors
+    /// [`Error`] when the kernel cannot be asked.
+    pub fn held() -> Result<Option<Self>, Error> {
+        if let Some(mut client) = nf_tables()?
+            && has_table(&mut client)?
+        {
+            return Ok(Some(Self::Nftables));
+        }
+        Ok(are_ours_in_iptables()?.then_some(Self::Iptables))
+    }
 }
 
-/// Whether the table of the other way is there: who goes over from iptables has both for a moment.
-fn has_table(client: &mut Client) -> Result<bool, Error> {
-    Ok(client.chains(crate::nftables::Layer::Routed.table())?.is_some())
+/// `None` where the kernel has no nf_tables, or none that can be asked.
+fn nf_tables() -> Result<Option<Client>, Error> {
+    let Some(mut client) = Client::open()? else { return Ok(None) };
+    match client.generation() {
+        Err(error) if is_missing(&error) => Ok(None),
+        asked => Ok(asked.map(|_| Some(client))?),
+    }
+}
+
+/// Whether a table of that way is there: who goes over from iptables has both for a moment.
+pub(super) fn has_table(client: &mut Client) -> Result<bool, Error> {
+    for layer in Layer::ALL {
+        if client.chains(layer.table())?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What a kernel without nf_tables answers (`nfnetlink_rcv_msg`).

@@ -10,14 +10,15 @@ use std::time::Instant;
 use ipnetwork::IpNetwork;
 use netlink::nftables::{Change, Client};
 
+use super::kind::has_table;
 use super::written::Written;
 use super::{Counts, Difference, Endpoints, Error, Owners, READ_LASTS, Ran};
 use crate::iptables::{Family, Settings};
-use crate::nftables::{Elements, Families, Layer};
-use crate::plan::{Changes, Endpoint, Plan};
+use crate::nftables::{Elements, Families, Layer, families};
+use crate::plan::{Changes, Plan};
 
 mod content;
-mod held;
+pub(crate) mod held;
 mod table;
 mod transaction;
 
@@ -95,7 +96,7 @@ impl Nftables {
 
     pub(super) fn read(&mut self) -> Result<(), Error> {
         let client = open(&mut self.client)?;
-        let held = Layer::ALL.map(|it| Ok((it, Held::read(client, it)?)));
+        let held = Layer::ALL.map(|it| Ok((it, Held::read(client, it, |_| true)?)));
         self.held = Some((Instant::now(), held.into_iter().collect::<Result<_, Error>>()?));
         Ok(())
     }
@@ -193,7 +194,7 @@ impl Nftables {
         let client = open(&mut self.client)?;
         let mut differences = Vec::new();
         for layer in Layer::ALL {
-            let held = Held::read(client, layer)?;
+            let held = Held::read(client, layer, |_| true)?;
             match self.tables.get(&layer) {
                 Some(table) => compare(table, &held, &mut differences),
                 None if held.exists => {
@@ -209,12 +210,7 @@ impl Nftables {
     /// Whether the kernel has a table of ours; a kernel without nf_tables has none.
     pub(super) fn is_there(&mut self) -> Result<bool, Error> {
         let Some(mut client) = Client::open()? else { return Ok(false) };
-        for layer in Layer::ALL {
-            if client.chains(layer.table())?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        has_table(&mut client)
     }
 
     /// Removes everything of ours.
@@ -280,10 +276,4 @@ fn open(client: &mut Option<Client>) -> Result<&mut Client, Error> {
         Some(client) => Ok(client),
         None => Ok(client.insert(Client::open()?.ok_or(Error::NoNftables)?)),
     }
-}
-
-/// Those of all that any of the endpoints has an address of.
-fn families<'a>(all: &[Family], endpoints: impl Iterator<Item = &'a Endpoint>) -> Families {
-    let addresses = endpoints.flat_map(|it| &it.addresses);
-    addresses.map(Family::of).filter(|it| all.contains(it)).collect()
 }

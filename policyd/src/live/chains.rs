@@ -1,41 +1,21 @@
-//! Chains, by the hashes of their rules.
+//! Chains, by what their rules carry.
 
-use ruleset::iptables::{Chain, RuleHash};
+use std::fmt::Display;
 
-use super::kernel::Tables;
-use super::report::Live;
-
-/// Compares a chain of a table with what it may be.
-pub(super) fn compare(table: &str, wanted: &[&Chain], tables: &Tables, live: &mut Live) {
-    live.chains += 1;
-    let Some(first) = wanted.first() else { return };
-    let Some(held) = tables.chain(table, &first.name) else {
-        return live.differ(&place(first, tables), "it is not there");
-    };
-    let is_same = |chain: &Chain| chain.hashes().into_iter().map(Some).eq(held.iter().cloned());
-    if !wanted.iter().copied().any(is_same) {
-        live.differ(&place(first, tables), problem(first, held));
-    }
-}
-
-fn place(chain: &Chain, tables: &Tables) -> String {
-    let label = chain.rules.iter().find_map(|rule| rule.label.as_ref());
-    let of = label.map(|it| format!(" of {it}")).unwrap_or_default();
-    format!("{}: chain {}{of}", tables.program, chain.name)
-}
-
-fn problem(chain: &Chain, held: &[Option<RuleHash>]) -> String {
-    let mut others: Vec<_> = held.iter().flatten().cloned().collect();
+/// What is wrong with a chain of these rules, of which this is held: of each rule what tells which one it is, but
+/// of those that are somebody else's.
+pub(super) fn problem<M: PartialEq, R: Display>(wanted: &[(M, R)], held: &[Option<M>]) -> String {
+    let mut others: Vec<_> = held.iter().flatten().collect();
     let mut missing = Vec::new();
-    for rule in &chain.rules {
-        match others.iter().position(|it| *it == RuleHash::of(rule)) {
+    for (mark, rule) in wanted {
+        match others.iter().position(|it| *it == mark) {
             Some(place) => _ = others.remove(place),
             None => missing.push(rule),
         }
     }
     let mut parts = Vec::new();
     if let Some(first) = missing.first() {
-        let (count, of) = (missing.len(), chain.rules.len());
+        let (count, of) = (missing.len(), wanted.len());
         parts.push(format!("{count} of its {of} rules are missing, the first: {first}"));
     }
     if !others.is_empty() {
@@ -46,4 +26,20 @@ fn problem(chain: &Chain, held: &[Option<RuleHash>]) -> String {
         parts.push(format!("{foreign} rules of others are in it"));
     }
     if parts.is_empty() { "its rules are in another order".to_owned() } else { parts.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_are_missing_and_those_that_are_too_many_are_told() {
+        let problem = |held: &[Option<u8>]| problem(&[(1, "one"), (2, "two"), (2, "two")], held);
+        assert_eq!(problem(&[Some(2), Some(1), Some(2)]), "its rules are in another order");
+        assert_eq!(problem(&[]), "3 of its 3 rules are missing, the first: one");
+        assert_eq!(
+            problem(&[Some(1), None, Some(2), Some(3)]),
+            "1 of its 3 rules are missing, the first: two; 1 rules of policyd's are there that should not be; 1 rules of others are in it"
+        );
+    }
 }

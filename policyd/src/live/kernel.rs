@@ -1,27 +1,29 @@
-//! What the kernel holds, as its programs print it.
+//! What the kernel holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
-use netlink::nftables::Held;
+use netlink::nftables::{Client, Held};
 use netlink::{BridgeFiltering, Socket};
-use ruleset::ipset;
-use ruleset::iptables::{RuleHash, Saved};
 use runner::Runner;
 
+use super::Needed;
+use super::iptables::Printed;
 use crate::dataplane::flows::own_addresses;
-use crate::dataplane::{Error, Programs};
-use crate::iptables::{CHAIN_PREFIX, Family, Hook, SET_PREFIX};
-use crate::{closed, frames, ingress, node_network};
+use crate::dataplane::{self, Error, Kind, Programs};
+use crate::iptables::{Family, Hook};
+use crate::nftables::Layer;
+use crate::{closed, frames, ingress};
 
 /// The rules and sets of ours that the kernel holds.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Kernel {
-    tables: BTreeMap<Family, Tables>,
-    sets: BTreeMap<String, ipset::Saved>,
+    /// Families that it knows.
+    pub(super) families: Vec<Family>,
+    pub(super) rules: Rules,
     /// The table that keeps all but IP and ARP from ports of bridges.
     pub(super) frames: Held,
-    /// The bridges whose frames iptables is not shown.
+    /// The bridges whose frames are not shown to what judges packets.
     pub(super) unseen_bridges: BTreeSet<String>,
     /// The table that keeps others' addresses from coming by interfaces.
     pub(super) sources: Option<ingress::Comments>,
@@ -31,108 +33,66 @@ pub struct Kernel {
     pub(super) own_addresses: HashSet<IpAddr>,
 }
 
-/// The tables of one family.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tables {
-    /// The program that printed them.
-    pub(super) program: String,
-    by_name: BTreeMap<&'static str, Table>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Table {
-    saved: Saved,
-    /// Of each chain its first rule, as printed.
-    first: BTreeMap<String, String>,
+/// What policies are enforced by.
+#[derive(Debug, Clone)]
+pub(super) enum Rules {
+    Iptables(Printed),
+    Nftables(BTreeMap<Layer, dataplane::Held>),
 }
 
 impl Kernel {
-    /// Reads what the kernel holds. Nothing is changed and no lock is taken; tables without a hook
-    /// of ours are not asked for.
+    /// Reads what the kernel holds by these programs, by which it is told: of these families, and what these hooks
+    /// lead to. Nothing is changed and no lock is taken.
     ///
     /// # Errors
     /// [`Error`] when a program fails, as without the rights of root.
-    pub fn read<R: Runner>(
+    pub fn printed<R: Runner>(
         programs: &mut Programs<R>,
         families: &[Family],
         hooks: &[Hook],
     ) -> Result<Self, Error> {
-        let (frames, sources, closed) = (frames::held()?, ingress::held()?, closed::held()?);
+        Self::around(Rules::Iptables(Printed::read(programs, families, hooks)?), families)
+    }
+
+    /// The same where it is told by netlink to nf_tables: the rules of the tables that are needed, and the elements
+    /// of the sets that are. No program is run.
+    ///
+    /// # Errors
+    /// [`Error`] when the kernel cannot be asked, as without the rights of root.
+    pub fn tables(families: &[Family], needed: &Needed) -> Result<Self, Error> {
+        let mut tables = BTreeMap::new();
+        // A kernel without nf_tables holds none.
+        if let Some(mut client) = Client::open()? {
+            for (layer, sets) in &needed.0 {
+                let is_needed = |set: &str| sets.contains(set);
+                tables.insert(*layer, dataplane::Held::read(&mut client, *layer, is_needed)?);
+            }
+        }
+        Self::around(Rules::Nftables(tables), families)
+    }
+
+    fn around(rules: Rules, families: &[Family]) -> Result<Self, Error> {
         let bridges = Socket::open()?.links()?.into_iter().filter(|it| it.kind == "bridge");
         let unseen_bridges = bridges
             .filter(|it| it.filtering != Some(BridgeFiltering::BOTH))
             .map(|it| it.name)
             .collect();
-        let own_addresses = own_addresses()?;
-        let mut kernel =
-            Self { frames, sources, closed, unseen_bridges, own_addresses, ..Self::default() };
-        for family in families {
-            let program = programs.iptables(*family, "save");
-            let mut tables = Tables { program: program.clone(), by_name: BTreeMap::new() };
-            for hook in hooks {
-                if tables.by_name.contains_key(hook.table) {
-                    continue;
-                }
-                let text = programs.saved_table(*family, hook.table)?;
-                let failed = |source| Error::Table { program: program.clone(), source };
-                tables.by_name.insert(hook.table, Table::read(&text).map_err(failed)?);
-            }
-            kernel.tables.insert(*family, tables);
+        Ok(Self {
+            families: families.to_vec(),
+            rules,
+            frames: frames::held()?,
+            unseen_bridges,
+            sources: ingress::held()?,
+            closed: closed::held()?,
+            own_addresses: own_addresses()?,
+        })
+    }
+
+    /// By which way it is told.
+    pub(super) const fn kind(&self) -> Kind {
+        match self.rules {
+            Rules::Iptables(_) => Kind::Iptables,
+            Rules::Nftables(_) => Kind::Nftables,
         }
-        let sets = ipset::Saved::read(&programs.saved_sets()?, SET_PREFIX);
-        kernel.sets = sets.into_iter().map(|set| (set.name.clone(), set)).collect();
-        Ok(kernel)
-    }
-
-    pub(super) fn tables(&self, family: Family) -> Option<&Tables> {
-        self.tables.get(&family)
-    }
-
-    pub(super) fn set(&self, name: &str) -> Option<&ipset::Saved> {
-        self.sets.get(name)
-    }
-}
-
-impl Tables {
-    /// Whether nothing of ours is in them.
-    pub(super) fn are_without_ours(&self) -> bool {
-        self.by_name.values().all(|it| it.saved.chains.is_empty() && it.saved.hooks.is_empty())
-    }
-
-    /// The hashes of the rules of a chain of ours; a rule that is not ours has none.
-    pub(super) fn chain(&self, table: &str, name: &str) -> Option<&[Option<RuleHash>]> {
-        self.by_name.get(table)?.saved.chains.get(name).map(Vec::as_slice)
-    }
-
-    /// Our rules in a chain of the kernel's: of each its place, counted from 1.
-    pub(super) fn hooks(&self, table: &str, chain: &str) -> &[(usize, RuleHash)] {
-        let held = self.by_name.get(table).and_then(|it| it.saved.hooks.get(chain));
-        held.map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// The chains of the kernel's, and of others, with rules of ours.
-    pub(super) fn hooked(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        let tables = self.by_name.iter();
-        tables.flat_map(|(table, it)| it.saved.hooks.keys().map(|chain| (*table, chain.as_str())))
-    }
-
-    /// The first rule of a chain, as the program prints it.
-    pub(super) fn first_rule(&self, table: &str, chain: &str) -> Option<&str> {
-        self.by_name.get(table)?.first.get(chain).map(String::as_str)
-    }
-}
-
-impl Table {
-    fn read(text: &str) -> Result<Self, ruleset::iptables::Error> {
-        let mut first = BTreeMap::new();
-        for line in text.lines() {
-            let chain = line.strip_prefix("-A ").and_then(|it| it.split(' ').next());
-            if let Some(chain) = chain {
-                first.entry(chain.to_owned()).or_insert_with(|| line.to_owned());
-            }
-        }
-        let mut saved = Saved::read(text, CHAIN_PREFIX)?;
-        node_network::forget_jump(&mut saved);
-        Ok(Self { saved, first })
     }
 }

@@ -4,6 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+/// What is told where there is nothing of ours.
+pub(super) const MISSING: &str =
+    "no chain of policyd's is there: it has not written yet, or all was removed";
+
 /// Whether the kernel holds what it should. Its `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -37,6 +41,12 @@ impl Live {
 
     pub(super) fn differ(&mut self, place: &str, problem: impl Into<String>) {
         self.differences.push(Difference { place: place.to_owned(), problem: problem.into() });
+    }
+
+    /// Whether nothing of policyd's was found somewhere where all of that should be.
+    #[must_use]
+    pub fn lacks_all(&self) -> bool {
+        self.differences.iter().any(|it| it.problem == MISSING)
     }
 
     /// Whether the kernel holds all that was compared.

@@ -10,7 +10,7 @@ pub(super) fn compare(sources: &Sources, held: Option<&Comments>, live: &mut Liv
     }
     let place = format!("nf_tables: table netdev {TABLE}");
     let Some(held) = held else {
-        let problem = "it is missing (policyd does without it only where the kernel has no nf_tables for interfaces): packets with others' addresses come as far as table raw";
+        let problem = "it is missing (policyd does without it only where the kernel has no nf_tables for interfaces): packets with others' addresses come as far as the rules ahead of connection tracking";
         return live.differ(&place, problem);
     };
     for (chain, _) in ingress::differing(sources, held) {

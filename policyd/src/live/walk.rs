@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ruleset::iptables::{Match, Rule, Side, Target};
+use ruleset::iptables::Side;
 
-use super::Chains;
-use crate::iptables::{Settings, hooks};
 use crate::plan::HostInterface;
 
 /// One direction of the traffic between two ends.
@@ -20,10 +18,30 @@ pub(super) struct Way<'a> {
     pub(super) to: Option<&'a HostInterface>,
 }
 
+impl Way<'_> {
+    pub(super) const fn address(&self, side: Side) -> IpAddr {
+        match side {
+            Side::Source => self.source,
+            Side::Destination => self.destination,
+        }
+    }
+}
+
 /// What looks into a set.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct User {
     pub(super) chain: String,
+    /// What people call it.
+    pub(super) label: Option<String>,
+}
+
+/// A rule, as far as it leads on.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    /// The chains that it leads to.
+    pub(super) chains: Vec<String>,
+    /// The sets that it looks into.
+    pub(super) sets: Vec<String>,
     /// What people call it.
     pub(super) label: Option<String>,
 }
@@ -37,84 +55,53 @@ pub(super) struct Reached {
 }
 
 impl Reached {
-    /// Adds what packets that go this way can come to, whatever else is true of them.
-    pub(super) fn follow(&mut self, chains: &Chains, settings: &Settings, way: &Way<'_>) {
-        let roots = hooks(settings)
-            .into_iter()
-            .filter_map(|hook| next(&hook.rule.target).map(str::to_owned));
-        let mut ahead: Vec<String> = roots.collect();
+    /// Adds what packets can come to that begin in these chains. `steps` tells of a chain those rules that may
+    /// apply to them, whatever else is true of them.
+    pub(super) fn follow(
+        &mut self,
+        roots: impl IntoIterator<Item = String>,
+        steps: impl Fn(&str) -> Vec<Step>,
+    ) {
+        let mut ahead: Vec<String> = roots.into_iter().collect();
         let mut seen = BTreeSet::new();
         while let Some(name) = ahead.pop() {
             if !seen.insert(name.clone()) {
                 continue;
             }
-            for rule in chains.get(&name).into_iter().flat_map(|(_, it)| &it.rules) {
-                if !rule.matches.iter().all(|it| way.can_be(it)) {
-                    continue;
+            for step in steps(&name) {
+                ahead.extend(step.chains);
+                for set in step.sets {
+                    let label = step.label.clone();
+                    let user = || User { chain: name.clone(), label };
+                    self.sets.entry(set).or_insert_with(user);
                 }
-                ahead.extend(next(&rule.target).map(str::to_owned));
-                self.note_sets(&name, rule);
             }
         }
         self.chains.append(&mut seen);
     }
-
-    fn note_sets(&mut self, chain: &str, rule: &Rule) {
-        for it in &rule.matches {
-            let (Match::InSet(_, set) | Match::NotInSet(_, set) | Match::PortInSet(_, set)) = it
-            else {
-                continue;
-            };
-            self.sets.entry(set.clone()).or_insert_with(|| User {
-                chain: chain.to_owned(),
-                label: rule.label.as_ref().map(ToString::to_string),
-            });
-        }
-    }
 }
 
-fn next(target: &Target) -> Option<&str> {
-    match target {
-        Target::Jump(chain) | Target::Goto(chain) => Some(chain),
-        _ => None,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Way<'_> {
-    /// Whether this can be true of a packet that goes this way.
-    fn can_be(&self, it: &Match) -> bool {
-        let address = |side: &Side| match side {
-            Side::Source => self.source,
-            Side::Destination => self.destination,
+    #[test]
+    fn all_that_rules_lead_to_is_reached_once_and_nothing_else() {
+        let step = |chains: &[&str], set: Option<&str>| {
+            let chains = chains.iter().map(|it| (*it).to_owned()).collect();
+            Step { chains, sets: set.map(str::to_owned).into_iter().collect(), label: None }
         };
-        let bridge = self.interface.and_then(|it| it.bridge.as_deref());
-        match it {
-            Match::Address(side, network) => network.contains(address(side)),
-            Match::NotAddress(side, network) => !network.contains(address(side)),
-            // Of a port's packets the interface is the bridge.
-            Match::InInterface(name) => {
-                self.interface.is_some_and(|own| is_named(own.routed_by(), name))
-            }
-            Match::InBridgePort(name) => {
-                let own = self.interface.and_then(HostInterface::port);
-                own.is_some_and(|own| is_named(own, name))
-            }
-            Match::OutBridgePort(name) => {
-                let to = self.to.and_then(HostInterface::port);
-                to.is_some_and(|to| is_named(to, name))
-            }
-            Match::Bridged => match (self.interface, self.to) {
-                (Some(from), Some(to)) => from.bridge.is_some() && from.bridge == to.bridge,
-                (Some(known), None) | (None, Some(known)) => known.bridge.is_some(),
-                (None, None) => true,
-            },
-            Match::ByBridge => self.interface.is_none() || bridge.is_some(),
-            _ => true,
-        }
+        let steps = |chain: &str| match chain {
+            "root" => vec![step(&["a"], Some("s")), step(&["b"], None)],
+            "a" => vec![step(&["b", "root"], Some("s")), step(&[], Some("t"))],
+            "never" => vec![step(&[], Some("u"))],
+            _ => Vec::new(),
+        };
+        let mut reached = Reached::default();
+        reached.follow(["root".to_owned()], steps);
+        assert_eq!(reached.chains, ["a", "b", "root"].map(str::to_owned).into());
+        let user = |chain: &str| User { chain: chain.to_owned(), label: None };
+        let sets = [("s".to_owned(), user("root")), ("t".to_owned(), user("a"))];
+        assert_eq!(reached.sets, sets.into());
     }
-}
-
-/// With a `+` at its end a name stands for all that begin so.
-fn is_named(own: &str, name: &str) -> bool {
-    name.strip_suffix('+').map_or(own == name, |beginning| own.starts_with(beginning))
 }

@@ -41,6 +41,16 @@ pub fn programmed(family: Family) -> [String; 2] {
     [FROM, TO].map(|it| named(it, family))
 }
 
+/// The sets whose elements depend on the interfaces of endpoints.
+pub(crate) const BY_INTERFACE: [&str; 5] = [SOURCES, BOUND, LINKS, PORTS, GROUPS];
+
+/// Whether it is one of them, or that of a family.
+pub(crate) fn is_by_interface(set: &str) -> bool {
+    BY_INTERFACE
+        .into_iter()
+        .any(|name| set == name || Family::ALL.into_iter().any(|family| set == named(name, family)))
+}
+
 pub(super) const fn key(family: Family) -> Key {
     if family.is_ipv4() { Key::Ipv4 } else { Key::Ipv6 }
 }

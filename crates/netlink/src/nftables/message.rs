@@ -1,5 +1,7 @@
 //! Messages to nf_tables (`include/uapi/linux/netfilter/nf_tables.h`).
 
+use std::fmt;
+
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_NONREC};
 use ruleset::nft::{Chain, Family, Policy, Rule, Table};
 
@@ -33,6 +35,8 @@ const CHAIN_REMARK: u16 = 12;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const HOOK_INTERFACE: u16 = 3;
+/// By their numbers, but for the family netdev (`nf_inet_hooks`, `nf_bridge_hooks`).
+const HOOKS: [&str; 6] = ["prerouting", "input", "forward", "output", "postrouting", "ingress"];
 /// `NF_DROP`, `NF_ACCEPT`.
 const DROP: u32 = 0;
 const ACCEPT: u32 = 1;
@@ -193,6 +197,24 @@ pub(super) fn read_chain(chain: &[u8], table: Table<'_>) -> Option<HeldChain> {
 }
 
 impl HeldChain {
+    /// Whether the kernel calls it.
+    #[must_use]
+    pub const fn is_called(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// Whether it drops what no rule of it decides on.
+    #[must_use]
+    pub fn drops_rest(&self) -> bool {
+        self.base.as_ref().is_some_and(|it| it.policy == DROP)
+    }
+
+    /// Where the kernel calls it, as the program nft writes that; empty where only rules lead to it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.base.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
     /// Whether it is this one, called where that shall be.
     #[must_use]
     pub fn is_like(&self, chain: &Chain<'_>) -> bool {
@@ -203,6 +225,16 @@ impl HeldChain {
             policy: if base.policy == Policy::Drop { DROP } else { ACCEPT },
         });
         self.name == chain.name && self.base == base
+    }
+}
+
+impl fmt::Display for HeldBase {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, hook, priority, policy } = self;
+        let hook = usize::try_from(*hook).ok().and_then(|it| HOOKS.get(it));
+        let hook = hook.unwrap_or(&"of another kind");
+        write!(formatter, "type {kind} hook {hook} priority {priority};")?;
+        formatter.write_str(if *policy == DROP { " policy drop;" } else { "" })
     }
 }
 
@@ -283,6 +315,16 @@ pub(super) fn describe(message: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_a_chain_is_called_is_written_as_nft_writes_it() {
+        let base =
+            |hook, policy| HeldBase { kind: "filter".to_owned(), hook, priority: -150, policy };
+        let written = |base: HeldBase| HeldChain { name: "c".to_owned(), base: Some(base) }.place();
+        assert_eq!(written(base(2, ACCEPT)), "type filter hook forward priority -150;");
+        assert_eq!(written(base(1, DROP)), "type filter hook input priority -150; policy drop;");
+        assert_eq!(HeldChain { name: "c".to_owned(), base: None }.place(), "");
+    }
 
     #[test]
     fn comments_are_read_as_they_were_written_and_cut_where_there_is_no_room() {

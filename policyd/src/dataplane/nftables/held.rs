@@ -11,20 +11,25 @@ use crate::iptables::Family;
 use crate::nftables::{Elements, Layer, Marks, RuleChain, mark_of, programmed};
 
 /// A table, as it was read.
-#[derive(Debug, Default)]
-pub(super) struct Held {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held {
     /// Whether there is a table of that name.
-    pub(super) exists: bool,
+    pub(crate) exists: bool,
     /// Whether it is one whose rules are in force: of a dormant one they are not.
-    pub(super) is_awake: bool,
-    pub(super) chains: BTreeMap<String, Marks>,
-    pub(super) elements: Elements,
+    pub(crate) is_awake: bool,
+    pub(crate) chains: BTreeMap<String, Marks>,
+    pub(crate) elements: Elements,
     heads: BTreeMap<String, HeldChain>,
     sets: BTreeMap<String, HeldSet>,
 }
 
 impl Held {
-    pub(super) fn read(client: &mut Client, layer: Layer) -> Result<Self, Error> {
+    /// Reads a table; the elements only of those sets that `is_needed` says it of.
+    pub(crate) fn read(
+        client: &mut Client,
+        layer: Layer,
+        is_needed: impl Fn(&str) -> bool,
+    ) -> Result<Self, Error> {
         let table = layer.table();
         let Some(found) = client.table(table)? else { return Ok(Self::default()) };
         if !found.is_awake {
@@ -33,12 +38,12 @@ impl Held {
         let mut chains: BTreeMap<String, Marks> =
             found.chains.iter().map(|it| (it.name.clone(), Marks::new())).collect();
         for (chain, rules) in client.all_rules(table)? {
-            let marks = rules.iter().map(|it| it.comment.as_deref().map(mark_of)).collect();
+            let marks = rules.iter().map(|it| it.comment.as_deref().and_then(mark_of)).collect();
             chains.insert(chain, marks);
         }
         let mut elements = Elements::new();
         let sets = client.sets(table)?;
-        for set in &sets {
+        for set in sets.iter().filter(|it| is_needed(&it.name)) {
             let held = client.elements(table, &set.name)?;
             elements.insert(set.name.clone(), held.into_iter().collect());
         }
@@ -48,12 +53,25 @@ impl Held {
     }
 
     /// Whether a chain can be had by changing what is held.
-    pub(super) fn takes_chain(&self, chain: &RuleChain) -> bool {
+    pub(crate) fn takes_chain(&self, chain: &RuleChain) -> bool {
         self.heads.get(&chain.name).is_none_or(|it| it.is_like(&chain.head()))
     }
 
+    /// The head of a chain.
+    pub(crate) fn head(&self, chain: &str) -> Option<&HeldChain> {
+        self.heads.get(chain)
+    }
+
+    /// The names of the chains that the kernel calls and that do something with what they see.
+    pub(crate) fn called(&self) -> impl Iterator<Item = &str> {
+        let has_rules = |chain: &str| self.chains.get(chain).is_some_and(|it| !it.is_empty());
+        let called = self.heads.values().filter(|it| it.is_called());
+        let called = called.filter(move |it| it.drops_rest() || has_rules(&it.name));
+        called.map(|it| it.name.as_str())
+    }
+
     /// Whether a set can be had by changing what is held.
-    pub(super) fn takes_set(&self, set: &Set) -> bool {
+    pub(crate) fn takes_set(&self, set: &Set) -> bool {
         self.sets.get(&set.name).is_none_or(|it| it.is_like(set))
     }
 }

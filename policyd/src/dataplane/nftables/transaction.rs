@@ -144,7 +144,8 @@ impl Transaction {
     fn compare(&mut self, client: &mut Client) -> Result<(), Error> {
         for (chain, held) in std::mem::take(&mut self.changed) {
             let rules = client.rules(self.table, &chain.name)?;
-            let marks: Marks = rules.iter().map(|it| it.comment.as_deref().map(mark_of)).collect();
+            let marks = rules.iter().map(|it| it.comment.as_deref().and_then(mark_of));
+            let marks: Marks = marks.collect();
             if marks != held {
                 return Err(Error::ChainChanged { chain: chain.name });
             }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use ruleset::iptables::RuleHash;
 
-use super::kernel::Tables;
-use super::report::Live;
+use super::super::report::Live;
+use super::tables::Tables;
 use crate::iptables::Hook;
 
 /// Compares our rules in the kernel's own chains: each is there once, and the first.

@@ -5,14 +5,12 @@ use std::net::IpAddr;
 
 use ruleset::ipset::Set;
 
-use super::kernel::Kernel;
-use super::report::Live;
-use super::walk::User;
-use crate::iptables::{Family, bound_set, members, programmed_set, set};
+use super::super::members::{self, Member};
+use super::super::report::Live;
+use super::super::walk::User;
+use super::Printed;
+use crate::iptables::{self, Family, bound_set, programmed_set, set};
 use crate::plan::{Endpoint, Plan};
-
-/// So many members are named, and the others counted.
-const MOST_NAMED: usize = 5;
 
 /// What a set should hold.
 #[derive(Debug)]
@@ -30,7 +28,7 @@ pub(super) fn wanted(
     ends: &BTreeSet<IpAddr>,
 ) -> BTreeMap<String, Wanted> {
     let of_plan = plan.sets.iter().filter_map(|(key, held)| {
-        let members = held.iter().flat_map(|it| members(family, it));
+        let members = held.iter().flat_map(|it| iptables::members(family, it));
         let members = members.map(|it| it.to_string()).collect();
         Some(Wanted { set: set(family, key)?, members, only: None })
     });
@@ -63,7 +61,7 @@ pub(super) fn compare(
     name: &str,
     user: &User,
     wanted: Option<&Wanted>,
-    kernel: &Kernel,
+    printed: &Printed,
     live: &mut Live,
     call: &impl Fn(IpAddr) -> Option<String>,
 ) {
@@ -71,29 +69,17 @@ pub(super) fn compare(
     let label = user.label.as_ref().map(|it| format!(" ({it})")).unwrap_or_default();
     let place = format!("ipset: set {name} that {}{label} looks into", user.chain);
     let Some(wanted) = wanted else { return };
-    let Some(held) = kernel.set(name) else { return live.differ(&place, "it is not there") };
+    let Some(held) = printed.set(name) else { return live.differ(&place, "it is not there") };
     if !held.is_like(&wanted.set) {
         return live.differ(&place, format!("it is of another kind: {}", held.options));
     }
     let matters = |it: &&String| wanted.only.as_ref().is_none_or(|only| only.contains(*it));
-    let missing: Vec<_> = wanted.members.difference(&held.members).collect();
-    let stale: Vec<_> = held.members.difference(&wanted.members).filter(matters).collect();
-    for (members, word) in [(missing, "lacks"), (stale, "should not hold")] {
-        if !members.is_empty() {
-            live.differ(&place, format!("it {word} {}", list(&members, call)));
-        }
-    }
+    let missing = wanted.members.difference(&held.members).map(|it| member(it));
+    let stale = held.members.difference(&wanted.members).filter(matters).map(|it| member(it));
+    members::tell(&place, [missing.collect(), stale.collect()], live, call);
 }
 
-fn list(members: &[&String], call: &impl Fn(IpAddr) -> Option<String>) -> String {
-    let named = members.iter().take(MOST_NAMED).map(|member| {
-        let address = member.split(',').next().and_then(|it| it.parse().ok());
-        let name = address.and_then(call).map(|it| format!(" ({it})")).unwrap_or_default();
-        format!("{member}{name}")
-    });
-    let named = named.collect::<Vec<_>>().join(", ");
-    match members.len().saturating_sub(MOST_NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
+fn member(text: &str) -> Member {
+    let address = text.split(',').next().and_then(|it| it.parse().ok());
+    Member { text: text.to_owned(), address }
 }
