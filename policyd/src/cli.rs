@@ -127,7 +127,7 @@ pub(crate) struct Run {
     pub(crate) cut_flows: Switch,
     /// How the kernel is told: auto takes nf_tables where the kernel has it, and iptables where this node
     /// already holds policyd's rules of that. Rules of the other one go once these are in force.
-    #[arg(long, value_enum, default_value_t = Backend::Iptables, env = "POLICYD_BACKEND", hide = true)]
+    #[arg(long, value_enum, default_value_t = Backend::Auto, env = "POLICYD_BACKEND")]
     pub(crate) backend: Backend,
     /// What happens to what no policy allows.
     #[arg(long, value_enum, default_value_t = Deny::Drop)]
