@@ -81,8 +81,8 @@ cluster-setup: image ## what a whole cluster runs: Kubernetes, containerd and Co
 	@tests/peers/images $(PEERS_BIN_DIR) $(dir $(TESTBED_BIN))pause $(TESTBED_IMAGES)
 
 .PHONY: cluster
-cluster: cluster-setup ## a whole cluster on this machine, podwire on it (NODES=3 FAMILY=ipv4|ipv6|dual PROXY=iptables|nftables); needs root
-	@$(TESTBED_BIN) up --nodes $(or $(NODES),1) --family $(or $(FAMILY),ipv4) --proxy $(or $(PROXY),iptables)
+cluster: cluster-setup ## a whole cluster on this machine, podwire on it (NODES=3 FAMILY=ipv4|ipv6|dual PROXY=iptables|nftables BACKEND=auto|iptables|nftables); needs root
+	@$(TESTBED_BIN) up --nodes $(or $(NODES),1) --family $(or $(FAMILY),ipv4) --proxy $(or $(PROXY),iptables) --backend $(or $(BACKEND),auto)
 	@echo "kubectl: $(TESTBED_BIN) --state $(TESTBED_STATE) kubectl get pods -A"
 	@echo "more:    $(TESTBED_BIN) --state $(TESTBED_STATE) status | logs | on NODE PROGRAM ... | down"
 

@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use e2e::{Bed, state};
 use testbed::bring_up;
-use testbed::settings::{Family, Proxy, Settings};
+use testbed::settings::{Backend, Family, Proxy, Settings};
 
 use contestant::Plugins;
 use rounds::{AtOnce, OneByOne};
@@ -77,7 +77,8 @@ fn facts() -> Vec<(&'static str, String)> {
 
 fn measure(family: Family, options: Options) -> Results {
     bring_up::down(&state()).expect("what was there can be taken down");
-    let bed = Bed::up(Settings { nodes: 1, family, proxy: Proxy::Iptables });
+    let bed =
+        Bed::up(Settings { nodes: 1, family, proxy: Proxy::Iptables, backend: Backend::Auto });
     contestant::prepare(&bed);
     eprintln!("{family:?}: one pod after the other ...");
     let one_by_one = rounds::one_by_one(&bed, options.pods);

@@ -408,7 +408,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 self.failures = self.failures.saturating_add(1);
                 let pause = PAUSES.0.saturating_mul(1 << self.failures.min(10)).min(PAUSES.1);
                 self.next_try = Some(Instant::now() + pause);
-                let error: &dyn std::error::Error = &error;
+                let error = crate::chain(&error);
                 tracing::error!(
                     error,
                     pause_ms = pause.as_millis(),

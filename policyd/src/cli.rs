@@ -127,8 +127,8 @@ pub(crate) struct Run {
     pub(crate) cut_flows: Switch,
     /// How the kernel is told: auto takes nf_tables where the kernel has it, and iptables where this node
     /// already holds policyd's rules of that. Rules of the other one go once these are in force.
-    #[arg(long, value_enum, env = "POLICYD_BACKEND", hide = true)]
-    pub(crate) backend: Option<Backend>,
+    #[arg(long, value_enum, default_value_t = Backend::Auto, env = "POLICYD_BACKEND")]
+    pub(crate) backend: Backend,
     /// What happens to what no policy allows.
     #[arg(long, value_enum, default_value_t = Deny::Drop)]
     pub(crate) deny: Deny,
@@ -198,19 +198,15 @@ pub(crate) enum Listen {
 impl Run {
     /// By which way the kernel is told, as the node is now.
     pub(crate) fn kind(&self) -> Result<Kind, Error> {
-        match self.given_kind() {
-            Some(kind) => Ok(kind),
-            None if self.backend == Some(Backend::Auto) => Kind::of_node(),
-            None => Ok(Kind::Iptables),
-        }
+        self.given_kind().map_or_else(Kind::of_node, Ok)
     }
 
     /// The same, where it was said and does not depend on the node.
     pub(crate) const fn given_kind(&self) -> Option<Kind> {
         match self.backend {
-            Some(Backend::Nftables) => Some(Kind::Nftables),
-            Some(Backend::Iptables) => Some(Kind::Iptables),
-            Some(Backend::Auto) | None => None,
+            Backend::Nftables => Some(Kind::Nftables),
+            Backend::Iptables => Some(Kind::Iptables),
+            Backend::Auto => None,
         }
     }
 

@@ -210,7 +210,7 @@ fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config 
     // No object tells them where there is no cluster.
     let addresses = if of_cluster { Ok(Vec::new()) } else { node_network::uplink_addresses() };
     let addresses = addresses.unwrap_or_else(|error| {
-        let error: &dyn std::error::Error = &error;
+        let error = policyd::chain(&error);
         tracing::warn!(error, "whether a range of pods holds an address of the node is not known");
         Vec::new()
     });

@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use lab::addresses;
 use lab::probe::{must_not_reach, must_reach};
+use lab::{addresses, by_nftables};
 use serde_json::{Value, json};
 
-use crate::node::PolicedNode;
+use crate::node::{BY_IPTABLES, PolicedNode};
 
 const POLICIES: usize = 1000;
 
@@ -182,7 +182,7 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
         "ipset create foreign hash:ip; ipset add foreign 198.51.100.2; nft add table inet foreign",
     );
     let with_foreign = node.state();
-    for what in [
+    let by_iptables = [
         "iptables -t mangle -F; ip6tables -t mangle -F",
         "iptables -t mangle -F; iptables -t mangle -X",
         "iptables -t raw -F; ip6tables -t raw -D PREROUTING 1",
@@ -193,7 +193,18 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
         // Of sets, nobody tells.
         "ipset flush podwire-4-programmed",
         "ipset add podwire-6-bound 2001:db8::9",
-    ] {
+    ];
+    let by_nft = [
+        "nft flush table inet podwire",
+        "nft flush chain inet podwire forward-to",
+        "nft add rule inet podwire forward-from accept",
+        "nft insert rule inet podwire forward-to ip saddr 192.0.2.1 accept",
+        "nft delete table inet podwire",
+        "nft flush ruleset; nft add table inet foreign; iptables -t filter -P FORWARD ACCEPT",
+        "nft flush map inet podwire to-4",
+        "nft add element inet podwire bound-6 '{ 2001:db8::9 }'",
+    ];
+    for what in if by_nftables() { by_nft } else { by_iptables } {
         let repairs = node.metric("policyd_drift_repairs_total");
         node.node.sh(what);
         let started = Instant::now();
@@ -215,7 +226,7 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
 /// Nobody tells of changes to the tables of before nf_tables.
 #[test]
 fn old_tables_that_others_wipe_come_back() {
-    let mut node = PolicedNode::new(&["client", "server"]);
+    let mut node = PolicedNode::told(&["client", "server"], BY_IPTABLES);
     node.wipe();
     for program in ["iptables-legacy", "ip6tables-legacy"] {
         node.node.sh(&format!("{program} -t mangle -N KUBE-IPTABLES-HINT"));

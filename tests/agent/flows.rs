@@ -16,6 +16,7 @@ use nix::sys::socket::{
 };
 use serde_json::json;
 
+use crate::guards::remove_middle;
 use crate::node::{PATIENCE, PolicedNode};
 
 /// A connection in which only the server speaks, all the time.
@@ -295,7 +296,7 @@ fn is_not_turned_round(direction: &str, when: When) {
     assert!(ear.heard(&["push"]).is_empty());
     if when != When::Open {
         node.kill();
-        node.node.sh("iptables -t mangle -F PODWIRE-MIDDLE; ip6tables -t mangle -F PODWIRE-MIDDLE");
+        remove_middle(&node);
         node.wait("what it was that kept it so", |_| !ear.heard(&["push"]).is_empty());
     }
     drop(again);

@@ -5,10 +5,10 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, policyd, program};
+use lab::{Daemon, by_nftables, policyd, program};
 use serde_json::{Value, json};
 
-use crate::node::{PATIENCE, PolicedNode, command_at};
+use crate::node::{BY_IPTABLES, PATIENCE, PolicedNode, command_at};
 
 fn deny_all(name: &str) -> Value {
     json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
@@ -58,9 +58,10 @@ fn a_policy_is_in_force_when_its_manifest_is_there_and_goes_with_it() {
     node.clean_up();
 }
 
+/// Nobody else has a rule in a table of our own: there it goes.
 #[test]
 fn rules_of_others_that_lead_to_what_goes_hold_up_nothing() {
-    let mut node = PolicedNode::new(&["a", "b"]);
+    let mut node = PolicedNode::told(&["a", "b"], BY_IPTABLES);
     node.write("allow", &allow("a", "b"));
     node.wait("the rule", |it| has_chain(it, "-A PODWIRE-INGRESS-"));
     let rules = node.rules();
@@ -120,10 +121,21 @@ fn what_others_break_is_repaired_and_what_is_theirs_stays() {
     node.write("deny", &deny_all("deny"));
     node.wait("isolation", |it| has_chain(it, "PODWIRE-TO-"));
     let before = node.rules();
-    node.node.sh("iptables -t mangle -A FORWARD -s 192.0.2.1 -j ACCEPT; iptables -t mangle -F PODWIRE-FORWARD; iptables -t mangle -D INPUT 1");
-    node.wait("the repair", |it| it.rules() == before);
-    node.node.sh("ipset flush podwire-4-programmed; ip6tables -t mangle -F");
-    node.wait("the second repair", |it| it.rules() == before);
+    node.node.sh("iptables -t mangle -A FORWARD -s 192.0.2.1 -j ACCEPT");
+    for damage in if by_nftables() {
+        [
+            "nft flush chain inet podwire forward-to; nft delete chain inet podwire input",
+            "nft flush map inet podwire to-4; nft flush set inet podwire ingress-6",
+        ]
+    } else {
+        [
+            "iptables -t mangle -F PODWIRE-FORWARD; iptables -t mangle -D INPUT 1",
+            "ipset flush podwire-4-programmed; ip6tables -t mangle -F",
+        ]
+    } {
+        node.node.sh(damage);
+        node.wait(damage, |it| it.rules() == before);
+    }
     assert!(node.metric("policyd_drift_repairs_total") >= 2);
     assert!(node.node.sh("iptables-save").contains("-A FORWARD -s 192.0.2.1/32 -j ACCEPT"));
     reaches(&node, "a", "b", false);
@@ -257,7 +269,7 @@ fn what_is_wrong_with_a_policy_is_counted_and_told_once_and_isolates() {
 
 #[test]
 fn cleanup_tells_of_a_set_that_others_use_and_removes_the_rest() {
-    let mut node = PolicedNode::new(&["a"]);
+    let mut node = PolicedNode::told(&["a"], BY_IPTABLES);
     let rule = "FORWARD -m set --match-set podwire-4-programmed src -j ACCEPT";
     node.node.sh(&format!("iptables -A {rule}"));
     node.kill();

@@ -6,10 +6,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
+use lab::by_nftables;
 use lab::frames::{Ear, Fragment, HOPS, Interface, Mac, TO_ALL, UDP};
 use lab::sockets::{received, udp};
 use serde_json::{Value, json};
 
+use crate::guards::{remove_frames, remove_sources, remove_sources_of_links, remove_unanswered};
 use crate::node::PolicedNode;
 
 const PORT: u16 = 7900;
@@ -139,10 +141,10 @@ fn no_frame_makes_a_flow_known_that_is_not_allowed() {
     node.node.sh("nft delete table netdev podwire-sources");
     assert_eq!(came(&node, 3), BTreeSet::new());
     // Without what looks at sources each try succeeds: it is this that keeps them out.
-    node.node.sh("iptables -t raw -F PREROUTING; ip6tables -t raw -F PREROUTING");
+    remove_sources(&node);
     assert_eq!(came(&node, 4), of_all);
     node.start();
-    node.wait("sources", |it| it.rules().contains("-A PREROUTING"));
+    node.wait("sources", |it| it.rules().to_uppercase().contains("-A PREROUTING"));
     assert_eq!(came(&node, 5), BTreeSet::new());
     node.clean_up();
 }
@@ -170,7 +172,9 @@ fn what_is_for_one_pod_comes_to_no_other_pods_port() {
     let mut policy = deny("e", "Egress");
     policy["spec"]["egress"] = json!([{"to": [{"podSelector": {"matchLabels": {"app": "c"}}}]}]);
     node.write("e", &policy);
-    node.wait("isolation", |it| it.rules().matches("-j PODWIRE-EGRESS-").count() == 2);
+    let (jump, count) =
+        if by_nftables() { ("jump PODWIRE-EGRESS-", 1) } else { ("-j PODWIRE-EGRESS-", 2) };
+    node.wait("isolation", |it| it.rules().matches(jump).count() == count);
     // Of the flow that is known, too.
     assert_eq!(heard(), [BTreeSet::new(), to_c]);
     node.clean_up();
@@ -229,9 +233,7 @@ fn no_error_comes_about_an_answer_that_was_not_given() {
     };
     assert_eq!(heard(&node, 30_000), BTreeSet::new());
     node.kill();
-    node.node.sh("for it in iptables ip6tables; do
-            $it-save -t mangle | grep SEEN_REPLY | sed 's/^-A/-D/' | xargs $it -t mangle
-         done");
+    remove_unanswered(&node);
     assert_eq!(heard(&node, 30_001), words.into());
     node.start();
     assert_eq!(heard(&node, 30_002), BTreeSet::new());
@@ -263,7 +265,7 @@ fn frames_of_other_protocols_pass_no_pods_port() {
     assert_eq!(heard(), BTreeSet::new());
     node.node.sh("nft delete table netdev podwire-sources");
     assert_eq!(heard(), BTreeSet::new());
-    node.node.sh("nft delete table bridge podwire");
+    remove_frames(&node);
     assert_eq!(heard(), words.into());
     node.start();
     assert_eq!(heard(), BTreeSet::new());
@@ -328,7 +330,7 @@ fn no_source_is_forged_by_a_frame_to_the_bridge_alone() {
     node.kill();
     node.node.sh("nft delete table netdev podwire-sources");
     assert_eq!(came(), BTreeSet::new());
-    node.node.sh("iptables -t raw -F PREROUTING; ip6tables -t raw -F PREROUTING");
+    remove_sources(&node);
     assert_eq!(came(), ["198.51.100.7", "2001:db8:51::7"].map(str::to_owned).into());
     node.start();
     assert_eq!(came(), BTreeSet::new());
@@ -434,7 +436,7 @@ fn the_node_tells_nobody_of_fragments_of_a_forger() {
     assert_eq!(heard(), BTreeSet::new());
     node.kill();
     assert_eq!(heard(), BTreeSet::new());
-    node.node.sh("nft delete table netdev podwire-sources");
+    remove_sources_of_links(&node);
     assert_eq!(heard(), words.into());
     node.start();
     assert_eq!(heard(), BTreeSet::new());

@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use lab::frames::{Interface, Mac, PRIORITY_TAGS};
-use lab::{Call, Pod, Space, Suite};
+use lab::{Call, Pod, Space, Suite, by_nftables};
 use serde_json::json;
 
+use crate::guards::{remove_frames, remove_sources_of_links};
 use crate::live::{attach, differences};
 use crate::node::PolicedNode;
 
@@ -111,6 +112,12 @@ fn deny_all(node: &PolicedNode) {
 
 /// Whether the kernel isolates pods, both ways and in both families.
 fn isolates(node: &PolicedNode) -> bool {
+    if by_nftables() {
+        let rules = node.rules();
+        return ["-A forward-to ", "-A forward-from ", ":PODWIRE-TO-"]
+            .iter()
+            .all(|it| rules.contains(it));
+    }
     ["iptables-save", "ip6tables-save"].iter().all(|program| {
         let rules = node.node.sh(program);
         rules.contains("-j PODWIRE-FORWARD")
@@ -183,7 +190,8 @@ fn tagged_frames_pass_no_port_of_a_pod_whatever_others_do() {
     // It stays without policyd; and is what keeps them out.
     node.kill();
     assert_eq!(came(&node), *foreign);
-    node.node.sh("nft delete table bridge podwire; nft delete table netdev podwire-sources");
+    remove_frames(&node);
+    remove_sources_of_links(&node);
     let unseen = ["a to b", "forged to b", "forged through the node", "guest to b"];
     assert_eq!(with_tags(came(&node)), with_tags(foreign | &all(&unseen, &tagged)));
     node.start();

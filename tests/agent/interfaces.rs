@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 
+use lab::by_nftables;
 use lab::frames::{Interface, Mac};
 use lab::probe::{must_not_reach, must_reach};
 use lab::sockets::{received, udp};
@@ -31,11 +32,14 @@ fn a_pod_that_nobody_told_of_is_bound_to_its_link() {
             let send = format!("ping -n -c1 -W1 -I {source} {address}");
             // Whether it is answered is not the question.
             _ = node.space("a").try_sh(&send);
-            // By the interface, and where the kernel has nothing there by table raw.
+            // By the interface, and where the kernel has nothing there by the backend's rules.
             let by_interface = "nft list chain netdev podwire-sources forged/";
-            node.node.sh(&format!(
-                "{by_interface}; iptables -t raw -nvxL PODWIRE-FORGED; ip6tables -t raw -nvxL PODWIRE-FORGED"
-            ))
+            let by_rules = if by_nftables() {
+                "nft list chain inet podwire PODWIRE-FORGED"
+            } else {
+                "iptables -t raw -nvxL PODWIRE-FORGED; ip6tables -t raw -nvxL PODWIRE-FORGED"
+            };
+            node.node.sh(&format!("{by_interface}; {by_rules}"))
         };
         let before = counted(&own);
         assert_eq!(before, counted(&own));

@@ -11,6 +11,7 @@ mod folder;
 mod forged;
 mod former_owner;
 mod frames;
+mod guards;
 mod health;
 mod interfaces;
 mod kills;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use attachment::CLOSED_TABLE;
 use lab::sockets::udp;
 use lab::{
-    Call, Daemon, Node, Options, Pod, Reply, Suite, addresses, by_nftables, policy_rules, policyd,
-    program,
+    Call, Daemon, Node, Options, Pod, Reply, Suite, addresses, by_nftables, iptables_rules,
+    nft_parts, policy_rules, policyd, program,
 };
 use netlink::nftables::Client;
 use serde_json::{Value, json};
@@ -26,6 +26,9 @@ pub(crate) struct PolicedNode {
     is_bridged: bool,
     options: &'static [&'static str],
 }
+
+/// What is so of that backend alone.
+pub(crate) const BY_IPTABLES: &[&str] = &["--backend", "iptables"];
 
 /// policyd over the folder `manifests` of the node.
 pub(crate) fn command(node: &Node) -> Command {
@@ -163,14 +166,10 @@ impl PolicedNode {
     /// The rules of ours by family and chain, which the kernel lists in the order in which they were
     /// made; and the sets.
     pub(crate) fn state(&self) -> BTreeMap<String, Vec<String>> {
-        let mut state = BTreeMap::<_, Vec<_>>::new();
-        if by_nftables() {
-            for line in self.rules().lines() {
-                let chain = line.trim_start_matches("-A ").split(' ').next().unwrap();
-                state.entry(chain.to_owned()).or_default().push(line.to_owned());
-            }
-            return state;
+        if self.is_by_nftables() {
+            return nft_parts(&self.node);
         }
+        let mut state = BTreeMap::<_, Vec<_>>::new();
         for family in ["iptables", "ip6tables"] {
             let saved = self.node.sh(&format!("{family}-save | grep PODWIRE || true"));
             for line in saved.lines() {
@@ -189,7 +188,7 @@ impl PolicedNode {
     pub(crate) fn isolated(&self) -> usize {
         let rules = self.rules();
         let chains = rules.lines().filter(|it| it.starts_with(":PODWIRE-TO-"));
-        if by_nftables() {
+        if self.is_by_nftables() {
             // What bridges flood has a table of its own.
             chains.collect::<BTreeSet<_>>().len()
         } else {
@@ -276,7 +275,11 @@ impl PolicedNode {
 
     /// Rules and sets of ours, without their counters.
     pub(crate) fn rules(&self) -> String {
-        policy_rules(&self.node)
+        if self.is_by_nftables() { policy_rules(&self.node) } else { iptables_rules(&self.node) }
+    }
+
+    fn is_by_nftables(&self) -> bool {
+        by_nftables() && self.options != BY_IPTABLES
     }
 
     /// Ends policyd and removes what it made: nothing may be left.

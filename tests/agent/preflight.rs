@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use lab::{Daemon, Finished, Node, Options, policyd, program};
 
-use crate::node::{PATIENCE, command};
+use crate::node::{BY_IPTABLES, PATIENCE, command};
 
 /// A folder with an `iptables-restore` that behaves as on a kernel without connection tracking.
 fn broken_programs(node: &Node) -> String {
@@ -26,11 +26,11 @@ exit 4
     format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
 }
 
-fn preflight(node: &Node, words: &[&str]) -> Finished {
+fn preflight(node: &Node, words: &[&str], options: &[&str]) -> Finished {
     let (file, words) = words.split_first().unwrap();
     let mut command = program(file);
     command.env_remove("KUBECONFIG").args(words).arg(policyd());
-    command.args(["--deny", "reject", "--pod-cidr", "10.1.0.0/24", "preflight"]);
+    command.args(["--deny", "reject", "--pod-cidr", "10.1.0.0/24"]).args(options).arg("preflight");
     node.run(command)
 }
 
@@ -41,7 +41,7 @@ fn a_good_kernel_passes_and_keeps_nothing() {
     // What the DaemonSet has: no namespace can be made but together with a user namespace.
     let granted = ["setpriv", "--bounding-set=-all,+net_admin,+net_raw", "--no-new-privs"];
     for words in [&everything[..], &granted[..]] {
-        let ended = preflight(&node, words);
+        let ended = preflight(&node, words, &[]);
         assert!(ended.status.success(), "{words:?}: {}", ended.stderr);
         // Nor is nf_tables for bridges missing, which is no failure.
         assert_eq!(ended.stderr, "", "{words:?}");
@@ -54,13 +54,13 @@ fn a_good_kernel_passes_and_keeps_nothing() {
 fn a_missing_module_is_named_and_waited_for() {
     let node = Node::with(Options { instant_dad: true });
     let path = format!("PATH={}", broken_programs(&node));
-    let ended = preflight(&node, &["env", &path]);
+    let ended = preflight(&node, &["env", &path], BY_IPTABLES);
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("xt_conntrack"), "{}", ended.stderr);
 
     fs::create_dir(node.home().join("manifests")).unwrap();
     let mut command = command(&node);
-    command.env("PATH", path.strip_prefix("PATH=").unwrap());
+    command.args(BY_IPTABLES).env("PATH", path.strip_prefix("PATH=").unwrap());
     let log = node.home().join("policyd.log");
     let mut daemon = Daemon::start("policyd", command, &node, log);
     let answer = |page: &str| {

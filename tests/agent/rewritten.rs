@@ -9,18 +9,13 @@ use lab::frames::{Ear, Interface};
 use lab::sockets::received;
 
 use crate::forged::{SILENCE, settle_and_isolate_b, v6};
+use crate::guards::{remove_long_discovery, remove_long_errors};
 use crate::node::PolicedNode;
 
 const PORT: u16 = 7802;
 
 fn long(word: &str) -> Vec<u8> {
     format!("{word:_<1300}").into_bytes()
-}
-
-/// Rules of IPv6 in table mangle that have this in them go.
-fn remove_rules(node: &PolicedNode, of: &str) {
-    let list = format!("ip6tables-save -t mangle | grep -e '{of}'");
-    node.node.sh(&format!("{list} | sed 's/^-A/-D/' | xargs -L1 ip6tables -t mangle"));
 }
 
 #[test]
@@ -44,7 +39,7 @@ fn discovery_passes_unasked_only_as_long_as_it_is_in_one_piece() {
     assert_eq!(heard(), ["short"].into());
     node.node.sh("nft delete table netdev podwire-sources");
     assert_eq!(heard(), ["short", "in parts"].into());
-    remove_rules(&node, "-A PODWIRE-FORWARD-ICMPV6.* --length");
+    remove_long_discovery(&node);
     assert_eq!(heard(), words.into());
     node.start();
     assert_eq!(heard(), ["short"].into());
@@ -84,7 +79,7 @@ fn errors_come_in_one_piece() {
     node.kill();
     assert_eq!(heard(&node), short());
     node.node.sh("nft delete table netdev podwire-sources");
-    remove_rules(&node, "-A PODWIRE-FORWARD-REST.* --length");
+    remove_long_errors(&node);
     assert_eq!(heard(&node), words.into());
     node.start();
     assert_eq!(heard(&node), short());

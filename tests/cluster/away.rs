@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, Node, Pod, policyd, program};
+use lab::{Daemon, Node, Pod, policy_rules, policyd, program};
 use serde_json::{Value, json};
 
 use crate::deployed::{PATIENCE, answer, attach, clean_up, is_ready, wire};
@@ -65,7 +65,7 @@ impl<'a> Shop<'a> {
     }
 
     fn rules(&self) -> String {
-        self.node.sh("iptables-save | grep PODWIRE; ipset save | sed 's/initval [^ ]*//' | sort")
+        policy_rules(&self.node)
     }
 }
 

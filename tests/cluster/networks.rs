@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, Node, Pod, Suite, Switch, addresses, peer, policyd, program};
+use lab::{
+    Daemon, Node, Pod, Suite, Switch, addresses, by_nftables, peer, policy_rules, policyd, program,
+};
 use serde_json::{Value, json};
 
 use crate::deployed::{PATIENCE, PODWIRE, container, deployed, host_paths, is_ready, texts};
@@ -134,15 +136,17 @@ fn pods_of_three_nodes_reach_each_other_as_policy_says() {
             "podSelector": {"matchLabels": {"app": "pod-2"}},
             "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "pod-3"}}}]}]}});
     cluster.apply(&deny);
-    daemons[1]
-        .wait_until(PATIENCE, || nodes[1].sh("iptables-save -t mangle").contains("PODWIRE-TO-"));
+    daemons[1].wait_until(PATIENCE, || policy_rules(&nodes[1]).contains(":PODWIRE-TO-"));
     for address in &pods[1].1 {
         must_not_reach(&pods[0].0, &pods[1].0, &address.to_string());
         must_reach(&pods[2].0, &pods[1].0, &address.to_string());
     }
-    // Both kinds of rules stand in one chain, and neither module takes the other's for damage.
-    let forward = nodes[1].sh("iptables -S FORWARD");
-    assert!(forward.find("REJECT").unwrap() < forward.find("PODWIRE-ACCEPT").unwrap(), "{forward}");
+    // By iptables both kinds of rules stand in one chain, and neither module takes the other's for damage.
+    if !by_nftables() {
+        let forward = nodes[1].sh("iptables -S FORWARD");
+        let [refusal, passing] = ["REJECT", "PODWIRE-ACCEPT"].map(|it| forward.find(it).unwrap());
+        assert!(refusal < passing, "{forward}");
+    }
     explained(&nodes[1], &cluster);
     // A node goes, and comes again.
     cluster.delete(&objects[2]);
@@ -201,7 +205,9 @@ fn ended(nodes: &[Node], daemons: Vec<Daemon>) {
             let ended = node.run(command);
             assert!(ended.status.success(), "{}", ended.stderr);
             assert_eq!(list(node).exists(), has_list);
-            let left = node.sh("iptables-save; ip6tables-save; ipset save").to_lowercase();
+            let left = node
+                .sh("iptables-save; ip6tables-save; ipset save; nft list ruleset")
+                .to_lowercase();
             assert!(!left.contains("podwire"), "{left}");
             assert_eq!(node.sh("ip route show proto 112; ip -6 route show proto 112"), "");
         }

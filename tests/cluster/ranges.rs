@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Node, Pod};
+use lab::{Node, Pod, by_nftables, policy_rules};
 use serde_json::json;
 
 use crate::away::start;
@@ -23,9 +23,14 @@ fn join_again(cluster: &Cluster<'_>, ranges: &[&str]) {
 
 /// The ranges that are gated.
 fn gated(node: &Node) -> BTreeSet<String> {
-    let rules = node.sh("iptables-save -t mangle; ip6tables-save -t mangle");
-    let of_gate = rules.lines().filter(|it| it.contains("! --match-set podwire-"));
-    let range = |rule: &str| Some(rule.split_once(" -s ")?.1.split(' ').next()?.to_owned());
+    let rules = policy_rules(node);
+    let (of_gate, before) = if by_nftables() {
+        (" goto PODWIRE-GATE-", " saddr ")
+    } else {
+        ("! --match-set podwire-", " -s ")
+    };
+    let of_gate = rules.lines().filter(|it| it.contains(of_gate));
+    let range = |rule: &str| Some(rule.split_once(before)?.1.split(' ').next()?.to_owned());
     of_gate.filter_map(range).collect()
 }
 

@@ -128,7 +128,8 @@ fn a_new_pod_soon_reaches_an_isolated_one_of_another_node() {
         let mut command = program(policyd());
         command.env_remove("KUBECONFIG").arg("cleanup");
         assert!(node.run(command).status.success());
-        let left = node.sh("iptables-save; ip6tables-save; ipset save").to_lowercase();
+        let left =
+            node.sh("iptables-save; ip6tables-save; ipset save; nft list ruleset").to_lowercase();
         assert!(!left.contains("podwire"), "{left}");
     }
 }

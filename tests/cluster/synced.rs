@@ -4,9 +4,9 @@ use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::Node;
 use lab::cluster::Version;
 use lab::probe::{must_not_reach, must_reach};
+use lab::{Node, policy_rules};
 use serde_json::{Value, json};
 
 use crate::accounts::{add_account, allow, port, start_as};
@@ -45,7 +45,7 @@ fn nothing_is_written_while_one_kind_of_objects_is_not_known() {
         must_reach(&client, &server, &addresses[0].to_string());
         allow(&cluster, &name, &reads(READ.iter()));
         daemon.wait_until(PATIENCE, || is_ready(&node, port(number)));
-        assert!(ours(&node).contains("PODWIRE-TO-"), "with {held_back}");
+        assert!(policy_rules(&node).contains(":PODWIRE-TO-"), "with {held_back}");
         must_not_reach(&client, &server, &addresses[0].to_string());
         drop(daemon);
         clean_up(&node, &[]);

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, Node, Suite, Switch, program, workspace};
+use lab::{Daemon, Node, Suite, Switch, by_nftables, program, workspace};
 use serde_json::{Value, json};
 
 use crate::deployed::{
@@ -88,7 +88,11 @@ fn a_node_whose_policyd_went_first_is_recovered_by_the_manifest() {
     must_reach(&first, &second, &addresses[0].to_string());
     // It goes without a word, and what it left is closed for whom it did not know.
     daemon.kill();
-    node.sh("ipset flush podwire-4-programmed");
+    node.sh(if by_nftables() {
+        "nft flush map inet podwire to-4; nft flush map inet podwire from-4"
+    } else {
+        "ipset flush podwire-4-programmed"
+    });
     must_not_reach(&first, &second, &addresses[0].to_string());
     let spec = cleanup();
     let spec = pods_of(&spec);

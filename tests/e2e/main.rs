@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use e2e::{Bed, machine};
 use testbed::bring_up;
-use testbed::settings::{Family, Proxy, Settings};
+use testbed::settings::{Backend, Family, Proxy, Settings};
 
 /// A test, and what it is called.
 type Case = (&'static str, fn(&Bed));
@@ -31,33 +31,33 @@ enum End {
     Crash,
 }
 
-const fn settings(nodes: u8, family: Family, proxy: Proxy) -> Settings {
-    Settings { nodes, family, proxy }
+const fn settings(nodes: u8, family: Family, proxy: Proxy, backend: Backend) -> Settings {
+    Settings { nodes, family, proxy, backend }
 }
 
 /// What `make e2e` runs. The first one is the shortest that shows whether all works together.
 const SUITES: &[Suite] = &[
     Suite {
         name: "smoke",
-        settings: settings(1, Family::Ipv4, Proxy::Iptables),
+        settings: settings(1, Family::Ipv4, Proxy::Iptables, Backend::Auto),
         end: End::Down,
         cases: cases::SMOKE,
     },
     Suite {
         name: "nodes",
-        settings: settings(3, Family::Dual, Proxy::Nftables),
+        settings: settings(3, Family::Dual, Proxy::Nftables, Backend::Auto),
         end: End::Crash,
         cases: cases::NODES,
     },
     Suite {
         name: "crowd",
-        settings: settings(1, Family::Ipv4, Proxy::Nftables),
+        settings: settings(1, Family::Ipv4, Proxy::Nftables, Backend::Iptables),
         end: End::Down,
         cases: cases::CROWD,
     },
     Suite {
         name: "ipv6",
-        settings: settings(1, Family::Ipv6, Proxy::Iptables),
+        settings: settings(1, Family::Ipv6, Proxy::Iptables, Backend::Auto),
         end: End::Down,
         cases: cases::FAMILY,
     },

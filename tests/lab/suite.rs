@@ -1,6 +1,6 @@
 //! Where the binaries under test and their peers are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -126,38 +126,59 @@ pub fn by_nftables() -> bool {
 #[must_use]
 pub fn policy_rules(space: &Space) -> String {
     if !by_nftables() {
-        return space.sh("for p in iptables ip6tables; do $p-save | grep -i podwire; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true");
+        return iptables_rules(space);
     }
-    let listed = space.sh("for it in 'inet podwire' 'bridge podwire-ports'; do nft -s list table $it 2>/dev/null || true; done");
-    parts(&listed).iter().flat_map(|part| lines_of(part)).collect::<Vec<_>>().join("\n")
+    let parts = nft_parts(space).into_values();
+    parts.flat_map(|part| lines_of(&part)).collect::<Vec<_>>().join("\n")
 }
 
-/// What nft lists, by table, set and chain: of each the line that begins it, and what is in it.
+/// The same by iptables and ipset, whatever is tested.
 #[must_use]
-pub fn parts(listed: &str) -> Vec<Vec<&str>> {
-    let mut parts: Vec<Vec<&str>> = vec![Vec::new()];
-    for line in listed.lines().map(str::trim).filter(|line| !matches!(*line, "" | "}")) {
-        if line.ends_with('{') {
-            parts.push(Vec::new());
+pub fn iptables_rules(space: &Space) -> String {
+    space.sh("for p in iptables ip6tables; do $p-save | grep -i podwire; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true")
+}
+
+/// What nft lists of policyd's tables of packets, by table and set or chain: the line that begins it, and what
+/// is in it. Chains, sets and elements come in whatever order, rules in theirs.
+#[must_use]
+pub fn nft_parts(space: &Space) -> BTreeMap<String, Vec<String>> {
+    let mut parts = BTreeMap::new();
+    for table in ["inet podwire", "bridge podwire-ports"] {
+        let listed = space.sh(&format!("nft --stateless list table {table} 2>/dev/null || true"));
+        // Elements come in several lines.
+        let listed = listed.split(",\n").map(str::trim).collect::<Vec<_>>().join(", ");
+        let mut place = String::new();
+        for line in listed.lines().map(str::trim).filter(|line| !matches!(*line, "" | "}")) {
+            if let Some(head) = line.strip_suffix(" {") {
+                // That of the table has its name twice.
+                place = format!("{table} {head}");
+            }
+            parts.entry(place.clone()).or_insert_with(Vec::new).push(in_order(line));
         }
-        parts.last_mut().into_iter().for_each(|part| part.push(line));
     }
     parts
 }
 
+fn in_order(line: &str) -> String {
+    let Some((start, elements)) = line.split_once("elements = { ") else { return line.to_owned() };
+    let mut elements: Vec<_> = elements.trim_end_matches(" }").split(", ").collect();
+    elements.sort_unstable();
+    format!("{start}elements = {{ {} }}", elements.join(", "))
+}
+
 /// Of a chain, a set or a table as nft lists it.
-fn lines_of(part: &[&str]) -> Vec<String> {
+fn lines_of(part: &[String]) -> Vec<String> {
     let Some((head, rest)) = part.split_first() else { return Vec::new() };
     let is_open = rest.len() == 2 && rest.iter().any(|it| it.starts_with("accept comment"));
     match head.split(' ').collect::<Vec<_>>().as_slice() {
         // Every pod has chains, and elements of maps that lead there; those of who is not isolated accept all.
-        ["chain", _, "{"] if is_open => Vec::new(),
+        ["chain", _, "{"] if is_open => rest.iter().take(1).cloned().collect(),
         ["map", ..] => Vec::new(),
         ["chain", name, "{"] => {
             let rules = rest.iter().map(|rule| format!("-A {name} {rule}"));
             [format!(":{name}")].into_iter().chain(rules).collect()
         }
-        _ => part.iter().map(|it| (*it).to_owned()).collect(),
+        _ => part.to_vec(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lab::{Space, by_nftables, parts};
+use lab::{Space, by_nftables, nft_parts};
 use regex::Regex;
 
 /// Rules of both families and sets. Counters, sizes and the order of chains and members mean
@@ -21,37 +21,16 @@ pub(crate) fn all(space: &Space) -> String {
         }
     }
     lines.extend(sets(&space.sh("ipset save")));
-    lines.extend(TABLES.into_iter().flat_map(|table| nftables(space, table)));
+    lines.extend(nftables(space));
     lines.join("\n")
 }
 
-/// Those of policyd's other backend.
-const TABLES: [&str; 2] = ["inet podwire", "bridge podwire-ports"];
-
-/// A table of nf_tables, each line with its place. Chains, sets and elements come in whatever order, rules in
-/// theirs.
-fn nftables(space: &Space, table: &str) -> Vec<String> {
-    if !space.sh("nft list tables").lines().any(|line| line == format!("table {table}")) {
-        return Vec::new();
-    }
-    let text = space.sh(&format!("nft --stateless list table {table}"));
-    let text = Regex::new(r",\s+").unwrap().replace_all(&text, ", ").into_owned();
-    let parts = parts(&text).into_iter();
-    let in_order = |part: Vec<&str>| part.into_iter().map(in_order).collect::<Vec<_>>();
-    let mut parts: Vec<_> = parts.map(in_order).collect();
-    parts.sort_by_key(|lines| lines.first().cloned());
-    let placed = |lines: Vec<String>| {
-        let place = lines.first().cloned().unwrap_or_default().replace(" {", "");
-        lines.into_iter().map(move |line| format!("nft {table} {place}: {line}"))
+/// Those of policyd's other backend, each line with its place.
+fn nftables(space: &Space) -> Vec<String> {
+    let placed = |(place, lines): (String, Vec<String>)| {
+        lines.into_iter().map(move |line| format!("nft {place}: {line}"))
     };
-    parts.into_iter().flat_map(placed).collect()
-}
-
-fn in_order(line: &str) -> String {
-    let Some((start, elements)) = line.split_once("elements = { ") else { return line.to_owned() };
-    let mut elements: Vec<_> = elements.trim_end_matches(" }").split(", ").collect();
-    elements.sort_unstable();
-    format!("{start}elements = {{ {} }}", elements.join(", "))
+    nft_parts(space).into_iter().flat_map(placed).collect()
 }
 
 fn rules(program: &str, text: &str) -> Vec<String> {

@@ -42,7 +42,9 @@ pub enum Error {
         what: String,
     },
     /// The kernel does not pass what is bridged to iptables.
-    #[error("bridge {bridge:?} cannot pass packets to iptables: is module br_netfilter loaded?")]
+    #[error(
+        "bridge {bridge:?} cannot show its frames to the filters of packets: is module br_netfilter loaded? Where the kernel has none, pods that are routed (ptp) need no bridge"
+    )]
     NoBridgeNetfilter {
         /// The bridge's name.
         bridge: String,

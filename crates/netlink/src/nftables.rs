@@ -296,7 +296,7 @@ impl Client {
             Some(0) => Ok(Some(())),
             Some(code) => {
                 let refused = answer.sequence.wrapping_sub(first).checked_sub(1);
-                let refused = refused.and_then(|it| batch.describe(it));
+                let refused = refused.and_then(|it| batch.describe(it, Errno::from_raw(code)));
                 let what = refused.map_or(what.to_owned(), |it| format!("{what}: {it}"));
                 end(&what, answer, code)
             }

@@ -63,7 +63,10 @@ impl Denied {
             Ok(log) => (self.log, self.is_told) = (Some(log), false),
             Err(error) if !self.is_told => {
                 self.is_told = true;
-                tracing::warn!(%error, "what is denied is not logged until this succeeds");
+                tracing::warn!(
+                    error = crate::chain(&error),
+                    "what is denied is not logged until this succeeds"
+                );
             }
             Err(_) => {}
         }

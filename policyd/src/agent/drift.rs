@@ -44,7 +44,7 @@ impl Drift {
         let changes = Listener::new("changes of the rules", Changes::open());
         let changes = changes
             .inspect_err(|error| {
-                tracing::warn!(%error, "changes of the rules are not told by the kernel; they are looked for once a minute");
+                tracing::warn!(error = crate::chain(error), "changes of the rules are not told by the kernel; they are looked for once a minute");
             })
             .ok();
         let now = Instant::now();

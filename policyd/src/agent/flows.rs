@@ -209,7 +209,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
                 self.status.metrics.flows_cut.inc_by(u64::try_from(cut).unwrap_or(u64::MAX));
             }
             Err(error) => {
-                let error: &dyn std::error::Error = &error;
+                let error = crate::chain(&error);
                 tracing::error!(error, "flows cannot be cut; those that began before go on");
             }
         }

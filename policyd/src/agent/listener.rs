@@ -41,7 +41,11 @@ impl<T: AsRawFd> Listener<T> {
                 Ok(Some(events)) => return events,
                 Ok(None) => ready.clear_ready(),
                 Err(error) => {
-                    tracing::warn!(%error, "{} cannot be heard of", self.what);
+                    tracing::warn!(
+                        error = crate::chain(&error),
+                        "{} cannot be heard of",
+                        self.what
+                    );
                     ready.clear_ready();
                     return vec![Event::Missed];
                 }

@@ -108,8 +108,8 @@ impl Status {
         self.metrics.committed(&outcome.counts, in_programs, took, waited);
     }
 
-    pub(super) fn failed(&self, error: &dyn std::error::Error) {
+    pub(super) fn failed(&self, why: String) {
         self.metrics.apply_failures.inc();
-        *self.lock() = Readiness::Failing(error.to_string());
+        *self.lock() = Readiness::Failing(why);
     }
 }

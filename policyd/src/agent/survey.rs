@@ -173,7 +173,10 @@ impl Links {
         let changes = Listener::new("changes of links", LinkChanges::open());
         let changes = changes
             .inspect_err(|error| {
-                tracing::warn!(%error, "changes of links are not told by the kernel; they are looked for once a minute");
+                tracing::warn!(
+                    error = crate::chain(error),
+                    "changes of links are not told by the kernel; they are looked for once a minute"
+                );
             })
             .ok();
         Self { changes, has_changed: true, last: None, found: BTreeMap::new(), is_searching: false }

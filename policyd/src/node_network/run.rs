@@ -85,7 +85,10 @@ struct Ears {
 impl Ears {
     fn new() -> Self {
         let deaf = |error: &std::io::Error| {
-            tracing::warn!(%error, "changes are not told by the kernel; they are looked for");
+            tracing::warn!(
+                error = crate::chain(error),
+                "changes are not told by the kernel; they are looked for"
+            );
         };
         let routing = Listener::new("changes of routes", RoutingChanges::open());
         let rules = Listener::new("changes of the rules", Changes::open());

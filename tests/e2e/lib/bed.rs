@@ -281,7 +281,7 @@ impl Bed {
         pods["items"].as_array().unwrap().iter().map(of).sum()
     }
 
-    /// What a node's kernel and files have of pods: links, namespaces, chains, sets, connections that
+    /// What a node's kernel and files have of pods: links, namespaces, chains, rules, sets, connections that
     /// are cut, and attachments, as numbers.
     #[must_use]
     pub fn of_pods(&self, node: u8) -> String {
@@ -290,6 +290,7 @@ impl Bed {
             "echo links $(ip -o link show type veth | wc -l)
             echo namespaces $(ls /run/netns | wc -l)
             echo chains $({ iptables-save; ip6tables-save; } | grep -c '^:PODWIRE' || :)
+            echo nft $(nft list ruleset | grep -c PODWIRE || :)
             echo rules $({ iptables-save; ip6tables-save; } | grep -c -- '-A PODWIRE' || :)
             echo sets $(ipset list -n | wc -l)
             echo attachments $(ls /run/podwire/attachments | wc -l)

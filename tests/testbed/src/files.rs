@@ -121,11 +121,16 @@ pub(crate) fn etc(settings: &Settings, number: u8) -> Vec<(&'static str, String)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Family, Proxy};
+    use crate::settings::{Backend, Family, Proxy};
 
     #[test]
     fn every_node_has_a_token_of_its_own() {
-        let settings = Settings { nodes: 2, family: Family::Ipv4, proxy: Proxy::Iptables };
+        let settings = Settings {
+            nodes: 2,
+            family: Family::Ipv4,
+            proxy: Proxy::Iptables,
+            backend: Backend::Auto,
+        };
         let node = "system:node:node-2";
         let line = format!("{node},{node},{node},\"system:nodes\"\n");
         assert!(tokens(&settings).ends_with(&line));

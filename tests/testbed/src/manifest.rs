@@ -1,12 +1,15 @@
 //! podwire's own objects, of its manifests, as this cluster has them.
 
+use std::path::Path;
 use std::time::Duration;
+use std::{env, fs};
 
 use runner::{OsRunner, Program, Runner};
+use serde_json::json;
 
 use crate::bring_up::Parts;
 use crate::error::{Error, Result};
-use crate::settings::{Family, Settings};
+use crate::settings::{Backend, Family, Settings};
 
 /// kubectl takes a moment; on a busy machine somewhat more.
 const BOUND: Duration = Duration::from_secs(60);
@@ -22,7 +25,36 @@ pub(crate) fn podwire(settings: &Settings, parts: &Parts) -> Result<String> {
         Family::Ipv6 => "ipv6",
         Family::Dual => "dual-stack",
     };
-    let folder = parts.conf.join("kubernetes/overlays").join(overlay).display().to_string();
+    let overlay = parts.conf.join("kubernetes/overlays").join(overlay);
+    match settings.backend {
+        Backend::Auto => kustomized(&overlay, parts),
+        Backend::Iptables => with_backend("iptables", &overlay, parts),
+        Backend::Nftables => with_backend("nftables", &overlay, parts),
+    }
+}
+
+/// As whoever asks for a backend has it: by a kustomization of his own.
+fn with_backend(backend: &str, overlay: &Path, parts: &Parts) -> Result<String> {
+    let overlay = fs::canonicalize(overlay).map_err(Error::file("find", overlay))?;
+    let folder = tempfile::tempdir().map_err(Error::file("make a folder in", env::temp_dir()))?;
+    let path = fs::canonicalize(folder.path()).map_err(Error::file("find", folder.path()))?;
+    // A base must be told by a way that is relative.
+    let up = path.ancestors().skip(1).map(|_| "..").collect::<Vec<_>>().join("/");
+    let kustomization = json!({
+        "resources": [format!("{up}{}", overlay.display())],
+        "patches": [{
+            "target": {"kind": "DaemonSet", "name": "policyd"},
+            "patch": json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-",
+                "value": format!("--backend={backend}")}]).to_string(),
+        }],
+    });
+    let file = path.join("kustomization.yaml");
+    fs::write(&file, kustomization.to_string()).map_err(Error::file("write", &file))?;
+    kustomized(&path, parts)
+}
+
+fn kustomized(folder: &Path, parts: &Parts) -> Result<String> {
+    let folder = folder.display().to_string();
     let program = Program {
         file: parts.peers.join("kubectl"),
         args: &["kustomize", &folder],

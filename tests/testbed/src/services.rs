@@ -113,10 +113,10 @@ fn certificate() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Proxy;
+    use crate::settings::{Backend, Proxy};
 
     fn settings(family: Family) -> Settings {
-        Settings { nodes: 2, family, proxy: Proxy::Iptables }
+        Settings { nodes: 2, family, proxy: Proxy::Iptables, backend: Backend::Auto }
     }
 
     #[test]

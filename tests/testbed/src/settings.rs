@@ -20,6 +20,9 @@ pub struct Settings {
     /// How kube-proxy writes its rules.
     #[arg(long, value_enum, default_value_t = Proxy::Iptables)]
     pub proxy: Proxy,
+    /// How policyd writes its rules.
+    #[arg(long, value_enum, default_value_t = Backend::Auto)]
+    pub backend: Backend,
 }
 
 /// Which addresses a cluster has.
@@ -41,6 +44,18 @@ pub enum Proxy {
     /// By iptables.
     Iptables,
     /// By nf_tables.
+    Nftables,
+}
+
+/// A backend of policyd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// As it chooses itself.
+    Auto,
+    /// iptables and ipset.
+    Iptables,
+    /// nf_tables.
     Nftables,
 }
 
@@ -184,7 +199,12 @@ mod tests {
 
     #[test]
     fn an_ipv6_address_has_brackets_in_a_url() {
-        let mut settings = Settings { nodes: 1, family: Family::Ipv6, proxy: Proxy::Iptables };
+        let mut settings = Settings {
+            nodes: 1,
+            family: Family::Ipv6,
+            proxy: Proxy::Iptables,
+            backend: Backend::Auto,
+        };
         assert_eq!(settings.api_server(), "https://[fd00:30::11]:6443");
         settings.family = Family::Dual;
         assert_eq!(settings.api_server(), "https://172.30.0.11:6443");

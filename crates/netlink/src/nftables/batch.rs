@@ -1,9 +1,12 @@
 //! Transactions: what the kernel does all of, or nothing.
 
+use std::collections::BTreeSet;
+
+use nix::errno::Errno;
 use ruleset::nft::Table;
 
 use super::Change;
-use super::message::{self, SUBSYSTEM, describe};
+use super::message::{self, SUBSYSTEM, describe, modules};
 use crate::netfilter::message::{HEADERS, Message};
 
 const BEGIN: [u8; 2] = [0, 0x10];
@@ -64,20 +67,29 @@ impl Batch {
         (bytes, sequence)
     }
 
-    /// In words, the change with this number, counted from 0.
-    pub(super) fn describe(&self, number: u32) -> Option<String> {
+    /// In words, the change with this number, counted from 0, and why it may have been refused.
+    pub(super) fn describe(&self, number: u32, errno: Errno) -> Option<String> {
         let mut place = 0;
         for _ in 0..number {
             place += message::size_at(&self.bytes, place)?;
         }
         let size = message::size_at(&self.bytes, place)?;
-        describe(self.bytes.get(place..place + size)?)
+        let change = self.bytes.get(place..place + size)?;
+        let told = describe(change)?;
+        // That of an expression that the kernel neither has nor finds a module of.
+        let modules = if errno == Errno::ENOENT { modules(change) } else { BTreeSet::new() };
+        if modules.is_empty() {
+            return Some(told);
+        }
+        let modules = modules.into_iter().collect::<Vec<_>>().join(", ");
+        Some(format!("{told} (is one of these missing in the kernel: {modules}?)"))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ruleset::nft::{Family, Match, Rule, Verdict};
+    use ruleset::iptables::Packets;
+    use ruleset::nft::{Family, Match, Rule, Statement};
 
     use super::*;
 
@@ -106,13 +118,14 @@ mod tests {
     #[test]
     fn each_change_can_be_told() {
         let mut batch = Batch::default();
-        let rule = Rule::new([Match::Protocol(6)], Verdict::Drop).commented("why");
+        let established = Match::Connection(Packets::Established);
+        let rule = Rule::new([Match::Protocol(6), established], Statement::Reject).commented("why");
         let set = ruleset::nft::Set::new("s", [ruleset::nft::Key::Ipv4]);
         batch.push(NAT, &Change::Table(None));
         batch.push(NAT, &Change::Rule("c", &rule));
         batch.push(NAT, &Change::Set(&set));
         batch.push(NAT, &Change::DeleteChain("gone"));
-        let told: Vec<_> = (0..5).map(|it| batch.describe(it)).collect();
+        let told: Vec<_> = (0..5).map(|it| batch.describe(it, Errno::EPERM)).collect();
         let wanted = [
             "make table \"nat\"",
             "add a rule to chain \"c\" of table \"nat\" (why)",
@@ -121,5 +134,9 @@ mod tests {
         ];
         assert_eq!(told[..4], wanted.map(|it| Some(it.to_owned())));
         assert_eq!(told[4], None);
+        let hint = " (is one of these missing in the kernel: nft_ct, nft_reject_inet?)";
+        let missing: Vec<_> = (0..4).map(|it| batch.describe(it, Errno::ENOENT)).collect();
+        let hinted = told[1].clone().map(|it| it + hint);
+        assert_eq!(missing, [told[0].clone(), hinted, told[2].clone(), told[3].clone()]);
     }
 }

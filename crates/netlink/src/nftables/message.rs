@@ -1,5 +1,6 @@
 //! Messages to nf_tables (`include/uapi/linux/netfilter/nf_tables.h`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_NONREC};
@@ -7,7 +8,7 @@ use ruleset::nft::{Chain, Family, Policy, Rule, Table};
 
 use super::HeldChain;
 use super::expression::expressions;
-use crate::attributes::{find, network_number, text};
+use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::{BRIDGE, HEADERS, INET, IPV4, IPV6, Message, NETDEV};
 
 /// `NFNL_SUBSYS_NFTABLES`, which is also the resource that a batch is for.
@@ -310,6 +311,24 @@ pub(super) fn describe(message: &[u8]) -> Option<String> {
         DELETE_RULE => format!("delete rules of chain {:?} {of_table}", name(RULE_CHAIN)),
         _ => return super::set::describe(kind, &name(2), &of_table),
     })
+}
+
+/// The kernel modules, beside nf_tables itself, that the expressions of a new rule are in.
+pub(super) fn modules(message: &[u8]) -> BTreeSet<&'static str> {
+    const NAME: u16 = 1;
+    let expressions = message.get(HEADERS..).and_then(|it| find(it, RULE_EXPRESSIONS));
+    let names = attributes(expressions.unwrap_or_default())
+        .filter_map(|(_, expression)| find(expression, NAME));
+    let module = |name: &[u8]| match &*text(name) {
+        "ct" => Some("nft_ct"),
+        "fib" => Some("nft_fib_inet"),
+        "limit" => Some("nft_limit"),
+        "log" => Some("nft_log with nfnetlink_log"),
+        "masq" => Some("nft_masq"),
+        "reject" => Some("nft_reject_inet"),
+        _ => None,
+    };
+    names.filter_map(module).collect()
 }
 
 #[cfg(test)]
