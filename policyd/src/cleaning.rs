@@ -53,17 +53,17 @@ fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     let programs = programs();
     // New pods first: none may come to a node without the rest.
     let list = if all { options.network.conf_dir().remove_all() } else { Ok(()) };
-    let masquerading = options.masquerade.agent(programs.clone()).remove();
+    let mut agent = options.masquerade.agent(Kind::Nftables, programs.clone());
+    let masquerading = Kind::ALL.map(|it| agent.remove(it));
     let frames = frames::remove();
     let network = node_network::remove(&mut programs.clone());
-    let kinds = [Kind::Iptables, Kind::Nftables];
-    let cleaned = kinds.map(|it| dataplane(it, options, programs.clone()).clean_up());
+    let cleaned = Kind::ALL.map(|it| dataplane(it, options, programs.clone()).clean_up());
     let (interfaces, sources) = (closed::remove(), ingress::remove());
     cleaned.into_iter().try_for_each(|it| it)?;
     interfaces?;
     sources?;
     frames?;
-    masquerading?;
+    masquerading.into_iter().try_for_each(|it| it)?;
     network?;
     list?;
     if all {

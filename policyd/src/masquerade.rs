@@ -8,19 +8,36 @@
 mod agent;
 mod config;
 mod duration;
+mod iptables;
 mod metrics;
+mod nftables;
 mod ports;
-mod rules;
 
 use std::path::PathBuf;
 
+use ipnetwork::IpNetwork;
+use ruleset::networks::{LINK_LOCAL_V4, LINK_LOCAL_V6, MULTICAST_V4, MULTICAST_V6};
+
 use crate::dataplane;
+use crate::iptables::Family;
 
 pub use agent::{Agent, Report};
 pub use config::{Config, Options, ReadConfig};
+pub use iptables::{CHAIN, chain, hook};
 pub use metrics::Metrics;
 pub use ports::PortRanges;
-pub use rules::{CHAIN, chain, hook};
+
+/// The destinations of a family that are left alone.
+fn spared(config: &Config, family: Family) -> impl Iterator<Item = IpNetwork> {
+    let (link_local, is_masqueraded, multicast) = if family.is_ipv4() {
+        (LINK_LOCAL_V4, config.masquerade_link_local, MULTICAST_V4)
+    } else {
+        (LINK_LOCAL_V6, config.masquerade_link_local_ipv6, MULTICAST_V6)
+    };
+    let link_local = Some(link_local).filter(|_| !is_masqueraded);
+    let fixed = [Some(multicast), link_local].into_iter().flatten();
+    fixed.chain(config.non_masquerade.iter().copied().filter(move |it| family.has_network(it)))
+}
 
 /// Why masquerading cannot be as it was asked for.
 #[derive(Debug, thiserror::Error)]

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use policyd::chain;
+use policyd::dataplane::Kind;
 use policyd::masquerade::{Agent, Report};
 use policyd::metrics::Metrics;
 use runner::OsRunner;
@@ -16,12 +17,22 @@ use crate::run::LEFT_OVER;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Masquerades until the process ends; its rules stay.
-pub(crate) fn start(mut agent: Agent<OsRunner>, metrics: Arc<Metrics>) -> std::io::Result<()> {
+pub(crate) fn start(
+    mut agent: Agent<OsRunner>,
+    kind: Kind,
+    metrics: Arc<Metrics>,
+) -> std::io::Result<()> {
     let look = move || {
+        let mut is_alone = false;
         loop {
             let report = agent.reconcile(Instant::now());
             metrics.masquerade.see(&report);
             tell(&report);
+            if !is_alone && matches!(report.kernel, Some(Ok(_))) {
+                // Until now both were in force. What cannot be removed is tried again at the next start.
+                remove(&mut agent, Kind::ALL.into_iter().filter(|it| *it != kind));
+                is_alone = true;
+            }
             thread::sleep(LOOK);
         }
     };
@@ -30,13 +41,19 @@ pub(crate) fn start(mut agent: Agent<OsRunner>, metrics: Arc<Metrics>) -> std::i
 
 /// Removes what was left from when it was on.
 pub(crate) fn stop(mut agent: Agent<OsRunner>) -> std::io::Result<()> {
-    let remove = move || {
+    let left_over = move || {
         thread::sleep(LEFT_OVER);
-        if let Err(error) = agent.remove() {
+        remove(&mut agent, Kind::ALL);
+    };
+    thread::Builder::new().name("masquerade".to_owned()).spawn(left_over).map(drop)
+}
+
+fn remove(agent: &mut Agent<OsRunner>, kinds: impl IntoIterator<Item = Kind>) {
+    for kind in kinds {
+        if let Err(error) = agent.remove(kind) {
             tracing::warn!("rules of masquerading may be left: {}", chain(&error));
         }
-    };
-    thread::Builder::new().name("masquerade".to_owned()).spawn(remove).map(drop)
+    }
 }
 
 fn tell(report: &Report) {

@@ -94,7 +94,7 @@ pub struct RuleChain {
 
 impl RuleChain {
     /// A chain that only rules lead to.
-    fn new(name: impl Into<String>, rules: impl IntoIterator<Item = Rule>) -> Self {
+    pub(crate) fn new(name: impl Into<String>, rules: impl IntoIterator<Item = Rule>) -> Self {
         let rules = rules.into_iter().map(|it| known_again(it, None)).collect();
         Self { name: name.into(), base: None, comment: None, rules }
     }

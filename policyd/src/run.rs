@@ -100,9 +100,9 @@ async fn serve(options: Run) -> Result<(), Failure> {
         ended = &mut source => return ended.map_err(Into::into),
         () = &mut told_to_end => return Ok(()),
     };
-    let masquerade = options.masquerade.agent(programs.clone());
+    let masquerade = options.masquerade.agent(kind, programs.clone());
     if options.masquerade.masquerade {
-        masquerading::start(masquerade, Arc::clone(&status.metrics))?;
+        masquerading::start(masquerade, kind, Arc::clone(&status.metrics))?;
     } else {
         masquerading::stop(masquerade)?;
     }

@@ -65,7 +65,7 @@ impl<'a> Shop<'a> {
     }
 
     fn rules(&self) -> String {
-        policy_rules(&self.node)
+        policy_rules(self.node)
     }
 }
 

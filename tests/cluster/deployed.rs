@@ -235,7 +235,7 @@ pub(crate) fn policyd_enforces_with_what_the_manifest_grants() {
     for address in &addresses {
         must_reach(&client, &server, &address.to_string());
     }
-    assert!(node.sh("iptables-save -t nat").contains("MASQUERADE"));
+    assert!(node.sh("iptables-save -t nat; nft list tables").to_uppercase().contains("MASQUERADE"));
     assert!(node.home().join("run/podwire/policyd.sock").exists());
     let said = fs::read_to_string(&log).unwrap();
     assert!(!said.contains("forbidden") && !said.contains("not permitted"), "{said}");

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::probe::{Protocol, Server, must_not_reach, must_reach, must_reach_at};
-use lab::{Node, Space};
-use policyd::dataplane::Programs;
+use lab::{Node, Space, by_nftables};
+use policyd::dataplane::{Kind, Programs};
 use policyd::masquerade::{Agent, Options, Report};
 use runner::OsRunner;
 use serde_json::{Value, json};
@@ -16,6 +16,10 @@ use serde_json::{Value, json};
 use crate::network::{Guest, NODE4, NODE6, Network, WORLD4, WORLD6, dual};
 
 const CONNECTIONS: usize = 500;
+
+fn kind() -> Kind {
+    if by_nftables() { Kind::Nftables } else { Kind::Iptables }
+}
 
 /// A node whose agent is called by hand.
 struct Masquerading {
@@ -35,7 +39,7 @@ impl Masquerading {
         let network = Network::with(conf, keys);
         let file = network.node.home().join("ip-masq-agent");
         fs::write(&file, config).unwrap();
-        let agent = Agent::new(&file, options, Programs::new(OsRunner, ""));
+        let agent = Agent::new(&file, options, kind(), Programs::new(OsRunner, ""));
         Self { network, agent, now: Instant::now() }
     }
 
@@ -53,6 +57,10 @@ impl Masquerading {
 
     /// What both families' nat tables hold, without counters.
     fn tables(&self) -> String {
+        if by_nftables() {
+            let table = "nft --stateless list table inet podwire-masquerade 2>/dev/null || true";
+            return self.network.node.sh(table);
+        }
         let lines = "iptables-save -t nat; ip6tables-save -t nat";
         let saved = self.network.node.sh(lines);
         let lines = saved.lines().filter(|line| line.starts_with(['-', ':']));
@@ -175,8 +183,7 @@ fn with_the_plugins_own_masquerading_each_connection_is_masqueraded_once() {
             let seen = tcp_source_ports(guest, &world, address);
             assert!(seen.len() > CONNECTIONS / 2);
         }
-        assert_eq!(masqueraded(&it.network.node, "iptables-save"), CONNECTIONS);
-        assert_eq!(masqueraded(&it.network.node, "ip6tables-save"), CONNECTIONS);
+        assert_eq!(masqueraded(&it.network.node), [CONNECTIONS; 2]);
     }
     before.must_be_seen_by(&after.pod, [&after.v4, &after.v6], [&before.v4, &before.v6]);
     it.network.leave(&before);
@@ -184,11 +191,19 @@ fn with_the_plugins_own_masquerading_each_connection_is_masqueraded_once() {
 }
 
 /// How many packets all rules that masquerade have seen: of each connection, the first.
-fn masqueraded(node: &Node, program: &str) -> usize {
-    let saved = node.sh(&format!("{program} -c -t nat"));
-    let rules = saved.lines().filter(|line| line.contains("-j MASQUERADE"));
-    let count = |line: &str| line[1..].split(':').next().unwrap().parse::<usize>().unwrap();
-    rules.map(count).sum()
+fn masqueraded(node: &Node) -> [usize; 2] {
+    [("iptables", '4'), ("ip6tables", '6')].map(|(program, family)| {
+        // The plugins' own, and those of policyd.
+        let saved = node.sh(&format!(
+            "{program}-save -c -t nat
+             nft list chain inet podwire-masquerade PODWIRE-MASQUERADE-{family} 2>/dev/null || true"
+        ));
+        let by_iptables = saved.lines().filter(|line| line.contains("-j MASQUERADE"));
+        let by_iptables = by_iptables.map(|line| line[1..].split(':').next().unwrap());
+        let by_nft = saved.lines().filter_map(|line| line.split_once("counter packets "));
+        let by_nft = by_nft.map(|(_, count)| count.split(' ').next().unwrap());
+        by_iptables.chain(by_nft).map(|it| it.parse::<usize>().unwrap()).sum()
+    })
 }
 
 #[test]
@@ -200,7 +215,15 @@ fn nothing_is_written_without_need_and_nothing_is_left_behind() {
     assert!(it.wrote());
     let installed = it.tables();
     assert!(!it.wrote());
-    for damage in [
+    let by_nft = [
+        "nft flush table inet podwire-masquerade",
+        "nft delete table inet podwire-masquerade",
+        "nft flush ruleset",
+        "nft flush chain inet podwire-masquerade postrouting",
+        "nft insert rule inet podwire-masquerade PODWIRE-MASQUERADE-6 accept",
+        "nft delete table inet podwire-masquerade; nft add table inet podwire-masquerade '{ flags dormant; }'",
+    ];
+    let by_iptables = [
         "iptables -t nat -F PODWIRE-MASQUERADE",
         "iptables -t nat -F POSTROUTING; iptables -t nat -A POSTROUTING -s 203.0.113.1 -j MASQUERADE",
         "ip6tables -t nat -D PODWIRE-MASQUERADE 1",
@@ -208,14 +231,15 @@ fn nothing_is_written_without_need_and_nothing_is_left_behind() {
         "ip6tables-save -t nat | grep -e '-A POSTROUTING' | sed 's/^/ip6tables -t nat /' | sh",
         "ip6tables -t nat -F POSTROUTING; ip6tables -t nat -X FOREIGN; ip6tables -t nat -N FOREIGN;
          ip6tables -t nat -F PODWIRE-MASQUERADE; ip6tables -t nat -X PODWIRE-MASQUERADE",
-    ] {
+    ];
+    for damage in if by_nftables() { by_nft } else { by_iptables } {
         it.network.node.sh(damage);
         assert_ne!(it.tables(), installed, "{damage}");
         assert!(it.wrote(), "{damage}");
         assert_eq!(it.tables(), installed, "{damage}");
         assert!(!it.wrote(), "{damage}");
     }
-    it.network.node.enter(|| it.agent.remove()).unwrap();
+    it.network.node.enter(|| it.agent.remove(kind())).unwrap();
     assert_eq!(it.tables(), before);
 }
 
@@ -224,9 +248,9 @@ fn ipv6_rules_go_when_ipv6_is_turned_off() {
     let mut it = Masquerading::new(&json!({}), "");
     it.reconcile();
     let file = it.network.node.home().join("ip-masq-agent");
-    it.agent = Agent::new(&file, Options::default(), Programs::new(OsRunner, ""));
+    it.agent = Agent::new(&file, Options::default(), kind(), Programs::new(OsRunner, ""));
     assert!(it.wrote());
-    let six = it.network.node.sh("ip6tables-save -t nat");
-    assert!(!six.contains("PODWIRE"), "{six}");
+    let six = it.network.node.sh("ip6tables-save -t nat; nft list ruleset ip6");
+    assert!(!six.contains("PODWIRE") && !it.tables().contains("MASQUERADE-6"), "{six}");
     assert!(it.tables().contains("PODWIRE"));
 }

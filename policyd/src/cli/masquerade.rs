@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
-use policyd::dataplane::Programs;
+use policyd::dataplane::{Kind, Programs};
 use policyd::masquerade::{Agent, Options, PortRanges};
 use runner::OsRunner;
 
@@ -42,8 +42,8 @@ struct Switches {
 }
 
 impl Masquerade {
-    /// Who does it.
-    pub(crate) fn agent(&self, programs: Programs<OsRunner>) -> Agent<OsRunner> {
+    /// Who does it, by this way.
+    pub(crate) fn agent(&self, kind: Kind, programs: Programs<OsRunner>) -> Agent<OsRunner> {
         let Self { masquerade: _, masquerade_config, switches, to_ports } = self.clone();
         let options = Options {
             spare_reserved_ranges: switches.nomasq_all_reserved_ranges,
@@ -51,6 +51,6 @@ impl Masquerade {
             random_fully: switches.random_fully,
             to_ports,
         };
-        Agent::new(&masquerade_config, options, programs)
+        Agent::new(&masquerade_config, options, kind, programs)
     }
 }

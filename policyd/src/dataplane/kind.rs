@@ -19,6 +19,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Iptables, Self::Nftables];
+
     /// That by which the node holds policyd's rules already; else nf_tables, where the kernel has it.
     ///
     /// # Errors

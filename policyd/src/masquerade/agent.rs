@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use runner::Runner;
 
-use super::rules::own_chain;
-use super::{Config, Error, Options, ReadConfig, chain};
-use crate::dataplane::Programs;
+use super::iptables::own_chain;
+use super::{Config, Error, Options, ReadConfig, chain, nftables};
+use crate::dataplane::{Kind, Programs};
 use crate::iptables::Family;
 
 /// No ConfigMap is larger (`MaxSecretSize` of the API server).
@@ -17,11 +17,12 @@ const LARGEST_FILE: u64 = 1 << 20;
 /// So long after a failure it is tried again, unless the configuration says sooner.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Keeps table nat of both families as a configuration file says.
+/// Keeps what masquerades, of both families, as a configuration file says.
 #[derive(Debug)]
 pub struct Agent<R> {
     file: PathBuf,
     options: Options,
+    kind: Kind,
     programs: Programs<R>,
     /// The last good one; none until there was one.
     config: Option<Config>,
@@ -45,9 +46,17 @@ pub struct Report {
 
 impl<R: Runner> Agent<R> {
     /// An agent for a file, which need not be there: then defaults hold.
-    pub fn new(file: &Path, options: Options, programs: Programs<R>) -> Self {
-        let file = file.to_owned();
-        Self { file, options, programs, config: None, seen: None, unreadable: None, next: None }
+    pub fn new(file: &Path, options: Options, kind: Kind, programs: Programs<R>) -> Self {
+        Self {
+            file: file.to_owned(),
+            options,
+            kind,
+            programs,
+            config: None,
+            seen: None,
+            unreadable: None,
+            next: None,
+        }
     }
 
     /// Reads the file, and compares the kernel with it when it changed, or at the latest after each
@@ -70,12 +79,15 @@ impl<R: Runner> Agent<R> {
         Report { reload, kernel: Some(kernel) }
     }
 
-    /// Removes all rules that it made.
+    /// Removes all rules that it made by this way. Of the other one than its own nothing is in force that would
+    /// be missed.
     ///
     /// # Errors
-    /// The first of the two families' errors; both are tried.
-    pub fn remove(&mut self) -> Result<(), Error> {
-        self.next = None;
+    /// By iptables the first of the two families' errors; both are tried.
+    pub fn remove(&mut self, kind: Kind) -> Result<(), Error> {
+        if kind == Kind::Nftables {
+            return Ok(nftables::remove()?);
+        }
         let place = own_chain();
         let [four, six] = Family::ALL.map(|family| place.remove(&mut self.programs, family));
         Ok(four.and(six).map(drop)?)
@@ -83,6 +95,9 @@ impl<R: Runner> Agent<R> {
 
     fn apply(&mut self, config: &Config) -> Result<bool, Error> {
         let Self { options, programs, .. } = self;
+        if self.kind == Kind::Nftables {
+            return Ok(nftables::install(config, options)?);
+        }
         let place = own_chain();
         let [four, six] = Family::ALL.map(|family| {
             if !family.is_ipv4() && !options.ipv6 {

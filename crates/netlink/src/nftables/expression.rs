@@ -41,6 +41,7 @@ impl Register {
 enum Comparison {
     Equal = 0,
     NotEqual = 1,
+    Below = 2,
     AtMost = 3,
     Above = 4,
     AtLeast = 5,
@@ -77,7 +78,8 @@ impl Expressions {
             Match::Family { is_ipv4 } => self.of_family(*is_ipv4),
             Match::Address(side, network) => self.network(*side, network, Comparison::Equal),
             Match::NotAddress(side, network) => self.network(*side, network, Comparison::NotEqual),
-            Match::ToBroadcast => self.is_broadcast(),
+            Match::ToBroadcast => self.destination_is(Comparison::Equal, meta::TYPE_BROADCAST),
+            Match::NotToLocal => self.destination_is(Comparison::NotEqual, meta::TYPE_LOCAL),
             Match::In(fields, set) => self.look_up(fields, set, false),
             Match::NotIn(fields, set) => self.look_up(fields, set, true),
             Match::Arp => self.of_type(payload::frame_type(FrameType::Arp)),
@@ -143,6 +145,7 @@ impl Expressions {
                 self.all_of(*bits);
             }
             Match::AtMostEachMinute(count) => self.limit(*count),
+            Match::ByChance { of_million } => self.by_chance(*of_million),
         }
     }
 
@@ -239,6 +242,39 @@ impl Expressions {
             self.mask(&meta::SEEN_REPLY.to_ne_bytes());
             self.compare(Comparison::Equal, &[0; 4]);
         }
+    }
+
+    /// More and less are compared byte by byte, and numbers of this machine's byte order turned round for it.
+    fn put_in_network_order(&mut self) {
+        const FROM: u16 = 1;
+        const TO: u16 = 2;
+        const OPERATION: u16 = 3;
+        const LENGTH: u16 = 4;
+        const SIZE: u16 = 5;
+        const TO_NETWORK: u32 = 1;
+        self.push("byteorder", |it| {
+            it.attribute(FROM, &FIRST.bytes())
+                .attribute(TO, &FIRST.bytes())
+                .attribute(OPERATION, &TO_NETWORK.to_be_bytes())
+                .attribute(LENGTH, &4_u32.to_be_bytes())
+                .attribute(SIZE, &4_u32.to_be_bytes())
+        });
+    }
+
+    fn by_chance(&mut self, of_million: u32) {
+        const TO: u16 = 1;
+        const MODULUS: u16 = 2;
+        const TYPE: u16 = 3;
+        const OFFSET: u16 = 4;
+        const RANDOM: u32 = 1;
+        self.push("numgen", |it| {
+            it.attribute(TO, &FIRST.bytes())
+                .attribute(MODULUS, &1_000_000_u32.to_be_bytes())
+                .attribute(TYPE, &RANDOM.to_be_bytes())
+                .attribute(OFFSET, &0_u32.to_be_bytes())
+        });
+        self.put_in_network_order();
+        self.compare(Comparison::Below, &of_million.to_be_bytes());
     }
 
     fn limit(&mut self, each_minute: u32) {

@@ -83,6 +83,8 @@ fn of_packets() -> Vec<Rule> {
     let all = [
         vec![Match::Family { is_ipv4: true }],
         vec![Match::ToBroadcast],
+        vec![Match::NotToLocal],
+        vec![Match::ByChance { of_million: 469_292 }],
         vec![Match::In(vec![source()], set("addresses"))],
         vec![Match::NotIn(vec![source()], set("addresses"))],
         vec![Match::In(vec![Field::InInterface, source()], set("sources"))],

@@ -21,6 +21,8 @@ pub enum Match {
     NotAddress(Side, IpNetwork),
     /// It is one that a network of the node has for all in it. Not in a table of frames.
     ToBroadcast,
+    /// The destination is no address of this node. Not in a table of frames.
+    NotToLocal,
     /// What these say of it, one after the other, is in the set.
     In(Vec<Field>, String),
     /// It is not.
@@ -72,6 +74,11 @@ pub enum Match {
     ConnectionMark(u32),
     /// No more than so many a minute, in bursts of as many.
     AtMostEachMinute(u32),
+    /// As chance has it: so many of a million.
+    ByChance {
+        /// How many.
+        of_million: u32,
+    },
 }
 
 /// Types of frames.
@@ -127,6 +134,7 @@ impl fmt::Display for Match {
             Self::Address(side, network) => address(formatter, *side, "", network),
             Self::NotAddress(side, network) => address(formatter, *side, "!= ", network),
             Self::ToBroadcast => formatter.write_str("fib daddr type broadcast"),
+            Self::NotToLocal => formatter.write_str("fib daddr type != local"),
             Self::In(fields, set) => write!(formatter, "{} @{set}", Together(fields)),
             Self::NotIn(fields, set) => write!(formatter, "{} != @{set}", Together(fields)),
             Self::Arp => formatter.write_str("meta protocol arp"),
@@ -173,6 +181,9 @@ impl fmt::Display for Match {
             }
             Self::AtMostEachMinute(count) => {
                 write!(formatter, "limit rate {count}/minute burst {count} packets")
+            }
+            Self::ByChance { of_million } => {
+                write!(formatter, "numgen random mod 1000000 < {of_million}")
             }
         }
     }

@@ -50,7 +50,8 @@ fn scene() -> Scene {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ip-masq-agent");
     let fake = Fake::default();
-    let agent = Agent::new(&file, Options::default(), Programs::new(fake.clone(), ""));
+    let agent =
+        Agent::new(&file, Options::default(), Kind::Iptables, Programs::new(fake.clone(), ""));
     Scene { _folder: folder, file, fake, agent, now: Instant::now() }
 }
 
@@ -188,7 +189,7 @@ fn nothing_is_removed_where_there_is_no_table() {
 fn removing_tries_both_families() {
     let mut scene = scene();
     scene.answer([Ok(output(4, "", "busy"))]);
-    assert!(scene.agent.remove().is_err());
+    assert!(scene.agent.remove(Kind::Iptables).is_err());
     assert_eq!(scene.asked(), ["iptables-save", "ip6tables-save"]);
 }
 

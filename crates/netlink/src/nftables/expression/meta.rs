@@ -14,6 +14,10 @@ pub(super) const ORIGINAL: u8 = 0;
 /// `IPS_SEEN_REPLY`.
 pub(super) const SEEN_REPLY: u32 = 1 << 1;
 
+/// `RTN_LOCAL`, `RTN_BROADCAST`.
+pub(super) const TYPE_LOCAL: u32 = 2;
+pub(super) const TYPE_BROADCAST: u32 = 3;
+
 /// Keys of the expression `meta` (`NFT_META_LEN` ...).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meta {
@@ -83,40 +87,26 @@ impl Expressions {
         });
     }
 
-    /// The length is a number of this machine's byte order, and more and less are compared byte by byte.
     pub(super) fn longer_than(&mut self, bytes: u32) {
-        const FROM: u16 = 1;
-        const TO: u16 = 2;
-        const OPERATION: u16 = 3;
-        const LENGTH: u16 = 4;
-        const SIZE: u16 = 5;
-        const TO_NETWORK: u32 = 1;
         self.load_meta(Meta::Length, FIRST);
-        self.push("byteorder", |it| {
-            it.attribute(FROM, &FIRST.bytes())
-                .attribute(TO, &FIRST.bytes())
-                .attribute(OPERATION, &TO_NETWORK.to_be_bytes())
-                .attribute(LENGTH, &4_u32.to_be_bytes())
-                .attribute(SIZE, &4_u32.to_be_bytes())
-        });
+        self.put_in_network_order();
         self.compare(Comparison::Above, &bytes.to_be_bytes());
     }
 
-    /// Goes on where the node has a network that the destination is all of.
-    pub(super) fn is_broadcast(&mut self) {
+    /// Goes on where the destination is, or is not, of this type for the node's routes.
+    pub(super) fn destination_is(&mut self, comparison: Comparison, kind: u32) {
         const TO: u16 = 1;
         const RESULT: u16 = 2;
         const FLAGS: u16 = 3;
-        /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`, `RTN_BROADCAST`.
+        /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
         const ADDRESS_TYPE: u32 = 3;
         const DESTINATION: u32 = 2;
-        const TYPE_BROADCAST: u32 = 3;
         self.push("fib", |it| {
             it.attribute(TO, &FIRST.bytes())
                 .attribute(RESULT, &ADDRESS_TYPE.to_be_bytes())
                 .attribute(FLAGS, &DESTINATION.to_be_bytes())
         });
-        self.compare(Comparison::Equal, &TYPE_BROADCAST.to_ne_bytes());
+        self.compare(comparison, &kind.to_ne_bytes());
     }
 }
 

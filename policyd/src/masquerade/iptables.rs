@@ -1,8 +1,7 @@
-//! The rules of table nat.
+//! The rules of table nat of iptables.
 
 use ipnetwork::IpNetwork;
 use ruleset::iptables::{Chain, Match, Rule, Side, Target};
-use ruleset::networks::{LINK_LOCAL_V4, LINK_LOCAL_V6, MULTICAST_V4, MULTICAST_V6};
 
 use super::{Config, Options};
 use crate::iptables::Family;
@@ -31,15 +30,7 @@ pub(super) fn own_chain() -> OwnChain {
 /// The chain of one family: it returns for what is not masqueraded, and masquerades the rest.
 #[must_use]
 pub fn chain(config: &Config, options: &Options, family: Family) -> Chain {
-    let (link_local, masquerade_link_local, multicast) = if family.is_ipv4() {
-        (LINK_LOCAL_V4, config.masquerade_link_local, MULTICAST_V4)
-    } else {
-        (LINK_LOCAL_V6, config.masquerade_link_local_ipv6, MULTICAST_V6)
-    };
-    let link_local = Some(link_local).filter(|_| !masquerade_link_local);
-    let fixed = [Some(multicast), link_local].into_iter().flatten();
-    let given = config.non_masquerade.iter().copied().filter(|it| family.has_network(it));
-    let mut rules: Vec<Rule> = fixed.chain(given).map(spare).collect();
+    let mut rules: Vec<Rule> = super::spared(config, family).map(spare).collect();
     for protocol in WITH_PORTS {
         rules.extend(options.to_ports.shares().map(|(range, of_million)| {
             let chance = (of_million < 1_000_000).then_some(Match::ByChance { of_million });
