@@ -63,10 +63,11 @@ test-vm: test-setup ## the tests on other kernels, in virtual machines (KERNEL=6
 		--kernel $(or $(KERNEL),all) --lane $(or $(LANE),all) --suite "$(SUITE)"
 
 .PHONY: image
-image: build ## podwire's container image as an archive: target/lab/images/podwire.tar, and its list of parts
+image: build ## podwire's container images as archives: target/lab/images/podwire.tar, and podwire-nftables.tar without iptables; with their lists of parts
 	@scripts/setup image
 	@scripts/image $(TESTBED_IMAGES)/podwire.tar $(PODWIRE_BIN) $(POLICYD_BIN)
-	@echo "image: podwire, in $(TESTBED_IMAGES)/podwire.tar"
+	@scripts/image $(TESTBED_IMAGES)/podwire-nftables.tar $(PODWIRE_BIN) $(POLICYD_BIN) nftables
+	@echo "image: podwire, in $(TESTBED_IMAGES)/podwire.tar; for nf_tables alone in podwire-nftables.tar"
 
 .PHONY: manifests
 manifests: ## conf/kubernetes/podwire.yaml and policyd.yaml, from their kustomizations (after make test-setup)

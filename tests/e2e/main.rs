@@ -57,7 +57,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "ipv6",
-        settings: settings(1, Family::Ipv6, Proxy::Iptables, Backend::Auto),
+        settings: settings(1, Family::Ipv6, Proxy::Iptables, Backend::Nftables),
         end: End::Down,
         cases: cases::FAMILY,
     },

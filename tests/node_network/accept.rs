@@ -1,8 +1,12 @@
 //! Pods' packets where others drop what is forwarded, and rules of others.
 
-use lab::probe::must_not_reach;
+use std::time::Instant;
 
-use crate::nodes::{Nodes, are_apart, are_joined};
+use lab::probe::must_not_reach;
+use policyd::node_network::conflist::Main;
+use runner::{Error, Output, Program, Runner};
+
+use crate::nodes::{Nodes, are_apart, are_joined, keeper_by};
 
 /// As Docker and ufw leave it, and as firewalld did.
 const CLOSED: &str = "
@@ -85,5 +89,35 @@ fn rules_are_repaired_and_those_of_others_stay() {
     host.keeper.as_mut().unwrap().suspect_rules();
     assert!(!host.reconcile(&members, true).repairs.rules);
     host.node.sh(OPENED);
+    nodes.clean_up();
+}
+
+/// As in an image that has none.
+struct NoPrograms;
+
+impl Runner for NoPrograms {
+    fn run(&mut self, program: &Program<'_>) -> Result<Output, Error> {
+        Err(Error::NotFound(program.file.clone()))
+    }
+}
+
+#[test]
+fn without_programs_it_says_so_where_forward_is_closed_and_only_there() {
+    let nodes = Nodes::new(1);
+    let host = &nodes.all[0];
+    let mut keeper = keeper_by(NoPrograms, &host.node, &host.name, Main::Ptp);
+    let mut state = || {
+        keeper.suspect_rules();
+        let look = || keeper.reconcile(&nodes.members, true, Instant::now());
+        host.node.enter(look).state().map_err(|it| format!("{it:?}"))
+    };
+    assert_eq!(state(), Ok(()));
+    for program in ["iptables", "ip6tables"] {
+        host.node.sh(&format!("{program} -P FORWARD DROP"));
+        let told = state().unwrap_err();
+        assert!(told.contains(&format!("{program}-save")), "{told}");
+        host.node.sh(&format!("{program} -P FORWARD ACCEPT"));
+        assert_eq!(state(), Ok(()));
+    }
     nodes.clean_up();
 }

@@ -9,7 +9,7 @@ use lab::{Call, Node, Options as NodeOptions, Pod, Suite, Switch, World};
 use policyd::dataplane::Programs;
 use policyd::node_network::conflist::Main;
 use policyd::node_network::{self, ConfDir, Keeper, Member, Members, Options, Report};
-use runner::OsRunner;
+use runner::{OsRunner, Runner};
 use serde_json::Value;
 
 /// The runtime's file.
@@ -101,6 +101,10 @@ fn conf_dir(node: &Node) -> ConfDir {
 }
 
 pub(crate) fn keeper(node: &Node, name: &str, main: Main) -> Keeper<OsRunner> {
+    keeper_by(OsRunner, node, name, main)
+}
+
+pub(crate) fn keeper_by<R: Runner>(runner: R, node: &Node, name: &str, main: Main) -> Keeper<R> {
     let options = Options {
         node: name.to_owned(),
         conf_dir: conf_dir(node),
@@ -108,7 +112,7 @@ pub(crate) fn keeper(node: &Node, name: &str, main: Main) -> Keeper<OsRunner> {
         chained: Vec::new(),
         mtu: None,
     };
-    Keeper::new(options, Programs::new(OsRunner, ""))
+    Keeper::new(options, Programs::new(runner, ""))
 }
 
 impl Host {

@@ -3,8 +3,12 @@
 //!
 //! It opens nothing that NetworkPolicies close: those are in table mangle, which comes before.
 
+use std::fs;
+
 use ipnetwork::IpNetwork;
+use netlink::nftables::Client;
 use ruleset::iptables::{Chain, Match, Rule, RuleHash, Saved, Side, Target};
+use ruleset::nft;
 
 use super::constants::CHAIN;
 use crate::iptables::Family;
@@ -27,6 +31,27 @@ pub(crate) fn forget_jump(saved: &mut Saved) {
 /// Where the chain hangs: ahead of all, but for the rule by which policyd rejects what it denies.
 pub(crate) fn own_chain() -> OwnChain {
     OwnChain { table: "filter", name: CHAIN, from: "FORWARD", jump: jump(), place: Place::First }
+}
+
+/// Whether FORWARD in table filter drops, or may: what the old tables have only their programs tell.
+///
+/// # Errors
+/// [`netlink::Error`] when the kernel cannot be asked.
+pub(crate) fn is_closed(family: Family) -> Result<bool, netlink::Error> {
+    if has_old_tables() {
+        return Ok(true);
+    }
+    let Some(mut client) = Client::open()? else { return Ok(false) };
+    let family = if family.is_ipv4() { nft::Family::Ip } else { nft::Family::Ip6 };
+    let table = client.table(nft::Table { family, name: "filter" })?;
+    let mut chains = table.into_iter().flat_map(|it| it.chains);
+    Ok(chains.any(|it| it.name == "FORWARD" && it.drops_rest()))
+}
+
+pub(crate) fn has_old_tables() -> bool {
+    let files = ["ip_tables_names", "ip6_tables_names"];
+    let names = files.map(|it| fs::read_to_string(format!("/proc/thread-self/net/{it}")));
+    names.iter().flatten().any(|names| names.lines().any(|name| name == "filter"))
 }
 
 /// The chain of one family, for these ranges of the node's pods. Whatever is forwarded for a pod of

@@ -1,20 +1,19 @@
 //! Keeps the kernel and the runtime's folder as the cluster says.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use netlink::{KeptRoute, Link, Request, Socket};
-use runner::Runner;
+use runner::{Error as RunError, Runner};
 use serde_json::Value;
 
 use super::conflist::{Main, Spec};
 use super::constants::PROTOCOL;
 use super::plan::{self, Changes, Seen};
 use super::{ConfDir, Defect, Error, Member, Members, Report, accept, forwarding};
-use crate::dataplane::{Programs, Ran};
+use crate::dataplane::{self, Programs, Ran};
 use crate::iptables::Family;
 
 /// Nobody may have told of a change of the rules.
@@ -164,15 +163,24 @@ impl<R: Runner> Keeper<R> {
         self.rules_due = now.checked_add(RULES_RETRY);
         let (place, mut was_other) = (accept::own_chain(), false);
         for family in Family::ALL {
-            was_other |= if has(own, family) {
+            let done = if has(own, family) {
                 let chain = accept::chain(&own.pod_ranges, family);
-                place.install(&mut self.programs, family, &chain)?
+                place.install(&mut self.programs, family, &chain)
             } else {
-                place.remove(&mut self.programs, family)?
+                place.remove(&mut self.programs, family)
+            };
+            was_other |= match done {
+                // Where nobody closes it by them, the programs of iptables are not needed.
+                Err(dataplane::Error::Run(RunError::NotFound(_)))
+                    if !accept::is_closed(family)? =>
+                {
+                    false
+                }
+                done => done?,
             };
         }
         self.rules_due =
-            now.checked_add(if has_old_tables() { OLD_RULES_PAUSE } else { RULES_PAUSE });
+            now.checked_add(if accept::has_old_tables() { OLD_RULES_PAUSE } else { RULES_PAUSE });
         // Of other ranges than before they could not be.
         let was_ruled = std::mem::replace(&mut self.ruled, own.pod_ranges.clone());
         let was_there = std::mem::replace(&mut self.has_rules, true);
@@ -259,10 +267,4 @@ impl Seen {
 
 fn has(own: &Member, family: Family) -> bool {
     own.pod_ranges.iter().any(|range| family.has_network(range))
-}
-
-fn has_old_tables() -> bool {
-    let files = ["ip_tables_names", "ip6_tables_names"];
-    let names = files.map(|it| fs::read_to_string(format!("/proc/thread-self/net/{it}")));
-    names.iter().flatten().any(|names| names.lines().any(|name| name == "filter"))
 }

@@ -14,6 +14,9 @@ use crate::settings::{Backend, Family, Settings};
 /// kubectl takes a moment; on a busy machine somewhat more.
 const BOUND: Duration = Duration::from_secs(60);
 
+/// The tag of the image that has nothing but static programs.
+const WITHOUT_PROGRAMS: &str = concat!(env!("CARGO_PKG_VERSION"), "-nftables");
+
 /// The whole network: the plugins, and policyd, which has the nodes forward and keeps their routes and
 /// lists. In one piece: a change after it was applied has policyd replaced, node after node.
 ///
@@ -28,13 +31,13 @@ pub(crate) fn podwire(settings: &Settings, parts: &Parts) -> Result<String> {
     let overlay = parts.conf.join("kubernetes/overlays").join(overlay);
     match settings.backend {
         Backend::Auto => kustomized(&overlay, parts),
-        Backend::Iptables => with_backend("iptables", &overlay, parts),
-        Backend::Nftables => with_backend("nftables", &overlay, parts),
+        Backend::Iptables => with_backend("iptables", &[], &overlay, parts),
+        Backend::Nftables => with_backend("nftables", &[WITHOUT_PROGRAMS], &overlay, parts),
     }
 }
 
-/// As whoever asks for a backend has it: by a kustomization of his own.
-fn with_backend(backend: &str, overlay: &Path, parts: &Parts) -> Result<String> {
+/// As whoever asks for a backend has it: by a kustomization of his own, with images of other tags.
+fn with_backend(backend: &str, tags: &[&str], overlay: &Path, parts: &Parts) -> Result<String> {
     let overlay = fs::canonicalize(overlay).map_err(Error::file("find", overlay))?;
     let folder = tempfile::tempdir().map_err(Error::file("make a folder in", env::temp_dir()))?;
     let path = fs::canonicalize(folder.path()).map_err(Error::file("find", folder.path()))?;
@@ -42,6 +45,7 @@ fn with_backend(backend: &str, overlay: &Path, parts: &Parts) -> Result<String> 
     let up = path.ancestors().skip(1).map(|_| "..").collect::<Vec<_>>().join("/");
     let kustomization = json!({
         "resources": [format!("{up}{}", overlay.display())],
+        "images": tags.iter().map(|it| json!({"name": "podwire", "newTag": it})).collect::<Vec<_>>(),
         "patches": [{
             "target": {"kind": "DaemonSet", "name": "policyd"},
             "patch": json!([{"op": "add", "path": "/spec/template/spec/containers/0/args/-",

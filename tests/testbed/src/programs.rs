@@ -32,7 +32,7 @@ pub(crate) fn check(parts: &Parts) -> Result<()> {
     for peer in PEERS {
         there(&parts.peers.join(peer), "`make cluster-setup` builds it")?;
     }
-    for image in ["agnhost", "coredns", "pause", "podwire"] {
+    for image in ["agnhost", "coredns", "pause", "podwire", "podwire-nftables"] {
         let file = parts.images.join(format!("{image}.tar"));
         there(&file, "`make cluster-setup` makes it")?;
     }
