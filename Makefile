@@ -45,12 +45,14 @@ test-setup: ## what the tests run against: podwire, installed, and its peers (th
 	@$(RELEASE)/podwire install --bin-dir $(PODWIRE_BIN_DIR) >/dev/null
 	@tests/peers/build $(PEERS_BIN_DIR)
 
+# What runs policyd: once by iptables, with all others, and once by nf_tables.
+BY_BOTH := agent attachments cluster conformance node_network policy traffic
+
 .PHONY: test
 test: test-setup ## everything: unit, property, differential, conformance, traffic and fault tests; needs root
 	cargo test --locked --workspace
-	@echo "policyd's dataplane by nf_tables:"
-	POLICYD_BACKEND=nftables cargo test --locked -p lab --test policy --test attachments
-	POLICYD_BACKEND=nftables cargo test --locked -p lab --test agent live::
+	@echo "policyd by its other backend:"
+	POLICYD_BACKEND=nftables cargo test --locked -p lab $(addprefix --test ,$(BY_BOTH))
 
 .PHONY: test-vm
 test-vm: test-setup ## the tests on other kernels, in virtual machines (KERNEL=6.1|6.12|all LANE=full|nft-only|all SUITE=part of a name); needs root

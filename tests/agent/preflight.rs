@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use lab::{Daemon, Finished, Node, Options, policyd, program};
 
@@ -74,4 +75,33 @@ fn a_missing_module_is_named_and_waited_for() {
     fs::remove_file(node.home().join("bin/iptables-restore")).unwrap();
     daemon.wait_until(PATIENCE, || answer("readyz") == "ok\n");
     assert!(node.sh("iptables-save").contains("PODWIRE-FORWARD"));
+}
+
+/// As in the image that has none.
+#[test]
+fn by_nf_tables_no_program_is_run() {
+    let node = Node::with(Options { instant_dad: true });
+    fs::create_dir(node.home().join("manifests")).unwrap();
+    let by_netlink = |mut command: Command| {
+        command.args(["--backend", "nftables"]).env("PATH", "/nowhere");
+        command
+    };
+    let mut command = by_netlink(command(&node));
+    command.args(["--masquerade", "--masquerade-config=/proc/none"]);
+    let log = node.home().join("policyd.log");
+    let mut daemon = Daemon::start("policyd", command, &node, log.clone());
+    let tables = || node.sh("nft list tables");
+    daemon.wait_until(PATIENCE, || {
+        let ask = "curl -sf --max-time 2 http://127.0.0.1:9099/readyz";
+        node.try_sh(ask).status.success() && tables().contains("podwire-masquerade")
+    });
+    assert!(tables().contains("table inet podwire\n"), "{}", tables());
+    daemon.terminate(PATIENCE);
+    let said = fs::read_to_string(log).unwrap();
+    assert!(!said.contains("ERROR"), "{said}");
+    let mut cleanup = by_netlink(program(policyd()));
+    cleanup.env_remove("KUBECONFIG").arg("cleanup");
+    let ended = node.run(cleanup);
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{}", ended.stderr);
+    assert_eq!(tables(), "");
 }
