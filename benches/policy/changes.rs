@@ -57,7 +57,7 @@ pub(crate) fn run(
         memory: Memory::default(),
         writes: None,
     };
-    let before = (contestant == Contestant::Policyd).then(|| writes(site));
+    let before = contestant.is_policyd().then(|| writes(site));
     for round in 0..rounds.policies {
         changes.policies.push(policy(contestant, site, cluster, round));
     }
@@ -84,7 +84,7 @@ pub(crate) fn first_sync(
     site: &Site,
     cluster: &Cluster<'_>,
 ) -> (Running, Duration) {
-    let user = if contestant == Contestant::Policyd { "agent" } else { "admin" };
+    let user = if contestant.is_policyd() { "agent" } else { "admin" };
     let kubeconfig = cluster.kubeconfig_at(user, site.control.into());
     let (opened, closed) =
         [OPEN, CLOSED].map(|port| Probe::start(site, peer_address(FIRST_PEER), port)).into();

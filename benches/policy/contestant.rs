@@ -13,7 +13,10 @@ use crate::world::NODE;
 /// A policy agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contestant {
-    Policyd,
+    /// policyd by iptables and ipset.
+    Iptables,
+    /// policyd by nf_tables.
+    Nftables,
     KubeRouter,
 }
 
@@ -33,15 +36,20 @@ pub(crate) struct Memory {
 impl Contestant {
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Policyd => "policyd",
+            Self::Iptables => "policyd, iptables",
+            Self::Nftables => "policyd, nf_tables",
             Self::KubeRouter => "kube-router",
         }
+    }
+
+    pub(crate) fn is_policyd(self) -> bool {
+        self != Self::KubeRouter
     }
 
     /// How long it may take for a change to be in force.
     pub(crate) const fn patience(self) -> Duration {
         match self {
-            Self::Policyd => Duration::from_secs(60),
+            Self::Iptables | Self::Nftables => Duration::from_secs(60),
             Self::KubeRouter => Duration::from_mins(5),
         }
     }
@@ -51,10 +59,12 @@ impl Contestant {
         let log = site.node.home().join(format!("{}.log", self.name()));
         let mut command;
         match self {
-            Self::Policyd => {
+            Self::Iptables | Self::Nftables => {
+                let backend = if self == Self::Iptables { "iptables" } else { "nftables" };
                 command = program(policyd());
                 command.arg("--kubeconfig").arg(kubeconfig).args(["--node-name", NODE]);
                 command.arg("--run-dir").arg(site.node.run_dir().join("podwire"));
+                command.args(["--backend", backend]);
             }
             Self::KubeRouter => {
                 command = program(peer("kube-router"));

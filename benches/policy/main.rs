@@ -2,7 +2,7 @@
 //! node (a network namespace) of its own, one after the other in one run.
 //!
 //! `--quick` shows in few minutes that all works, and writes no results. `--only WORD` measures
-//! the parts whose names have the word: `changes`, `large`, `stream`, `path`.
+//! the parts whose names have the word: `changes`, `large`, `stream`, `path`, `crowd`.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -14,6 +14,7 @@
 
 mod changes;
 mod contestant;
+mod crowd;
 mod path;
 mod probe;
 mod report;
@@ -31,7 +32,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 use changes::{Changes, FIRST_PEER, Rounds};
-use contestant::Contestant::{self, KubeRouter, Policyd};
+use contestant::Contestant::{self, Iptables, KubeRouter, Nftables};
 use measuring::Series;
 use site::Site;
 use world::Size;
@@ -74,10 +75,11 @@ struct Results {
     /// Of each contestant, over the objects of `changes`.
     first_syncs: Vec<(Contestant, Series)>,
     large: Vec<Changes>,
-    stream: Option<stream::Streamed>,
+    streams: Vec<stream::Streamed>,
     /// Writes a second that the API server took while objects were loaded.
     server_rate: Option<f64>,
     path: Vec<path::Path>,
+    crowds: Vec<crowd::Crowd>,
 }
 
 fn main() {
@@ -116,34 +118,46 @@ fn measure(options: &Options) -> Results {
     }
     if options.wants("large") {
         let (large, rate) = large(options);
-        results.large = vec![large];
+        results.large = large;
         results.server_rate = Some(rate);
     }
     if options.wants("stream") {
-        let control = Node::quick();
-        let site = Site::new(&control, 1);
         let size = Size(options.times(1000, 200));
         let seconds = if options.is_quick { 5 } else { 60 };
-        eprintln!("500 changes a second for {seconds} s ...");
-        results.stream = Some(stream::run(&site, &control, size, seconds));
+        results.streams = [(Iptables, 500), (Nftables, 500), (Nftables, 1000)]
+            .map(|(contestant, rate)| {
+                eprintln!("{}: {rate} changes a second for {seconds} s ...", contestant.name());
+                // Each with a server of its own.
+                let control = Node::quick();
+                let site = Site::new(&control, 1);
+                stream::run(contestant, rate, &site, &control, size, seconds)
+            })
+            .into();
     }
     if options.wants("path") {
         results.path = paths(options);
+    }
+    if options.wants("crowd") {
+        let policies: &[usize] = if options.is_quick { &[10, 100] } else { &[100, 1000, 10_000] };
+        results.crowds = crowd::run(policies, &[10, 250], options.times(15, 1));
     }
     results.facts.push(("load after", measuring::load()));
     results
 }
 
-/// Both contestants over the same objects; policyd once before and once after the other. Then they
-/// are started in turns, each time on a new node, as no start takes as long as another.
+/// All contestants over the same objects; policyd by either way once before and once after the other. Then
+/// they are started in turns, each time on a new node, as no start takes as long as another.
 fn changes(options: &Options) -> (Vec<Changes>, Vec<(Contestant, Series)>) {
     let size = Size(options.times(1000, 100));
     let control = Node::quick();
     let (cluster, _) = load(&control, size);
+    let many = || Rounds { policies: options.times(20, 4), pods: options.times(100, 4) };
     let plan = [
-        (Policyd, Rounds { policies: options.times(20, 4), pods: options.times(100, 4) }),
+        (Nftables, many()),
+        (Iptables, many()),
         (KubeRouter, Rounds { policies: options.times(4, 1), pods: options.times(2, 1) }),
-        (Policyd, Rounds { policies: options.times(20, 4), pods: options.times(100, 4) }),
+        (Iptables, many()),
+        (Nftables, many()),
     ];
     let mut all = Vec::new();
     for (number, (contestant, rounds)) in (1..).zip(plan) {
@@ -151,8 +165,9 @@ fn changes(options: &Options) -> (Vec<Changes>, Vec<(Contestant, Series)>) {
         let site = Site::new(&control, number);
         all.push(changes::run(contestant, size.0, &site, &cluster, rounds));
     }
-    let mut first_syncs: Vec<_> = [Policyd, KubeRouter].map(|it| (it, Series::default())).into();
-    let mut numbers = 4..;
+    let mut first_syncs: Vec<_> =
+        [Nftables, Iptables, KubeRouter].map(|it| (it, Series::default())).into();
+    let mut numbers = 6..;
     for turn in 1..=options.times(5, 1) {
         eprintln!("first sync, turn {turn} ...");
         for ((contestant, series), number) in first_syncs.iter_mut().zip(&mut numbers) {
@@ -169,21 +184,24 @@ fn changes(options: &Options) -> (Vec<Changes>, Vec<(Contestant, Series)>) {
     (all, first_syncs)
 }
 
-/// policyd alone over ten times as many, and how fast they could be created.
-fn large(options: &Options) -> (Changes, f64) {
+/// policyd alone over ten times as many, by either way, and how fast they could be created.
+fn large(options: &Options) -> (Vec<Changes>, f64) {
     let size = Size(options.times(10_000, 1000));
     let control = Node::quick();
     let (cluster, rate) = load(&control, size);
-    eprintln!("policyd over {} pods and policies ...", size.0);
-    let site = Site::new(&control, 1);
-    let rounds = Rounds { policies: options.times(20, 4), pods: options.times(20, 4) };
-    (changes::run(Policyd, size.0, &site, &cluster, rounds), rate)
+    let runs = [(Iptables, 1), (Nftables, 2)].map(|(contestant, number)| {
+        eprintln!("{} over {} pods and policies ...", contestant.name(), size.0);
+        let site = Site::new(&control, number);
+        let rounds = Rounds { policies: options.times(100, 4), pods: options.times(20, 4) };
+        changes::run(contestant, size.0, &site, &cluster, rounds)
+    });
+    (runs.into(), rate)
 }
 
 fn paths(options: &Options) -> Vec<path::Path> {
     let control = Node::quick();
     let cluster = Cluster::start(&control, Version::New);
-    let sites = [(None, 1), (Some(Policyd), 2), (Some(KubeRouter), 3)]
+    let sites = [(None, 1), (Some(Nftables), 2), (Some(Iptables), 3), (Some(KubeRouter), 4)]
         .map(|(contestant, number)| (contestant, Site::new(&control, number)));
     let numbers: &[usize] = if options.is_quick { &[0, 20] } else { &[0, 100, 1000] };
     eprintln!("the path of packets with {numbers:?} policies ...");

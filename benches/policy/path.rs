@@ -18,7 +18,7 @@ use crate::world::{OUTSIDE, local_pod, namespace, node, open, peer, policy};
 
 /// How long connections are made, and then one is used, in a round.
 const ROUND: Duration = Duration::from_millis(700);
-const PORT: u16 = 7000;
+pub(crate) const PORT: u16 = 7000;
 
 /// The figures of one lane at one number of policies.
 #[derive(Debug)]
@@ -33,6 +33,16 @@ pub(crate) struct Path {
 }
 
 impl Path {
+    pub(crate) fn new(policies: usize, contestant: Option<Contestant>) -> Self {
+        Self {
+            policies,
+            contestant,
+            connections_per_second: Vec::new(),
+            connect: Series::default(),
+            round_trip: Series::default(),
+        }
+    }
+
     pub(crate) fn median_rate(&self) -> Option<f64> {
         let mut rates = self.connections_per_second.clone();
         rates.sort_by(f64::total_cmp);
@@ -43,7 +53,7 @@ impl Path {
 /// The lanes: a site without agent, and one for each contestant.
 pub(crate) fn run(
     cluster: &Cluster<'_>,
-    sites: &[(Option<Contestant>, Site); 3],
+    sites: &[(Option<Contestant>, Site)],
     numbers: &[usize],
     rounds: usize,
 ) -> Vec<Path> {
@@ -73,16 +83,8 @@ pub(crate) fn run(
             cluster.apply(&allowing());
         }
         wait(cluster, sites, *number);
-        let mut lanes: Vec<_> = sites
-            .iter()
-            .map(|(contestant, _)| Path {
-                policies: *number,
-                contestant: *contestant,
-                connections_per_second: Vec::new(),
-                connect: Series::default(),
-                round_trip: Series::default(),
-            })
-            .collect();
+        let mut lanes: Vec<_> =
+            sites.iter().map(|(contestant, _)| Path::new(*number, *contestant)).collect();
         for _ in 0..rounds {
             for (lane, (_, site)) in lanes.iter_mut().zip(sites) {
                 round(lane, site);
@@ -127,7 +129,8 @@ fn wait(cluster: &Cluster<'_>, sites: &[(Option<Contestant>, Site)], number: usi
     }
 }
 
-fn round(lane: &mut Path, site: &Site) {
+/// Makes connections for a while, and then uses one.
+pub(crate) fn round(lane: &mut Path, site: &Site) {
     let target = SocketAddr::from((SERVER, PORT));
     let listener = site.server.enter(|| TcpListener::bind(target)).expect("a free port");
     let server = spawn(move || {

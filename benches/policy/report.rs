@@ -7,6 +7,8 @@ use measuring::{Series, number, table};
 use crate::Results;
 use crate::changes::Changes;
 use crate::contestant::Contestant;
+use crate::crowd::Crowd;
+use crate::path::Path;
 
 const HEAD: &str = "# Policy: policyd beside kube-router\n\n\
 Made by `make bench-policy`: one run, the same objects of a real kube-apiserver 1.37 and etcd, each \
@@ -24,11 +26,12 @@ pub(crate) fn render(results: &Results) -> String {
     text.push_str("\n## Targets\n\n");
     let rows: Vec<_> = targets(results).iter().map(Target::row).collect();
     table(&mut text, &["work", "to reach", "measured", ""], &rows);
-    text.push_str("## Changes and memory\n\nMilliseconds: median / 99th percentile (or longest) of so many. policyd runs before and after kube-router.\n\n");
+    text.push_str("## Changes and memory\n\nMilliseconds: median / 99th percentile (or longest) of so many. policyd runs before and after kube-router, by either way.\n\n");
     push_changes(&mut text, results);
     push_writes(&mut text, results);
     push_stream(&mut text, results);
     push_path(&mut text, results);
+    push_crowds(&mut text, results);
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
@@ -73,37 +76,44 @@ fn push_writes(text: &mut String, results: &Results) {
     let rows: Vec<_> = writes
         .filter_map(|it| {
             let (whole, programs) = it.writes?;
-            let name = format!("{} pods and policies", it.size);
+            let name = format!("{}, {} pods and policies", it.contestant.name(), it.size);
             Some(vec![name, number(Some(whole)), number(Some(programs))])
         })
         .collect();
     text.push_str("## The programs' share\n\npolicyd's writes for a policy that was added, changed or removed, by its own metrics (mean, ms).\n\n");
-    table(text, &["", "the whole write", "iptables-restore and ipset"], &rows);
+    table(text, &["", "the whole write", "iptables-restore, ipset"], &rows);
 }
 
 fn push_stream(text: &mut String, results: &Results) {
-    let Some(it) = &results.stream else { return };
+    let Some(first) = results.streams.first() else { return };
     let _ = writeln!(
         text,
-        "## A stream of changes\n\nFrom a recorded watch, {} s: {} changes of pods a second, one in fifty of them looked for \
-         in the kernel's set until it is there ({} of them).\n\n\
-         - event to kernel: median {} ms, 99th percentile {} ms, longest {} ms\n\
-         - processor time of policyd and its programs: {:.0} % of one processor\n\
-         - memory: {:.0} MB, at most {:.0} MB",
-        it.seconds,
-        number(Some(it.rate)),
-        it.event_to_kernel.len(),
-        number(it.event_to_kernel.median()),
-        number(it.event_to_kernel.p99()),
-        number(it.event_to_kernel.longest()),
-        it.processor * 100.0,
-        it.memory.now,
-        it.memory.peak,
+        "## A stream of changes\n\nFrom a recorded watch, {} s: changes of pods, one in fifty of them looked for in the kernel's set until \
+         it is there. Event to kernel in milliseconds; the processor time of policyd and its programs as a part of one processor.\n",
+        first.seconds,
     );
+    let rows: Vec<_> = results
+        .streams
+        .iter()
+        .map(|it| {
+            vec![
+                it.contestant.name().to_owned(),
+                number(Some(it.rate)),
+                number(it.event_to_kernel.median()),
+                number(it.event_to_kernel.p99()),
+                number(it.event_to_kernel.longest()),
+                format!("{:.0} %", it.processor * 100.0),
+                format!("{} / {}", number(Some(it.memory.now)), number(Some(it.memory.peak))),
+            ]
+        })
+        .collect();
+    let head =
+        ["", "changes/s", "median", "99th percentile", "longest", "processor", "RSS / peak, MB"];
+    table(text, &head, &rows);
     if let Some(rate) = results.server_rate {
         let _ = writeln!(
             text,
-            "- beside: the real API server on this machine takes {rate:.0} writes a second, 32 at once"
+            "Beside: the real API server on this machine takes {rate:.0} writes a second, 32 at once"
         );
     }
     text.push('\n');
@@ -132,6 +142,31 @@ fn push_path(text: &mut String, results: &Results) {
     table(text, &head, &rows);
 }
 
+fn push_crowds(text: &mut String, results: &Results) {
+    text.push_str("## Among others\n\nBy nf_tables: TCP between two pods that have one policy, on nodes with so many other pods, and policies of those, in turns.\n\n");
+    let rows: Vec<_> = results
+        .crowds
+        .iter()
+        .map(|Crowd { pods, path }| {
+            vec![
+                format!("{} policies of {pods} others", path.policies),
+                number(path.median_rate()),
+                number(path.connect.median().map(|it| it * 1000.0)),
+                number(path.round_trip.median().map(|it| it * 1000.0)),
+            ]
+        })
+        .collect();
+    table(text, &["", "connections/s", "connect, us", "round trip, us"], &rows);
+}
+
+/// By how much the slowest is slower than the fastest, in percent.
+fn spread(crowds: &[Crowd], figure: impl Fn(&Path) -> Option<f64>) -> Option<f64> {
+    let figures: Vec<f64> = crowds.iter().filter_map(|it| figure(&it.path)).collect();
+    let least = figures.iter().copied().reduce(f64::min)?;
+    let most = figures.iter().copied().reduce(f64::max)?;
+    Some((most / least - 1.0) * 100.0)
+}
+
 enum Bound {
     /// So many times faster than kube-router, or more.
     Faster(f64),
@@ -139,7 +174,7 @@ enum Bound {
 }
 
 struct Target {
-    work: &'static str,
+    work: String,
     bound: Bound,
     measured: Option<f64>,
 }
@@ -164,75 +199,101 @@ impl Target {
             Some(false) => "**not reached**",
             None => "–",
         };
-        vec![self.work.to_owned(), wanted, measured, verdict.to_owned()]
+        vec![self.work.clone(), wanted, measured, verdict.to_owned()]
     }
 }
 
 fn targets(results: &Results) -> Vec<Target> {
-    let of = |contestant: Contestant| {
-        // The worse of two runs counts.
-        let runs: Vec<_> =
-            results.changes.iter().filter(|it| it.contestant == contestant).collect();
-        move |figure: fn(&Changes) -> Option<f64>| {
-            runs.iter().filter_map(|it| figure(it)).reduce(f64::max)
-        }
+    // The worse of two runs counts.
+    let of = |contestant: Contestant, figure: fn(&Changes) -> Option<f64>| {
+        let runs = results.changes.iter().filter(|it| it.contestant == contestant);
+        runs.filter_map(figure).reduce(f64::max)
     };
-    let (policyd, other) = (of(Contestant::Policyd), of(Contestant::KubeRouter));
     let first_sync = |contestant| {
         let mut series = results.first_syncs.iter().filter(|it| it.0 == contestant);
         series.next()?.1.median()
     };
-    let large = |figure: fn(&Changes) -> Option<f64>| results.large.first().and_then(figure);
-    let faster = |figure| Some(other(figure)? / policyd(figure)?);
-    let stream = results.stream.as_ref();
-    let target = |work, bound, measured| Target { work, bound, measured };
-    vec![
+    let large = |contestant: Contestant, figure: fn(&Changes) -> Option<f64>| {
+        results.large.iter().find(|it| it.contestant == contestant).and_then(figure)
+    };
+    let streamed = |contestant: Contestant, least: f64| {
+        let mut streams = results.streams.iter();
+        streams.find(|it| it.contestant == contestant && it.rate > least)?.event_to_kernel.p99()
+    };
+    let mut all = Vec::new();
+    let mut target = |contestant: Contestant, work: &str, bound, measured| {
+        let work = format!("{}: {work}", contestant.name());
+        all.push(Target { work, bound, measured });
+    };
+    let bounds = [
+        (Contestant::Iptables, 500.0, None, 10.0, ("median", 150.0), 500),
+        (Contestant::Nftables, 2000.0, Some(5.0), 5.0, ("99th percentile", 20.0), 1000),
+    ];
+    for (it, times, median, large_sync, (what, change), rate) in bounds {
+        let policy: fn(&Changes) -> Option<f64> = |it| it.policies.median();
+        let faster = of(Contestant::KubeRouter, policy).zip(of(it, policy)).map(|(a, b)| a / b);
         target(
+            it,
             "1,000 / 1,000: a policy added or changed, event to kernel",
-            Bound::Faster(500.0),
-            faster(|it| it.policies.median()),
-        ),
+            Bound::Faster(times),
+            faster,
+        );
+        if let Some(median) = median {
+            target(it, "the same, median", Bound::AtMost(median, "ms"), of(it, policy));
+        }
         target(
+            it,
             "1,000 / 1,000: a remote pod added, median",
             Bound::AtMost(10.0, "ms"),
-            policyd(|it| it.pods.median()),
-        ),
+            of(it, |it| it.pods.median()),
+        );
         target(
+            it,
             "1,000 / 1,000: a new pod's address to its first packet at an isolated one, 99th percentile",
             Bound::AtMost(200.0, "ms"),
-            policyd(|it| it.pods.p99()),
-        ),
+            of(it, |it| it.pods.p99()),
+        );
+        let syncs = first_sync(Contestant::KubeRouter).zip(first_sync(it)).map(|(a, b)| a / b);
+        target(it, "1,000 / 1,000: first sync", Bound::Faster(20.0), syncs);
+        let memory: fn(&Changes) -> Option<f64> = |it| Some(it.memory.peak);
+        target(it, "1,000 / 1,000: memory (peak)", Bound::AtMost(60.0, "MB"), of(it, memory));
         target(
-            "1,000 / 1,000: first sync",
-            Bound::Faster(20.0),
-            first_sync(Contestant::KubeRouter)
-                .zip(first_sync(Contestant::Policyd))
-                .map(|(other, policyd)| other / policyd),
-        ),
-        target(
-            "1,000 / 1,000: memory (peak)",
-            Bound::AtMost(60.0, "MB"),
-            policyd(|it| Some(it.memory.peak)),
-        ),
-        target(
+            it,
             "10,000 / 10,000: first sync",
-            Bound::AtMost(10.0, "s"),
-            large(|it| Some(it.first_sync.as_secs_f64())),
-        ),
+            Bound::AtMost(large_sync, "s"),
+            large(it, |it| Some(it.first_sync.as_secs_f64())),
+        );
+        let changed: fn(&Changes) -> Option<f64> = match it {
+            Contestant::Nftables => |it| it.policies.p99(),
+            _ => |it| it.policies.median(),
+        };
         target(
-            "10,000 / 10,000: a policy added or changed, median",
-            Bound::AtMost(150.0, "ms"),
-            large(|it| it.policies.median()),
-        ),
+            it,
+            &format!("10,000 / 10,000: a policy added or changed, {what}"),
+            Bound::AtMost(change, "ms"),
+            large(it, changed),
+        );
+        target(it, "10,000 / 10,000: memory (peak)", Bound::AtMost(200.0, "MB"), large(it, memory));
         target(
-            "10,000 / 10,000: memory (peak)",
-            Bound::AtMost(200.0, "MB"),
-            large(|it| Some(it.memory.peak)),
-        ),
-        target(
-            "500 changes of pods a second: event to kernel, 99th percentile",
+            it,
+            &format!("{rate} changes of pods a second: event to kernel, 99th percentile"),
             Bound::AtMost(1000.0, "ms"),
-            stream.and_then(|it| it.event_to_kernel.p99()),
+            streamed(it, f64::from(rate) * 0.9),
+        );
+    }
+    all.extend(targets_among(&results.crowds));
+    all
+}
+
+fn targets_among(crowds: &[Crowd]) -> [Target; 2] {
+    let rate: fn(&Path) -> Option<f64> = Path::median_rate;
+    let round_trip: fn(&Path) -> Option<f64> = |it| it.round_trip.median();
+    [("connections/s", rate), ("round trip", round_trip)].map(|(what, figure)| Target {
+        work: format!(
+            "{}: {what} from 100 policies of 10 other pods to 10,000 of 250, the slowest against the fastest",
+            Contestant::Nftables.name()
         ),
-    ]
+        bound: Bound::AtMost(5.0, "%"),
+        measured: spread(crowds, figure),
+    })
 }

@@ -1,4 +1,4 @@
-//! 500 changes of pods a second, out of a recorded watch.
+//! Hundreds of changes of pods a second, out of a recorded watch.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Sender, channel};
@@ -6,7 +6,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use measuring::Series;
-use netlink::ipset::Client;
+use netlink::{ipset, nftables};
+use ruleset::nft::{Encoded, Table};
 use serde_json::{Value, json};
 
 use crate::contestant::{Contestant, Memory};
@@ -14,8 +15,6 @@ use crate::server;
 use crate::site::Site;
 use crate::world::{NODE, OUTSIDE, Size, numbered_pod, objects, pod};
 
-/// Changes a second.
-pub(crate) const RATE: u32 = 500;
 /// Each of so many is one that is waited for.
 const MARKED: usize = 50;
 /// Each of so many is one of a pod of the node.
@@ -26,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What came of it.
 #[derive(Debug)]
 pub(crate) struct Streamed {
+    pub(crate) contestant: Contestant,
     pub(crate) seconds: u32,
     /// How many changes a second were sent.
     pub(crate) rate: f64,
@@ -36,7 +36,14 @@ pub(crate) struct Streamed {
     pub(crate) memory: Memory,
 }
 
-pub(crate) fn run(site: &Site, control: &lab::Node, size: Size, seconds: u32) -> Streamed {
+pub(crate) fn run(
+    contestant: Contestant,
+    wanted: u32,
+    site: &Site,
+    control: &lab::Node,
+    size: Size,
+    seconds: u32,
+) -> Streamed {
     let mut objects = objects(size);
     for (number, object) in objects.iter_mut().enumerate() {
         complete(object, &format!("uid-{number}"));
@@ -50,18 +57,18 @@ pub(crate) fn run(site: &Site, control: &lab::Node, size: Size, seconds: u32) ->
         "users": [{"name": "u", "user": {}}],
         "clusters": [{"name": "stream", "cluster": {"server": server}}]});
     std::fs::write(&file, config.to_string()).expect("a file of ours");
-    let running = Contestant::Policyd.start(site, &file);
-    let set = find_set(site, &changes);
-    let recorded: Vec<_> = (0..(RATE * seconds) as usize).map(change).collect();
+    let running = contestant.start(site, &file);
+    let set = find_set(contestant, site, &changes);
+    let recorded: Vec<_> = (0..(wanted * seconds) as usize).map(change).collect();
     let before = running.processor_time();
     let started = Instant::now();
     let (marks, written) = channel();
     let poller = site.node.spawn(move || {
-        let mut client = Client::open().expect("a socket").expect("a kernel with netfilter");
+        let mut sets = Sets::open(contestant);
         let mut times = Series::default();
         for (address, at) in written {
             let at: Instant = at;
-            while client.contains(&set, address).expect("the kernel answers") != Some(true) {
+            while !sets.contain(&set, address) {
                 assert!(at.elapsed() < PATIENCE, "{address} is not in the kernel");
                 sleep(Duration::from_micros(300));
             }
@@ -70,7 +77,7 @@ pub(crate) fn run(site: &Site, control: &lab::Node, size: Size, seconds: u32) ->
         times
     });
     for (number, (line, address)) in (0..).zip(recorded) {
-        let due = started + Duration::from_secs(1) / RATE * number;
+        let due = started + Duration::from_secs(1) * number / wanted;
         sleep(due.saturating_duration_since(Instant::now()));
         changes.send(line).expect("policyd watches");
         if let Some(address) = address {
@@ -83,21 +90,64 @@ pub(crate) fn run(site: &Site, control: &lab::Node, size: Size, seconds: u32) ->
     let processor = (running.processor_time() - before).as_secs_f64() / took.as_secs_f64();
     let memory = running.memory();
     running.end();
-    let rate = f64::from(RATE * seconds) / took.as_secs_f64();
-    Streamed { seconds, rate, event_to_kernel, processor, memory }
+    let rate = f64::from(wanted * seconds) / took.as_secs_f64();
+    Streamed { contestant, seconds, rate, event_to_kernel, processor, memory }
+}
+
+/// What the kernel's sets have.
+enum Sets {
+    Ipset(ipset::Client),
+    Nftables(nftables::Client),
+}
+
+const TABLE: Table<'static> = Table { family: ruleset::nft::Family::Inet, name: "podwire" };
+
+impl Sets {
+    fn open(contestant: Contestant) -> Self {
+        let kernel = "a kernel with netfilter";
+        if contestant == Contestant::Nftables {
+            return Self::Nftables(nftables::Client::open().expect("a socket").expect(kernel));
+        }
+        Self::Ipset(ipset::Client::open().expect("a socket").expect(kernel))
+    }
+
+    fn contain(&mut self, set: &str, address: IpAddr) -> bool {
+        match self {
+            Self::Ipset(it) => it.contains(set, address).expect("the kernel answers") == Some(true),
+            Self::Nftables(it) => {
+                let key = match address {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                let element = Encoded { key, last: None, is_end: false, verdict: None };
+                it.element(TABLE, set, &element).expect("the kernel answers").is_some()
+            }
+        }
+    }
+
+    /// A set of addresses that has this one.
+    fn having(&mut self, address: IpAddr) -> Option<String> {
+        let names: Vec<String> = match self {
+            Self::Ipset(it) => {
+                it.sets().expect("the kernel answers").into_iter().map(|it| it.name).collect()
+            }
+            Self::Nftables(it) => {
+                it.sets(TABLE).expect("the kernel answers").into_iter().map(|it| it.name).collect()
+            }
+        };
+        let names = names.into_iter().filter(|it| it.starts_with("podwire-4-"));
+        names.into_iter().find(|it| self.contain(it, address))
+    }
 }
 
 /// The set that marked pods are in: found by one of them.
-fn find_set(site: &Site, changes: &Sender<String>) -> String {
+fn find_set(contestant: Contestant, site: &Site, changes: &Sender<String>) -> String {
     let (line, address) = mark(usize::MAX);
     changes.send(line).expect("it is served");
     let started = Instant::now();
     loop {
-        let saved = site.node.sh("ipset save || true");
-        let member = format!(" {address}");
-        if let Some(line) = saved.lines().find(|it| it.starts_with("add") && it.ends_with(&member))
-        {
-            return line.split(' ').nth(1).expect("a name").to_owned();
+        if let Some(set) = site.node.enter(|| Sets::open(contestant).having(address)) {
+            return set;
         }
         assert!(started.elapsed() < PATIENCE, "no set has {address}");
         sleep(Duration::from_millis(50));
