@@ -125,7 +125,7 @@ fn measure(bench: &Bench, options: &Options) -> Results {
         go_every: if options.is_quick { go_every.min(3) } else { go_every },
     };
     let plans = [
-        plan(&[work::BRIDGE], 200, 1),
+        plan(&[work::BRIDGE, work::BRIDGE_NFTABLES], 200, 1),
         plan(&[work::BRIDGE_DUAL], 150, 1),
         plan(&[work::BRIDGE_MASQUERADE], 100, 1),
         plan(&[work::PTP], 150, 1),

@@ -4,7 +4,7 @@ use crate::contestant::Contestant::{Floor, Go, Podwire};
 use crate::crowd::Crowd;
 use crate::results::Results;
 use crate::results::Verb::{Add, Del};
-use crate::work::{BRIDGE, BRIDGE_MASQUERADE, FEW_LEASES, MANY_LEASES, PTP_DUAL};
+use crate::work::{BRIDGE, BRIDGE_MASQUERADE, BRIDGE_NFTABLES, FEW_LEASES, MANY_LEASES, PTP_DUAL};
 use measuring::Series;
 
 /// A bound on what was measured.
@@ -79,7 +79,17 @@ fn of_calls(results: &Results) -> Vec<Target> {
         faster("bridge + host-local v4, ADD", 12.0, go(BRIDGE, Add)),
         times("bridge + host-local v4, ADD", "the floor", 2.0, floor(BRIDGE, Add)),
         times("bridge + host-local v4, DEL", "the floor", 1.15, floor(BRIDGE, Del)),
-        faster("bridge + host-local v4 + ipMasq, ADD", 5.0, go(BRIDGE_MASQUERADE, Add)),
+        faster("bridge + host-local v4 + ipMasq by iptables, ADD", 5.0, go(BRIDGE_MASQUERADE, Add)),
+        faster("bridge + host-local v4 + ipMasq by nf_tables, ADD", 15.0, go(BRIDGE_NFTABLES, Add)),
+        times(
+            "bridge + host-local v4 + ipMasq by nf_tables, ADD",
+            "its time without ipMasq",
+            1.5,
+            ratio(
+                results.median(BRIDGE_NFTABLES, Add, Podwire),
+                results.median(BRIDGE, Add, Podwire),
+            ),
+        ),
         faster("ptp dual-stack, ADD", 300.0, go(PTP_DUAL, Add)),
         times("ptp dual-stack, ADD", "the floor", 2.0, floor(PTP_DUAL, Add)),
         times("host-local with 10,000 leases, ADD", "its time with 10", 1.5, leases(Add)),

@@ -11,8 +11,8 @@ pub(crate) struct Work {
     pub(crate) floor: Option<&'static str>,
     /// Addresses of both families.
     pub(crate) is_dual: bool,
-    /// Rules for masquerading.
-    pub(crate) masquerade: bool,
+    /// By what is masqueraded.
+    pub(crate) masquerade: Option<&'static str>,
     /// Leases that are there already.
     pub(crate) leases: u32,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Work {
 pub(crate) const NETWORK: &str = "bench";
 
 const BASE: Work =
-    Work { title: "", plugin: "bridge", floor: None, is_dual: false, masquerade: false, leases: 0 };
+    Work { title: "", plugin: "bridge", floor: None, is_dual: false, masquerade: None, leases: 0 };
 
 pub(crate) const BRIDGE: Work =
     Work { title: "bridge + host-local, IPv4", floor: Some("bridge-v4"), ..BASE };
@@ -31,8 +31,16 @@ pub(crate) const BRIDGE_DUAL: Work = Work {
     is_dual: true,
     ..BASE
 };
-pub(crate) const BRIDGE_MASQUERADE: Work =
-    Work { title: "bridge + host-local, IPv4, ipMasq (iptables)", masquerade: true, ..BASE };
+pub(crate) const BRIDGE_MASQUERADE: Work = Work {
+    title: "bridge + host-local, IPv4, ipMasq (iptables)",
+    masquerade: Some("iptables"),
+    ..BASE
+};
+pub(crate) const BRIDGE_NFTABLES: Work = Work {
+    title: "bridge + host-local, IPv4, ipMasq (nf_tables)",
+    masquerade: Some("nftables"),
+    ..BASE
+};
 pub(crate) const PTP: Work =
     Work { title: "ptp + host-local, IPv4", plugin: "ptp", floor: Some("ptp-v4"), ..BASE };
 pub(crate) const PTP_DUAL: Work = Work {
@@ -66,10 +74,12 @@ impl Work {
         let ipam = format!(
             r#""ipam":{{"type":"host-local","dataDir":"{data_dir}","ranges":[[{{"subnet":"10.88.0.0/16"}}]{v6}]{routes}}}"#
         );
+        let backend = self.masquerade.map(|it| format!(r#","ipMasqBackend":"{it}""#));
         let keys = match self.plugin {
             "bridge" => format!(
-                r#","bridge":"cni0","isGateway":true,"isDefaultGateway":true,"ipMasq":{},{ipam}"#,
-                self.masquerade
+                r#","bridge":"cni0","isGateway":true,"isDefaultGateway":true,"ipMasq":{}{},{ipam}"#,
+                self.masquerade.is_some(),
+                backend.unwrap_or_default()
             ),
             "loopback" => String::new(),
             _ => format!(",{ipam}"),

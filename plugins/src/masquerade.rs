@@ -83,11 +83,10 @@ fn mark_of(call: &Call) -> Mark {
     Mark::new(&call.conf.name, &call.container_id, &call.ifname)
 }
 
-/// What a configuration that leaves the choice to podwire is served by.
+/// What a configuration that leaves the choice to podwire is served by. Where the kernel cannot be asked, its
+/// refusal of the rules will tell more.
 fn default_backend() -> Backend {
-    let has_programs = || iptables::find().is_some();
-    let has_tables = || KernelTables::default().client().is_ok_and(|client| client.is_some());
-    if !has_programs() && has_tables() { Backend::Nftables } else { Backend::Iptables }
+    KernelTables::default().backend().unwrap_or(Backend::Nftables)
 }
 
 /// Whether an ADD that masquerades could succeed.

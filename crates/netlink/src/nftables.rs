@@ -84,21 +84,25 @@ impl Client {
         Ok(Socket::open("an nf_tables")?.map(Self))
     }
 
-    /// The number of the generation of the namespace's rules: another one after each change.
+    /// The number of the generation of the namespace's rules: another one after each change. `None` when the
+    /// kernel has no nf_tables: sockets there are for all of netfilter.
     ///
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
-    pub fn generation(&mut self) -> Result<u32, Error> {
+    pub fn generation(&mut self) -> Result<Option<u32>, Error> {
         let what = "ask for the generation of nf_tables";
         let sequence = self.0.next();
         self.0.send(&Message::get_generation().numbered(sequence).into_bytes(), what)?;
         self.0.receive(what, sequence..=sequence, |answer| {
-            if let Some(code) = answer.code() {
-                return Err(refused(what.into(), code));
+            match answer.code().map(|code| (code, Errno::from_raw(code))) {
+                // `nfnetlink_rcv_msg`.
+                Some((_, Errno::EINVAL | Errno::EOPNOTSUPP)) => return Ok(Some(None)),
+                Some((code, _)) => return Err(refused(what.into(), code)),
+                None => {}
             }
             let id = changes::read_id(answer.bytes.get(HEADERS..).unwrap_or_default());
             let missing = || Error::Answer { what: what.into(), problem: "no number".into() };
-            Ok(Some(id.ok_or_else(missing)?))
+            Ok(Some(Some(id.ok_or_else(missing)?)))
         })
     }
 

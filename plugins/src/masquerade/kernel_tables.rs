@@ -8,7 +8,7 @@ use netlink::nftables::{Client, Jump};
 use ruleset::nft::{self, Table};
 
 use super::nftables::{self, Mark};
-use super::{Family, HOOK_CHAIN, Places, Which};
+use super::{Backend, CHAIN_PREFIX, FAMILIES, Family, HOOK_CHAIN, Places, Which, iptables};
 use crate::error::Error;
 
 /// The kernel's tables that masquerade.
@@ -21,6 +21,24 @@ pub(crate) struct KernelTables {
 }
 
 impl KernelTables {
+    /// That by which attachments of this node are masqueraded already; else nf_tables, where the kernel has it and
+    /// the node does not keep to the tables of old.
+    pub(super) fn backend(&mut self) -> Result<Backend, netlink::Error> {
+        let Some(client) = self.client()? else { return Ok(Backend::Iptables) };
+        if client.has_chain(nftables::TABLE, nftables::CHECKS.name)? {
+            return Ok(Backend::Nftables);
+        }
+        for family in FAMILIES {
+            let chains = client.chains(nat(family))?.unwrap_or_default();
+            let keeps_to_old = has_legacy_table(family) && iptables::find().is_some();
+            if keeps_to_old || chains.iter().any(|it| it.starts_with(CHAIN_PREFIX)) {
+                return Ok(Backend::Iptables);
+            }
+        }
+        let is_there = client.generation()?.is_some();
+        Ok(if is_there { Backend::Nftables } else { Backend::Iptables })
+    }
+
     /// Removes an attachment's rules from nf_tables; where the programs must look for others.
     pub(super) fn remove(&mut self, family: Family, chain: &str, which: Which<'_>) -> Places {
         let is_refused = self.remove_from_nftables(family, chain, which).is_err();

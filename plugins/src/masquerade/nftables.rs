@@ -13,10 +13,11 @@ use super::{FAMILIES, hex};
 use crate::error::Error;
 use crate::nf_tables::{attempt, deletions};
 
-const TABLE: Table<'static> = Table { family: Family::Inet, name: "cni_plugins_masquerade" };
+pub(super) const TABLE: Table<'static> =
+    Table { family: Family::Inet, name: "cni_plugins_masquerade" };
 const TABLE_COMMENT: &str = "Masquerading for plugins from github.com/containernetworking/plugins";
 /// The attachments' rules.
-const CHECKS: Chain<'static> = Chain {
+pub(super) const CHECKS: Chain<'static> = Chain {
     name: "masq_checks",
     base: None,
     comment: Some(

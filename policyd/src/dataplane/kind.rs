@@ -49,10 +49,7 @@ impl Kind {
 /// `None` where the kernel has no nf_tables, or none that can be asked.
 fn nf_tables() -> Result<Option<Client>, Error> {
     let Some(mut client) = Client::open()? else { return Ok(None) };
-    match client.generation() {
-        Err(error) if is_missing(&error) => Ok(None),
-        asked => Ok(asked.map(|_| Some(client))?),
-    }
+    Ok(client.generation()?.is_some().then_some(client))
 }
 
 /// Whether a table of that way is there: who goes over from iptables has both for a moment.

@@ -124,7 +124,11 @@ fn pods() -> Vec<Case> {
     let net1 = |s: crate::case::Step| s.env("CNI_IFNAME", "net1");
     vec![
         bridge("two-pods", json!({"isDefaultGateway": true, "ipam": dual()})).steps(all()),
-        bridge("two-pods-ip-masq", json!({"isGateway": true, "ipMasq": true})).steps(all()),
+        bridge(
+            "two-pods-ip-masq",
+            json!({"isGateway": true, "ipMasq": true, "ipMasqBackend": "iptables"}),
+        )
+        .steps(all()),
         bridge("two-interfaces", json!({"isGateway": true})).steps(vec![
             step("ADD"),
             net1(step("ADD")),

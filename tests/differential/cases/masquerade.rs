@@ -7,7 +7,7 @@ use crate::case::{Case, Expect, Step, step};
 
 /// What a bridge with masquerade has.
 fn masq(keys: Value) -> Value {
-    let mut conf = json!({"isGateway": true, "ipMasq": true});
+    let mut conf = json!({"isGateway": true, "ipMasq": true, "ipMasqBackend": "iptables"});
     crate::case::merge(&mut conf, &keys);
     conf
 }
@@ -28,9 +28,13 @@ fn backends() -> Vec<Case> {
         bridge("masq", masq(json!({}))),
         bridge("masq-v6", masq(json!({"ipam": v6()}))),
         bridge("masq-dual", masq(json!({"ipam": dual()}))),
-        bridge("masq-without-gateway", json!({"ipMasq": true})),
-        bridge("masq-backend-iptables", masq(json!({"ipMasqBackend": "iptables"}))),
-        bridge("masq-backend-null", masq(json!({"ipMasqBackend": null}))),
+        bridge("masq-without-gateway", json!({"ipMasq": true, "ipMasqBackend": "iptables"})),
+        // As the node has it.
+        bridge("masq-backend-unset", masq(json!({"ipMasqBackend": null, "ipam": dual()}))),
+        bridge("masq-backend-unset-among-iptables", masq(json!({"ipMasqBackend": null})))
+            .on_node("iptables -t nat -N CNI-0123456789abcdef01234567"),
+        bridge("masq-backend-unset-among-six", masq(json!({"ipMasqBackend": null})))
+            .on_node("ip6tables -t nat -N CNI-0123456789abcdef01234567"),
         bridge("masq-backend-nftables", masq(nft(json!({})))),
         bridge("masq-backend-nftables-dual", masq(nft(json!({"ipam": dual()})))),
         bridge("masq-backend-unknown", masq(json!({"ipMasqBackend": "pf"}))).fails(7),
@@ -40,14 +44,12 @@ fn backends() -> Vec<Case> {
             masq(json!({"name": "a-rather.long_name-for-a-network-0123456789"})),
         )
         .env("CNI_CONTAINERID", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
-        ptp("masq", json!({"ipMasq": true})),
-        ptp("masq-dual", json!({"ipMasq": true, "ipam": dual()})),
+        ptp("masq", masq(json!({"isGateway": null}))),
+        ptp("masq-dual", masq(json!({"isGateway": null, "ipam": dual()}))),
         ptp("masq-backend-nftables", masq(nft(json!({"isGateway": null, "ipam": dual()})))),
         ptp("masq-backend-unknown", json!({"ipMasq": true, "ipMasqBackend": "pf"})).fails(7),
-        bridge("masq-iptables-without-it", masq(json!({"ipMasqBackend": "iptables"})))
-            .fails(103)
-            .env("PATH", "/nonexistent"),
-        bridge("masq-without-programs", masq(json!({})))
+        bridge("masq-iptables-without-it", masq(json!({}))).fails(103).env("PATH", "/nonexistent"),
+        bridge("masq-without-programs", masq(json!({"ipMasqBackend": null})))
             .better("masquerades-without-programs")
             .env("PATH", "/nonexistent"),
         bridge("no-masq-without-iptables", json!({"isGateway": true})).env("PATH", "/nonexistent"),
@@ -116,8 +118,8 @@ fn deletions() -> Vec<Case> {
             .steps(ends(step("DEL").unset("CNI_NETNS"))),
         ptp("masq-nftables-del-vanished-netns", json!({"ipMasq": true, "ipMasqBackend": "nftables"}))
             .steps(ends(step("DEL").env("CNI_NETNS", gone))),
-        ptp("masq-del-without-netns", json!({"ipMasq": true, "ipam": dual()}))
+        ptp("masq-del-without-netns", masq(json!({"isGateway": null, "ipam": dual()})))
             .steps(ends(step("DEL").unset("CNI_NETNS"))),
-        ptp("masq-del-vanished-netns", json!({"ipMasq": true})).steps(ends(step("DEL").env("CNI_NETNS", gone))),
+        ptp("masq-del-vanished-netns", masq(json!({"isGateway": null}))).steps(ends(step("DEL").env("CNI_NETNS", gone))),
     ]
 }

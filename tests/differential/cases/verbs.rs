@@ -82,20 +82,22 @@ fn collections() -> Vec<Case> {
     let valid = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": [{"containerID": "cid1", "ifname": "eth0"}]});
     let none = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": []});
     vec![
-        bridge("gc-all-valid", json!({"isGateway": true, "ipMasq": true})).steps(vec![
+        bridge(
+            "gc-all-valid",
+            json!({"isGateway": true, "ipMasq": true, "ipMasqBackend": "iptables"}),
+        )
+        .steps(vec![step("ADD"), step("GC").patch(valid.clone()), step("DEL")]),
+        bridge(
+            "gc-one-stale",
+            json!({"isGateway": true, "ipMasq": true, "ipMasqBackend": "iptables", "ipam": dual()}),
+        )
+        .steps(vec![
             step("ADD"),
+            step("ADD").pod(1),
             step("GC").patch(valid.clone()),
             step("DEL"),
+            step("DEL").pod(1),
         ]),
-        bridge("gc-one-stale", json!({"isGateway": true, "ipMasq": true, "ipam": dual()})).steps(
-            vec![
-                step("ADD"),
-                step("ADD").pod(1),
-                step("GC").patch(valid.clone()),
-                step("DEL"),
-                step("DEL").pod(1),
-            ],
-        ),
         host_local("gc-all-stale", json!({"ranges": [[{"subnet": "10.1.0.0/24"}]]})).steps(vec![
             step("ADD"),
             step("GC").patch(none.clone()),

@@ -87,12 +87,12 @@ fn interfaces_are_closed_and_opened_one_by_one() {
         let (one, other) = (format!("veth{number}"), format!("peer{number}"));
         run("ip", &["link", "add", &one, "type", "veth", "peer", "name", &other], "");
     }
-    let before = client.generation().unwrap();
+    let before = client.generation().unwrap().unwrap();
     let mut table = client.closed(TABLE);
     // Nothing is there: nothing is written.
     assert_eq!(table.open(|_| Ok(true)).unwrap(), BTreeSet::new());
     table.remove().unwrap();
-    assert_eq!(client.generation().unwrap(), before);
+    assert_eq!(client.generation().unwrap().unwrap(), before);
     let mut table = client.closed(TABLE);
     for name in ["veth0", "veth1", "veth2", "veth1"] {
         assert_eq!(table.close(name).unwrap(), Sides::Both);
@@ -103,10 +103,10 @@ fn interfaces_are_closed_and_opened_one_by_one() {
     nft(
         "add table netdev other { chain veth0 { type filter hook ingress device lo priority 0; }; }",
     );
-    let before = client.generation().unwrap();
+    let before = client.generation().unwrap().unwrap();
     let mut table = client.closed(TABLE);
     assert_eq!(table.open(|it| Ok(it == "veth1")).unwrap(), BTreeSet::new());
-    assert_eq!(client.generation().unwrap(), before);
+    assert_eq!(client.generation().unwrap().unwrap(), before);
     let mut table = client.closed(TABLE);
     let failed = table.open(|_| Err(Error::Interrupted { what: "ask".into() }));
     assert!(matches!(failed, Err(Error::Interrupted { .. })));

@@ -47,7 +47,7 @@ fn the_table_is_what_nft_would_write() {
 #[test]
 fn ports_come_and_go() {
     let mut client = nf_tables();
-    let before = client.generation().unwrap();
+    let before = client.generation().unwrap().unwrap();
     let mut table = client.only_ip(TABLE);
     table.write(&BTreeSet::new()).unwrap();
     assert_eq!(table.read().unwrap(), Held::Ports(BTreeSet::new()));
@@ -62,7 +62,7 @@ fn ports_come_and_go() {
     assert_eq!(table.read().unwrap(), Held::Ports(names(&["new"])));
     // To read changes nothing, nor does what is no change.
     table.change(&BTreeSet::new(), &BTreeSet::new()).unwrap();
-    assert_eq!(client.generation().unwrap(), before + 3);
+    assert_eq!(client.generation().unwrap().unwrap(), before + 3);
     let mut table = client.only_ip(TABLE);
     table.remove().unwrap();
     table.remove().unwrap();
