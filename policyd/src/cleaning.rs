@@ -53,8 +53,8 @@ fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     let programs = programs();
     // New pods first: none may come to a node without the rest.
     let list = if all { options.network.conf_dir().remove_all() } else { Ok(()) };
-    let mut agent = options.masquerade.agent(Kind::Nftables, programs.clone());
-    let masquerading = Kind::ALL.map(|it| agent.remove(it));
+    let masquerading =
+        Kind::ALL.map(|it| options.masquerade.agent(it, programs.clone()).remove(it));
     let frames = frames::remove();
     let network = node_network::remove(&mut programs.clone());
     let cleaned = Kind::ALL.map(|it| dataplane(it, options, programs.clone()).clean_up());

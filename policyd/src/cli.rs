@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
+use netlink::has_bridge_netfilter;
 use policyd::dataplane::{Error, Kind};
 use policyd::health::parse_listen;
 use policyd::iptables::{Marks, Settings};
@@ -198,7 +199,14 @@ pub(crate) enum Listen {
 impl Run {
     /// By which way the kernel is told, as the node is now.
     pub(crate) fn kind(&self) -> Result<Kind, Error> {
-        self.given_kind().map_or_else(Kind::of_node, Ok)
+        match self.given_kind() {
+            Some(kind) => Ok(kind),
+            // Rules of iptables have the kernel load what shows them the frames of bridges; by nf_tables nothing does.
+            None if self.network.joins_by_bridge() && !has_bridge_netfilter() => {
+                Ok(Kind::held()?.unwrap_or(Kind::Iptables))
+            }
+            None => Kind::of_node(),
+        }
     }
 
     /// The same, where it was said and does not depend on the node.

@@ -96,6 +96,10 @@ impl Counters {
         self.lock().allowed.kind = Some(kind);
     }
 
+    fn kind(&self) -> Option<Kind> {
+        self.lock().allowed.kind
+    }
+
     /// Takes in which pods the node has. The counters of others go.
     pub(crate) fn know_endpoints<'a>(
         &self,

@@ -29,9 +29,8 @@ pub(crate) fn start(
             metrics.masquerade.see(&report);
             tell(&report);
             if !is_alone && matches!(report.kernel, Some(Ok(_))) {
-                // Until now both were in force. What cannot be removed is tried again at the next start.
-                remove(&mut agent, Kind::ALL.into_iter().filter(|it| *it != kind));
-                is_alone = true;
+                // Until now both were in force, and what is left would decide first.
+                is_alone = remove(&mut agent, Kind::ALL.into_iter().filter(|it| *it != kind));
             }
             thread::sleep(LOOK);
         }
@@ -43,17 +42,21 @@ pub(crate) fn start(
 pub(crate) fn stop(mut agent: Agent<OsRunner>) -> std::io::Result<()> {
     let left_over = move || {
         thread::sleep(LEFT_OVER);
-        remove(&mut agent, Kind::ALL);
+        _ = remove(&mut agent, Kind::ALL);
     };
     thread::Builder::new().name("masquerade".to_owned()).spawn(left_over).map(drop)
 }
 
-fn remove(agent: &mut Agent<OsRunner>, kinds: impl IntoIterator<Item = Kind>) {
+/// Whether nothing is left.
+fn remove(agent: &mut Agent<OsRunner>, kinds: impl IntoIterator<Item = Kind>) -> bool {
+    let mut is_done = true;
     for kind in kinds {
         if let Err(error) = agent.remove(kind) {
             tracing::warn!("rules of masquerading may be left: {}", chain(&error));
+            is_done = false;
         }
     }
+    is_done
 }
 
 fn tell(report: &Report) {

@@ -1,6 +1,8 @@
 //! One chain of ours in a table of iptables that others have too, and the jump that leads there.
 
+use netlink::nftables::Client;
 use ruleset::iptables::{Chain, Jump, Rule, RuleHash, Saved, Transaction};
+use ruleset::nft;
 use runner::{Error as RunError, Runner};
 
 use crate::dataplane::{Error, Programs};
@@ -43,8 +45,8 @@ impl OwnChain {
         self.write(programs, family, &self.installation(&held, chain))
     }
 
-    /// Removes chain and jump; whether there was something. Where there are no programs, or no such
-    /// table, there is nothing.
+    /// Removes chain and jump; whether there was something. Where there is no such table there is nothing; where
+    /// there are no programs, a chain that they once made is told.
     pub(crate) fn remove<R: Runner>(
         &self,
         programs: &mut Programs<R>,
@@ -52,10 +54,18 @@ impl OwnChain {
     ) -> Result<bool, Error> {
         match self.read(programs, family) {
             Ok(held) => self.write(programs, family, &removal(&held)),
-            Err(Error::Run(RunError::NotFound(_))) => Ok(false),
+            Err(Error::Run(RunError::NotFound(_))) if !self.is_in_nf_tables(family)? => Ok(false),
             Err(Error::Refused { complaint, .. }) if is_absence(&complaint) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the kernel has the chain, as the programs make it in nf_tables.
+    fn is_in_nf_tables(&self, family: Family) -> Result<bool, Error> {
+        let family = if family.is_ipv4() { nft::Family::Ip } else { nft::Family::Ip6 };
+        let table = nft::Table { family, name: self.table };
+        let client = Client::open()?;
+        Ok(client.map_or(Ok(false), |mut it| it.has_chain(table, self.name))?)
     }
 
     fn read<R: Runner>(&self, programs: &mut Programs<R>, family: Family) -> Result<Held, Error> {

@@ -92,14 +92,13 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let source = source(options.clone(), node.clone(), events, asked, told, members, &status);
     let mut source = pin!(source);
     let mut told_to_end = pin!(told_to_end()?);
-    let kind = options.kind()?;
-    tracing::info!("rules are written by {kind}");
     // The objects are listed meanwhile.
-    let (programs, _alone) = tokio::select! {
-        prepared = prepare(&options, kind, &status) => prepared?,
+    let (kind, programs, _alone) = tokio::select! {
+        prepared = prepare(&options, &status) => prepared?,
         ended = &mut source => return ended.map_err(Into::into),
         () = &mut told_to_end => return Ok(()),
     };
+    tracing::info!("rules are written by {kind}");
     let masquerade = options.masquerade.agent(kind, programs.clone());
     if options.masquerade.masquerade {
         masquerading::start(masquerade, kind, Arc::clone(&status.metrics))?;
@@ -144,12 +143,11 @@ pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
 }
 
 /// Serves health checks, and waits until the kernel can hold the rules and nobody else writes them.
-/// The programs to write them with, and what keeps others from it.
+/// By which way they are written, the programs to do so with, and what keeps others from it.
 async fn prepare(
     options: &Run,
-    kind: Kind,
     status: &Arc<Status>,
-) -> Result<(Programs<OsRunner>, File), Failure> {
+) -> Result<(Kind, Programs<OsRunner>, File), Failure> {
     let listener = match listen(options.listen).await {
         // By another policyd, that is about to end?
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -159,7 +157,7 @@ async fn prepare(
         bound => bound.map_err(|error| unheard(options.listen, &error))?,
     };
     let programs = spawn_blocking(programs).await?;
-    let counters = Reader::new(kind, programs.clone(), families());
+    let counters = Reader::new(programs.clone(), families());
     let serve = |it| health::serve(it, Arc::clone(status), counters);
     let serve = match listener {
         Some(listener) => {
@@ -168,7 +166,7 @@ async fn prepare(
         }
         None => Some(serve),
     };
-    trial::wait(status).await;
+    let does_only_iptables = trial::wait(status).await;
     let alone = alone::wait(&options.run_dir, status).await?;
     // Whatever was in the way until now is no longer.
     status.set_unready(Readiness::Syncing);
@@ -177,7 +175,9 @@ async fn prepare(
         let bound = bound.map_err(|error| unheard(options.listen, &error))?;
         bound.map(|listener| tokio::spawn(serve(listener)));
     }
-    Ok((programs, alone))
+    // What the other policyd has written is there by now.
+    let kind = if does_only_iptables { Kind::Iptables } else { options.kind()? };
+    Ok((kind, programs, alone))
 }
 
 /// The same once another policyd has ended: what it had open is closed one after the other.

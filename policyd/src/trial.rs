@@ -4,10 +4,11 @@
 use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netlink::nftables::Sides;
 use policyd::agent::{Readiness, Status};
+use policyd::dataplane::{Kind, Programs};
 use policyd::{chain, closed, frames, preflight};
 use runner::{OsRunner, Program, Runner};
 use tokio::task::spawn_blocking;
@@ -18,6 +19,8 @@ use crate::run::{families, programs};
 
 /// The exit code where the rules cannot be tried.
 const NOT_TRIED: u8 = 3;
+/// The one where the kernel cannot hold them by nf_tables, which was not asked for, but by iptables.
+const BY_IPTABLES: u8 = 4;
 /// A module that is missing may be loaded any time.
 const PAUSE: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -33,20 +36,36 @@ pub(crate) fn run(options: &Run) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let tried = preflight::enter_scratch_namespace()
-        .and_then(|()| preflight::run(kind, programs, &families(), &options.settings()));
-    if tried.is_ok() {
+    let tell = |text: &str| _ = writeln!(io::stderr(), "{text}");
+    if let Err(error) = preflight::enter_scratch_namespace() {
+        // The exit code tells it too.
+        tell(&chain(&error));
+        return ExitCode::from(NOT_TRIED);
+    }
+    let tried = try_out(kind, options, programs.clone());
+    let Err(problem) = tried else {
         try_the_rest();
+        return ExitCode::SUCCESS;
+    };
+    tell(&problem);
+    let has_choice = options.given_kind().is_none() && kind == Kind::Nftables;
+    if has_choice && try_out(Kind::Iptables, options, programs).is_ok() {
+        tell("by iptables it can: that is taken");
+        return ExitCode::from(BY_IPTABLES);
     }
-    match &tried {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The exit code tells it too.
-            _ = writeln!(io::stderr(), "{}", chain(error));
-            let is_tried = matches!(error, preflight::Error::Rules(_));
-            if is_tried { ExitCode::FAILURE } else { ExitCode::from(NOT_TRIED) }
-        }
+    ExitCode::FAILURE
+}
+
+/// Tries the rules of policies and of masquerading by this way.
+fn try_out(kind: Kind, options: &Run, programs: Programs<OsRunner>) -> Result<(), String> {
+    preflight::run(kind, programs.clone(), &families(), &options.settings())
+        .map_err(|error| chain(&error))?;
+    if !options.masquerade.masquerade {
+        return Ok(());
     }
+    // A configuration that cannot be used is told elsewhere.
+    let report = options.masquerade.agent(kind, programs).reconcile(Instant::now());
+    report.kernel.map_or(Ok(()), |written| written.map(drop).map_err(|error| chain(&error)))
 }
 
 /// What most nodes do well without: nodes without pods on bridges, and those on which no pod starts
@@ -74,8 +93,8 @@ fn try_the_rest() {
     }
 }
 
-/// Waits until the rules of these options can be had.
-pub(crate) async fn wait(status: &Status) {
+/// Waits until the rules of these options can be had; whether only by iptables, though nothing was said.
+pub(crate) async fn wait(status: &Status) -> bool {
     let arguments: Vec<String> =
         env::args_os().skip(1).map(|it| it.to_string_lossy().into_owned()).collect();
     loop {
@@ -89,7 +108,7 @@ pub(crate) async fn wait(status: &Status) {
             }
         };
         match tried.map_err(|error| error.to_string()).flatten() {
-            Ok(()) => return,
+            Ok(does_only_iptables) => return does_only_iptables,
             Err(problem) => status.set_unready(Readiness::Failing(problem)),
         }
         status.beat();
@@ -99,7 +118,7 @@ pub(crate) async fn wait(status: &Status) {
 }
 
 /// Runs this program as `policyd ... preflight`.
-fn attempt(arguments: &[String]) -> Result<(), String> {
+fn attempt(arguments: &[String]) -> Result<bool, String> {
     let mut args: Vec<&str> = arguments.iter().map(String::as_str).collect();
     args.push("preflight");
     let program = Program {
@@ -114,11 +133,15 @@ fn attempt(arguments: &[String]) -> Result<(), String> {
         if !said.is_empty() {
             tracing::warn!("{said}");
         }
-        return Ok(());
+        return Ok(false);
     }
     if output.status.code() == Some(NOT_TRIED.into()) {
         tracing::warn!("{said}; the first write will show whether the kernel can hold the rules");
-        return Ok(());
+        return Ok(false);
+    }
+    if output.status.code() == Some(BY_IPTABLES.into()) {
+        tracing::warn!("{said}");
+        return Ok(true);
     }
     Err(if said.is_empty() { format!("the preflight ended with {}", output.status) } else { said })
 }

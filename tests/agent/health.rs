@@ -8,7 +8,7 @@ use std::time::Duration;
 use lab::Node;
 use policyd::agent::Status;
 use policyd::counters::Reader;
-use policyd::dataplane::{Kind, Programs};
+use policyd::dataplane::Programs;
 use policyd::health;
 use policyd::iptables::Family;
 use policyd::metrics::Metrics;
@@ -31,8 +31,7 @@ fn a_loop_that_stands_still_is_told_until_it_goes_on() {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = listener.try_into().unwrap();
-            let counters =
-                Reader::new(Kind::Iptables, Programs::new(OsRunner, ""), Family::ALL.into());
+            let counters = Reader::new(Programs::new(OsRunner, ""), Family::ALL.into());
             health::serve(listener, served, counters).await;
         });
     });

@@ -3,9 +3,10 @@
 use std::thread::sleep;
 use std::time::Instant;
 
+use lab::iptables_rules;
 use serde_json::{Value, json};
 
-use crate::node::PolicedNode;
+use crate::node::{BY_IPTABLES, PolicedNode};
 use crate::stream::{Traffic, retransmissions};
 
 const KILLS: u32 = 100;
@@ -113,5 +114,40 @@ fn rolled_to_one_whose_rules_are_others_it_neither_loses_nor_lets_through() {
     }
     let (answers, denied) = end(traffic, &node);
     println!("rolled fifteen times: {answers} answers, none lost; {denied} packets denied");
+    node.clean_up();
+}
+
+/// Both are in force for a moment, and then the new one alone.
+#[test]
+fn rolled_from_one_backend_to_the_other_it_neither_loses_nor_lets_through() {
+    const BY_NF_TABLES: &[&str] = &["--backend", "nftables"];
+    const BY_ITSELF: &[&str] = &["--backend", "auto"];
+    let mut node = PolicedNode::told(&["client", "other", "server"], BY_IPTABLES);
+    isolate(&node);
+    let held = |node: &PolicedNode| {
+        let tables = node.node.sh("nft list tables");
+        let of_nf_tables = tables.lines().any(|it| it == "table inet podwire");
+        (!iptables_rules(&node.node).is_empty(), of_nf_tables)
+    };
+    let traffic = start_traffic(&node);
+    for _ in 0..3 {
+        // What there is decides.
+        for (options, expected) in [
+            (BY_ITSELF, (true, false)),
+            (BY_NF_TABLES, (false, true)),
+            (BY_ITSELF, (false, true)),
+            (BY_IPTABLES, (true, false)),
+        ] {
+            node.roll(options);
+            assert_eq!(held(&node), expected, "{options:?}");
+        }
+    }
+    let (answers, denied) = end(traffic, &node);
+    println!("rolled twelve times: {answers} answers, none lost; {denied} packets denied");
+    node.roll(BY_ITSELF);
+    node.wipe();
+    // Nothing of policyd's is there.
+    node.start();
+    assert_eq!(held(&node), (false, true), "a new node");
     node.clean_up();
 }

@@ -79,7 +79,7 @@ fn a_missing_module_is_named_and_waited_for() {
 
 /// As in the image that has none.
 #[test]
-fn by_nf_tables_no_program_is_run() {
+fn by_nf_tables_no_program_is_needed() {
     let node = Node::with(Options { instant_dad: true });
     fs::create_dir(node.home().join("manifests")).unwrap();
     let by_netlink = |mut command: Command| {

@@ -148,6 +148,8 @@ fn killed_it_leaves_a_whole_list() {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text == FLANNEL || is_chained(&file, FLANNEL), "{text}");
     }
+    // Until then it might be that of one who is at it.
+    std::thread::sleep(Duration::from_millis(2100));
     assert!(node.run(podwire(&["chain", "--into"], &file)).status.success());
     assert!(is_chained(&file, FLANNEL));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);

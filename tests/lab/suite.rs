@@ -135,7 +135,7 @@ pub fn policy_rules(space: &Space) -> String {
 /// The same by iptables and ipset, whatever is tested.
 #[must_use]
 pub fn iptables_rules(space: &Space) -> String {
-    space.sh("for p in iptables ip6tables; do $p-save | grep -i podwire; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true")
+    space.sh("for p in iptables ip6tables; do $p-save | grep -i podwire || true; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true")
 }
 
 /// What nft lists of policyd's tables of packets, by table and set or chain: the line that begins it, and what

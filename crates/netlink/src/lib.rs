@@ -36,7 +36,10 @@ pub use error::Error;
 pub use hardware_address::HardwareAddress;
 pub use host_interface::{HostInterface, HostInterfaces};
 pub use kept_route::{Hop, KeptRoute};
-pub use link::{BridgeFiltering, BridgeSpec, Link, LinkChange, LinkChanges, PortOptions, VethSpec};
+pub use link::{
+    BridgeFiltering, BridgeSpec, Link, LinkChange, LinkChanges, PortOptions, VethSpec,
+    has_bridge_netfilter,
+};
 pub use monitor::Monitor;
 pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink_packet_route::link::State as OperState;

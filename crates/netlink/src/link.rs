@@ -19,6 +19,13 @@ pub use request::{BridgeFiltering, BridgeSpec, PortOptions, VethSpec};
 /// The parameters of module br_netfilter, which are there while it is loaded.
 const BRIDGE_NETFILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
+/// Whether bridges of the calling process's namespace can show their frames to the filters of packets: whether
+/// br_netfilter is loaded.
+#[must_use]
+pub fn has_bridge_netfilter() -> bool {
+    Path::new(BRIDGE_NETFILTER).exists()
+}
+
 /// What is known of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -136,7 +143,7 @@ impl Socket {
         filtering: BridgeFiltering,
     ) -> Result<(), Error> {
         // The bridge takes the option also while the module that would act on it is not loaded.
-        if !Path::new(BRIDGE_NETFILTER).exists() {
+        if !has_bridge_netfilter() {
             return Err(Error::NoBridgeNetfilter { bridge: bridge.name.clone() });
         }
         if bridge.filtering == Some(filtering) {

@@ -86,6 +86,7 @@ fn change(
         let before = read(file)?;
         let text = std::str::from_utf8(&before).map_err(|_| refused(file, &Refusal::NotJson))?;
         let Some(after) = edit(text).map_err(|refusal| refused(file, &refusal))? else {
+            replace::remove_left_over(file);
             return Ok(false);
         };
         match replace(file, &before, &after)? {

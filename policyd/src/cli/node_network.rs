@@ -58,6 +58,11 @@ impl NodeNetwork {
         Keeper::new(options, programs)
     }
 
+    /// Whether it joins pods by a bridge.
+    pub(crate) fn joins_by_bridge(&self) -> bool {
+        self.node_network && self.cni_plugin == Plugin::Bridge
+    }
+
     /// The runtime's folder.
     pub(crate) fn conf_dir(&self) -> ConfDir {
         ConfDir::new(&self.cni_conf_dir, &self.cni_conf_name)

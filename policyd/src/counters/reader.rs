@@ -26,16 +26,15 @@ pub struct Reader<R> {
 
 #[derive(Debug)]
 struct Inner<R> {
-    kind: Kind,
     programs: Programs<R>,
     families: Vec<Family>,
     last: Option<Instant>,
 }
 
 impl<R: Runner + Send + 'static> Reader<R> {
-    /// Of rules that are written in this way; of iptables by these programs, of these families.
-    pub fn new(kind: Kind, programs: Programs<R>, families: Vec<Family>) -> Self {
-        let inner = Inner { kind, programs, families, last: None };
+    /// Of rules of iptables by these programs, of these families.
+    pub fn new(programs: Programs<R>, families: Vec<Family>) -> Self {
+        let inner = Inner { programs, families, last: None };
         Self { inner: Arc::new(tokio::sync::Mutex::new(inner)) }
     }
 
@@ -60,9 +59,10 @@ impl<R: Runner + Send + 'static> Reader<R> {
 impl<R: Runner> Inner<R> {
     fn read(&mut self, counters: &Counters) {
         self.last = Some(Instant::now());
-        let read = match self.kind {
-            Kind::Iptables => self.read_printed(counters),
-            Kind::Nftables => read_tables(counters),
+        let read = match counters.kind() {
+            Some(Kind::Iptables) => self.read_printed(counters),
+            Some(Kind::Nftables) => read_tables(counters),
+            None => Ok(()),
         };
         if let Err(error) = read {
             tracing::warn!("the kernel's counters cannot be read: {}", chain(&error));

@@ -108,7 +108,7 @@ impl<R: Runner + Send> Iptables<R> {
         }
         self.written.change(changes);
         self.leave_families();
-        let coming = self.sort_ready(&mut growing, &mut shrinking, true);
+        let coming = self.sort_ready(&mut growing, &mut shrinking, [true; 2]);
         self.programs.restore_sets(&growing)?;
         for tables in &mut self.tables {
             tables.apply(&mut self.programs, &self.written, changes, &self.settings)?;
@@ -200,7 +200,12 @@ impl<R: Runner + Send> Iptables<R> {
         for tables in &mut self.tables {
             tables.clean_up(&mut self.programs)?;
         }
-        let saved = ipset::Saved::read(&self.programs.saved_sets()?, SET_PREFIX);
+        let printed = match self.programs.saved_sets() {
+            // A kernel without ipset has no sets to be listed.
+            Err(Error::Refused { .. }) if !super::kind::has_sets()? => Default::default(),
+            printed => printed?,
+        };
+        let saved = ipset::Saved::read(&printed, SET_PREFIX);
         self.unused = saved.into_iter().map(|set| set.name).collect();
         self.sets.clear();
         self.destroy_unused()?;

@@ -27,9 +27,8 @@ impl Kind {
     /// # Errors
     /// [`Error`] when the kernel cannot be asked.
     pub fn of_node() -> Result<Self, Error> {
-        let Some(mut client) = nf_tables()? else { return Ok(Self::Iptables) };
-        let is_iptables = !has_table(&mut client)? && are_ours_in_iptables()?;
-        Ok(if is_iptables { Self::Iptables } else { Self::Nftables })
+        let or_else = || Ok(if nf_tables()?.is_some() { Self::Nftables } else { Self::Iptables });
+        Self::held()?.map_or_else(or_else, Ok)
     }
 
     /// That by which the node holds policyd's rules; `None`: it holds none.
@@ -71,12 +70,7 @@ fn is_missing(error: &netlink::Error) -> bool {
 /// Whether chains or sets of ours are there by which iptables' programs tell the kernel. No program is run: those
 /// of the older tables are known by the sets that their rules look into.
 pub(super) fn are_ours_in_iptables() -> Result<bool, Error> {
-    let mut sets = netlink::ipset::Client::open()?;
-    let sets = sets.as_mut().map(netlink::ipset::Client::sets).transpose();
-    let has_set = match sets {
-        Err(error) if is_missing(&error) => false,
-        sets => sets?.unwrap_or_default().iter().any(|it| it.name.starts_with(SET_PREFIX)),
-    };
+    let has_set = has_sets()?;
     let Some(mut client) = Client::open()? else { return Ok(has_set || has_old_tables()) };
     let mut has_chain = false;
     for family in [Family::Ip, Family::Ip6] {
@@ -86,6 +80,16 @@ pub(super) fn are_ours_in_iptables() -> Result<bool, Error> {
         }
     }
     Ok(has_set || has_chain)
+}
+
+/// Whether there are ipsets of ours: none where the kernel has no ipset.
+pub(super) fn has_sets() -> Result<bool, Error> {
+    let mut sets = netlink::ipset::Client::open()?;
+    let sets = sets.as_mut().map(netlink::ipset::Client::sets).transpose();
+    match sets {
+        Err(error) if is_missing(&error) => Ok(false),
+        sets => Ok(sets?.unwrap_or_default().iter().any(|it| it.name.starts_with(SET_PREFIX))),
+    }
 }
 
 /// Where there is no nf_tables, old tables are all that there can be.

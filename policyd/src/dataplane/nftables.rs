@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
-use netlink::nftables::{Change, Client};
+use netlink::nftables::{Change, Client, HeldChain};
 
 use super::kind::has_table;
 use super::written::Written;
@@ -218,7 +218,13 @@ impl Nftables {
         // What the kernel cannot hold it does not.
         let Some(mut client) = Client::open()? else { return Ok(()) };
         for layer in Layer::ALL {
-            client.remove(layer.table())?;
+            let table = layer.table();
+            let chains = client.table(table)?.into_iter().flat_map(|it| it.chains);
+            let called: Vec<_> = chains.filter(HeldChain::is_called).map(|it| it.name).collect();
+            // A packet on its way through the rules would find what they look into gone, and the gate drop it.
+            let emptied: Vec<_> = called.iter().map(|it| Change::Empty(it)).collect();
+            client.change(table, &emptied)?;
+            client.remove(table)?;
         }
         self.tables.clear();
         Ok(())

@@ -15,7 +15,8 @@ use crate::nftables::{Marks, RuleChain, mark_of};
 const TABLE: Table<'static> =
     Table { family: ruleset::nft::Family::Inet, name: "podwire-masquerade" };
 const COMMENT: &str = "what leaves the cluster, by policyd";
-/// Behind all others that masquerade (100): the first that decides has decided.
+/// Behind all others that masquerade (100): what has an address by then keeps it. An ACCEPT in a chain of theirs
+/// ends that chain alone.
 const BEHIND_OTHERS: i32 = 110;
 /// Those with ports that can be chosen: TCP, UDP, SCTP.
 const WITH_PORTS: [u8; 3] = [6, 17, 132];

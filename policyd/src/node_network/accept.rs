@@ -33,11 +33,12 @@ pub(crate) fn own_chain() -> OwnChain {
     OwnChain { table: "filter", name: CHAIN, from: "FORWARD", jump: jump(), place: Place::First }
 }
 
-/// Whether FORWARD in table filter drops, or may: what the old tables have only their programs tell.
+/// Whether FORWARD in table filter drops, or may (what the old tables have only their programs tell), or has our
+/// chain, so that there is something for the programs of iptables to do. A refusal at its end is not seen.
 ///
 /// # Errors
 /// [`netlink::Error`] when the kernel cannot be asked.
-pub(crate) fn is_closed(family: Family) -> Result<bool, netlink::Error> {
+pub(crate) fn needs_programs(family: Family) -> Result<bool, netlink::Error> {
     if has_old_tables() {
         return Ok(true);
     }
@@ -45,7 +46,7 @@ pub(crate) fn is_closed(family: Family) -> Result<bool, netlink::Error> {
     let family = if family.is_ipv4() { nft::Family::Ip } else { nft::Family::Ip6 };
     let table = client.table(nft::Table { family, name: "filter" })?;
     let mut chains = table.into_iter().flat_map(|it| it.chains);
-    Ok(chains.any(|it| it.name == "FORWARD" && it.drops_rest()))
+    Ok(chains.any(|it| it.name == CHAIN || (it.name == "FORWARD" && it.drops_rest())))
 }
 
 pub(crate) fn has_old_tables() -> bool {

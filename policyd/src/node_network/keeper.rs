@@ -170,9 +170,9 @@ impl<R: Runner> Keeper<R> {
                 place.remove(&mut self.programs, family)
             };
             was_other |= match done {
-                // Where nobody closes it by them, the programs of iptables are not needed.
+                // As in an image without them, where nobody has closed anything by them either.
                 Err(dataplane::Error::Run(RunError::NotFound(_)))
-                    if !accept::is_closed(family)? =>
+                    if !accept::needs_programs(family)? =>
                 {
                     false
                 }

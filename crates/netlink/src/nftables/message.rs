@@ -313,9 +313,16 @@ pub(super) fn describe(message: &[u8]) -> Option<String> {
     })
 }
 
-/// The kernel modules, beside nf_tables itself, that the expressions of a new rule are in.
+/// The kernel modules, beside nf_tables itself, that what a message makes is in: a chain's kind, the expressions
+/// of a rule.
 pub(super) fn modules(message: &[u8]) -> BTreeSet<&'static str> {
     const NAME: u16 = 1;
+    const KIND: std::ops::Range<usize> = 4..6;
+    let kind = message.get(KIND).and_then(|it| it.try_into().ok()).map(u16::from_ne_bytes);
+    if kind.map(u16::to_be_bytes) == Some(NEW_CHAIN) {
+        let kind = message.get(HEADERS..).and_then(|it| find(it, CHAIN_KIND)).map(text);
+        return kind.filter(|it| it == "nat").map(|_| "nft_chain_nat").into_iter().collect();
+    }
     let expressions = message.get(HEADERS..).and_then(|it| find(it, RULE_EXPRESSIONS));
     let names = attributes(expressions.unwrap_or_default())
         .filter_map(|(_, expression)| find(expression, NAME));

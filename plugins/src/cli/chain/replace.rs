@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -22,6 +22,8 @@ pub(super) enum Outcome {
     Changed,
 }
 
+/// What could not be done where the owner's text is left in the draft.
+const RESTORE: &str = "give back what its owner wrote, which the file beside it has, to";
 /// One who writes in place has the file open for less than that.
 const QUIET: Duration = Duration::from_millis(50);
 
@@ -31,12 +33,26 @@ pub(super) fn replace(file: &Path, before: &[u8], after: &str) -> Result<Outcome
     let draft = draft(&target)?;
     let written = write(&target, &draft, after).map_err(failed("write beside", &target));
     let done = written.and_then(|()| put_there(&target, &draft, before, after.as_bytes()));
-    // It is not there when it could not be made, or has become the file.
-    let _ = fs::remove_file(&draft);
+    let holds_text_of_owner = matches!(&done, Err(Error::File { what, .. }) if what == RESTORE);
+    if !holds_text_of_owner {
+        // It is not there when it could not be made.
+        let _ = fs::remove_file(&draft);
+    }
     let done = done?;
     let folder = target.parent().unwrap_or(Path::new("/"));
     File::open(folder).and_then(|it| it.sync_all()).map_err(failed("write to disk", folder))?;
     Ok(done)
+}
+
+/// Removes what one who was killed left beside the file. One who is at it has touched it within the last second.
+pub(super) fn remove_left_over(file: &Path) {
+    let Some(draft) = fs::canonicalize(file).ok().and_then(|it| draft(&it).ok()) else { return };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let touched = fs::symlink_metadata(&draft).ok().and_then(|it| u64::try_from(it.ctime()).ok());
+    if touched.is_some_and(|it| it + 2 <= now) {
+        // What cannot be removed is in nobody's way.
+        let _ = fs::remove_file(&draft);
+    }
 }
 
 /// Puts the draft in the file's place, unless it is not `before` that comes out: that goes back.
@@ -66,7 +82,7 @@ fn put_there(target: &Path, draft: &Path, before: &[u8], after: &[u8]) -> Result
 /// Gives the file back what the owner wrote, unless he has put something newer there since.
 fn put_back(target: &Path, draft: &Path, after: &[u8]) -> Result<(), Error> {
     let exchange =
-        || exchange(target, draft).map_err(|error| failed("restore", target)(error.into()));
+        || exchange(target, draft).map_err(|error| failed(RESTORE, target)(error.into()));
     if holds(target, after) {
         exchange()?;
         if !holds(draft, after) {

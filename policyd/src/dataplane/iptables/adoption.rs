@@ -59,7 +59,7 @@ impl<R: Runner + Send> Iptables<R> {
             held.is_some_and(|it: &BTreeSet<_>| !it.is_empty())
         };
         let knows_gate = Family::ALL.iter().any(is_filled);
-        let coming = self.sort_ready(&mut growing, &mut shrinking, knows_gate);
+        let coming = self.sort_ready(&mut growing, &mut shrinking, [had_gate, knows_gate]);
         let Self { programs, settings, tables, written, .. } = self;
         // Of thousands of policies each takes tens of milliseconds.
         let adoptions: Vec<_> = thread::scope(|scope| {

@@ -13,12 +13,13 @@ use crate::iptables::{Family, bound_set, programmed_set};
 
 impl<R: Runner> Iptables<R> {
     /// Of the sets that come last and go first: which endpoints have all their rules, and which
-    /// have an interface. `knows_gate` says that the gate's set was there and nobody had emptied it.
+    /// have an interface. `had_gate` says that the gate's set was there, `knows_gate` that nobody had emptied it:
+    /// before there is a gate nothing is kept back by it, and it is made with what it lets pass.
     pub(super) fn sort_ready(
         &mut self,
         growing: &mut ipset::Changes,
         shrinking: &mut ipset::Changes,
-        knows_gate: bool,
+        [had_gate, knows_gate]: [bool; 2],
     ) -> Coming {
         let moved = self.owners.moved(&self.written.endpoints, &self.settings);
         let mut let_pass = BTreeSet::new();
@@ -32,8 +33,9 @@ impl<R: Runner> Iptables<R> {
                 for gone in held.difference(&stays) {
                     growing.delete(&set, &gone.to_string());
                 }
+                let coming = if is_gate && !had_gate { &mut *growing } else { &mut *shrinking };
                 for come in wanted.difference(&stays) {
-                    shrinking.add(&set, &ipset::Member::Address(*come));
+                    coming.add(&set, &ipset::Member::Address(*come));
                 }
                 if is_gate {
                     let_pass.extend(wanted.difference(&stays).copied());

@@ -87,9 +87,11 @@ impl Table {
         let table = self.layer.table();
         let mut transaction = if takes_all {
             Transaction::new(table)
-        } else {
+        } else if held.exists {
             held = Held::default();
             Transaction::making(table)
+        } else {
+            Transaction::of_new(table)
         };
         self.chains = std::mem::take(&mut held.chains);
         let mut stale: BTreeSet<_> = self.chains.keys().cloned().collect();

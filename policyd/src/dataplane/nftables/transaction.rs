@@ -65,6 +65,13 @@ impl Transaction {
         }
     }
 
+    /// Of a table that is made where there is none: its sets may be filled before there is a rule.
+    pub(super) fn of_new(table: Table<'static>) -> Self {
+        let mut transaction = Self::new(table);
+        transaction.growing.push(table, &Change::Table(Some(COMMENT)));
+        transaction
+    }
+
     /// Of a table that is made, in place of whatever has its name.
     pub(super) fn making(table: Table<'static>) -> Self {
         let mut transaction = Self { is_making: true, ..Self::removing(table) };
