@@ -217,15 +217,20 @@ fn gc_removes_what_vanished_containers_left_and_nothing_else() {
             let call = Call::new(plugin, "ADD").container(pod.name()).netns(&pod.path());
             let _ = call.conf(&list.conf(&json!({}))).run(node, podwire).ok();
         };
+        let valid =
+            json!({"cni.dev/valid-attachments": [{"containerID": "stays", "ifname": "eth0"}]});
+        let collect = || {
+            let gc = Call::new(plugin, "GC").conf(&list.conf(&valid));
+            let _ = gc.run(node, podwire).ok();
+        };
         add(&stays);
+        // The lock of iptables stays when it has been taken once.
+        collect();
         let before = runtime.world(&list, &[&stays]);
         add(&goes);
         drop(goes);
         wait_for_ports(node, 1);
-        let valid =
-            json!({"cni.dev/valid-attachments": [{"containerID": "stays", "ifname": "eth0"}]});
-        let gc = Call::new(plugin, "GC").conf(&list.conf(&valid));
-        let _ = gc.run(node, podwire).ok();
+        collect();
         runtime.world(&list, &[&stays]).must_be(&before, &format!("after GC of {}", list.name()));
     }
 }
