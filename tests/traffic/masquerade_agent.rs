@@ -171,7 +171,7 @@ fn udp_source_ports(from: &Guest, world: &Space, address: &str) -> BTreeSet<u16>
 
 #[test]
 fn with_the_plugins_own_masquerading_each_connection_is_masqueraded_once() {
-    let mut it = Masquerading::new(&json!({"ipMasq": true}), PODS);
+    let mut it = Masquerading::new(&json!({"ipMasq": true, "ipMasqBackend": "iptables"}), PODS);
     let world = it.network.world();
     let before = it.network.guest("before");
     it.reconcile();
