@@ -83,18 +83,18 @@ fn mark_of(call: &Call) -> Mark {
     Mark::new(&call.conf.name, &call.container_id, &call.ifname)
 }
 
-/// What a configuration that leaves the choice to podwire is served by. Where the kernel cannot be asked, its
+/// What a configuration is served by. Where it leaves the choice to podwire and the kernel cannot be asked, its
 /// refusal of the rules will tell more.
-fn default_backend() -> Backend {
-    KernelTables::default().backend().unwrap_or(Backend::Nftables)
+fn chosen(backend: Option<Backend>, kernel: &mut KernelTables) -> Backend {
+    backend.unwrap_or_else(|| kernel.backend().unwrap_or(Backend::Nftables))
 }
 
 /// Whether an ADD that masquerades could succeed.
 pub(crate) fn available(backend: Option<Backend>) -> Result<(), Error> {
-    match backend.unwrap_or_else(default_backend) {
+    let mut kernel = KernelTables::default();
+    match chosen(backend, &mut kernel) {
         Backend::Iptables => iptables::available(),
         Backend::Nftables => {
-            let mut kernel = KernelTables::default();
             let client = kernel.client().map_err(|error| Error::NotAvailable(error.to_string()))?;
             client.map(drop).ok_or_else(|| missing(BY_NFTABLES))
         }
@@ -108,8 +108,8 @@ pub(crate) fn set_up_or_undo(
     addresses: Vec<IpNetwork>,
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
-    if backend.unwrap_or_else(default_backend) == Backend::Nftables {
-        let mut kernel = KernelTables::default();
+    let mut kernel = KernelTables::default();
+    if chosen(backend, &mut kernel) == Backend::Nftables {
         let mark = mark_of(call);
         let client = kernel.client()?.ok_or_else(|| missing(BY_NFTABLES))?;
         nftables::set_up(client, &mark, &addresses)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::pin::pin;
 
 use policyd::dataplane::Kind;
-use policyd::{closed, frames, ingress, node_network};
+use policyd::{closed, frames, ingress, masquerade, node_network};
 use tokio::time::sleep;
 
 use crate::alone::{self, Held};
@@ -53,8 +53,7 @@ fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     let programs = programs();
     // New pods first: none may come to a node without the rest.
     let list = if all { options.network.conf_dir().remove_all() } else { Ok(()) };
-    let masquerading =
-        Kind::ALL.map(|it| options.masquerade.agent(it, programs.clone()).remove(it));
+    let masquerading = Kind::ALL.map(|it| masquerade::remove(it, &mut programs.clone()));
     let frames = frames::remove();
     let network = node_network::remove(&mut programs.clone());
     let cleaned = Kind::ALL.map(|it| dataplane(it, options, programs.clone()).clean_up());

@@ -37,9 +37,7 @@ pub(crate) fn compare(
     report: &Report,
 ) -> Result<Live, Failure> {
     let pairs: Vec<_> = report.paths.iter().flat_map(|it| it.addresses.clone()).collect();
-    let given = options.given_kind();
-    let found = if given.is_none() { Kind::held()? } else { None };
-    let kind = given.or(found).map_or_else(|| options.kind(), Ok)?;
+    let kind = options.kind()?;
     let families = families();
     let kernel = match kind {
         Kind::Iptables => {
@@ -48,7 +46,7 @@ pub(crate) fn compare(
         Kind::Nftables => Kernel::tables(&families, &expected.needed(&pairs, &families))?,
     };
     let mut live = expected.compare(&pairs, &kernel);
-    if given.is_none() && found.is_none() && live.lacks_all() {
+    if options.given_kind().is_none() && live.lacks_all() && Kind::held()?.is_none() {
         live.notes.push(format!("the kernel holds no rules of policyd's, neither of nf_tables nor of iptables: compared is what policyd would write by {kind}"));
     }
     Ok(live)

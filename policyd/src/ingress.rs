@@ -234,7 +234,7 @@ fn filled<'a>(chain: &'a Chain<'a>, rules: &'a [Rule]) -> Vec<Change<'a>> {
 /// [`Error`].
 pub(crate) fn held() -> Result<Option<Comments>, Error> {
     let Some(mut client) = Client::open()? else { return Ok(None) };
-    if client.chains(NETDEV)?.is_none() {
+    if !client.has_table(NETDEV)? {
         return Ok(None);
     }
     comments_of(&mut client).map(Some)
@@ -252,7 +252,7 @@ fn comments_of(client: &mut Client) -> Result<Comments, Error> {
 /// [`Error`].
 pub(crate) fn packets() -> Result<u64, Error> {
     let Some(mut client) = Client::open()? else { return Ok(0) };
-    if client.chains(NETDEV)?.is_none() {
+    if !client.has_table(NETDEV)? {
         return Ok(0);
     }
     let rules = client.rules(NETDEV, FORGED)?;

@@ -82,6 +82,12 @@ impl Family {
         matches!(self, Self::V4)
     }
 
+    /// The family of the tables of nf_tables that the programs of iptables make for it.
+    #[must_use]
+    pub const fn of_nf_tables(self) -> ruleset::nft::Family {
+        if self.is_ipv4() { ruleset::nft::Family::Ip } else { ruleset::nft::Family::Ip6 }
+    }
+
     /// Whether the address is of this family.
     #[must_use]
     pub const fn has(self, address: &IpAddr) -> bool {

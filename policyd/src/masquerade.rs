@@ -17,8 +17,9 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use ruleset::networks::{LINK_LOCAL_V4, LINK_LOCAL_V6, MULTICAST_V4, MULTICAST_V6};
+use runner::Runner;
 
-use crate::dataplane;
+use crate::dataplane::{self, Kind, Programs};
 use crate::iptables::Family;
 
 pub use agent::{Agent, Report};
@@ -26,6 +27,19 @@ pub use config::{Config, Options, ReadConfig};
 pub use iptables::{CHAIN, chain, hook};
 pub use metrics::Metrics;
 pub use ports::PortRanges;
+
+/// Removes all rules that an agent made by this way.
+///
+/// # Errors
+/// By iptables the first of the two families' errors; both are tried.
+pub fn remove<R: Runner>(kind: Kind, programs: &mut Programs<R>) -> Result<(), Error> {
+    if kind == Kind::Nftables {
+        return Ok(nftables::remove()?);
+    }
+    let place = iptables::own_chain();
+    let [four, six] = Family::ALL.map(|family| place.remove(programs, family));
+    Ok(four.and(six).map(drop)?)
+}
 
 /// The destinations of a family that are left alone.
 fn spared(config: &Config, family: Family) -> impl Iterator<Item = IpNetwork> {

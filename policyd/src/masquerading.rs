@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use policyd::chain;
-use policyd::dataplane::Kind;
-use policyd::masquerade::{Agent, Report};
+use policyd::dataplane::{Kind, Programs};
+use policyd::masquerade::{self, Agent, Report};
 use policyd::metrics::Metrics;
 use runner::OsRunner;
 
@@ -20,6 +20,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) fn start(
     mut agent: Agent<OsRunner>,
     kind: Kind,
+    mut programs: Programs<OsRunner>,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
     let look = move || {
@@ -30,7 +31,7 @@ pub(crate) fn start(
             tell(&report);
             if !is_alone && matches!(report.kernel, Some(Ok(_))) {
                 // Until now both were in force, and what is left would decide first.
-                is_alone = remove(&mut agent, Kind::ALL.into_iter().filter(|it| *it != kind));
+                is_alone = remove(&mut programs, Kind::ALL.into_iter().filter(|it| *it != kind));
             }
             thread::sleep(LOOK);
         }
@@ -39,19 +40,19 @@ pub(crate) fn start(
 }
 
 /// Removes what was left from when it was on.
-pub(crate) fn stop(mut agent: Agent<OsRunner>) -> std::io::Result<()> {
+pub(crate) fn stop(mut programs: Programs<OsRunner>) -> std::io::Result<()> {
     let left_over = move || {
         thread::sleep(LEFT_OVER);
-        _ = remove(&mut agent, Kind::ALL);
+        _ = remove(&mut programs, Kind::ALL);
     };
     thread::Builder::new().name("masquerade".to_owned()).spawn(left_over).map(drop)
 }
 
 /// Whether nothing is left.
-fn remove(agent: &mut Agent<OsRunner>, kinds: impl IntoIterator<Item = Kind>) -> bool {
+fn remove(programs: &mut Programs<OsRunner>, kinds: impl IntoIterator<Item = Kind>) -> bool {
     let mut is_done = true;
     for kind in kinds {
-        if let Err(error) = agent.remove(kind) {
+        if let Err(error) = masquerade::remove(kind, programs) {
             tracing::warn!("rules of masquerading may be left: {}", chain(&error));
             is_done = false;
         }

@@ -2,7 +2,7 @@
 
 use netlink::nftables::Client;
 use ruleset::iptables::{Chain, Jump, Rule, RuleHash, Saved, Transaction};
-use ruleset::nft;
+use ruleset::nft::Table;
 use runner::{Error as RunError, Runner};
 
 use crate::dataplane::{Error, Programs};
@@ -62,8 +62,7 @@ impl OwnChain {
 
     /// Whether the kernel has the chain, as the programs make it in nf_tables.
     fn is_in_nf_tables(&self, family: Family) -> Result<bool, Error> {
-        let family = if family.is_ipv4() { nft::Family::Ip } else { nft::Family::Ip6 };
-        let table = nft::Table { family, name: self.table };
+        let table = Table { family: family.of_nf_tables(), name: self.table };
         let client = Client::open()?;
         Ok(client.map_or(Ok(false), |mut it| it.has_chain(table, self.name))?)
     }

@@ -99,11 +99,11 @@ async fn serve(options: Run) -> Result<(), Failure> {
         () = &mut told_to_end => return Ok(()),
     };
     tracing::info!("rules are written by {kind}");
-    let masquerade = options.masquerade.agent(kind, programs.clone());
     if options.masquerade.masquerade {
-        masquerading::start(masquerade, kind, Arc::clone(&status.metrics))?;
+        let agent = options.masquerade.agent(kind, programs.clone());
+        masquerading::start(agent, kind, programs.clone(), Arc::clone(&status.metrics))?;
     } else {
-        masquerading::stop(masquerade)?;
+        masquerading::stop(programs.clone())?;
     }
     networking::start(&options.network, &node, programs.clone(), cluster, &status)?;
     let config = config(&options, node, notices);

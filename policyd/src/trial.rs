@@ -32,13 +32,11 @@ pub(crate) fn run(options: &Run) -> ExitCode {
     let kind = match options.kind() {
         Ok(kind) => kind,
         Err(error) => {
-            _ = writeln!(io::stderr(), "{}", chain(&error));
+            tell(&chain(&error));
             return ExitCode::FAILURE;
         }
     };
-    let tell = |text: &str| _ = writeln!(io::stderr(), "{text}");
     if let Err(error) = preflight::enter_scratch_namespace() {
-        // The exit code tells it too.
         tell(&chain(&error));
         return ExitCode::from(NOT_TRIED);
     }
@@ -54,6 +52,11 @@ pub(crate) fn run(options: &Run) -> ExitCode {
         return ExitCode::from(BY_IPTABLES);
     }
     ExitCode::FAILURE
+}
+
+fn tell(text: &str) {
+    // The exit code tells as much.
+    _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Tries the rules of policies and of masquerading by this way.
@@ -72,23 +75,21 @@ fn try_out(kind: Kind, options: &Run, programs: Programs<OsRunner>) -> Result<()
 /// while policyd is away. This is not held against the kernel.
 fn try_the_rest() {
     if let Err(error) = frames::try_out() {
-        _ = writeln!(io::stderr(), "no pod can be on a bridge: {}", chain(&error));
+        tell(&format!("no pod can be on a bridge: {}", chain(&error)));
     }
     match closed::try_out() {
         Ok(Sides::Both) => {}
         Ok(Sides::Ingress) => {
             let missing = "does the kernel have CONFIG_NETFILTER_EGRESS (Linux 5.16)?";
-            _ = writeln!(
-                io::stderr(),
+            tell(&format!(
                 "a pod that starts while policyd is away can be sent to by its link-local address: {missing}"
-            );
+            ));
         }
         Err(error) => {
-            _ = writeln!(
-                io::stderr(),
+            tell(&format!(
                 "no pod can start while policyd is away, and only table raw looks at sources: {}",
                 chain(&error)
-            );
+            ));
         }
     }
 }

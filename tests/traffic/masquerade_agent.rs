@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lab::probe::{Protocol, Server, must_not_reach, must_reach, must_reach_at};
 use lab::{Node, Space, by_nftables};
 use policyd::dataplane::{Kind, Programs};
-use policyd::masquerade::{Agent, Options, Report};
+use policyd::masquerade::{self, Agent, Options, Report};
 use runner::OsRunner;
 use serde_json::{Value, json};
 
@@ -239,7 +239,8 @@ fn nothing_is_written_without_need_and_nothing_is_left_behind() {
         assert_eq!(it.tables(), installed, "{damage}");
         assert!(!it.wrote(), "{damage}");
     }
-    it.network.node.enter(|| it.agent.remove(kind())).unwrap();
+    let mut programs = Programs::new(OsRunner, "");
+    it.network.node.enter(|| masquerade::remove(kind(), &mut programs)).unwrap();
     assert_eq!(it.tables(), before);
 }
 

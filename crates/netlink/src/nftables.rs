@@ -115,6 +115,15 @@ impl Client {
         Ok(self.get(Message::get_chain(table, chain), &what)?.is_some())
     }
 
+    /// Whether there is a table: asked for by its name, whatever is in it.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn has_table(&mut self, table: Table<'_>) -> Result<bool, Error> {
+        let what = format!("look for table {table} in nf_tables");
+        Ok(self.get(Message::get_table(table), &what)?.is_some())
+    }
+
     /// The names of a table's chains; `None` when there is no such table.
     ///
     /// # Errors
@@ -187,8 +196,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub fn remove(&mut self, table: Table<'_>) -> Result<(), Error> {
-        let what = format!("look for table {table} in nf_tables");
-        if self.get(Message::get_table(table), &what)?.is_none() {
+        if !self.has_table(table)? {
             return Ok(());
         }
         match self.change(table, &[Change::DeleteAll]) {

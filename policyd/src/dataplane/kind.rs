@@ -3,10 +3,10 @@
 use std::{fmt, fs};
 
 use netlink::nftables::Client;
-use ruleset::nft::{Family, Table};
+use ruleset::nft::Table;
 
 use super::Error;
-use crate::iptables::{CHAIN_PREFIX, SET_PREFIX};
+use crate::iptables::{CHAIN_PREFIX, Family, SET_PREFIX};
 use crate::nftables::Layer;
 
 /// By which of the two ways.
@@ -54,7 +54,7 @@ fn nf_tables() -> Result<Option<Client>, Error> {
 /// Whether a table of that way is there: who goes over from iptables has both for a moment.
 pub(super) fn has_table(client: &mut Client) -> Result<bool, Error> {
     for layer in Layer::ALL {
-        if client.chains(layer.table())?.is_some() {
+        if client.has_table(layer.table())? {
             return Ok(true);
         }
     }
@@ -73,7 +73,7 @@ pub(super) fn are_ours_in_iptables() -> Result<bool, Error> {
     let has_set = has_sets()?;
     let Some(mut client) = Client::open()? else { return Ok(has_set || has_old_tables()) };
     let mut has_chain = false;
-    for family in [Family::Ip, Family::Ip6] {
+    for family in Family::ALL.map(Family::of_nf_tables) {
         for name in ["mangle", "raw"] {
             let chains = client.chains(Table { family, name })?.unwrap_or_default();
             has_chain |= chains.iter().any(|it| it.starts_with(CHAIN_PREFIX));

@@ -96,7 +96,7 @@ impl Nftables {
 
     pub(super) fn read(&mut self) -> Result<(), Error> {
         let client = open(&mut self.client)?;
-        let held = Layer::ALL.map(|it| Ok((it, Held::read(client, it, |_| true)?)));
+        let held = Layer::ALL.map(|it| Ok((it, Held::read(client, it.table(), |_| true)?)));
         self.held = Some((Instant::now(), held.into_iter().collect::<Result<_, Error>>()?));
         Ok(())
     }
@@ -194,7 +194,7 @@ impl Nftables {
         let client = open(&mut self.client)?;
         let mut differences = Vec::new();
         for layer in Layer::ALL {
-            let held = Held::read(client, layer, |_| true)?;
+            let held = Held::read(client, layer.table(), |_| true)?;
             match self.tables.get(&layer) {
                 Some(table) => compare(table, &held, &mut differences),
                 None if held.exists => {

@@ -65,7 +65,8 @@ impl Kernel {
         if let Some(mut client) = Client::open()? {
             for (layer, sets) in &needed.0 {
                 let is_needed = |set: &str| sets.contains(set);
-                tables.insert(*layer, dataplane::Held::read(&mut client, *layer, is_needed)?);
+                let held = dataplane::Held::read(&mut client, layer.table(), is_needed)?;
+                tables.insert(*layer, held);
             }
         }
         Self::around(Rules::Nftables(tables), families)

@@ -79,20 +79,6 @@ impl<R: Runner> Agent<R> {
         Report { reload, kernel: Some(kernel) }
     }
 
-    /// Removes all rules that it made by this way. Of the other one than its own nothing is in force that would
-    /// be missed.
-    ///
-    /// # Errors
-    /// By iptables the first of the two families' errors; both are tried.
-    pub fn remove(&mut self, kind: Kind) -> Result<(), Error> {
-        if kind == Kind::Nftables {
-            return Ok(nftables::remove()?);
-        }
-        let place = own_chain();
-        let [four, six] = Family::ALL.map(|family| place.remove(&mut self.programs, family));
-        Ok(four.and(six).map(drop)?)
-    }
-
     fn apply(&mut self, config: &Config) -> Result<bool, Error> {
         let Self { options, programs, .. } = self;
         if self.kind == Kind::Nftables {

@@ -1,15 +1,13 @@
 //! The table of nf_tables, and what it takes to have it as it shall be.
 
-use std::collections::BTreeMap;
-
-use netlink::nftables::{Batch, Change, Client, HeldChain, HeldRule};
+use netlink::nftables::{Batch, Change, Client};
 use ruleset::iptables::Side;
 use ruleset::nft::{Base, Hook, Kind, Match, Policy, Rule, Statement, Table, Verdict};
 
 use super::{CHAIN, Config, Options};
-use crate::dataplane::Error;
+use crate::dataplane::{Error, Held};
 use crate::iptables::Family;
-use crate::nftables::{Marks, RuleChain, mark_of};
+use crate::nftables::RuleChain;
 
 /// A table of its own.
 const TABLE: Table<'static> =
@@ -69,9 +67,12 @@ fn masquerade(matches: Vec<Match>, statement: Statement) -> Rule {
 pub(super) fn install(config: &Config, options: &Options) -> Result<bool, Error> {
     let mut client = Client::open()?.ok_or(Error::NoNftables)?;
     let wanted = chains(config, options);
-    let held = Held::read(&mut client)?;
-    let is_kept = held.takes(&wanted);
-    if is_kept && held.is(&wanted) {
+    let held = Held::read(&mut client, TABLE, |_| false)?;
+    // The chains can be had by changing rules alone, while those of before are in force.
+    let is_kept = held.is_awake
+        && held.chains.keys().all(|name| wanted.iter().any(|it| it.name == *name))
+        && wanted.iter().all(|it| held.takes_chain(it));
+    if is_kept && wanted.iter().all(|it| held.chains.get(&it.name) == Some(&it.marks())) {
         return Ok(false);
     }
     let mut batch = Batch::default();
@@ -96,38 +97,10 @@ pub(super) fn remove() -> Result<(), Error> {
     Ok(client.map_or(Ok(()), |mut it| it.remove(TABLE))?)
 }
 
-/// What the kernel has of the table.
-struct Held {
-    heads: BTreeMap<String, HeldChain>,
-    marks: BTreeMap<String, Marks>,
-}
-
-impl Held {
-    fn read(client: &mut Client) -> Result<Self, Error> {
-        let table = client.table(TABLE)?.filter(|it| it.is_awake);
-        let heads = table.into_iter().flat_map(|it| it.chains);
-        let heads: BTreeMap<_, _> = heads.map(|it| (it.name.clone(), it)).collect();
-        let rules = if heads.is_empty() { BTreeMap::new() } else { client.all_rules(TABLE)? };
-        let mark = |rule: &HeldRule| rule.comment.as_deref().and_then(mark_of);
-        let marks = rules.into_iter().map(|(name, it)| (name, it.iter().map(mark).collect()));
-        Ok(Self { heads, marks: marks.collect() })
-    }
-
-    /// Whether these chains can be had by changing rules alone, while those of before are in force.
-    fn takes(&self, wanted: &[RuleChain]) -> bool {
-        !self.heads.is_empty()
-            && self.heads.iter().all(|(name, held)| {
-                wanted.iter().any(|it| it.name == *name && held.is_like(&it.head()))
-            })
-    }
-
-    fn is(&self, wanted: &[RuleChain]) -> bool {
-        wanted.iter().all(|it| self.marks.get(&it.name) == Some(&it.marks()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]

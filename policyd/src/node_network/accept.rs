@@ -8,7 +8,7 @@ use std::fs;
 use ipnetwork::IpNetwork;
 use netlink::nftables::Client;
 use ruleset::iptables::{Chain, Match, Rule, RuleHash, Saved, Side, Target};
-use ruleset::nft;
+use ruleset::nft::Table;
 
 use super::constants::CHAIN;
 use crate::iptables::Family;
@@ -43,8 +43,7 @@ pub(crate) fn needs_programs(family: Family) -> Result<bool, netlink::Error> {
         return Ok(true);
     }
     let Some(mut client) = Client::open()? else { return Ok(false) };
-    let family = if family.is_ipv4() { nft::Family::Ip } else { nft::Family::Ip6 };
-    let table = client.table(nft::Table { family, name: "filter" })?;
+    let table = client.table(Table { family: family.of_nf_tables(), name: "filter" })?;
     let mut chains = table.into_iter().flat_map(|it| it.chains);
     Ok(chains.any(|it| it.name == CHAIN || (it.name == "FORWARD" && it.drops_rest())))
 }

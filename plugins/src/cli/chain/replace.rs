@@ -22,8 +22,6 @@ pub(super) enum Outcome {
     Changed,
 }
 
-/// What could not be done where the owner's text is left in the draft.
-const RESTORE: &str = "give back what its owner wrote, which the file beside it has, to";
 /// One who writes in place has the file open for less than that.
 const QUIET: Duration = Duration::from_millis(50);
 
@@ -33,11 +31,8 @@ pub(super) fn replace(file: &Path, before: &[u8], after: &str) -> Result<Outcome
     let draft = draft(&target)?;
     let written = write(&target, &draft, after).map_err(failed("write beside", &target));
     let done = written.and_then(|()| put_there(&target, &draft, before, after.as_bytes()));
-    let holds_text_of_owner = matches!(&done, Err(Error::File { what, .. }) if what == RESTORE);
-    if !holds_text_of_owner {
-        // It is not there when it could not be made.
-        let _ = fs::remove_file(&draft);
-    }
+    // It is not there when it could not be made, or is kept for its owner.
+    let _ = fs::remove_file(&draft);
     let done = done?;
     let folder = target.parent().unwrap_or(Path::new("/"));
     File::open(folder).and_then(|it| it.sync_all()).map_err(failed("write to disk", folder))?;
@@ -81,8 +76,7 @@ fn put_there(target: &Path, draft: &Path, before: &[u8], after: &[u8]) -> Result
 
 /// Gives the file back what the owner wrote, unless he has put something newer there since.
 fn put_back(target: &Path, draft: &Path, after: &[u8]) -> Result<(), Error> {
-    let exchange =
-        || exchange(target, draft).map_err(|error| failed(RESTORE, target)(error.into()));
+    let exchange = || exchange(target, draft).map_err(|error| keep(target, draft, error));
     if holds(target, after) {
         exchange()?;
         if !holds(draft, after) {
@@ -90,6 +84,16 @@ fn put_back(target: &Path, draft: &Path, after: &[u8]) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Keeps what the owner wrote beside the file, where no draft takes its place.
+pub(super) fn keep(target: &Path, draft: &Path, error: Errno) -> Error {
+    let kept = draft.with_extension("podwire-kept");
+    let place = match fs::rename(draft, &kept) {
+        Ok(()) => format!(", now in {}", kept.display()),
+        Err(_) => String::new(),
+    };
+    failed(&format!("give back what its owner wrote{place}, to"), target)(error.into())
 }
 
 fn holds(file: &Path, content: &[u8]) -> bool {

@@ -3,6 +3,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::*;
 
 const LIST: &str = "{\"plugins\": [ {\"type\": \"flannel\"} ]}\n";
@@ -71,6 +73,19 @@ fn what_the_owner_wrote_meanwhile_is_not_overwritten() {
     assert_eq!(replace(&file, LIST.as_bytes(), CHAINED).unwrap(), Outcome::Changed);
     assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn what_cannot_be_given_back_is_kept() {
+    let folder = folder(&[("a.conflist", CHAINED), (".a.conflist.podwire-new", LIST)]);
+    let at = |name: &str| folder.path().join(name);
+    let error = replace::keep(&at("a.conflist"), &at(".a.conflist.podwire-new"), Errno::IO);
+    let error = error.to_string();
+    assert!(error.contains(".a.conflist.podwire-kept") && error.contains("to "), "{error}");
+    assert_eq!(fs::read_to_string(at(".a.conflist.podwire-kept")).unwrap(), LIST);
+    // The next change takes nothing of it.
+    unchain(&at("a.conflist")).unwrap();
+    assert_eq!(fs::read_to_string(at(".a.conflist.podwire-kept")).unwrap(), LIST);
 }
 
 /// He writes at any time while it is being changed, in place or by a rename.

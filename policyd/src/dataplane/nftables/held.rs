@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netlink::nftables::{Client, HeldChain, HeldSet};
-use ruleset::nft::{Encoded, Set};
+use ruleset::nft::{Encoded, Set, Table};
 
 use super::Error;
 use crate::iptables::Family;
-use crate::nftables::{Elements, Layer, Marks, RuleChain, mark_of, programmed};
+use crate::nftables::{Elements, Marks, RuleChain, mark_of, programmed};
 
 /// A table, as it was read.
 #[derive(Debug, Clone, Default)]
@@ -27,10 +27,9 @@ impl Held {
     /// Reads a table; the elements only of those sets that `is_needed` says it of.
     pub(crate) fn read(
         client: &mut Client,
-        layer: Layer,
+        table: Table<'_>,
         is_needed: impl Fn(&str) -> bool,
     ) -> Result<Self, Error> {
-        let table = layer.table();
         let Some(found) = client.table(table)? else { return Ok(Self::default()) };
         if !found.is_awake {
             return Ok(Self { exists: true, ..Self::default() });

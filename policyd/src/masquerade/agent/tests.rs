@@ -11,7 +11,7 @@ use runner::{Output, Program};
 
 use super::*;
 use crate::dataplane;
-use crate::masquerade::Metrics;
+use crate::masquerade::{self, Metrics};
 
 /// Answers what it was told to, in order, and keeps what was asked. Where nothing is left to
 /// answer, programs succeed and print nothing.
@@ -189,7 +189,7 @@ fn nothing_is_removed_where_there_is_no_table() {
 fn removing_tries_both_families() {
     let mut scene = scene();
     scene.answer([Ok(output(4, "", "busy"))]);
-    assert!(scene.agent.remove(Kind::Iptables).is_err());
+    assert!(masquerade::remove(Kind::Iptables, &mut scene.agent.programs).is_err());
     assert_eq!(scene.asked(), ["iptables-save", "ip6tables-save"]);
 }
 
