@@ -1,6 +1,7 @@
-//! Flows that the kernel tracks: listing them and marking them
+//! Flows that the kernel tracks: listing, marking and forgetting them, and hearing of them
 //! (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 
+mod changes;
 mod message;
 
 use std::net::IpAddr;
@@ -9,7 +10,8 @@ use nix::errno::Errno;
 
 use crate::netfilter::message::Message;
 use crate::netfilter::{Socket, refused};
-use crate::{Error, Tuple};
+use crate::{Error, Layer4, Tuple};
+pub use changes::{Change, Changes, Happened};
 
 /// A flow as the kernel tracks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,15 +56,19 @@ pub struct Filter {
     pub is_ipv4: bool,
     /// Their mark, in the bits of the mask.
     pub mark: Option<Mark>,
-    /// One of their ends: source of the original direction, or, after translation, destination.
+    /// One of their ends.
     pub end: Option<End>,
+    /// Number of the protocol above IP, such as 17 for UDP.
+    pub protocol: Option<u8>,
+    /// The port that they were sent to, before any translation.
+    pub port: Option<u16>,
 }
 
 impl Filter {
     /// All flows of a family.
     #[must_use]
     pub const fn all(is_ipv4: bool) -> Self {
-        Self { is_ipv4, mark: None, end: None }
+        Self { is_ipv4, mark: None, end: None, protocol: None, port: None }
     }
 
     fn passes(&self, flow: &Flow) -> bool {
@@ -70,8 +76,16 @@ impl Filter {
         let has_end = |end| match end {
             End::Source(address) => flow.original.source == address,
             End::Destination(address) => flow.reply.source == address,
+            End::OriginalDestination(address) => flow.original.destination == address,
         };
-        self.mark.is_none_or(has_mark) && self.end.is_none_or(has_end)
+        let has_port = |port| match flow.original.layer4 {
+            Layer4::Ports { destination, .. } => destination == port,
+            Layer4::Icmp { .. } | Layer4::Unknown => false,
+        };
+        self.mark.is_none_or(has_mark)
+            && self.end.is_none_or(has_end)
+            && self.protocol.is_none_or(|it| flow.original.protocol == it)
+            && self.port.is_none_or(has_port)
     }
 }
 
@@ -91,6 +105,8 @@ pub enum End {
     Source(IpAddr),
     /// With whom it was begun, after translation.
     Destination(IpAddr),
+    /// Whom its first packet was sent to, before any translation: a service, or a published address.
+    OriginalDestination(IpAddr),
 }
 
 /// What became of a change.
@@ -147,6 +163,22 @@ impl Client {
     /// [`Error`].
     pub fn forget(&mut self, flow: &Flow) -> Result<Outcome, Error> {
         self.change(flow, "forget", message::delete(flow))
+    }
+
+    /// Has the kernel forget all flows that pass `filter`, and tells how many there were. One that begins
+    /// meanwhile may stay.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn forget_all(&mut self, filter: &Filter) -> Result<usize, Error> {
+        // No other message may be sent before the list was read to its end.
+        let mut flows = Vec::new();
+        self.flows(filter, |flow| flows.push(*flow))?;
+        let mut count = 0;
+        for flow in flows {
+            count += usize::from(self.forget(&flow)? == Outcome::Done);
+        }
+        Ok(count)
     }
 
     fn change(&mut self, flow: &Flow, verb: &str, message: Message) -> Result<Outcome, Error> {

@@ -14,6 +14,9 @@ use crate::Error;
 use crate::datagram::{RECEIVE_BUFFER, Received, messages};
 use message::Message;
 
+/// So often the kernel may have had no room for its answers to one question.
+const MOST_OVERRUNS: usize = 8;
+
 /// A netfilter socket of the namespace in which it was opened.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -120,11 +123,20 @@ impl Socket {
     ) -> Result<T, Error> {
         // The kernel has queued its answer when the question is sent: there is nothing to wait for.
         let flags = MsgFlags::MSG_DONTWAIT.bits();
+        let mut overruns = 0;
         loop {
             self.buffer.clear();
-            self.socket
-                .recv(&mut self.buffer, flags)
-                .map_err(|source| Error::Socket { what: what.into(), source })?;
+            match self.socket.recv(&mut self.buffer, flags) {
+                // Of many refusals the first ones had room. The kernel tells of the others' loss ahead of them.
+                Err(error)
+                    if error.raw_os_error() == Some(Errno::ENOBUFS as i32)
+                        && overruns < MOST_OVERRUNS =>
+                {
+                    overruns += 1;
+                    continue;
+                }
+                read => read.map_err(|source| Error::Socket { what: what.into(), source })?,
+            };
             for answer in messages(&self.buffer) {
                 let answer = answer.map_err(|error| Error::Answer {
                     what: what.into(),

@@ -10,9 +10,9 @@ use crate::netfilter::message::{IPV4, IPV6, Message};
 use crate::tuple::{ICMP, ICMPV6, Layer4, Tuple};
 
 const SUBSYSTEM: u8 = 1;
-const NEW: [u8; 2] = [SUBSYSTEM, 0];
+pub(super) const NEW: [u8; 2] = [SUBSYSTEM, 0];
 const GET: [u8; 2] = [SUBSYSTEM, 1];
-const DELETE: [u8; 2] = [SUBSYSTEM, 2];
+pub(super) const DELETE: [u8; 2] = [SUBSYSTEM, 2];
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
@@ -27,8 +27,10 @@ const ZONE: u16 = 18;
 const MARK_MASK: u16 = 21;
 const FILTER: u16 = 25;
 const FILTER_ORIGINAL: u16 = 1;
-/// `CTA_FILTER_F_CTA_IP_SRC`, which is in no public header.
+/// `CTA_FILTER_F_CTA_IP_SRC`, `_PROTO_NUM` and `_PROTO_DST_PORT`, which are in no public header.
 const COMPARE_SOURCE: u32 = 1;
+const COMPARE_PROTOCOL: u32 = 1 << 3;
+const COMPARE_DESTINATION_PORT: u32 = 1 << 5;
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTOCOL: u16 = 2;
 const IP_V4: [u16; 2] = [1, 2];
@@ -52,17 +54,43 @@ pub(super) fn list(filter: &Filter) -> Message {
     if let Some(mark) = filter.mark {
         message = put_mark(message, mark);
     }
-    // The kernel cannot be asked for the rest: of IPv6 it leaves out just those that are equal
+    let mut compared = 0;
+    // The kernel cannot be asked for other addresses: of IPv6 it leaves out just those that are equal
     // (`ctnetlink_filter_match_tuple`), and for replies kernels 5.8 to 5.16 that were not updated
     // compare with zeros.
-    if let (true, Some(End::Source(source @ IpAddr::V4(_)))) = (filter.is_ipv4, filter.end) {
-        message = message
-            .nested(TUPLE_ORIGINAL, |tuple| tuple.nested(TUPLE_IP, |ip| put_address(ip, 0, source)))
-            .nested(FILTER, |filter| {
-                filter.attribute(FILTER_ORIGINAL, &COMPARE_SOURCE.to_ne_bytes())
-            });
+    let source = match filter.end {
+        Some(End::Source(source @ IpAddr::V4(_))) if filter.is_ipv4 => Some(source),
+        _ => None,
+    };
+    if source.is_some() {
+        compared |= COMPARE_SOURCE;
+    }
+    // Ports are compared with those of a protocol.
+    if filter.protocol.is_some() {
+        compared |= COMPARE_PROTOCOL;
+        if filter.port.is_some() {
+            compared |= COMPARE_DESTINATION_PORT;
+        }
+    }
+    if compared == 0 {
+        return message;
     }
     message
+        .nested(TUPLE_ORIGINAL, |tuple| {
+            let tuple = match source {
+                Some(source) => tuple.nested(TUPLE_IP, |ip| put_address(ip, 0, source)),
+                None => tuple,
+            };
+            let Some(number) = filter.protocol else { return tuple };
+            tuple.nested(TUPLE_PROTOCOL, |protocol| {
+                let protocol = protocol.attribute(PROTOCOL_NUMBER, &[number]);
+                match filter.port {
+                    Some(port) => protocol.attribute(DESTINATION_PORT, &port.to_be_bytes()),
+                    None => protocol,
+                }
+            })
+        })
+        .nested(FILTER, |filter| filter.attribute(FILTER_ORIGINAL, &compared.to_ne_bytes()))
 }
 
 /// Sets the bits of a mark: `(old & !mask) ^ value`, says `ctnetlink_change_mark`.

@@ -143,7 +143,7 @@ pub(super) fn read_set(set: &[u8], table: Table<'_>) -> Option<HeldSet> {
 }
 
 impl HeldSet {
-    /// Whether it is what [`new_set`] would make.
+    /// Whether it is what [`Change::Set`](super::Change::Set) would make.
     #[must_use]
     pub fn is_like(&self, set: &Set) -> bool {
         self.flags == flags(set)

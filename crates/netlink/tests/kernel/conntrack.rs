@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use netlink::conntrack::{Client, End, Filter, Flow, Mark, Outcome};
-use netlink::{Layer4, Tuple};
+use netlink::conntrack::{Change, Changes, Client, End, Filter, Flow, Happened, Mark, Outcome};
+use netlink::{Event, Layer4, Tuple};
 
 use crate::routed::{Addresses, Routed, addresses, routed};
 use crate::space::{nft, run};
@@ -183,6 +183,9 @@ fn flows_are_found_by_their_ends() {
         assert_eq!(found(End::Source(addresses.server)), (false, true));
         assert_eq!(found(End::Destination(addresses.client)), (false, true));
         assert_eq!(found(End::Destination(addresses.service)), (false, false));
+        assert_eq!(found(End::OriginalDestination(addresses.service)), (true, false));
+        assert_eq!(found(End::OriginalDestination(addresses.client)), (false, true));
+        assert_eq!(found(End::OriginalDestination(addresses.server)), (false, false));
     }
 }
 
@@ -202,6 +205,104 @@ fn a_flow_that_has_gone_is_told() {
         assert_eq!(client.set_mark(&flow, CUT).unwrap(), Outcome::FlowGone);
         let left = list(&mut client, &all);
         assert!(left.iter().all(|flow| flow.original.protocol != TCP), "{left:?}");
+    }
+}
+
+/// Flows of the three transports with ports, from two clients each to two ports of two services.
+fn fill(routed: &Routed, addresses: &Addresses) {
+    let lines: String = ["tcp", "udp", "sctp"]
+        .iter()
+        .flat_map(|protocol| [80, 53].map(|port| (protocol, port)))
+        .flat_map(|(protocol, port)| {
+            let Addresses { client, server, service } = *addresses;
+            let state = match *protocol {
+                "tcp" => "--state ESTABLISHED",
+                "sctp" => "--state ESTABLISHED --orig-vtag 1 --reply-vtag 2",
+                _ => "",
+            };
+            [(1000, service), (1001, server)].map(|(from, to)| {
+                format!(
+                    "-I -p {protocol} -s {client} -d {to} --sport {from} --dport {port} -t 600 {state}\n"
+                )
+            })
+        })
+        .collect();
+    let _entered = routed.router.enter().unwrap();
+    run("conntrack", &["-R", "-"], &lines);
+}
+
+#[test]
+fn flows_are_forgotten_by_protocol_port_end_and_mark() {
+    const SCTP: u8 = 132;
+    let routed = routed("");
+    let mut client = client(&routed);
+    for addresses in addresses() {
+        fill(&routed, &addresses);
+        let all = Filter::all(addresses.client.is_ipv4());
+        assert_eq!(list(&mut client, &all).len(), 12);
+        let counted = |client: &mut Client, filter| list(client, &filter).len();
+        assert_eq!(counted(&mut client, Filter { protocol: Some(SCTP), ..all }), 4);
+        assert_eq!(counted(&mut client, Filter { port: Some(53), ..all }), 6);
+        let dns = Filter { protocol: Some(UDP), port: Some(53), ..all };
+        assert_eq!(counted(&mut client, dns), 2);
+        let end = Some(End::OriginalDestination(addresses.service));
+        assert_eq!(client.forget_all(&Filter { end, ..dns }).unwrap(), 1);
+        let left = list(&mut client, &dns);
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].original.destination, addresses.server);
+        let from = Some(End::Source(addresses.client));
+        assert_eq!(client.forget_all(&Filter { end: from, ..dns }).unwrap(), 1);
+        assert_eq!(client.forget_all(&dns).unwrap(), 0);
+        assert_eq!(client.forget_all(&Filter { protocol: Some(SCTP), ..all }).unwrap(), 4);
+        let flow = list(&mut client, &Filter { protocol: Some(TCP), port: Some(80), ..all })[0];
+        assert_eq!(client.set_mark(&flow, CUT).unwrap(), Outcome::Done);
+        assert_eq!(client.forget_all(&Filter { mark: Some(CUT), ..all }).unwrap(), 1);
+        assert_eq!(client.forget(&flow).unwrap(), Outcome::FlowGone);
+        assert_eq!(
+            client.forget_all(&Filter { protocol: Some(TCP), port: Some(80), ..all }).unwrap(),
+            1
+        );
+        // Two of UDP to another port, and two of TCP.
+        assert_eq!(client.forget_all(&all).unwrap(), 4);
+        assert_eq!(list(&mut client, &all), []);
+    }
+}
+
+#[test]
+fn flows_are_heard_as_they_begin_change_and_end() {
+    let routed = routed(RULES);
+    let mut client = client(&routed);
+    let mut changes = {
+        let _entered = routed.router.enter().unwrap();
+        Changes::open().unwrap()
+    };
+    assert_eq!(changes.receive().unwrap(), None);
+    let mut heard = || -> Vec<Change> {
+        let events = std::iter::from_fn(|| changes.receive().unwrap()).flatten();
+        let of_udp = events.filter_map(|event| match event {
+            Event::Heard(change) => (change.flow.original.protocol == UDP).then_some(change),
+            Event::Missed => panic!("nothing was too much"),
+        });
+        of_udp.collect()
+    };
+    for addresses in addresses() {
+        let (asking, answering) = udp(&routed, &addresses);
+        let original = ports(asking.local_addr().unwrap(), addresses.service(), UDP);
+        let [began] = heard().try_into().unwrap();
+        assert_eq!((began.happened, began.flow.original), (Happened::Began, original));
+        assert_eq!((began.flow.mark, began.flow.reply.source), (FOREIGN, addresses.server));
+        answering.send(b"hello").unwrap();
+        asking.set_read_timeout(Some(SECONDS)).unwrap();
+        asking.recv(&mut [0; 16]).unwrap();
+        let changed = heard();
+        let last = changed.last().expect("that it was answered");
+        assert!(changed.iter().all(|it| it.happened == Happened::Changed));
+        assert!(last.flow.status.has_reply() && last.flow.original == original);
+        assert_eq!(client.set_mark(&last.flow, CUT).unwrap(), Outcome::Done);
+        assert_eq!(heard().last().map(|it| it.flow.mark), Some(FOREIGN | CUT.value));
+        assert_eq!(client.forget(&last.flow).unwrap(), Outcome::Done);
+        let [ended] = heard().try_into().unwrap();
+        assert_eq!((ended.happened, ended.flow.original), (Happened::Ended, original));
     }
 }
 

@@ -9,7 +9,9 @@ use ruleset::nft::{
     Statement, Table, Value, Verdict,
 };
 
-use crate::space::{move_away, run};
+use nix::errno::Errno;
+
+use crate::space::{move_away, nf_tables, run};
 
 const CHAIN: &str = "checks";
 
@@ -247,4 +249,21 @@ fn tables_are_what_nft_would_write() {
             assert!(wanted[0].contains(&format!("\t\t{rule}\n")), "{rule}\n{}", wanted[0]);
         }
     }
+}
+
+#[test]
+fn more_refusals_than_a_socket_holds_tell_the_first() {
+    let mut client = nf_tables();
+    let table = Table { family: Family::Ip, name: CHAIN };
+    let made = [Change::Table(None), Change::Set(&Set::new("all", [Key::Ipv4]))];
+    client.change(table, &made).unwrap();
+    let names: Vec<_> = (0..20_000).map(|it| format!("chain-{it}")).collect();
+    let gone: Vec<_> = names.iter().map(|it| Change::Empty(it)).collect();
+    let error = client.change(table, &gone).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::ENOENT));
+    assert!(error.to_string().contains("\"chain-0\""), "{error}");
+    // What is left of the answers is not taken for that to another question.
+    assert_eq!(client.sets(table).unwrap().len(), 1);
+    client.remove(table).unwrap();
+    assert!(!client.has_table(table).unwrap());
 }
