@@ -1,7 +1,8 @@
 //! What is told to people.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the program's answer")]
+#![expect(clippy::print_stderr, reason = "this is the program's answer")]
 
 use std::fs;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use testbed::error::{Error, Result};
@@ -18,17 +19,16 @@ pub(crate) fn complain(error: &Error) {
 /// Tells what runs.
 pub(crate) fn status(state: &State) -> Result<()> {
     let (record, supervisor) = state.running()?;
-    println!("supervisor: process {}, logs below {}", supervisor.id, state.root().display());
+    say(&format!("supervisor: process {}, logs below {}", supervisor.id, state.root().display()))?;
     for number in record.settings.numbers() {
         match Node::find(supervisor, number) {
-            Ok(node) => println!("{}: process {}", node_name(number), node.init().id),
-            Err(error) => println!("{error}"),
+            Ok(node) => say(&format!("{}: process {}", node_name(number), node.init().id))?,
+            Err(error) => say(&error.to_string())?,
         }
     }
     let kubectl = Kubectl::on(Node::find(supervisor, 1)?);
-    println!("{}", kubectl.run(&["get", "nodes", "-o", "wide"])?);
-    println!("{}", kubectl.run(&["get", "pods", "-A", "-o", "wide"])?);
-    Ok(())
+    say(&kubectl.run(&["get", "nodes", "-o", "wide"])?)?;
+    say(&kubectl.run(&["get", "pods", "-A", "-o", "wide"])?)
 }
 
 /// Shows the end of each log.
@@ -43,7 +43,7 @@ pub(crate) fn logs(
         return Err(Error::Down(state.root().to_owned()));
     }
     if node.is_none() && program.is_none() {
-        show(&state.supervisor_log(), lines);
+        show(&state.supervisor_log(), lines)?;
     }
     for number in (1..=MOST_NODES).filter(|it| node.is_none_or(|node| node == *it)) {
         let Ok(entries) = fs::read_dir(state.logs(number)) else { continue };
@@ -52,15 +52,22 @@ pub(crate) fn logs(
         let wanted = |file: &&std::path::PathBuf| {
             program.as_deref().is_none_or(|it| file.file_stem().is_some_and(|stem| stem == it))
         };
-        files.iter().filter(wanted).for_each(|file| show(file, lines));
+        files.iter().filter(wanted).try_for_each(|file| show(file, lines))?;
     }
     Ok(())
 }
 
-fn show(file: &Path, lines: usize) {
-    println!("==> {} <==", file.display());
+fn show(file: &Path, lines: usize) -> Result<()> {
     let text = String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
     let all: Vec<_> = text.lines().collect();
-    let from = all.len().saturating_sub(lines);
-    all.iter().skip(from).for_each(|line| println!("{line}"));
+    let last = all.get(all.len().saturating_sub(lines)..).unwrap_or_default();
+    say(&[&[format!("==> {} <==", file.display()).as_str()], last].concat().join("\n"))
+}
+
+/// Prints a line, or several. Who reads no further, as `head` does, has seen enough.
+fn say(text: &str) -> Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.map_err(Error::file("write to", "the standard output")),
+    }
 }
