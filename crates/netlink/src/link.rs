@@ -39,10 +39,14 @@ pub struct Link {
     pub kind: String,
     /// Bytes.
     pub mtu: u32,
+    /// Length of its transmit queue, packets.
+    pub tx_queue_length: u32,
     /// Whether it is set up.
     pub is_up: bool,
     /// Whether promiscuous mode was asked for.
     pub is_promiscuous: bool,
+    /// Whether all multicast packets were asked for.
+    pub is_all_multicast: bool,
     /// Whether it is a loopback.
     pub is_loopback: bool,
     /// RFC 2863 state.

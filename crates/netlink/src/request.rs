@@ -84,7 +84,7 @@ impl Request {
     /// The same request, for which finding that the object is gone already is success.
     #[must_use]
     pub fn or_gone(mut self) -> Self {
-        self.tolerated = &[Errno::ENODEV, Errno::ESRCH, Errno::EADDRNOTAVAIL];
+        self.tolerated = &[Errno::ENODEV, Errno::ENOENT, Errno::ESRCH, Errno::EADDRNOTAVAIL];
         self
     }
 

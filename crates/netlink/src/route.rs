@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
     RouteScope, RouteType, RouteVia,
@@ -109,6 +109,12 @@ impl Request {
         let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
         let what = format!("add route {}{via} dev {link_name:?}", route.dst);
         Self::new(what, RouteNetlinkMessage::NewRoute(route.message()), NLM_F_CREATE)
+    }
+
+    /// Puts a route in the place of one to the same destination with the same metric, if there is one.
+    #[must_use]
+    pub fn replace_route(route: &Route, link_name: &str) -> Self {
+        Self { flags: NLM_F_CREATE | NLM_F_REPLACE, ..Self::add_route(route, link_name) }
     }
 
     /// Deletes a route.

@@ -27,7 +27,7 @@ pub(super) fn ensure_bridge(host: &mut Socket, conf: &Conf) -> Result<Link, Erro
     }
     let mut requests = Vec::new();
     if conf.promiscuous && !bridge.is_promiscuous {
-        requests.push(Request::set_promiscuous(bridge.index, name));
+        requests.push(Request::set_promiscuous(bridge.index, name, true));
     }
     // A bridge that took an advertised address would route for containers it does not know.
     if bridge.accepts_advertisements == Some(true) {

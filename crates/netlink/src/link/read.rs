@@ -1,5 +1,5 @@
 //! Links as the kernel tells of them, read in place: an answer has some sixty attributes, of which
-//! eight are needed.
+//! nine are needed.
 
 use netlink_packet_route::link::State;
 
@@ -11,11 +11,13 @@ const LINK_HEADER: usize = 16;
 const IFF_UP: u32 = 1;
 const IFF_LOOPBACK: u32 = 1 << 3;
 const IFF_PROMISC: u32 = 1 << 8;
+const IFF_ALLMULTI: u32 = 1 << 9;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
+const IFLA_TXQLEN: u16 = 13;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -38,8 +40,10 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
         mac: None,
         kind: String::new(),
         mtu: 0,
+        tx_queue_length: 0,
         is_up: flags & IFF_UP != 0,
         is_promiscuous: flags & IFF_PROMISC != 0,
+        is_all_multicast: flags & IFF_ALLMULTI != 0,
         is_loopback: flags & IFF_LOOPBACK != 0,
         oper_state: State::Unknown,
         controller: None,
@@ -52,6 +56,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
             IFLA_ADDRESS => link.mac = payload.try_into().ok().map(HardwareAddress),
             IFLA_IFNAME => link.name = text(payload),
             IFLA_MTU => link.mtu = number(payload)?,
+            IFLA_TXQLEN => link.tx_queue_length = number(payload)?,
             IFLA_LINK => link.peer = number(payload),
             IFLA_MASTER => link.controller = number(payload),
             IFLA_OPERSTATE => link.oper_state = State::from(*payload.first()?),
@@ -96,7 +101,7 @@ mod tests {
     }
 
     fn message(attributes: &[Vec<u8>]) -> Vec<u8> {
-        let header = [0, 7, IFF_UP | IFF_PROMISC, 0].map(u32::to_ne_bytes).concat();
+        let header = [0, 7, IFF_UP | IFF_PROMISC | IFF_ALLMULTI, 0].map(u32::to_ne_bytes).concat();
         [header, attributes.concat()].concat()
     }
 
@@ -110,13 +115,15 @@ mod tests {
         let link = read(&message(&[
             attribute(IFLA_IFNAME, b"eth0\0"),
             attribute(IFLA_MTU, &1500u32.to_ne_bytes()),
+            attribute(IFLA_TXQLEN, &500u32.to_ne_bytes()),
             attribute(IFLA_LINKINFO, &info),
             attribute(IFLA_AF_SPEC, &ipv6),
         ]))
         .unwrap();
         assert_eq!((link.index, link.name.as_str(), link.mtu), (7, "eth0", 1500));
         assert_eq!((link.kind.as_str(), link.accepts_advertisements), ("", Some(true)));
-        assert!(link.is_up && link.is_promiscuous && !link.is_loopback);
+        assert_eq!(link.tx_queue_length, 500);
+        assert!(link.is_up && link.is_promiscuous && link.is_all_multicast && !link.is_loopback);
     }
 
     #[test]

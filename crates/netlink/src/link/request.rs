@@ -76,10 +76,16 @@ fn message(index: u32, attributes: Vec<LinkAttribute>) -> LinkMessage {
     message
 }
 
-fn with_flags(mut message: LinkMessage, on: LinkFlags, mask: LinkFlags) -> LinkMessage {
-    message.header.flags = on;
-    message.header.change_mask = mask;
+/// Changes one flag of a link.
+fn with_flag(index: u32, flag: LinkFlags, on: bool) -> LinkMessage {
+    let mut message = message(index, Vec::new());
+    message.header.flags.set(flag, on);
+    message.header.change_mask = flag;
     message
+}
+
+const fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 impl Request {
@@ -124,9 +130,10 @@ impl Request {
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(message(0, far)))),
         ]));
-        let near = with_flags(message(0, near), LinkFlags::Up, LinkFlags::Up);
+        let mut message = with_flag(0, LinkFlags::Up, true);
+        message.attributes = near;
         let what = format!("create veth pair {:?} and {:?}", spec.name, spec.peer_name);
-        Self::new(what, RouteNetlinkMessage::NewLink(near), NLM_F_CREATE | NLM_F_EXCL)
+        Self::new(what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
     fn set_link(what: String, message: LinkMessage) -> Self {
@@ -136,23 +143,41 @@ impl Request {
     /// Sets a link up.
     #[must_use]
     pub fn set_up(index: u32, name: &str) -> Self {
-        let message = with_flags(message(index, Vec::new()), LinkFlags::Up, LinkFlags::Up);
-        Self::set_link(format!("set {name:?} up"), message)
+        Self::set_link(format!("set {name:?} up"), with_flag(index, LinkFlags::Up, true))
     }
 
     /// Sets a link down.
     #[must_use]
     pub fn set_down(index: u32, name: &str) -> Self {
-        let message = with_flags(message(index, Vec::new()), LinkFlags::empty(), LinkFlags::Up);
-        Self::set_link(format!("set {name:?} down"), message)
+        Self::set_link(format!("set {name:?} down"), with_flag(index, LinkFlags::Up, false))
     }
 
-    /// Puts a link into promiscuous mode.
+    /// Puts a link into promiscuous mode, or takes it out.
     #[must_use]
-    pub fn set_promiscuous(index: u32, name: &str) -> Self {
-        let message =
-            with_flags(message(index, Vec::new()), LinkFlags::Promisc, LinkFlags::Promisc);
-        Self::set_link(format!("put {name:?} into promiscuous mode"), message)
+    pub fn set_promiscuous(index: u32, name: &str, on: bool) -> Self {
+        let what = format!("turn promiscuous mode of {name:?} {}", on_or_off(on));
+        Self::set_link(what, with_flag(index, LinkFlags::Promisc, on))
+    }
+
+    /// Has a link take all multicast packets, or those of its own groups alone.
+    #[must_use]
+    pub fn set_all_multicast(index: u32, name: &str, on: bool) -> Self {
+        let what = format!("turn reception of all multicast by {name:?} {}", on_or_off(on));
+        Self::set_link(what, with_flag(index, LinkFlags::Allmulti, on))
+    }
+
+    /// Sets a link's MTU, bytes.
+    #[must_use]
+    pub fn set_mtu(index: u32, name: &str, mtu: u32) -> Self {
+        let message = message(index, vec![LinkAttribute::Mtu(mtu)]);
+        Self::set_link(format!("set the MTU of {name:?} to {mtu}"), message)
+    }
+
+    /// Sets the length of a link's transmit queue, packets.
+    #[must_use]
+    pub fn set_tx_queue_length(index: u32, name: &str, packets: u32) -> Self {
+        let message = message(index, vec![LinkAttribute::TxQueueLen(packets)]);
+        Self::set_link(format!("set the transmit queue length of {name:?} to {packets}"), message)
     }
 
     /// Has a link announce its IPv4 addresses when it goes up, so that neighbours that knew them

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use netlink::{Link, Monitor, OperState, PortOptions, Request, Route, Socket};
+use netlink::{HardwareAddress, Link, Monitor, OperState, PortOptions, Request, Route, Socket};
 use netns::Netns;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -312,4 +312,40 @@ fn a_link_is_read_as_it_is() {
         (true, "", "00:00:00:00:00:00")
     );
     assert_eq!(inside.link_by_name("eth1").unwrap(), None);
+}
+
+#[test]
+fn what_can_be_tuned_is_set_read_and_set_back() {
+    let netns = namespace();
+    let mut host = socket(&netns);
+    let before = bridge(&mut host);
+    let (index, name) = (before.index, "br0");
+    let mac = HardwareAddress([2, 0, 0, 0, 9, 9]);
+    let changes = [
+        Request::set_mac(index, name, mac),
+        Request::set_mtu(index, name, 1300),
+        Request::set_tx_queue_length(index, name, 7),
+        Request::set_promiscuous(index, name, true),
+        Request::set_all_multicast(index, name, true),
+    ];
+    host.execute(&changes).unwrap();
+    let after = host.link_by_index(index).unwrap().unwrap();
+    assert_eq!((after.mac, after.mtu, after.tx_queue_length), (Some(mac), 1300, 7));
+    assert!(after.is_promiscuous && after.is_all_multicast && after.is_up);
+    host.execute(&[
+        Request::set_mtu(index, name, before.mtu),
+        Request::set_tx_queue_length(index, name, before.tx_queue_length),
+        Request::set_promiscuous(index, name, false),
+        Request::set_all_multicast(index, name, false),
+    ])
+    .unwrap();
+    let end = host.link_by_index(index).unwrap().unwrap();
+    assert!(!end.is_promiscuous && !end.is_all_multicast);
+    assert_eq!((end.mtu, end.tx_queue_length), (before.mtu, before.tx_queue_length));
+    let error = host.execute(&[Request::set_mtu(index, name, u32::MAX)]).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::EINVAL));
+    assert!(
+        error.to_string().starts_with("cannot set the MTU of \"br0\" to 4294967295"),
+        "{error}"
+    );
 }

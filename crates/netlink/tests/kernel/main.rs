@@ -14,5 +14,6 @@ mod nflog;
 mod nftables;
 mod only_ip;
 mod routed;
+mod rules;
 mod space;
 mod written;
