@@ -126,8 +126,8 @@ pub enum Error {
         /// The gateway of the configuration.
         wanted: IpAddr,
     },
-    /// STATUS: no ADD can store a lease.
-    #[error("host-local cannot store leases in {}: {problem}", path.display())]
+    /// STATUS: no ADD can keep a file.
+    #[error("cannot keep files in {}: {problem}", path.display())]
     Unusable {
         /// The directory that would be used, or the nearest one that exists.
         path: PathBuf,

@@ -27,8 +27,8 @@ pub(crate) enum Error {
     Config(String),
     #[error("cannot use the result of IPAM plugin: {0}")]
     IpamResult(String),
-    #[error("cannot write {value:?} to /proc/sys/{key} (is /proc/sys read-only?)")]
-    Sysctl { key: String, value: &'static str, source: io::Error },
+    #[error("cannot write {value:?} to /proc/sys/{key} ({})", sysctl_hint(source))]
+    Sysctl { key: String, value: String, source: io::Error },
     #[error("cannot {what} {}", path.display())]
     File { what: String, path: PathBuf, source: io::Error },
     #[error("{0}")]
@@ -51,6 +51,16 @@ pub(crate) enum Error {
     NotAvailable(String),
     #[error("teardown left {} problem(s): {}", .0.len(), join(.0))]
     Teardown(Vec<Error>),
+}
+
+fn sysctl_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "does this kernel have the parameter, and the container the interface?"
+        }
+        io::ErrorKind::InvalidInput => "does the parameter take this value?",
+        _ => "is /proc/sys read-only?",
+    }
 }
 
 fn join(errors: &[Error]) -> String {

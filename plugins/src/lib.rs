@@ -1,6 +1,6 @@
 //! podwire: every CNI plugin in one program.
 //!
-//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`,
+//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`, `tuning`,
 //! `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
 //! lists leases.
 
@@ -20,6 +20,7 @@ mod ptp;
 mod rollback;
 mod sysctl;
 mod teardown;
+mod tuning;
 mod veth;
 
 use std::ffi::OsStr;

@@ -7,10 +7,11 @@ use crate::ipam_plugins::{HostLocal, Static};
 use crate::loopback::Loopback;
 use crate::policy::Policy;
 use crate::ptp::Ptp;
+use crate::tuning::Tuning;
 
 /// All of them.
-pub(crate) static ALL: [&(dyn Plugin + Sync); 6] =
-    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Policy];
+pub(crate) static ALL: [&(dyn Plugin + Sync); 7] =
+    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Tuning, &Policy];
 
 /// Their names, for people.
 pub(crate) fn names() -> String {

@@ -16,6 +16,7 @@ use cni::serve::Plugin;
 use cni::{AddResult, Call, ErrorObject};
 
 use crate::error::Error;
+use crate::prev_result;
 use agent::Silence;
 use conf::Conf;
 pub(crate) use conf::read as read_conf;
@@ -62,7 +63,7 @@ fn key(call: &Call) -> Key {
 /// Whether policyd, or the file where it does not answer, knows the attachment with its addresses.
 fn check(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse(call)?;
-    let result = told::prev_result(call)?;
+    let result = prev_result::required(call)?;
     if call.ifname != conf.interface {
         return Ok(());
     }

@@ -1,4 +1,5 @@
-//! CHECK: whether the container's interface still is as the result of ADD says.
+//! The result of the plugins before this one, or of ADD, and whether the container's interface still is
+//! as that says.
 
 use std::path::Path;
 
@@ -21,18 +22,42 @@ fn changed(text: impl Into<String>) -> Error {
     Error::Changed(text.into())
 }
 
+/// The result that a plugin which stands behind others cannot be without.
+pub(crate) fn required(call: &Call) -> Result<AddResult, Error> {
+    call.conf.prev_result()?.ok_or_else(|| {
+        let text =
+            "prevResult: missing (this plugin stands behind the one that makes the interface)";
+        Error::Config(text.into())
+    })
+}
+
+/// Place of the container's interface in a result. The host may have one of the same name.
+pub(crate) fn position(result: &AddResult, ifname: &str) -> Option<usize> {
+    let is_inside = |entry: &Interface| entry.name == ifname && !entry.sandbox.is_empty();
+    let has_name = |entry: &Interface| entry.name == ifname;
+    let entries = &result.interfaces;
+    entries.iter().position(is_inside).or_else(|| entries.iter().position(has_name))
+}
+
+/// The addresses of the container's interface. Those that name no interface are its own, too: the
+/// versions before 0.3.0 name none.
+pub(crate) fn ips_of<'a>(
+    result: &'a AddResult,
+    ifname: &str,
+) -> impl Iterator<Item = &'a IpConfig> + use<'a> {
+    let own = position(result, ifname);
+    let is_own = move |index: i64| usize::try_from(index).is_ok_and(|index| Some(index) == own);
+    result.ips.iter().filter(move |ip| ip.interface.is_none_or(is_own))
+}
+
 /// The result of ADD, with the interface that the call is about.
 pub(crate) fn attachment(call: &Call) -> Result<Attachment, Error> {
     let result = call
         .conf
         .prev_result()?
         .ok_or_else(|| Error::Config("prevResult: missing, but CHECK needs it".into()))?;
-    let is_container = |entry: &&Interface| entry.name == call.ifname && !entry.sandbox.is_empty();
-    let interface = result
-        .interfaces
-        .iter()
-        .find(is_container)
-        .or_else(|| result.interfaces.iter().find(|entry| entry.name == call.ifname))
+    let interface = position(&result, &call.ifname)
+        .and_then(|index| result.interfaces.get(index))
         .cloned()
         .ok_or_else(|| changed(format!("prevResult has no interface {:?}", call.ifname)))?;
     let netns = call.netns.as_deref().unwrap_or(Path::new(""));

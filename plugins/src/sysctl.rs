@@ -14,8 +14,8 @@ fn path(key: &str) -> PathBuf {
 }
 
 /// Writes a value.
-pub(crate) fn write(key: &str, value: &'static str) -> Result<(), Error> {
-    put(key, value).map_err(|source| Error::Sysctl { key: key.into(), value, source })
+pub(crate) fn write(key: &str, value: &str) -> Result<(), Error> {
+    put(key, value).map_err(|source| Error::Sysctl { key: key.into(), value: value.into(), source })
 }
 
 fn put(key: &str, value: &str) -> io::Result<()> {
@@ -30,7 +30,7 @@ pub(crate) fn try_write(key: &str, value: &str) {
 
 /// Writes a value unless it is there already: in many containers such parameters are right, but
 /// read-only.
-pub(crate) fn ensure(key: &str, value: &'static str) -> Result<(), Error> {
+pub(crate) fn ensure(key: &str, value: &str) -> Result<(), Error> {
     match read(key) {
         Ok(current) if current == value => Ok(()),
         _ => write(key, value),

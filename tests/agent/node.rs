@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use attachment::CLOSED_TABLE;
 use lab::sockets::udp;
 use lab::{
-    Call, Daemon, Node, Options, Pod, Reply, Suite, addresses, by_nftables, iptables_rules,
-    nft_parts, policy_rules, policyd, program,
+    Call, Daemon, Node, Pod, Reply, Suite, addresses, by_nftables, iptables_rules, nft_parts,
+    policy_rules, policyd, program,
 };
 use netlink::nftables::Client;
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ impl PolicedNode {
     }
 
     fn with(names: &[&'static str], is_bridged: bool, options: &'static [&'static str]) -> Self {
-        let node = Node::with(Options { instant_dad: true });
+        let node = Node::quick();
         node.sh("for it in /proc/sys/net/bridge/bridge-nf-call-*; do echo 0 > $it; done");
         fs::create_dir(node.home().join("manifests")).unwrap();
         let mut policed = Self { node, pods: BTreeMap::new(), policyd: None, is_bridged, options };

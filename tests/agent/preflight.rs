@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use lab::{Daemon, Finished, Node, Options, policyd, program};
+use lab::{Daemon, Finished, Node, policyd, program};
 
 use crate::node::{BY_IPTABLES, PATIENCE, command};
 
@@ -37,7 +37,7 @@ fn preflight(node: &Node, words: &[&str], options: &[&str]) -> Finished {
 
 #[test]
 fn a_good_kernel_passes_and_keeps_nothing() {
-    let node = Node::with(Options { instant_dad: true });
+    let node = Node::quick();
     let everything = ["env"];
     // What the DaemonSet has: no namespace can be made but together with a user namespace.
     let granted = ["setpriv", "--bounding-set=-all,+net_admin,+net_raw", "--no-new-privs"];
@@ -53,7 +53,7 @@ fn a_good_kernel_passes_and_keeps_nothing() {
 
 #[test]
 fn a_missing_module_is_named_and_waited_for() {
-    let node = Node::with(Options { instant_dad: true });
+    let node = Node::quick();
     let path = format!("PATH={}", broken_programs(&node));
     let ended = preflight(&node, &["env", &path], BY_IPTABLES);
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
@@ -80,7 +80,7 @@ fn a_missing_module_is_named_and_waited_for() {
 /// As in the image that has none.
 #[test]
 fn by_nf_tables_no_program_is_needed() {
-    let node = Node::with(Options { instant_dad: true });
+    let node = Node::quick();
     fs::create_dir(node.home().join("manifests")).unwrap();
     let by_netlink = |mut command: Command| {
         command.args(["--backend", "nftables"]).env("PATH", "/nowhere");

@@ -107,13 +107,13 @@ impl Runtime {
         self.world(list, pods)
     }
 
-    /// Where host-local was last is no state of a pod, and a bridge's link follows its ports.
+    /// Where host-local was last is no state of a pod, a bridge's link follows its ports, and parameters that
+    /// tuning wrote go with the namespace.
     fn world(&self, list: &Conflist, pods: &[&Pod]) -> World {
         wait_for_policyd(&self.node);
         let mut world = World::of(&self.node, pods).without_bridge(list.bridge());
-        world
-            .lines
-            .retain(|line| !line.contains("last_reserved_ip") && !line.contains("/.podwire/"));
+        let stays = ["last_reserved_ip", "/.podwire/", " sysctl net core/"];
+        world.lines.retain(|line| !stays.iter().any(|part| line.contains(part)));
         world
     }
 }

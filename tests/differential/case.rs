@@ -47,6 +47,11 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) plugin: &'static str,
     pub(crate) conf: Value,
+    /// The configuration of the plugin before this one in the list. Both suites stand on what the
+    /// reference made of it.
+    pub(crate) base: Option<Value>,
+    /// What the node has in its list of kernel parameters that may be set.
+    pub(crate) allow_list: Option<&'static str>,
     /// Commands on the node before the first call; `$HOME` is the node's directory.
     pub(crate) on_node: Vec<&'static str>,
     /// Commands in the first pod before the first call.
@@ -116,6 +121,8 @@ impl Case {
             name: name.to_owned(),
             plugin,
             conf: json!({"cniVersion": "1.0.0", "name": "net1", "type": plugin}),
+            base: None,
+            allow_list: None,
             on_node: Vec::new(),
             in_pod: Vec::new(),
             steps: ["ADD", "CHECK", "DEL", "DEL"].map(step).into(),
@@ -127,6 +134,18 @@ impl Case {
     /// Sets keys of the configuration; `null` takes one away.
     pub(crate) fn with(mut self, keys: Value) -> Self {
         merge(&mut self.conf, &keys);
+        self
+    }
+
+    /// Has the plugin stand behind another, which each pod of the case has been added by.
+    pub(crate) fn on(mut self, base: Value) -> Self {
+        self.base = Some(base);
+        self
+    }
+
+    /// Sets the node's list of kernel parameters that may be set.
+    pub(crate) fn allow_list(mut self, lines: &'static str) -> Self {
+        self.allow_list = Some(lines);
         self
     }
 

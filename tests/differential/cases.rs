@@ -12,6 +12,7 @@ mod loopback;
 mod masquerade;
 mod ptp;
 mod static_ipam;
+mod tuning;
 mod verbs;
 mod versions;
 
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Case> {
         masquerade::cases(),
         ptp::cases(),
         static_ipam::cases(),
+        tuning::cases(),
         verbs::cases(),
         versions::cases(),
     ]
@@ -68,6 +70,12 @@ fn static_ipam(name: &str, ipam: Value) -> Case {
     let mut conf = json!({"ipam": {"type": "static"}});
     crate::case::merge(&mut conf["ipam"], &ipam);
     Case::new(&format!("static/{name}"), "static", conf)
+}
+
+/// tuning on a pod of a bridge.
+fn tuning(name: &str, keys: Value) -> Case {
+    let case = Case::new(&format!("tuning/{name}"), "tuning", keys);
+    case.on(json!({"type": "bridge", "isDefaultGateway": true, "ipam": v4()}))
 }
 
 fn v4() -> Value {

@@ -168,7 +168,11 @@ fn lasting(world: &World, bridge: &str) -> Vec<String> {
             // Once up, lo keeps its address and its queue.
             [_, "address", "lo", ..] | [_, "link", "lo", "qdisc=noqueue" | "qdisc=noop"] => true,
             [_, "route4", "local", destination, ..] => destination.starts_with("127."),
-            [_, "sysctl", _, setting] => setting.starts_with("ipv6/forwarding="),
+            [_, "sysctl", _, setting] => {
+                // What tuning writes goes with the namespace.
+                let keys = ["ipv6/forwarding=", "ipv4/arp_filter=", "ipv6/hop_limit="];
+                keys.iter().any(|key| setting.starts_with(key))
+            }
             ["file", path, ..] => {
                 let name = path.rsplit('/').next().unwrap_or_default();
                 path.ends_with('/')

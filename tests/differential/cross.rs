@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 struct Switch {
     plugin: &'static str,
     conf: Value,
+    /// The configuration of the plugin before this one, by the suite that adds.
+    base: Option<Value>,
 }
 
 fn switches() -> Vec<Switch> {
@@ -15,11 +17,13 @@ fn switches() -> Vec<Switch> {
     let dual = json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]);
     let bridge = |ranges: &Value, backend: Option<&str>| Switch {
         plugin: "bridge",
+        base: None,
         conf: json!({"bridge": "br0", "isDefaultGateway": true, "ipMasq": backend.is_some(), "ipMasqBackend": backend,
             "ipam": {"type": "host-local", "ranges": ranges}}),
     };
     let ptp = |backend: Option<&str>| Switch {
         plugin: "ptp",
+        base: None,
         conf: json!({"ipMasq": backend.is_some(), "ipMasqBackend": backend, "ipam": {"type": "host-local", "ranges": dual,
             "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}),
     };
@@ -32,14 +36,21 @@ fn switches() -> Vec<Switch> {
         bridge(&dual, Some("nftables")),
         Switch {
             plugin: "bridge",
+            base: None,
             conf: json!({"bridge": "br0", "macspoofchk": true, "ipam": {"type": "host-local", "ranges": v4}}),
         },
         ptp(None),
         ptp(Some("iptables")),
         ptp(Some("nftables")),
-        Switch { plugin: "loopback", conf: json!({}) },
+        Switch { plugin: "loopback", base: None, conf: json!({}) },
+        Switch {
+            plugin: "tuning",
+            base: Some(json!({"type": "bridge", "ipam": {"type": "host-local", "ranges": dual}})),
+            conf: json!({"mac": "02:11:22:00:00:07", "promisc": true, "mtu": 1400, "allmulti": true, "txQLen": 5}),
+        },
         Switch {
             plugin: "host-local",
+            base: None,
             conf: json!({"ipam": {"type": "host-local", "ranges": dual}}),
         },
     ]
@@ -73,8 +84,11 @@ fn add_check_delete(switch: &Switch, first: &Suite, second: &Suite) {
         Call::new(switch.plugin, command).container(container).netns(&pod.path())
     };
     // A bridge and its address outlive the pods, and lo keeps its address: both are there before.
-    for command in ["ADD", "DEL"] {
+    for command in ["ADD", "DEL"].into_iter().filter(|_| switch.base.is_none()) {
         let _ = call(command, "warm-up").conf(&conf).run(&node, first).ok();
+    }
+    if let Some(base) = &switch.base {
+        conf["prevResult"] = add_base(base, &node, &pod, first);
     }
     let before = world(&node, &pod);
     conf["prevResult"] = call("ADD", "cid1").conf(&conf).run(&node, first).ok();
@@ -89,10 +103,28 @@ fn add_check_delete(switch: &Switch, first: &Suite, second: &Suite) {
     world(&node, &pod).must_be(&before, &format!("{what}: after the other's DEL"));
 }
 
-/// Without a portless bridge's own state, and without locks, index and where host-local was last.
+/// Adds the pod by the plugin before the one that is switched.
+fn add_base(base: &Value, node: &Node, pod: &lab::Pod, suite: &Suite) -> Value {
+    let mut conf = base.clone();
+    conf["cniVersion"] = json!("1.0.0");
+    conf["name"] = json!("net1");
+    conf["ipam"]["dataDir"] = json!(node.data());
+    let plugin = conf["type"].as_str().expect("a plugin has a type").to_owned();
+    let call = Call::new(&plugin, "ADD").container("cid1").netns(&pod.path());
+    call.conf(&conf).run(node, suite).ok()
+}
+
+/// Without a portless bridge's own state, and without locks, index, empty folders and where host-local was
+/// last.
 fn world(node: &Node, pod: &lab::Pod) -> World {
     let mut world = World::of(node, &[pod]).without_bridge("br0");
-    let own = ["last_reserved_ip", ".podwire", "/run/podwire/"];
+    let own = [
+        "last_reserved_ip",
+        ".podwire",
+        "/run/podwire/",
+        "file /run/cni/ ",
+        "file /run/cni/tuning/ ",
+    ];
     world.lines.retain(|line| !own.iter().any(|name| line.contains(name)));
     world
 }

@@ -1,9 +1,10 @@
 //! Runs a case on one side of the twins: fresh node, fresh pods, each step with its outcome and
 //! the world after it, as lines.
 
+use std::fs;
 use std::path::PathBuf;
 
-use lab::{Call, Node, Pod, Reply, Suite, World};
+use lab::{Call, Node, Options, Pod, Reply, Suite, World};
 use serde_json::{Value, json};
 
 use crate::case::{Case, Step, merge};
@@ -32,18 +33,27 @@ struct Twin<'a> {
     suite: &'a Suite,
     node: Node,
     pods: Vec<Pod>,
+    /// What the plugin before this one made of each pod.
+    bases: Vec<Value>,
     results: Vec<Value>,
 }
 
 pub(crate) fn run(case: &Case, suite: &Suite) -> Record {
-    let node = Node::quick();
+    let own_etc = case.allow_list.is_some();
+    let node = Node::with(Options { instant_dad: true, own_etc });
+    if let Some(lines) = case.allow_list {
+        let folder = node.home().join("etc/cni/tuning");
+        fs::create_dir_all(&folder).expect("the node has its own");
+        fs::write(folder.join("allowlist.conf"), lines).expect("the folder is there");
+    }
     let count = case.steps.iter().map(|step| step.pod + 1).max().unwrap_or(1);
     let pods: Vec<Pod> = (1..=count).map(|n| node.pod(&format!("pod{n}"))).collect();
-    let results = vec![Value::Null; count];
-    let mut twin = Twin { case, suite, node, pods, results };
+    let [bases, results] = [(); 2].map(|()| vec![Value::Null; count]);
+    let mut twin = Twin { case, suite, node, pods, bases, results };
     for line in &case.on_node {
         twin.node.sh(&twin.fill(line));
     }
+    twin.add_bases();
     for line in &case.in_pod {
         twin.pods[0].sh(&twin.fill(line));
     }
@@ -61,6 +71,21 @@ pub(crate) fn run(case: &Case, suite: &Suite) -> Record {
 impl Twin<'_> {
     fn world(&self) -> World {
         World::of(&self.node, &self.pods.iter().collect::<Vec<_>>())
+    }
+
+    /// Adds each pod by the plugin before this one, which is the reference's for both suites.
+    fn add_bases(&mut self) {
+        let Some(base) = &self.case.base else { return };
+        let plugin = base["type"].as_str().expect("a plugin has a type").to_owned();
+        for (index, pod) in self.pods.iter().enumerate() {
+            let mut conf = with_data_dir(base.clone());
+            for key in ["cniVersion", "name"] {
+                conf[key] = self.case.conf[key].clone();
+            }
+            let add = Call::new(&plugin, "ADD").container(&container(index)).netns(&pod.path());
+            let add = add.stdin(self.fill(&conf.to_string()).as_bytes());
+            self.bases[index] = add.run(&self.node, &Suite::reference()).ok();
+        }
     }
 
     fn take(&mut self, number: usize, step: &Step, failed: bool) -> Outcome {
@@ -81,9 +106,8 @@ impl Twin<'_> {
 
     fn call(&self, step: &Step) -> Call {
         let pod = &self.pods[step.pod];
-        let container = format!("cid{}", step.pod + 1);
         let mut call = Call::new(self.case.plugin, step.command)
-            .container(&container)
+            .container(&container(step.pod))
             .netns(&pod.path())
             .stdin(self.stdin(step).as_bytes());
         for (name, value) in &step.env {
@@ -100,11 +124,11 @@ impl Twin<'_> {
         if let Some(text) = step.stdin {
             return self.fill(text);
         }
-        let mut conf = self.case.conf.clone();
-        if conf["ipam"]["type"] == "host-local" && conf["ipam"].get("dataDir").is_none() {
-            conf["ipam"]["dataDir"] = json!("$DATA");
+        let mut conf = with_data_dir(self.case.conf.clone());
+        let (base, result) = (&self.bases[step.pod], &self.results[step.pod]);
+        if step.command == "ADD" && !base.is_null() {
+            conf["prevResult"] = base.clone();
         }
-        let result = &self.results[step.pod];
         let has_check =
             !["0.1.0", "0.2.0", "0.3.0", "0.3.1"].iter().any(|v| conf["cniVersion"] == *v);
         if ["CHECK", "DEL"].contains(&step.command) && has_check && !result.is_null() {
@@ -122,6 +146,18 @@ impl Twin<'_> {
             .replace("$POD", &path(self.pods[0].path()))
             .replace("$BIN", &path(self.suite.dir().to_owned()))
     }
+}
+
+fn container(pod: usize) -> String {
+    format!("cid{}", pod + 1)
+}
+
+/// The configuration with the node's own folder for leases.
+fn with_data_dir(mut conf: Value) -> Value {
+    if conf["ipam"]["type"] == "host-local" && conf["ipam"].get("dataDir").is_none() {
+        conf["ipam"]["dataDir"] = json!("$DATA");
+    }
+    conf
 }
 
 /// The answer as lines: exit status, each document flat, and the error's parts.

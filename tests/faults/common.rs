@@ -25,6 +25,14 @@ pub(crate) fn ptp_with_all() -> Value {
                  "ranges": [[{"subnet": "10.1.0.0/16"}], [{"subnet": "fd00:1::/64"}]]}})
 }
 
+/// Every key of tuning.
+pub(crate) fn tuning_with_all() -> Value {
+    json!({"cniVersion": "1.0.0", "name": "net1", "type": "tuning", "mac": "02:11:22:00:00:07",
+        "promisc": true, "mtu": 1400, "allmulti": true, "txQLen": 5, "dataDir": "/run/cni/tuning",
+        "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"},
+        "args": {"cni": {"mtu": 1300, "sysctl": {"net.core.somaxconn": "200"}}}})
+}
+
 impl Site {
     /// A node on which one pod has come and gone: what stays by design is there.
     pub(crate) fn new(mut conf: Value) -> Self {

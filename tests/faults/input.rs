@@ -7,9 +7,10 @@ use std::os::unix::fs::symlink;
 use lab::{Call, Node, Suite, World};
 use serde_json::{Value, json};
 
-use crate::common::{Site, bridge_with_all, ptp_with_all};
+use crate::common::{Site, bridge_with_all, ptp_with_all, tuning_with_all};
 
-const PLUGINS: [&str; 6] = ["bridge", "ptp", "loopback", "host-local", "static", "podwire-policy"];
+const PLUGINS: [&str; 7] =
+    ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "podwire-policy"];
 
 #[test]
 fn stdin_that_is_no_configuration_is_refused() {
@@ -56,14 +57,16 @@ fn values_of_wrong_types_are_refused_or_ignored_without_a_trace() {
     let podwire = Suite::podwire();
     let pod = node.pod("pod1");
     let before = World::of(&node, &[&pod]);
-    for conf in [bridge_with_all(), ptp_with_all()] {
+    for conf in [bridge_with_all(), ptp_with_all(), tuning_with_all()] {
         let plugin = conf["type"].as_str().unwrap().to_owned();
         for path in paths(&conf) {
             for wrong in
                 [json!(7), json!("x"), json!(true), json!([]), json!({}), json!(1.5), json!([[1]])]
             {
                 let mut changed = conf.clone();
-                changed["ipam"]["dataDir"] = json!(node.data());
+                if changed["ipam"].is_object() {
+                    changed["ipam"]["dataDir"] = json!(node.data());
+                }
                 *changed.pointer_mut(&path).expect("the path is there") = wrong.clone();
                 // STATUS reads the whole configuration and does nothing.
                 changed["cniVersion"] = json!("1.1.0");

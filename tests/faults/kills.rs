@@ -12,10 +12,10 @@ const ROUNDS: usize = 300;
 const THREADS: usize = 3;
 
 /// A generator of numbers that look random (xorshift); the seed is told when a round fails.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn up_to(&mut self, limit: u64) -> u64 {
+    pub(crate) fn up_to(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

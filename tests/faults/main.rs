@@ -1,5 +1,6 @@
 //! Bad input and bad luck: nothing is lost, nothing is left, and the error is clear.
 
+mod chained;
 mod check;
 mod common;
 mod crowd;

@@ -20,6 +20,9 @@ pub struct Options {
     /// Duplicate address detection ends at once instead of after one to two seconds. The sysctls
     /// that plugins write (`accept_dad`, `enhanced_dad`) keep the kernel's defaults.
     pub instant_dad: bool,
+    /// Programs on the node see another `/etc`: the machine's, with a folder `/etc/cni` that is
+    /// `etc/cni` of the node's home.
+    pub own_etc: bool,
 }
 
 /// A machine: a network namespace, and a mount namespace in which `/run` and `/var/lib` are its own.
@@ -48,7 +51,7 @@ impl Node {
     /// A node where IPv6 addresses are usable at once (see [`Options::instant_dad`]).
     #[must_use]
     pub fn quick() -> Self {
-        Self::with(Options { instant_dad: true })
+        Self::with(Options { instant_dad: true, ..Options::default() })
     }
 
     /// A node with options.
@@ -62,6 +65,9 @@ impl Node {
         let space = Space::new(CloneFlags::CLONE_NEWNS, || {
             cover(&home.path().join("run"), "/run");
             cover(&home.path().join("lib"), "/var/lib");
+            if options.own_etc {
+                cover(&etc_with_own_cni(home.path()), "/etc");
+            }
             *mounts.lock().unwrap() = Some(File::open("/proc/thread-self/ns/mnt").unwrap());
             set_defaults(options);
         });
@@ -166,6 +172,21 @@ fn cover(source: &Path, target: &str) {
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .and_then(|()| mount(Some(source), target, none, MsFlags::MS_BIND, none))
         .unwrap_or_else(|error| panic!("cannot mount over {target}: {error} (root is needed)"));
+}
+
+/// Makes the folder of [`Options::own_etc`].
+fn etc_with_own_cni(home: &Path) -> PathBuf {
+    let etc = home.join("etc");
+    fs::create_dir_all(etc.join("cni")).expect("cannot make a directory");
+    for entry in fs::read_dir("/etc").expect("there is /etc") {
+        let name = entry.expect("it can be listed").file_name();
+        if name != "cni" {
+            // What is covered is seen through the first process's eyes.
+            std::os::unix::fs::symlink(Path::new("/proc/1/root/etc").join(&name), etc.join(&name))
+                .expect("cannot make a symbolic link");
+        }
+    }
+    etc
 }
 
 /// Settings that later interfaces of the namespace inherit.

@@ -18,15 +18,23 @@ impl Suite {
     /// The plugins under test: `PODWIRE_BIN_DIR`, or `target/lab/podwire` of the workspace.
     #[must_use]
     pub fn podwire() -> Self {
-        let plugins =
-            ["podwire", "bridge", "ptp", "loopback", "host-local", "static", "podwire-policy"];
+        let plugins = [
+            "podwire",
+            "bridge",
+            "ptp",
+            "loopback",
+            "host-local",
+            "static",
+            "tuning",
+            "podwire-policy",
+        ];
         Self::find("podwire", "PODWIRE_BIN_DIR", &plugins)
     }
 
     /// The reference plugins: `PEERS_BIN_DIR`, or `target/lab/peers` of the workspace.
     #[must_use]
     pub fn reference() -> Self {
-        let plugins = ["bridge", "ptp", "loopback", "host-local", "static", "cnitool"];
+        let plugins = ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "cnitool"];
         Self::find("reference", "PEERS_BIN_DIR", &plugins)
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Call, Node, Options as NodeOptions, Pod, Suite, Switch, World};
+use lab::{Call, Node, Pod, Suite, Switch, World};
 use policyd::dataplane::Programs;
 use policyd::node_network::conflist::Main;
 use policyd::node_network::{self, ConfDir, Keeper, Member, Members, Options, Report};
@@ -50,8 +50,7 @@ impl Nodes {
     }
 
     pub(crate) fn with(count: usize, main: Main) -> Self {
-        let nodes: Vec<Node> =
-            (0..count).map(|_| Node::with(NodeOptions { instant_dad: true })).collect();
+        let nodes: Vec<Node> = (0..count).map(|_| Node::quick()).collect();
         let switch = Switch::of(&nodes.iter().collect::<Vec<_>>());
         let mut all = Vec::new();
         for (node, number) in nodes.into_iter().zip(1..) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lab::{Call, Node, Options, Pod, Space, Suite};
+use lab::{Call, Node, Pod, Space, Suite};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use policyd::attachment::{Attachment, PodReference};
 use policyd::dataplane::{Dataplane, Kind, Programs};
@@ -95,7 +95,7 @@ impl Cluster {
         // Servers and probes have some two thousand sockets, and other tests run beside.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
-        let node = Node::with(Options { instant_dad: true });
+        let node = Node::quick();
         let conf = conf(wiring, &node);
         let other = other_node(&node);
         if wiring == Wiring::Bridge {

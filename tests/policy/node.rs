@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use lab::{Node, Options, by_nftables};
+use lab::{Node, by_nftables};
 use policyd::attachment::{Attachment, PodReference};
 use policyd::dataplane::{Dataplane, Kind, Programs};
 use policyd::index::Index;
@@ -34,7 +34,7 @@ pub(crate) struct BareNode {
 
 impl BareNode {
     pub(crate) fn new(settings: &Settings) -> Self {
-        let node = Node::with(Options { instant_dad: true });
+        let node = Node::quick();
         Self { node, index: Index::new("node-1"), dataplane: dataplane(settings) }
     }
 

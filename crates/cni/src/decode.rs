@@ -206,6 +206,25 @@ impl<'a> Fields<'a> {
         Some(self.array(key)?.iter().filter_map(Element::string).collect())
     }
 
+    /// Every member, whatever its key, as a string, in the order in which they stand; `null` is
+    /// an empty one, as in Go.
+    #[must_use]
+    pub fn members(&self) -> Vec<(&'a str, &'a str)> {
+        self.know_all();
+        let mut members = Vec::new();
+        for (key, value) in self.members {
+            match value {
+                Value::Null => members.push((key.as_str(), "")),
+                Value::String(text) => members.push((key.as_str(), text.as_str())),
+                other => {
+                    let text = format!("expected a string, found {}", kind(other));
+                    self.problems.add(Severity::Undecodable, self.path_of(key), text);
+                }
+            }
+        }
+        members
+    }
+
     /// Has [`Self::finish`] call no key unknown.
     pub fn know_all(&self) {
         self.knows_all.set(true);

@@ -11,6 +11,7 @@ mod conf;
 mod convert;
 pub mod decode;
 pub mod delegate;
+mod duplicates;
 mod error;
 mod result;
 pub mod serve;
@@ -18,6 +19,7 @@ mod version;
 
 pub use call::{Call, Command, Environment, container_id_problem, ifname_problem, name_is_valid};
 pub use conf::{Attachment, NetConf};
+pub use duplicates::duplicates;
 pub use error::{Error, ErrorObject, code};
 pub use result::{AddResult, Dns, Interface, IpConfig, Route, parse_address, parse_cidr};
 pub use version::Version;

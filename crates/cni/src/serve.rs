@@ -16,6 +16,8 @@ use crate::{name_is_valid, version};
 
 /// No configuration is larger; more on stdin is refused instead of filling memory.
 const STDIN_LIMIT: u64 = 16 << 20;
+/// Of documents on stdout.
+const INDENT: &str = "    ";
 
 /// A plugin: its names and its verbs.
 pub trait Plugin {
@@ -92,7 +94,7 @@ pub fn refuse(error: &ErrorObject) -> ExitCode {
 }
 
 fn fail(error: &ErrorObject, version: Version) -> ExitCode {
-    if print(&pretty(&error.to_json(version))).is_err() {
+    if print(&pretty(&error.to_json(version), INDENT)).is_err() {
         // Nobody is left to tell when stderr is closed, too.
         let _ = io::stderr().write_all(format!("podwire: {error}\n").as_bytes());
     }
@@ -177,7 +179,7 @@ fn dispatch(plugin: &dyn Plugin, call: &Call) -> Result<String, ErrorObject> {
     match call.command {
         Command::Add => {
             let result = plugin.add(call)?;
-            return Ok(pretty(&result.to_json(call.conf.version)?));
+            return Ok(pretty(&result.to_json(call.conf.version)?, INDENT));
         }
         Command::Del => plugin.del(call)?,
         Command::Check => plugin.check(call)?,
@@ -266,9 +268,11 @@ fn refuse_own_netns(netns: Option<&Path>) -> Result<(), ErrorObject> {
     }
 }
 
-fn pretty(document: &Value) -> String {
+/// A document over several lines, each level indented by `indent`, as Go's `MarshalIndent` has it.
+#[must_use]
+pub fn pretty(document: &Value, indent: &str) -> String {
     let mut text = Vec::new();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
     match document.serialize(&mut serializer) {
         Ok(()) => String::from_utf8_lossy(&text).into_owned(),

@@ -15,7 +15,7 @@ use cni::{AddResult, Call, Dns, decode::Fields};
 use nix::fcntl::OFlag;
 
 pub(crate) use conf::{Conf, gateway, routes, store_options};
-pub use status::status;
+pub use status::{status, usable};
 
 use crate::Error;
 use crate::files::open;

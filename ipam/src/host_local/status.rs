@@ -38,7 +38,10 @@ pub fn status(call: &Call) -> Result<(), Error> {
 }
 
 /// Whether `directory` can be written, or created where it does not exist.
-fn usable(directory: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Unusable`].
+pub fn usable(directory: &Path) -> Result<(), Error> {
     let unusable = |path: &Path, error: &io::Error| Error::Unusable {
         path: path.to_owned(),
         problem: format!("{error}{}", hint(error)),

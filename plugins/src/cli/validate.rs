@@ -9,7 +9,7 @@ use cni::{NetConf, Version};
 use serde_json::{Map, Value};
 
 use super::output::{complain, say};
-use crate::{bridge, plugin, policy, ptp};
+use crate::{bridge, plugin, policy, ptp, tuning};
 
 /// A file could not be read at all.
 const EXIT_UNREADABLE: u8 = 2;
@@ -58,17 +58,19 @@ pub fn check_configuration(bytes: &[u8]) -> Vec<Problem> {
     let problems = Problems::default();
     match serde_json::from_slice::<Value>(bytes) {
         Err(error) => problems.add(Severity::Undecodable, ".", error.to_string()),
-        Ok(Value::Object(document)) => check_document(&document, &problems),
+        Ok(Value::Object(document)) => {
+            check_document(&document, &cni::duplicates(bytes), &problems);
+        }
         Ok(_) => problems.add(Severity::Undecodable, ".", "expected an object"),
     }
     problems.into_vec()
 }
 
-fn check_document(document: &Map<String, Value>, problems: &Problems) {
+fn check_document(document: &Map<String, Value>, duplicates: &[String], problems: &Problems) {
     let root = Fields::root(document, problems);
     check_name_and_version(&root);
     if !root.has("plugins") {
-        check_plugin(&root);
+        check_plugin(&root, duplicates);
         root.finish();
         return;
     }
@@ -81,7 +83,7 @@ fn check_document(document: &Map<String, Value>, problems: &Problems) {
     }
     for element in plugins {
         let Some(plugin) = element.object() else { continue };
-        check_plugin(&plugin);
+        check_plugin(&plugin, duplicates);
         plugin.finish();
     }
     root.finish();
@@ -104,7 +106,7 @@ fn check_name_and_version(root: &Fields<'_>) {
     }
 }
 
-fn check_plugin(fields: &Fields<'_>) {
+fn check_plugin(fields: &Fields<'_>, duplicates: &[String]) {
     NetConf::read_common(fields);
     let kind = match fields.string("type") {
         None if fields.has("type") => return,
@@ -123,6 +125,10 @@ fn check_plugin(fields: &Fields<'_>) {
         }
         "podwire-policy" => {
             let _ = policy::read_conf(fields);
+            None
+        }
+        "tuning" => {
+            let _ = tuning::read_conf(fields, None, duplicates);
             None
         }
         "host-local" | "static" => None,
@@ -172,6 +178,7 @@ mod tests {
             {"type":"bridge","bridge":"br0","isGateway":true,"capabilities":{"ips":true},
              "ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
             {"type":"loopback"},
+            {"type":"tuning","sysctl":{"net.core.somaxconn":"500"},"mtu":1400,"txQLen":5,"dataDir":"/x"},
             {"type":"podwire-policy","interface":"eth0","timeout":500,"onAgentDown":"retry",
              "agentDownTimeout":60}]}"#;
         assert_eq!(told(text), [""; 0]);
@@ -189,7 +196,8 @@ mod tests {
             {"type":"bridge","vlanTrunk":[]},
             {"type":"ptp","ipam":{"type":"static",
              "addresses":[{"address":"fd00::5/64","gateway":"10.1.0.1"}]}},
-            {"type":"podwire-policy","onAgentDown":"open","timeOut":0,"ipam":{}}]}"#;
+            {"type":"podwire-policy","onAgentDown":"open","timeOut":0,"ipam":{}},
+            {"type":"tuning","sysctl":{"net.a":"1","net.a":"2","kernel.b":"1"},"mtu":-1,"mac":"x"}]}"#;
         let told = told(text);
         for expected in [
             "name: invalid characters",
@@ -204,6 +212,10 @@ mod tests {
             "plugins[5].ipam.addresses[0].gateway: 10.1.0.1 is of another family",
             "plugins[6].onAgentDown: \"open\" is neither",
             "plugins[6].timeout: 0 is not from 1 to 60000",
+            "plugins[7].sysctl.net.a: duplicated",
+            "plugins[7].sysctl.kernel.b: invalid net sysctl key",
+            "plugins[7].mtu: -1 is not from 0",
+            "plugins[7].mac: \"x\" is no MAC address",
         ] {
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");
         }

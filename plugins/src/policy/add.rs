@@ -9,6 +9,7 @@ use super::agent::{self, Silence};
 use super::conf::{Conf, OnAgentDown};
 use super::{files, gate, told};
 use crate::error::{Error, warn};
+use crate::prev_result;
 
 /// Even when the time is used up, one who has just come gets this long.
 const LEAST_WAIT: Duration = Duration::from_millis(100);
@@ -16,7 +17,7 @@ const LEAST_WAIT: Duration = Duration::from_millis(100);
 /// Has policyd put the pod's rules in place; the result is that of the plugins before.
 pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     let conf = Conf::parse(call)?;
-    let result = told::prev_result(call)?;
+    let result = prev_result::required(call)?;
     // Policies are for a pod's default network.
     if call.ifname == conf.interface {
         protect(&conf, &told::attachment(call, &result)?)?;

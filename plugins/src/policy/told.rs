@@ -22,14 +22,6 @@ const KNOWN_ARGS: [&str; 7] = [
     "MAC",
 ];
 
-/// The result of the plugins before this one.
-pub(super) fn prev_result(call: &Call) -> Result<AddResult, Error> {
-    call.conf.prev_result()?.ok_or_else(|| {
-        let text = "prevResult: missing (podwire-policy stands behind the plugin that makes the interface)";
-        Error::Config(text.into())
-    })
-}
-
 /// The attachment that a call of ADD made.
 pub(super) fn attachment(call: &Call, result: &AddResult) -> Result<Attachment, Error> {
     Ok(Attachment {

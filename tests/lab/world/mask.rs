@@ -17,6 +17,8 @@ const CHOSEN: &str = "02:11:22:";
 static VETH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bveth[0-9a-f]{8}\b").unwrap());
 static MAC: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b").unwrap());
+/// Where the reference prints a pointer in the place of what it points to.
+static POINTER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b0x[0-9a-f]{9,}\b").unwrap());
 static LINK_LOCAL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bfe80::[0-9a-f:]+").unwrap());
 
 /// The replacements of one dump.
@@ -58,6 +60,7 @@ impl Mask {
         {
             text = text.replace(mac, &format!("mac[a port of {bridge}]"));
         }
+        let text = POINTER.replace_all(&text, "0x[?]");
         let text = VETH.replace_all(&text, |found: &Captures| match self.veths.get(&found[0]) {
             Some(name) => name.clone(),
             None => "veth[?]".to_owned(),

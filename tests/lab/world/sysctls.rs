@@ -18,6 +18,16 @@ const OF_A_LINK: [&str; 9] = [
     "ipv6/conf/IF/keep_addr_on_down",
 ];
 
+/// Settings that only tuning writes, with what the kernel has: told where they are otherwise.
+const TUNED: [(&str, &str); 3] = [
+    ("core/somaxconn", "4096"),
+    ("ipv4/ip_default_ttl", "64"),
+    ("ipv4/ip_local_port_range", "32768\t60999"),
+];
+
+const TUNED_OF_A_LINK: [(&str, &str); 2] =
+    [("ipv4/conf/IF/arp_filter", "0"), ("ipv6/conf/IF/hop_limit", "64")];
+
 pub(crate) fn facts(place: &str, space: &Space, links: &[String]) -> Vec<String> {
     space.enter(|| {
         let global = OF_THE_NAMESPACE.iter().filter_map(|key| {
@@ -31,7 +41,18 @@ pub(crate) fn facts(place: &str, space: &Space, links: &[String]) -> Vec<String>
                 Some(format!("{place} sysctl {link} {key}={value}"))
             })
         });
-        global.chain(of_links).collect()
+        let tuned = TUNED.iter().filter_map(|(key, usual)| {
+            let value = read(key).filter(|value| value != usual)?;
+            Some(format!("{place} sysctl net {key}={value}"))
+        });
+        let tuned_of_links = links.iter().flat_map(|link| {
+            TUNED_OF_A_LINK.iter().filter_map(move |(key, usual)| {
+                let value = read(&key.replace("IF", link)).filter(|value| value != usual)?;
+                let key = key.replace("conf/IF/", "");
+                Some(format!("{place} sysctl {link} {key}={value}"))
+            })
+        });
+        global.chain(of_links).chain(tuned).chain(tuned_of_links).collect()
     })
 }
 

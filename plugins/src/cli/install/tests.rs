@@ -56,6 +56,7 @@ fn links_are_relative_and_others_plugins_stay() {
         "podwire-policy -> podwire",
         "ptp -> podwire",
         "static -> podwire",
+        "tuning -> podwire",
     ];
     assert_eq!(contents(folder.path()), expected);
 }
