@@ -1,7 +1,7 @@
 //! podwire: every CNI plugin in one program.
 //!
 //! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`, `tuning`,
-//! `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
+//! `sbr`, `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
 //! lists leases.
 
 mod bridge;
@@ -18,6 +18,7 @@ mod policy;
 mod prev_result;
 mod ptp;
 mod rollback;
+mod sbr;
 mod sysctl;
 mod teardown;
 mod tuning;

@@ -7,11 +7,12 @@ use crate::ipam_plugins::{HostLocal, Static};
 use crate::loopback::Loopback;
 use crate::policy::Policy;
 use crate::ptp::Ptp;
+use crate::sbr::Sbr;
 use crate::tuning::Tuning;
 
 /// All of them.
-pub(crate) static ALL: [&(dyn Plugin + Sync); 7] =
-    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Tuning, &Policy];
+pub(crate) static ALL: [&(dyn Plugin + Sync); 8] =
+    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Tuning, &Sbr, &Policy];
 
 /// Their names, for people.
 pub(crate) fn names() -> String {

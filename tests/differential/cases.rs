@@ -11,6 +11,7 @@ mod host_local_errors;
 mod loopback;
 mod masquerade;
 mod ptp;
+mod sbr;
 mod static_ipam;
 mod tuning;
 mod verbs;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Case> {
         loopback::cases(),
         masquerade::cases(),
         ptp::cases(),
+        sbr::cases(),
         static_ipam::cases(),
         tuning::cases(),
         verbs::cases(),
@@ -70,6 +72,12 @@ fn static_ipam(name: &str, ipam: Value) -> Case {
     let mut conf = json!({"ipam": {"type": "static"}});
     crate::case::merge(&mut conf["ipam"], &ipam);
     Case::new(&format!("static/{name}"), "static", conf)
+}
+
+/// sbr on a pod of a bridge.
+fn sbr(name: &str, keys: Value) -> Case {
+    let case = Case::new(&format!("sbr/{name}"), "sbr", keys);
+    case.on(json!({"type": "bridge", "isDefaultGateway": true, "ipam": v4()}))
 }
 
 /// tuning on a pod of a bridge.

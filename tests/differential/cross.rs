@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 struct Switch {
     plugin: &'static str,
     conf: Value,
-    /// The configuration of the plugin before this one, by the suite that adds.
+    /// The configuration of bridge where that stands before this one, by the suite that adds.
     base: Option<Value>,
 }
 
@@ -45,8 +45,20 @@ fn switches() -> Vec<Switch> {
         Switch { plugin: "loopback", base: None, conf: json!({}) },
         Switch {
             plugin: "tuning",
-            base: Some(json!({"type": "bridge", "ipam": {"type": "host-local", "ranges": dual}})),
+            base: Some(json!({"bridge": "br0", "ipam": {"type": "host-local", "ranges": dual}})),
             conf: json!({"mac": "02:11:22:00:00:07", "promisc": true, "mtu": 1400, "allmulti": true, "txQLen": 5}),
+        },
+        Switch {
+            plugin: "sbr",
+            base: Some(
+                json!({"type": "bridge", "isDefaultGateway": true, "ipam": {"type": "host-local", "ranges": v4}}),
+            ),
+            conf: json!({}),
+        },
+        Switch {
+            plugin: "sbr",
+            base: Some(json!({"bridge": "br0", "ipam": {"type": "host-local", "ranges": dual}})),
+            conf: json!({"table": 500}),
         },
         Switch {
             plugin: "host-local",
@@ -73,45 +85,48 @@ fn the_reference_deletes_what_podwire_added() {
 fn add_check_delete(switch: &Switch, first: &Suite, second: &Suite) {
     let node = Node::quick();
     let pod = node.pod("pod1");
-    let mut conf = switch.conf.clone();
-    conf["cniVersion"] = json!("1.0.0");
-    conf["name"] = json!("net1");
-    conf["type"] = json!(switch.plugin);
-    if conf["ipam"]["type"] == "host-local" {
-        conf["ipam"]["dataDir"] = json!(node.data());
-    }
-    let call = |command, container: &str| {
-        Call::new(switch.plugin, command).container(container).netns(&pod.path())
+    let conf_of = |plugin: &str, conf: &Value| {
+        let mut conf = conf.clone();
+        conf["cniVersion"] = json!("1.0.0");
+        conf["name"] = json!("net1");
+        conf["type"] = json!(plugin);
+        if conf["ipam"]["type"] == "host-local" {
+            conf["ipam"]["dataDir"] = json!(node.data());
+        }
+        conf
     };
+    let call = |command, container: &str, conf: &Value, suite: &Suite| {
+        let plugin = conf["type"].as_str().expect("a plugin has a type");
+        let call = Call::new(plugin, command).container(container).netns(&pod.path());
+        call.conf(conf).run(&node, suite).ok()
+    };
+    let mut conf = conf_of(switch.plugin, &switch.conf);
+    let base = switch.base.as_ref().map(|base| conf_of("bridge", base));
     // A bridge and its address outlive the pods, and lo keeps its address: both are there before.
-    for command in ["ADD", "DEL"].into_iter().filter(|_| switch.base.is_none()) {
-        let _ = call(command, "warm-up").conf(&conf).run(&node, first).ok();
-    }
-    if let Some(base) = &switch.base {
-        conf["prevResult"] = add_base(base, &node, &pod, first);
+    for command in ["ADD", "DEL"] {
+        call(command, "warm-up", base.as_ref().unwrap_or(&conf), first);
     }
     let before = world(&node, &pod);
-    conf["prevResult"] = call("ADD", "cid1").conf(&conf).run(&node, first).ok();
-    let added = world(&node, &pod);
     let what = format!("{} by {}, then {}", switch.plugin, first.name, second.name);
-    assert_ne!(before.lines, added.lines, "{what}: ADD did nothing");
-    let _ = call("CHECK", "cid1").conf(&conf).run(&node, second).ok();
+    if let Some(base) = &base {
+        conf["prevResult"] = call("ADD", "cid1", base, first);
+    }
+    let based = world(&node, &pod);
+    conf["prevResult"] = call("ADD", "cid1", &conf, first);
+    let added = world(&node, &pod);
+    assert_ne!(based.lines, added.lines, "{what}: ADD did nothing");
+    call("CHECK", "cid1", &conf, second);
     world(&node, &pod).must_be(&added, &format!("{what}: after CHECK"));
-    let _ = call("DEL", "cid1").conf(&conf).run(&node, second).ok();
-    world(&node, &pod).must_be(&before, &format!("{what}: after DEL"));
-    let _ = call("DEL", "cid1").conf(&conf).run(&node, first).ok();
+    call("DEL", "cid1", &conf, second);
+    // What sbr moves goes with the interface.
+    if switch.plugin != "sbr" {
+        world(&node, &pod).must_be(&based, &format!("{what}: after DEL"));
+    }
+    call("DEL", "cid1", &conf, first);
+    if let Some(base) = &base {
+        call("DEL", "cid1", base, first);
+    }
     world(&node, &pod).must_be(&before, &format!("{what}: after the other's DEL"));
-}
-
-/// Adds the pod by the plugin before the one that is switched.
-fn add_base(base: &Value, node: &Node, pod: &lab::Pod, suite: &Suite) -> Value {
-    let mut conf = base.clone();
-    conf["cniVersion"] = json!("1.0.0");
-    conf["name"] = json!("net1");
-    conf["ipam"]["dataDir"] = json!(node.data());
-    let plugin = conf["type"].as_str().expect("a plugin has a type").to_owned();
-    let call = Call::new(&plugin, "ADD").container("cid1").netns(&pod.path());
-    call.conf(&conf).run(node, suite).ok()
 }
 
 /// Without a portless bridge's own state, and without locks, index, empty folders and where host-local was

@@ -1,14 +1,15 @@
 //! Plugins that stand behind the one that makes the interface: what they did is undone, whenever and
 //! however they end.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Call, Pod};
+use lab::{Call, Pod, Suite};
 use serde_json::{Value, json};
 
-use crate::common::{Site, bridge_with_all, tuning_with_all};
+use crate::common::{Site, bridge_with_all, sbr_with_all, tuning_with_all};
 use crate::kills::Dice;
 
 const ROUNDS: usize = 100;
@@ -21,11 +22,28 @@ struct Chained {
 }
 
 impl Chained {
-    fn new(mut conf: Value) -> Self {
-        let site = Site::new(bridge_with_all());
+    fn new(conf: Value) -> Self {
+        // The addresses stay the same when the interface is made anew.
+        let addresses = json!([{"address": "10.1.0.7/24", "gateway": "10.1.0.1"},
+            {"address": "fd00:1::7/64", "gateway": "fd00:1::1"}]);
+        let mut bridge = bridge_with_all();
+        bridge["ipam"] = json!({"type": "static", "addresses": addresses});
+        let site = Site::new(bridge);
         let pod = site.node.pod("pod1");
-        conf["prevResult"] = site.add(&pod).ok();
-        Self { site, pod, conf }
+        let mut chained = Self { site, pod, conf };
+        chained.attach();
+        chained
+    }
+
+    /// Adds the pod to the bridge.
+    fn attach(&mut self) {
+        self.conf["prevResult"] = self.site.add(&self.pod).ok();
+    }
+
+    /// The same interface anew.
+    fn renew(&mut self) {
+        let _ = self.site.del(&self.pod).ok();
+        self.attach();
     }
 
     fn call(&self, command: &str, keys: &Value) -> Call {
@@ -45,20 +63,18 @@ impl Chained {
         self.site.world(&[&self.pod])
     }
 
-    fn duration_of_an_add(&self) -> Duration {
-        let started = Instant::now();
-        self.must("ADD");
-        let taken = started.elapsed();
-        self.must("DEL");
-        taken
-    }
-
-    /// Kills ADDs at random moments; the DEL after each leaves what was there before.
-    fn kill_and_delete(&self) {
-        self.must("ADD");
-        self.must("DEL");
+    /// Kills ADDs at random moments. What was there before is there again after each DEL, `renew` aside,
+    /// which is run after it.
+    fn kill_and_delete(&mut self, renew: impl Fn(&mut Self)) {
+        let mut window = Duration::MAX;
+        for _ in 0..5 {
+            let started = Instant::now();
+            self.must("ADD");
+            window = window.min(started.elapsed());
+            self.must("DEL");
+            renew(self);
+        }
         let before = self.world();
-        let mut window = (0..5).map(|_| self.duration_of_an_add()).min().unwrap();
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         let mut killed = 0;
         for round in 0..ROUNDS {
@@ -75,6 +91,7 @@ impl Chained {
                 window -= window / 6;
             }
             self.must("DEL");
+            renew(self);
             self.world().must_be(&before, &format!("round {round}, killed after {moment:?}"));
         }
         assert!(killed > ROUNDS / 3, "only {killed} of {ROUNDS} kills hit a running ADD");
@@ -86,7 +103,7 @@ fn after_a_killed_tuning_del_leaves_nothing() {
     // Parameters of the namespace go with that.
     let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "tuning",
         "mac": "02:11:22:00:00:07", "promisc": true, "mtu": 1400, "allmulti": true, "txQLen": 5});
-    Chained::new(conf).kill_and_delete();
+    Chained::new(conf).kill_and_delete(|_| ());
 }
 
 #[test]
@@ -124,4 +141,76 @@ fn tuning_is_no_use_where_parameters_cannot_be_written() {
     after.lines.retain(|line| !line.starts_with("file /run/cni/"));
     after.must_be(&before, "after a failed ADD");
     assert_eq!(fs::read_dir(chained.site.node.run_dir().join("cni/tuning")).unwrap().count(), 0);
+}
+
+#[test]
+fn after_a_killed_sbr_del_leaves_nothing() {
+    // The routes that it moves come back with the interface.
+    Chained::new(sbr_with_all()).kill_and_delete(Chained::renew);
+}
+
+#[test]
+fn after_sbr_has_failed_everything_is_as_it_was() {
+    let chained = Chained::new(sbr_with_all());
+    let before = chained.world();
+    // That of IPv6 comes last: all else is there by then.
+    let keys = json!({"gateways": ["10.1.0.1", "fd00:9::1"]});
+    let error = chained.site.run(&chained.call("ADD", &keys)).expect_error(100);
+    assert!(error.msg.contains("::/0 via fd00:9::1"), "{}", error.msg);
+    chained.world().must_be(&before, "after a failed ADD");
+}
+
+/// The namespace is gone: its rules and routes as well, and nothing is made in its place.
+#[test]
+fn sbr_needs_no_namespace_to_be_deleted() {
+    let chained = Chained::new(sbr_with_all());
+    chained.must("ADD");
+    let before = chained.world();
+    let vanished = chained.site.node.home().join("vanished");
+    for _ in 0..2 {
+        let del = chained.call("DEL", &json!({})).netns(&vanished);
+        let _ = chained.site.run(&del).ok();
+        assert!(!vanished.exists());
+        let del = chained.call("DEL", &json!({})).unset("CNI_NETNS");
+        let _ = chained.site.run(&del).ok();
+    }
+    // What a namespace was mounted on stays behind as a file.
+    fs::write(&vanished, "").unwrap();
+    let _ = chained.site.run(&chained.call("DEL", &json!({})).netns(&vanished)).ok();
+    fs::remove_file(&vanished).unwrap();
+    chained.world().must_be(&before, "after DEL without the namespace");
+}
+
+/// Interfaces of one container that come at once, by either suite, get tables of their own.
+#[test]
+fn two_of_sbr_at_once_take_different_tables() {
+    for second in [Suite::podwire(), Suite::reference()] {
+        let chained = Chained::new(json!({"cniVersion": "1.0.0", "name": "net1", "type": "sbr"}));
+        let (site, pod) = (&chained.site, &chained.pod);
+        pod.sh(
+            "ip link add net1 type bridge; ip link set net1 up; ip addr add 10.2.0.2/24 dev net1
+            ip route add 10.8.0.0/16 via 10.2.0.1",
+        );
+        let ips = json!([{"address": "10.2.0.2/24", "gateway": "10.2.0.1"}]);
+        let result = json!({"cniVersion": "1.0.0", "ips": ips});
+        for round in 0..10 {
+            let net1 = chained.call("ADD", &json!({"prevResult": result})).ifname("net1");
+            let first = chained.call("ADD", &json!({})).start(&site.node, &site.podwire);
+            let _ = net1.run(&site.node, &second).ok();
+            let _ = first.finish().ok();
+            let rules = pod.sh("ip rule show; ip -6 rule show");
+            let tables =
+                rules.lines().filter(|line| line.contains("from 10.") || line.contains("from fd"));
+            let tables: BTreeSet<_> = tables.map(|line| line.rsplit("lookup ").next()).collect();
+            assert_eq!(tables.len(), 3, "round {round}, with {}: {rules}", second.name);
+            for (ifname, result) in [("eth0", &chained.conf["prevResult"]), ("net1", &result)] {
+                let del = chained.call("DEL", &json!({"prevResult": result})).ifname(ifname);
+                let _ = site.run(&del).ok();
+            }
+            // The networks that were moved.
+            pod.sh("for it in eth0 net1; do ip link set $it down; ip link set $it up; done
+                ip route replace 10.1.0.0/24 dev eth0; ip route replace 10.2.0.0/24 dev net1
+                ip -6 addr replace fd00:1::7/64 dev eth0 nodad; ip -6 route replace fd00:1::/64 dev eth0");
+        }
+    }
 }

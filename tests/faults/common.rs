@@ -33,6 +33,12 @@ pub(crate) fn tuning_with_all() -> Value {
         "args": {"cni": {"mtu": 1300, "sysctl": {"net.core.somaxconn": "200"}}}})
 }
 
+/// Every key of sbr that goes together with the others.
+pub(crate) fn sbr_with_all() -> Value {
+    json!({"cniVersion": "1.0.0", "name": "net1", "type": "sbr", "addSourceHints": true,
+        "gateways": ["10.1.0.1", "fd00:1::1"]})
+}
+
 impl Site {
     /// A node on which one pod has come and gone: what stays by design is there.
     pub(crate) fn new(mut conf: Value) -> Self {

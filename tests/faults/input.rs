@@ -7,10 +7,10 @@ use std::os::unix::fs::symlink;
 use lab::{Call, Node, Suite, World};
 use serde_json::{Value, json};
 
-use crate::common::{Site, bridge_with_all, ptp_with_all, tuning_with_all};
+use crate::common::{Site, bridge_with_all, ptp_with_all, sbr_with_all, tuning_with_all};
 
-const PLUGINS: [&str; 7] =
-    ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "podwire-policy"];
+const PLUGINS: [&str; 8] =
+    ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "sbr", "podwire-policy"];
 
 #[test]
 fn stdin_that_is_no_configuration_is_refused() {
@@ -57,7 +57,7 @@ fn values_of_wrong_types_are_refused_or_ignored_without_a_trace() {
     let podwire = Suite::podwire();
     let pod = node.pod("pod1");
     let before = World::of(&node, &[&pod]);
-    for conf in [bridge_with_all(), ptp_with_all(), tuning_with_all()] {
+    for conf in [bridge_with_all(), ptp_with_all(), tuning_with_all(), sbr_with_all()] {
         let plugin = conf["type"].as_str().unwrap().to_owned();
         for path in paths(&conf) {
             for wrong in

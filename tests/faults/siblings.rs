@@ -105,7 +105,7 @@ fn a_main_plugin_is_no_ipam_plugin() {
         let site = Site::new(conf);
         let pod = site.node.pod("pod1");
         let before = site.world(&[&pod]);
-        for name in ["bridge", "ptp", "loopback", "tuning", "podwire-policy"] {
+        for name in ["bridge", "ptp", "loopback", "tuning", "sbr", "podwire-policy"] {
             let conf = site.conf_with(&json!({"ipam": {"type": name}}));
             let text = site.run(&site.call("ADD", &pod).conf(&conf)).expect_error(7).msg;
             assert!(text.contains(name) && text.contains("no IPAM plugin"), "{text}");

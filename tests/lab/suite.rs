@@ -26,6 +26,7 @@ impl Suite {
             "host-local",
             "static",
             "tuning",
+            "sbr",
             "podwire-policy",
         ];
         Self::find("podwire", "PODWIRE_BIN_DIR", &plugins)
@@ -34,7 +35,8 @@ impl Suite {
     /// The reference plugins: `PEERS_BIN_DIR`, or `target/lab/peers` of the workspace.
     #[must_use]
     pub fn reference() -> Self {
-        let plugins = ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "cnitool"];
+        let plugins =
+            ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "sbr", "cnitool"];
         Self::find("reference", "PEERS_BIN_DIR", &plugins)
     }
 

@@ -5,3 +5,4 @@ mod hairpin;
 mod masquerade_agent;
 mod network;
 mod routed;
+mod source_based;

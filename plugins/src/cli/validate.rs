@@ -9,7 +9,7 @@ use cni::{NetConf, Version};
 use serde_json::{Map, Value};
 
 use super::output::{complain, say};
-use crate::{bridge, plugin, policy, ptp, tuning};
+use crate::{bridge, plugin, policy, ptp, sbr, tuning};
 
 /// A file could not be read at all.
 const EXIT_UNREADABLE: u8 = 2;
@@ -127,6 +127,10 @@ fn check_plugin(fields: &Fields<'_>, duplicates: &[String]) {
             let _ = policy::read_conf(fields);
             None
         }
+        "sbr" => {
+            let _ = sbr::read_conf(fields);
+            None
+        }
         "tuning" => {
             let _ = tuning::read_conf(fields, None, duplicates);
             None
@@ -178,6 +182,7 @@ mod tests {
             {"type":"bridge","bridge":"br0","isGateway":true,"capabilities":{"ips":true},
              "ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}},
             {"type":"loopback"},
+            {"type":"sbr","table":100,"gateways":["10.1.0.1","fd00::1"],"addSourceHints":true},
             {"type":"tuning","sysctl":{"net.core.somaxconn":"500"},"mtu":1400,"txQLen":5,"dataDir":"/x"},
             {"type":"podwire-policy","interface":"eth0","timeout":500,"onAgentDown":"retry",
              "agentDownTimeout":60}]}"#;
@@ -197,7 +202,8 @@ mod tests {
             {"type":"ptp","ipam":{"type":"static",
              "addresses":[{"address":"fd00::5/64","gateway":"10.1.0.1"}]}},
             {"type":"podwire-policy","onAgentDown":"open","timeOut":0,"ipam":{}},
-            {"type":"tuning","sysctl":{"net.a":"1","net.a":"2","kernel.b":"1"},"mtu":-1,"mac":"x"}]}"#;
+            {"type":"tuning","sysctl":{"net.a":"1","net.a":"2","kernel.b":"1"},"mtu":-1,"mac":"x"},
+            {"type":"sbr","table":0,"gateways":["x"],"addSourceHint":true}]}"#;
         let told = told(text);
         for expected in [
             "name: invalid characters",
@@ -216,6 +222,9 @@ mod tests {
             "plugins[7].sysctl.kernel.b: invalid net sysctl key",
             "plugins[7].mtu: -1 is not from 0",
             "plugins[7].mac: \"x\" is no MAC address",
+            "plugins[8].table: 0 is not from 1",
+            "plugins[8].gateways[0]: invalid static gateway IP address: \"x\"",
+            "warning: plugins[8].addSourceHint: unknown key",
         ] {
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");
         }

@@ -133,7 +133,7 @@ fn status() -> Vec<Case> {
 }
 
 fn version() -> Vec<Case> {
-    let plugins = ["bridge", "ptp", "loopback", "host-local", "static", "tuning"];
+    let plugins = ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "sbr"];
     plugins
         .into_iter()
         .map(|plugin| {

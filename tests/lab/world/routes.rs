@@ -15,24 +15,25 @@ pub(crate) fn facts(place: &str, [routes, rules4, rules6]: &[Vec<Value>; 3]) -> 
     let rules4 = rules4.iter().map(|rule| ("rule4", rule));
     let rules6 = rules6.iter().map(|rule| ("rule6", rule));
     let all = routes.chain(rules4).chain(rules6);
-    all.map(|(kind, value)| format!("{place} {kind} {}", fact(value))).collect()
+    all.map(|(kind, value)| format!("{place} {kind} {}", fact(kind, value))).collect()
 }
 
 /// A route as `table dst key=value ...`, a rule as `key=value ...`.
-fn fact(value: &Value) -> String {
+fn fact(kind: &str, value: &Value) -> String {
     let mut words = Vec::new();
-    let is_route = value.get("dst").is_some();
+    let is_route = kind.starts_with("route");
     for (key, value) in value.as_object().into_iter().flatten() {
         match key.as_str() {
-            "expires" | "dst" => {}
+            "expires" => {}
+            "dst" if is_route => {}
             "table" if is_route => {}
             "flags" if value.as_array().is_some_and(Vec::is_empty) => {}
             "pref" if value == "medium" => {}
             _ => words.push(format!("{key}={}", plain(value))),
         }
     }
-    let Some(destination) = value.get("dst") else {
+    if !is_route {
         return words.join(" ");
-    };
-    format!("{} {} {}", plain(&value["table"]), plain(destination), words.join(" "))
+    }
+    format!("{} {} {}", plain(&value["table"]), plain(&value["dst"]), words.join(" "))
 }

@@ -55,6 +55,7 @@ fn links_are_relative_and_others_plugins_stay() {
         "podwire = podwire",
         "podwire-policy -> podwire",
         "ptp -> podwire",
+        "sbr -> podwire",
         "static -> podwire",
         "tuning -> podwire",
     ];
