@@ -6,7 +6,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::{Call, Pod, Suite};
+use lab::{Call, Pod, Suite, program};
 use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all, sbr_with_all, tuning_with_all};
@@ -158,6 +158,57 @@ fn after_sbr_has_failed_everything_is_as_it_was() {
     let error = chained.site.run(&chained.call("ADD", &keys)).expect_error(100);
     assert!(error.msg.contains("::/0 via fd00:9::1"), "{}", error.msg);
     chained.world().must_be(&before, "after a failed ADD");
+}
+
+#[test]
+fn parameters_that_are_read_only_are_told() {
+    let chained = Chained::new(tuning_with_all());
+    let node = &chained.site.node;
+    for words in
+        [&["--bind", "/proc/sys", "/proc/sys"][..], &["-o", "remount,bind,ro", "/proc/sys"]]
+    {
+        let mut mount = program("/bin/mount");
+        mount.args(words);
+        assert!(node.run(mount).status.success(), "mount {words:?}");
+    }
+    let status = chained.call("STATUS", &json!({"cniVersion": "1.1.0", "prevResult": null}));
+    let error = chained.site.run(&status).expect_error(50);
+    assert!(error.msg.contains("/proc/sys is mounted read-only"), "{}", error.msg);
+    let before = chained.world();
+    let error = chained.site.run(&chained.call("ADD", &json!({}))).expect_error(100);
+    assert!(error.msg.contains("is /proc/sys read-only?"), "{}", error.msg);
+    let mut after = chained.world();
+    after.lines.retain(|line| !line.starts_with("file /run/cni/") || !line.contains("/ mode="));
+    after.must_be(&before, "after a failed ADD");
+    // Links are set by other means.
+    let link = json!({"sysctl": null, "args": null});
+    let _ = chained.site.run(&chained.call("ADD", &link)).ok();
+    chained.must("DEL");
+}
+
+/// A file of the reference plugin does not tell its network, and another network's is none of ours.
+#[test]
+fn gc_leaves_the_files_that_are_not_of_its_network() {
+    let chained = Chained::new(tuning_with_all());
+    let (site, pod) = (&chained.site, &chained.pod);
+    let folder = site.node.run_dir().join("cni/tuning");
+    let files = || fs::read_dir(&folder).map_or(0, Iterator::count);
+    let gc = |network: &str| {
+        let keys = json!({"cniVersion": "1.1.0", "name": network, "prevResult": null,
+            "cni.dev/valid-attachments": []});
+        let gc = chained.call("GC", &keys).unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+        let _ = site.run(&gc.unset("CNI_NETNS")).ok();
+        files()
+    };
+    let reference = Suite::reference();
+    let _ = chained.call("ADD", &json!({})).container("theirs").run(&site.node, &reference).ok();
+    chained.must("ADD");
+    assert_eq!(gc("net1"), 2, "the interface is still there");
+    pod.sh("ip link del eth0");
+    assert_eq!(gc("net2"), 2);
+    assert_eq!(gc("net1"), 1);
+    assert!(folder.join("theirs_eth0.json").exists());
+    chained.must("DEL");
 }
 
 /// The namespace is gone: its rules and routes as well, and nothing is made in its place.

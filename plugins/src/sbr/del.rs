@@ -9,7 +9,7 @@ use netlink::{Request, Route, Rule, Socket};
 use super::add::all_routes;
 use super::conf::Conf;
 use super::lock;
-use crate::error::Error;
+use crate::error::{Error, warn};
 use crate::{prev_result, veth};
 
 /// The kernel's own tables (`RT_TABLE_DEFAULT`, `RT_TABLE_MAIN`, `RT_TABLE_LOCAL`).
@@ -34,7 +34,11 @@ pub(super) fn del(call: &Call) -> Result<(), Error> {
 
 /// The addresses that the interface had, should it have lost them: rules stay when addresses go.
 fn of_result(call: &Call) -> Vec<IpAddr> {
-    let Ok(Some(result)) = call.conf.prev_result() else { return Vec::new() };
+    let result = call.conf.prev_result().unwrap_or_else(|error| {
+        warn(&format!("the addresses that ADD gave are not known: {error}"));
+        None
+    });
+    let result = result.unwrap_or_default();
     prev_result::ips_of(&result, &call.ifname).map(|ip| ip.address.ip()).collect()
 }
 

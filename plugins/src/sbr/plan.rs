@@ -62,7 +62,7 @@ impl Plan {
 
 /// Plans an ADD for the interface of index `link`.
 pub(super) fn plan(conf: &Conf, link: u32, sources: &[Source], held: &Held) -> Result<Plan, Error> {
-    refuse_repetition(sources, held)?;
+    refuse_repetition(conf, sources, held)?;
     if let Some(table) = conf.table {
         let rules = sources.iter().map(|source| Rule::of_source(source.host(), table)).collect();
         return Ok(Plan { rules, ..Plan::default() });
@@ -95,10 +95,14 @@ pub(super) fn plan(conf: &Conf, link: u32, sources: &[Source], held: &Held) -> R
     Ok(plan)
 }
 
-/// Refuses addresses that have a rule already: the routes that its table would need have been moved.
-fn refuse_repetition(sources: &[Source], held: &Held) -> Result<(), Error> {
+/// Refuses addresses that have such a rule already: the routes that a table would need have been moved.
+fn refuse_repetition(conf: &Conf, sources: &[Source], held: &Held) -> Result<(), Error> {
     for source in sources {
-        let is_there = |rule: &&Rule| rule.source == Some(source.host()) && !rule.has_more;
+        let is_there = |rule: &&Rule| {
+            rule.source == Some(source.host())
+                && !rule.has_more
+                && conf.table.is_none_or(|table| table == rule.table)
+        };
         if let Some(rule) = held.rules.iter().find(is_there) {
             return Err(Error::Conflict(format!(
                 "address {} has a rule already, to table {} (was the container attached before?)",

@@ -111,24 +111,25 @@ pub(crate) fn read(fields: &Fields<'_>, mac_arg: Option<&str>, duplicates: &[Str
     let args = fields.object("args").and_then(|args| args.object("cni"));
     // What `args.cni` has goes before what the configuration has.
     let places: Vec<&Fields<'_>> = args.iter().chain([fields]).collect();
-    let flag = |key| places.iter().find_map(|place| place.bool(key));
+    let flag = |key| first(&places, |place| place.bool(key));
     let data_dir = fields.string("dataDir").filter(|text| !text.is_empty());
-    let conf = Conf {
+    Conf {
         sysctls: read_sysctls(fields, args.as_ref()),
         link: Settings {
             mac: read_mac(fields, args.as_ref(), mac_arg),
             promiscuous: flag("promisc").filter(|on| *on),
-            mtu: read_number(&places, "mtu").filter(|mtu| *mtu != 0),
+            mtu: read_number(fields, &places, "mtu").filter(|mtu| *mtu != 0),
             all_multicast: flag("allmulti"),
-            tx_queue_length: read_number(&places, "txQLen"),
+            tx_queue_length: read_number(fields, &places, "txQLen"),
         },
         data_dir: data_dir.unwrap_or(DEFAULT_DATA_DIR).into(),
-    };
-    if let Some(args) = args {
-        // Others' arguments stand there as well.
-        args.know_all();
     }
-    conf
+}
+
+/// What the first place has that has any. All are read: what is passed over is no unknown key.
+fn first<'a, T>(places: &[&Fields<'a>], read: impl Fn(&Fields<'a>) -> Option<T>) -> Option<T> {
+    let found: Vec<Option<T>> = places.iter().map(|place| read(place)).collect();
+    found.into_iter().flatten().next()
 }
 
 /// Which of two values is meant nobody can tell.
@@ -183,11 +184,12 @@ fn read_mac(
 }
 
 /// A number that a setting of a link can have, from the first place that has one.
-fn read_number(places: &[&Fields<'_>], key: &'static str) -> Option<u32> {
-    let (place, number) = places.iter().find_map(|place| Some((place, place.integer(key)?)))?;
+fn read_number(fields: &Fields<'_>, places: &[&Fields<'_>], key: &'static str) -> Option<u32> {
+    let (path, number) = first(places, |place| Some((place.path_of(key), place.integer(key)?)))?;
     let converted = u32::try_from(number).ok();
     if converted.is_none() {
-        place.invalid(key, format!("{number} is not from 0 to {}", u32::MAX));
+        let text = format!("{number} is not from 0 to {}", u32::MAX);
+        fields.problems().add(Severity::Invalid, path, text);
     }
     converted
 }

@@ -143,7 +143,9 @@ fn a_second_add_is_refused() {
     held.rules.push(Rule::of_source(cidr("10.2.0.0/24"), 101));
     assert_eq!(plan(&held, &Conf::default()).unwrap().rules[0].table, 102);
     held.rules.push(Rule::of_source(cidr("10.2.0.2/32"), 103));
-    for conf in [Conf::default(), Conf { table: Some(7), ..Conf::default() }] {
+    let to = |table| Conf { table: Some(table), ..Conf::default() };
+    assert_eq!(plan(&held, &to(7)).unwrap().rules[0].table, 7);
+    for conf in [Conf::default(), to(103)] {
         let error = plan(&held, &conf).unwrap_err();
         assert!(error.contains("10.2.0.2/24 has a rule already, to table 103"), "{error}");
     }

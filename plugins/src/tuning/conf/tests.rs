@@ -71,6 +71,18 @@ fn arguments_go_before_the_configuration() {
 }
 
 #[test]
+fn what_arguments_go_before_is_known_all_the_same() {
+    let text = r#"{"mtu":1400,"promisc":true,"mac":"02:00:00:00:00:01","sysctl":{},"dns":{},
+        "args":{"cni":{"mtu":1500,"promisc":true,"mac":"02:00:00:00:00:02","sysctl":{"net.a":"1"}}}}"#;
+    let raw: Map<String, Value> = serde_json::from_str(text).unwrap();
+    let problems = Problems::default();
+    let fields = Fields::root(&raw, &problems);
+    let _ = read(&fields, None, &[]);
+    fields.finish();
+    assert_eq!(problems.into_vec(), []);
+}
+
+#[test]
 fn the_mac_comes_from_args_then_the_runtime_then_the_environment() {
     let [own, args, runtime] = [1, 2, 3].map(|n| format!(r#""mac":"02:00:00:00:00:0{n}""#));
     let all = format!(r#"{{{own},"args":{{"cni":{{{args}}}}},"runtimeConfig":{{{runtime}}}}}"#);
