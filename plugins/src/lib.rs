@@ -4,6 +4,7 @@
 //! `sbr`, `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
 //! lists leases.
 
+mod bandwidth;
 mod bridge;
 mod cli;
 mod container_interface;

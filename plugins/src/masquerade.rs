@@ -19,7 +19,7 @@ use crate::rollback::Rollback;
 use crate::veth;
 
 pub(crate) use kernel_tables::KernelTables;
-use nftables::Mark;
+pub(crate) use nftables::Mark;
 
 /// The nat table's chain that leads to those of the attachments.
 const HOOK_CHAIN: &str = "POSTROUTING";
@@ -75,7 +75,7 @@ impl Identity {
 }
 
 /// The first bytes of a text's SHA-512, as hexadecimal digits.
-fn hex(text: &str, bytes: usize) -> String {
+pub(crate) fn hex(text: &str, bytes: usize) -> String {
     Sha512::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use cni::serve::Plugin;
 
+use crate::bandwidth::Bandwidth;
 use crate::bridge::Bridge;
 use crate::ipam_plugins::{HostLocal, Static};
 use crate::loopback::Loopback;
@@ -11,8 +12,8 @@ use crate::sbr::Sbr;
 use crate::tuning::Tuning;
 
 /// All of them.
-pub(crate) static ALL: [&(dyn Plugin + Sync); 8] =
-    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Tuning, &Sbr, &Policy];
+pub(crate) static ALL: [&(dyn Plugin + Sync); 9] =
+    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Tuning, &Sbr, &Bandwidth, &Policy];
 
 /// Their names, for people.
 pub(crate) fn names() -> String {

@@ -61,8 +61,7 @@ pub(crate) fn create(host: &mut Socket, spec: &Spec<'_>) -> Result<Veth, Error> 
                 if link.accepts_advertisements == Some(true) {
                     sysctl::try_write(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
                 }
-                // The kernel leaves the peer's index out when both happen to be equal.
-                let container_index = link.peer.unwrap_or(link.index);
+                let container_index = peer(&link);
                 return Ok(Veth { host: link, container_index, container_mac });
             }
             Err(error) if error.errno() == Some(Errno::EEXIST) => {
@@ -105,6 +104,31 @@ pub(crate) fn container_entry(call: &Call, veth: &Veth) -> Interface {
 /// The result's entry for a link of the host.
 pub(crate) fn host_entry(link: &Link) -> Interface {
     Interface { name: link.name.clone(), mac: link.mac_text(), ..Interface::default() }
+}
+
+/// The host's end of the container's interface; `None` when that is no veth, or its peer is elsewhere. The
+/// kernel is asked, not the result: that does not tell which of several interfaces is a bridge, and not every
+/// plugin tells of them at all.
+pub(crate) fn host_end(call: &Call, host: &mut Socket) -> Result<Option<Link>, Error> {
+    let netns = open_netns(call)?;
+    let inside = {
+        let _entered = netns.enter()?;
+        Socket::open()?.link_by_name(&call.ifname)?
+    };
+    let inside = inside.ok_or_else(|| {
+        Error::Config(format!("prevResult: the container has no interface {:?}", call.ifname))
+    })?;
+    if inside.kind != "veth" {
+        return Ok(None);
+    }
+    // Its peer may be in another namespace than ours, where the same index is another link's.
+    let link = host.link_by_index(peer(&inside))?;
+    Ok(link.filter(|link| link.kind == "veth" && peer(link) == inside.index))
+}
+
+/// The kernel leaves the peer's index out when both happen to be equal.
+fn peer(link: &Link) -> u32 {
+    link.peer.unwrap_or(link.index)
 }
 
 /// The namespace of a DEL; `None` when it is gone, or was never told.

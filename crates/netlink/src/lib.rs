@@ -30,6 +30,7 @@ mod routing_changes;
 mod rule;
 mod socket;
 mod subscription;
+mod traffic_control;
 mod tuple;
 pub mod xtables;
 
@@ -52,4 +53,5 @@ pub use routing_changes::RoutingChanges;
 pub use rule::Rule;
 pub use socket::Socket;
 pub use subscription::Event;
+pub use traffic_control::{Discipline, NetworkLimit, OtherEnd, TokenBucket};
 pub use tuple::{Layer4, Tuple};

@@ -55,6 +55,8 @@ pub struct Link {
     pub controller: Option<u32>,
     /// A veth's peer: its index, in its own namespace.
     pub peer: Option<u32>,
+    /// What somebody called it besides.
+    pub alias: Option<String>,
     /// A bridge's: whose packets it passes to iptables; `None` for other links, and where the kernel
     /// was built without bridge netfilter.
     pub filtering: Option<BridgeFiltering>,

@@ -9,7 +9,7 @@ use cni::{NetConf, Version};
 use serde_json::{Map, Value};
 
 use super::output::{complain, say};
-use crate::{bridge, plugin, policy, ptp, sbr, tuning};
+use crate::{bandwidth, bridge, plugin, policy, ptp, sbr, tuning};
 
 /// A file could not be read at all.
 const EXIT_UNREADABLE: u8 = 2;
@@ -121,6 +121,10 @@ fn check_plugin(fields: &Fields<'_>, duplicates: &[String]) {
         }
         "loopback" => {
             let _ = NetConf::dns(fields);
+            None
+        }
+        "bandwidth" => {
+            let _ = bandwidth::read_conf(fields);
             None
         }
         "podwire-policy" => {

@@ -41,14 +41,15 @@ const LONGEST_COMMENT: usize = 128;
 
 /// By what an attachment's rules are known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     /// What their comments begin with.
     prefix: String,
     comment: String,
 }
 
 impl Mark {
-    pub(super) fn new(network: &str, container_id: &str, ifname: &str) -> Self {
+    /// Of a container's interface in a network.
+    pub(crate) fn new(network: &str, container_id: &str, ifname: &str) -> Self {
         let of_attachment = hex(&format!("{ifname}:{container_id}"), 8);
         let prefix = format!("{}{of_attachment}", of_network(network));
         let bare = |name: &str| name.replace('"', "");
@@ -63,8 +64,23 @@ impl Mark {
         Self { prefix, comment }
     }
 
+    /// What its rules, and others of its things, are called.
+    pub(crate) fn text(&self) -> &str {
+        &self.comment
+    }
+
+    /// Whether what is called so is the attachment's.
+    pub(crate) fn is_in(&self, text: &str) -> bool {
+        text.starts_with(&self.prefix)
+    }
+
+    /// Whether what is called so is of an attachment to this network.
+    pub(crate) fn is_of_network(text: &str, network: &str) -> bool {
+        text.starts_with(&of_network(network))
+    }
+
     fn is_of(&self, rule: &HeldRule) -> bool {
-        begins(rule, &self.prefix)
+        rule.comment.as_deref().is_some_and(|it| self.is_in(it))
     }
 
     /// The rules for an attachment's addresses.
@@ -81,10 +97,6 @@ impl Mark {
 /// What the comments of a network's rules begin with.
 fn of_network(network: &str) -> String {
     format!("{}-", hex(network, 8))
-}
-
-fn begins(rule: &HeldRule, prefix: &str) -> bool {
-    rule.comment.as_ref().is_some_and(|comment| comment.starts_with(prefix))
 }
 
 /// What is in front of the attachments' rules.
@@ -140,8 +152,11 @@ pub(super) fn collect_garbage(
     network: &str,
     valid: &[Mark],
 ) -> Result<(), Error> {
-    let prefix = of_network(network);
-    remove(client, |rule| begins(rule, &prefix) && !valid.iter().any(|mark| mark.is_of(rule)))
+    let is_of_network = |text: &String| Mark::is_of_network(text, network);
+    remove(client, |rule| {
+        rule.comment.as_ref().is_some_and(is_of_network)
+            && !valid.iter().any(|mark| mark.is_of(rule))
+    })
 }
 
 fn remove(client: &mut Client, is_stale: impl Fn(&HeldRule) -> bool) -> Result<(), Error> {

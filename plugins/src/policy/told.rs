@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use attachment::{Attachment, HostInterface, Pod};
 use cni::args::Args;
 use cni::{AddResult, Call};
-use netlink::{Link, Socket};
+use netlink::Socket;
 
 use crate::error::Error;
 use crate::veth;
@@ -62,36 +62,16 @@ pub(super) fn addresses(result: &AddResult, ifname: &str) -> Result<BTreeSet<IpA
     Ok(addresses)
 }
 
-/// The host's end of the container's link. The kernel is asked, not the result: that does not tell
-/// which of several interfaces is a bridge, and not every plugin tells of them at all.
+/// The host's end of the container's link, and its bridge.
 fn host_interface(call: &Call) -> Result<Option<HostInterface>, Error> {
-    let netns = veth::open_netns(call)?;
-    let inside = {
-        let _entered = netns.enter()?;
-        Socket::open()?.link_by_name(&call.ifname)?
-    };
-    let inside = inside.ok_or_else(|| {
-        Error::Config(format!("prevResult: the container has no interface {:?}", call.ifname))
-    })?;
-    if inside.kind != "veth" {
-        return Ok(None);
-    }
     let mut host = Socket::open()?;
-    // Its peer may be in another namespace than ours, where the same index is another link's.
-    let link = host.link_by_index(peer(&inside))?;
-    let link = link.filter(|link| link.kind == "veth" && peer(link) == inside.index);
-    let Some(link) = link else { return Ok(None) };
+    let Some(link) = veth::host_end(call, &mut host)? else { return Ok(None) };
     let controller = match link.controller {
         Some(index) => host.link_by_index(index)?,
         None => None,
     };
     let bridge = controller.filter(|it| it.kind == "bridge").map(|it| it.name);
     Ok(Some(HostInterface { name: link.name, bridge }))
-}
-
-/// The kernel leaves the peer's index out when both happen to be equal.
-fn peer(link: &Link) -> u32 {
-    link.peer.unwrap_or(link.index)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_TXQLEN: u16 = 13;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
@@ -48,6 +49,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
         oper_state: State::Unknown,
         controller: None,
         peer: None,
+        alias: None,
         filtering: None,
         accepts_advertisements: None,
     };
@@ -58,6 +60,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
             IFLA_MTU => link.mtu = number(payload)?,
             IFLA_TXQLEN => link.tx_queue_length = number(payload)?,
             IFLA_LINK => link.peer = number(payload),
+            IFLA_IFALIAS => link.alias = Some(text(payload)),
             IFLA_MASTER => link.controller = number(payload),
             IFLA_OPERSTATE => link.oper_state = State::from(*payload.first()?),
             // Hardware that is a port has only the kind of what it is a port of.

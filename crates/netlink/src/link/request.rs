@@ -136,6 +136,28 @@ impl Request {
         Self::new(what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
     }
 
+    /// Creates an intermediate functional block: what is sent out by it comes back as if received
+    /// where it came from, and can be limited on its way. It is up, and has no queue but that of a discipline.
+    #[must_use]
+    pub fn create_ifb(name: &str, mtu: u32) -> Self {
+        let mut message = with_flag(0, LinkFlags::Up, true);
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Mtu(mtu),
+            LinkAttribute::TxQueueLen(0),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
+        ];
+        let what = format!("create {name:?} of kind ifb (is the kernel's module ifb missing?)");
+        Self::new(what, RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Gives a link a name besides its own, of up to 255 bytes.
+    #[must_use]
+    pub fn set_alias(index: u32, name: &str, alias: &str) -> Self {
+        let attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];
+        Self::set_link(format!("set the alias of {name:?}"), message(index, attributes))
+    }
+
     fn set_link(what: String, message: LinkMessage) -> Self {
         Self::new(what, RouteNetlinkMessage::SetLink(message), 0)
     }

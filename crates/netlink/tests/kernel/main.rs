@@ -16,4 +16,5 @@ mod only_ip;
 mod routed;
 mod rules;
 mod space;
+mod traffic_control;
 mod written;

@@ -69,7 +69,9 @@ fn rules(family: Family) -> Vec<Rule> {
                 .into_iter()
                 .chain(bytes.map(local))
                 .chain([part, other, first].map(|it| Rule::new(it, Verdict::Drop)))
-                .chain([Rule::new([Match::Arp], Verdict::Return)]);
+                .chain([Rule::new([Match::Arp], Verdict::Return)])
+                // The first link of every namespace.
+                .chain([Rule::new([], Statement::Forward { link: 1, name: "lo".to_owned() })]);
             [four, six].concat().into_iter().chain(all).chain(any).collect()
         }
     }

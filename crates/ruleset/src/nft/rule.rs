@@ -27,6 +27,13 @@ pub enum Statement {
     /// Has a map say what becomes of it, by what these say of it, one after the other; what the map
     /// has nothing for goes on.
     Map(Vec<Field>, String),
+    /// Sends it out by a link, as it is, in a chain of the family netdev.
+    Forward {
+        /// The link's index.
+        link: u32,
+        /// Its name.
+        name: String,
+    },
     /// Tells the sender that the port cannot be reached, and drops it.
     Reject,
     /// Copies it to a group of netfilter's log, with a prefix of at most 127 bytes.
@@ -127,6 +134,7 @@ impl fmt::Display for Statement {
         match self {
             Self::Verdict(verdict) => write!(formatter, "{verdict}"),
             Self::Map(fields, map) => write!(formatter, "{} vmap @{map}", Together(fields)),
+            Self::Forward { name, .. } => write!(formatter, "fwd to \"{name}\""),
             Self::Reject => formatter.write_str("reject"),
             Self::Log { group, prefix } => {
                 write!(formatter, "log prefix \"{prefix}\" group {group}")

@@ -47,6 +47,7 @@ fn links_are_relative_and_others_plugins_stay() {
     install(folder.path(), Method::Link).unwrap();
     let expected = [
         ".podwire-saved/",
+        "bandwidth -> podwire",
         "bridge -> podwire",
         "host-local -> podwire",
         "loopback -> podwire",

@@ -41,6 +41,7 @@ fn link(index: u32, name: &str, mtu: u32) -> Link {
         oper_state: OperState::Up,
         controller: None,
         peer: None,
+        alias: None,
         filtering: None,
         accepts_advertisements: None,
     }

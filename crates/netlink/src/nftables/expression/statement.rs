@@ -28,6 +28,11 @@ impl Expressions {
                 self.load_fields(fields);
                 self.push("lookup", |it| lookup(it, map).attribute(TO, &VERDICT.bytes()));
             }
+            Statement::Forward { link, .. } => {
+                const TO: u16 = 1;
+                self.immediate(FIRST, |it| it.attribute(DATA_VALUE, &link.to_ne_bytes()));
+                self.push("fwd", |it| it.attribute(TO, &FIRST.bytes()));
+            }
             Statement::Reject => self.reject(),
             Statement::Log { group, prefix } => {
                 const GROUP: u16 = 1;

@@ -1,0 +1,105 @@
+//! The bandwidth plugin: how fast a container may send and be sent to, kept by token buckets on the host's
+//! end of its link and on an IFB, as the reference plugin has it (`plugins/meta/bandwidth`).
+
+mod add;
+mod check;
+mod conf;
+mod del;
+mod redirect;
+
+use cni::serve::Plugin;
+use cni::{AddResult, Call, ErrorObject};
+use netlink::{Link, Socket};
+
+use crate::error::Error;
+use crate::masquerade::{Mark, hex};
+use crate::veth;
+
+pub(crate) use conf::read as read_conf;
+
+/// What links of this kind are.
+const IFB: &str = "ifb";
+
+/// The bandwidth plugin.
+pub(crate) struct Bandwidth;
+
+impl Plugin for Bandwidth {
+    fn name(&self) -> &'static str {
+        "bandwidth"
+    }
+
+    fn add(&self, call: &Call) -> Result<AddResult, ErrorObject> {
+        Ok(add::add(call)?)
+    }
+
+    fn del(&self, call: &Call) -> Result<(), ErrorObject> {
+        Ok(del::del(call)?)
+    }
+
+    fn check(&self, call: &Call) -> Result<(), ErrorObject> {
+        Ok(check::check(call)?)
+    }
+
+    fn gc(&self, call: &Call) -> Result<(), ErrorObject> {
+        Ok(del::gc(call)?)
+    }
+
+    /// Whether the kernel has what it takes it tells only at ADD, when it looks for modules.
+    fn status(&self, call: &Call) -> Result<(), ErrorObject> {
+        conf::Conf::parse(call).map_err(Error::from)?;
+        Ok(())
+    }
+}
+
+/// The IFB of an attachment.
+#[derive(Debug)]
+struct Ifb {
+    /// `bwp` and 12 hexadecimal digits of the SHA-512 of network and container id: the reference's.
+    name: String,
+    /// Where that is another interface's of the same container and network: the interface's name is
+    /// hashed as well.
+    own_name: String,
+    mark: Mark,
+}
+
+impl Ifb {
+    fn of(call: &Call) -> Self {
+        let (network, container) = (&call.conf.name, &call.container_id);
+        let name = |text: &str| format!("bwp{}", hex(text, 6));
+        Self {
+            name: name(&format!("{network}{container}")),
+            own_name: name(&format!("{network}{container}{}", call.ifname)),
+            mark: Mark::new(network, container, &call.ifname),
+        }
+    }
+
+    /// Whether a link of one of these names is the attachment's. The reference marks none, and has one for
+    /// each container.
+    fn is(&self, link: &Link) -> bool {
+        link.kind == IFB
+            && match &link.alias {
+                Some(alias) => self.mark.is_in(alias),
+                None => link.name == self.name,
+            }
+    }
+
+    /// The attachment's, if there is one.
+    fn find(&self, host: &mut Socket) -> Result<Option<Link>, Error> {
+        for name in [&self.name, &self.own_name] {
+            if let Some(link) = host.link_by_name(name)?.filter(|it| self.is(it)) {
+                return Ok(Some(link));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The host's end of the container's link.
+fn host_end(call: &Call, host: &mut Socket) -> Result<Link, Error> {
+    veth::host_end(call, host)?.ok_or_else(|| {
+        Error::Config(format!(
+            "prevResult: interface {:?} has no end on this host, by which it could be limited (only a veth has one)",
+            call.ifname
+        ))
+    })
+}

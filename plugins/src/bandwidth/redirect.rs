@@ -1,0 +1,161 @@
+//! Having what the host receives from a container pass its IFB.
+//!
+//! What comes back from an IFB has the kernel neither ask the filters of traffic control again nor the chains of
+//! nf_tables for the interface (`skip_classify` in `__netif_receive_skb_core`), in which podwire closes interfaces
+//! and looks at sources. So it is sent there by nf_tables, behind those chains; by traffic control, as the
+//! reference has it, only where the kernel cannot do that.
+
+use std::collections::BTreeMap;
+
+use netlink::nftables::{Change, Client, HeldRule};
+use netlink::{Discipline, Link, Request, Socket};
+use nix::errno::Errno;
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Policy, Rule, Statement, Table};
+
+use super::Ifb;
+use crate::error::Error;
+use crate::masquerade::Mark;
+
+/// Each chain has the name of the IFB that it leads to.
+const TABLE: Table<'static> = Table { family: Family::Netdev, name: "podwire-bandwidth" };
+const TABLE_COMMENT: &str =
+    "What containers send is limited on its way through IFBs, by podwire's bandwidth";
+/// Behind what closes interfaces (-500) and looks at sources (-400), and ahead of flowtables, behind which
+/// nothing comes.
+const PRIORITY: i32 = -100;
+
+fn chain<'a>(ifb: &'a str, link: &'a str) -> Chain<'a> {
+    let base = Base {
+        kind: Kind::Filter,
+        hook: Hook::Ingress(link),
+        priority: PRIORITY,
+        policy: Policy::Accept,
+    };
+    Chain { name: ifb, base: Some(base), comment: None }
+}
+
+/// Redirects what comes by `link`.
+pub(super) fn set_up(host: &mut Socket, link: &Link, ifb: &Link, mark: &Mark) -> Result<(), Error> {
+    match Client::open()?.map(|mut client| by_nftables(&mut client, link, ifb, mark)) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) if !is_missing(&error) => Err(error.into()),
+        Some(Err(_)) | None => by_traffic_control(host, link, ifb),
+    }
+}
+
+/// Whether the kernel lacks the family, or the expression.
+fn is_missing(error: &netlink::Error) -> bool {
+    error.is_unsupported() || error.errno() == Some(Errno::ENOENT)
+}
+
+fn by_nftables(
+    client: &mut Client,
+    link: &Link,
+    ifb: &Link,
+    mark: &Mark,
+) -> Result<(), netlink::Error> {
+    let chain = chain(&ifb.name, &link.name);
+    let forward = Statement::Forward { link: ifb.index, name: ifb.name.clone() };
+    let rule = Rule::new([], forward).commented(mark.text());
+    let mut changes = Vec::new();
+    // Of an attachment whose DEL never came. In newer kernels a chain outlives its interface.
+    if client.has_chain(TABLE, chain.name)? {
+        changes.extend([Change::Empty(chain.name), Change::DeleteChain(chain.name)]);
+    }
+    changes.extend([
+        Change::Table(Some(TABLE_COMMENT)),
+        Change::Chain(&chain),
+        Change::Rule(chain.name, &rule),
+    ]);
+    client.change(TABLE, &changes)
+}
+
+/// Behind the filters of others, of eBPF for one, whose place is used where there is one.
+fn by_traffic_control(host: &mut Socket, link: &Link, ifb: &Link) -> Result<(), Error> {
+    let (index, name) = (link.index, &link.name);
+    let redirect = Request::redirect_received(index, name, ifb.index);
+    if host.disciplines(index, name)?.contains(&Discipline::Filters) {
+        return Ok(host.execute(&[redirect])?);
+    }
+    host.execute(&[Request::add_filters(index, name)])?;
+    host.execute(&[redirect]).map_err(|error| {
+        // The refusal tells more than what becomes of this.
+        let _ = host.execute(&[Request::delete_filters(index, name)]);
+        error.into()
+    })
+}
+
+/// Whether what comes by `link` is redirected.
+pub(super) fn is_set_up(
+    host: &mut Socket,
+    link: &Link,
+    ifb: &Link,
+    mark: &Mark,
+) -> Result<bool, Error> {
+    if host.redirects(link.index, &link.name)?.contains(&ifb.index) {
+        return Ok(true);
+    }
+    let Some(mut client) = Client::open()? else { return Ok(false) };
+    let Some(held) = client.table(TABLE)? else { return Ok(false) };
+    let chain = chain(&ifb.name, &link.name);
+    let rules = client.rules(TABLE, chain.name)?;
+    Ok(held.is_awake && held.chains.iter().any(|it| it.is_like(&chain)) && is_one_of(&rules, mark))
+}
+
+fn is_one_of(rules: &[HeldRule], mark: &Mark) -> bool {
+    matches!(rules, [rule] if rule.comment.as_deref().is_some_and(|it| mark.is_in(it)))
+}
+
+/// What remains of redirections by nf_tables; what traffic control has goes with the link. Closing it may wait
+/// until the kernel has freed what was deleted: worth doing late.
+#[derive(Debug)]
+pub(super) struct Remains {
+    client: Option<Client>,
+}
+
+impl Remains {
+    pub(super) fn open() -> Result<Self, Error> {
+        Ok(Self { client: Client::open()? })
+    }
+
+    /// Removes an attachment's.
+    pub(super) fn remove_of(&mut self, ifb: &Ifb) -> Result<(), Error> {
+        let Some(client) = &mut self.client else { return Ok(()) };
+        for name in [&ifb.name, &ifb.own_name] {
+            if is_one_of(&client.rules(TABLE, name)?, &ifb.mark) {
+                remove(client, name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes those of a network's attachments that are not valid.
+    pub(super) fn collect_garbage(&mut self, network: &str, valid: &[Mark]) -> Result<(), Error> {
+        let Some(client) = &mut self.client else { return Ok(()) };
+        let held: BTreeMap<_, _> = client.all_rules(TABLE)?;
+        let is_stale = |rule: &HeldRule| {
+            rule.comment.as_deref().is_some_and(|it| {
+                Mark::is_of_network(it, network) && !valid.iter().any(|mark| mark.is_in(it))
+            })
+        };
+        for (chain, rules) in held {
+            if rules.iter().any(is_stale) {
+                remove(client, &chain)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Removes a chain, and the table with the last.
+fn remove(client: &mut Client, chain: &str) -> Result<(), Error> {
+    for changes in [&[Change::Empty(chain), Change::DeleteChain(chain)][..], &[Change::DeleteTable]]
+    {
+        match client.change(TABLE, changes) {
+            // Somebody else was there first; or there are other chains.
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EBUSY)) => {}
+            done => done?,
+        }
+    }
+    Ok(())
+}
