@@ -1,6 +1,7 @@
 //! The table of cases, by subject.
 
 mod arguments;
+mod bandwidth;
 mod bridge;
 mod bridge_conflicts;
 mod bridge_routes;
@@ -38,6 +39,7 @@ pub(crate) fn all() -> Vec<Case> {
         sbr::cases(),
         static_ipam::cases(),
         tuning::cases(),
+        bandwidth::cases(),
         verbs::cases(),
         versions::cases(),
     ]
@@ -78,6 +80,12 @@ fn static_ipam(name: &str, ipam: Value) -> Case {
 fn sbr(name: &str, keys: Value) -> Case {
     let case = Case::new(&format!("sbr/{name}"), "sbr", keys);
     case.on(json!({"type": "bridge", "isDefaultGateway": true, "ipam": v4()}))
+}
+
+/// bandwidth on a pod of ptp.
+fn bandwidth(name: &str, keys: Value) -> Case {
+    let case = Case::new(&format!("bandwidth/{name}"), "bandwidth", keys);
+    case.on(json!({"type": "ptp", "ipam": v4()}))
 }
 
 /// tuning on a pod of a bridge.

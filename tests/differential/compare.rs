@@ -194,6 +194,9 @@ fn lasting(world: &World, bridge: &str) -> Vec<String> {
                     || name == "lock"
                     || name.starts_with("last_reserved_ip.")
             }
+            // What limits the host's end goes with it.
+            [_, "link", link, "qdisc=tbf" | "qdisc=noqueue" | "txqlen=1000"]
+            | [_, "traffic", "filters", "of", link, ..] => link.starts_with("veth"),
             [_, "nft", kind, ..] => is_shared(kind, line),
             _ => false,
         }

@@ -7,6 +7,7 @@ mod links;
 mod mask;
 mod routes;
 mod sysctls;
+mod traffic_control;
 
 use std::path::PathBuf;
 use std::thread;
@@ -69,6 +70,7 @@ struct Look {
     links: Links,
     routes_and_rules: [Vec<Value>; 3],
     firewall: String,
+    traffic_control: String,
 }
 
 impl Look {
@@ -79,8 +81,10 @@ impl Look {
         let lists: Vec<_> = lists.map(|list| list.expect("ip prints JSON")).collect();
         let [links, routes, rules4, rules6, vlans]: [Vec<Value>; 5] =
             lists.try_into().unwrap_or_else(|_| panic!("a list for each question: {json}"));
+        let links = Links::new(place.name, links, vlans);
         Self {
-            links: Links::new(place.name, links, vlans),
+            traffic_control: traffic_control::look(place.space, &links),
+            links,
             routes_and_rules: [routes, rules4, rules6],
             firewall: firewall.to_owned(),
         }
@@ -104,6 +108,7 @@ impl World {
             lines.extend(look.links.facts());
             lines.extend(routes::facts(place.name, &look.routes_and_rules));
             lines.extend(firewall::facts(place.name, &look.firewall));
+            lines.extend(traffic_control::facts(place.name, &look.traffic_control));
             lines.extend(sysctls::facts(place.name, place.space, &look.links.names()));
         }
         lines = lines.iter().map(|line| mask.apply(line)).collect();

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod hairpin;
+mod limited;
 mod masquerade_agent;
 mod network;
 mod routed;

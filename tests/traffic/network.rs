@@ -1,7 +1,7 @@
 //! A node with podwire, its pods, and the world outside.
 
 use lab::probe::must_reach;
-use lab::{Call, Node, Pod, Suite};
+use lab::{Call, Node, Pod, Reply, Suite};
 use serde_json::{Value, json};
 
 /// Addresses of the node on the link to the world, and of the world.
@@ -106,6 +106,22 @@ impl Network {
         // The neighbour's rules are still there.
         two.must_be_seen_by(&world, [WORLD4, WORLD6], [NODE4, NODE6]);
         self.leave(&two);
+    }
+
+    /// Calls a plugin that stands behind the network's own, about a pod's interface; its answer to ADD.
+    pub(crate) fn chained(
+        &self,
+        plugin: &str,
+        command: &str,
+        (pod, ifname): (&Pod, &str),
+        keys: &Value,
+    ) -> Reply {
+        let mut conf = json!({"cniVersion": "1.1.0", "name": "net1", "type": plugin});
+        for (key, value) in keys.as_object().expect("keys are an object") {
+            conf[key] = value.clone();
+        }
+        let call = Call::new(plugin, command).container(pod.name()).netns(&pod.path());
+        call.ifname(ifname).conf(&conf).run(&self.node, &self.podwire)
     }
 
     fn call(&self, command: &str, pod: &Pod) -> Call {

@@ -51,6 +51,14 @@ impl Links {
         self.list.iter().map(|link| name_of(link).to_owned()).collect()
     }
 
+    /// Those that somebody set a queueing discipline on, as far as it shows.
+    pub(crate) fn limited(&self) -> impl Iterator<Item = &str> {
+        let is_limited = |link: &&Value| link["qdisc"] == "tbf" || link["qdisc"] == "htb";
+        let is_any_limited = self.list.iter().any(|it| is_limited(&it));
+        // What a link receives may be filtered though what it sends is not limited.
+        self.list.iter().filter(move |_| is_any_limited).map(name_of)
+    }
+
     /// Why the links are not at rest, if so.
     pub(crate) fn restless(&self) -> Option<String> {
         self.list.iter().find_map(|link| {
@@ -116,6 +124,8 @@ fn restless(link: &Value, all: &[Value]) -> Option<&'static str> {
         && link["linkinfo"]["info_kind"] == "bridge"
         && link["operstate"] == "UNKNOWN"
         && !all.iter().any(|port| is_running_port(&port));
+    // An IFB never tells of its state.
+    let never_ran = never_ran || link["linkinfo"]["info_kind"] == "ifb";
     let state_is_down = ["DOWN", "LOWERLAYERDOWN"].iter().any(|state| link["operstate"] == *state);
     let agrees = if carrier { link["operstate"] == "UP" || never_ran } else { state_is_down };
     if !agrees {
