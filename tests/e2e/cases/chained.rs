@@ -1,4 +1,4 @@
-//! What plugins between podwire's give to pods: here the reference ones.
+//! What chained plugins give to pods: bandwidth, and portmap, which is the reference's.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const KEPT: &str = "nft list ruleset 2>/dev/null | grep -c 'dport 8090 ' || :
 pub(crate) fn host_ports_and_bandwidth(bed: &Bed) {
     let last = bed.settings().nodes;
     for number in bed.settings().numbers() {
-        bed.on(number, "cp /opt/testbed/portmap /opt/testbed/bandwidth /opt/cni/bin/");
+        bed.on(number, "cp /opt/testbed/portmap /opt/cni/bin/");
     }
     let before = bed.policyd()["args"].clone();
     let chained = CHAINED.map(|it| json!(format!("--cni-chained={it}")));
@@ -76,7 +76,7 @@ pub(crate) fn host_ports_and_bandwidth(bed: &Bed) {
 
     set_arguments(bed, &before);
     for number in bed.settings().numbers() {
-        bed.on(number, "rm /opt/cni/bin/portmap /opt/cni/bin/bandwidth");
+        bed.on(number, "rm /opt/cni/bin/portmap");
     }
 }
 
