@@ -4,6 +4,7 @@
 //! `sbr`, `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
 //! lists leases.
 
+mod backend;
 mod bandwidth;
 mod bridge;
 mod cli;
@@ -11,6 +12,8 @@ mod container_interface;
 mod delegated_ipam;
 mod error;
 mod ipam_plugins;
+mod iptables;
+mod kernel_tables;
 mod loopback;
 mod masquerade;
 mod nf_tables;

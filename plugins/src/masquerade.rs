@@ -3,8 +3,6 @@
 //! `ipmasq_nftables_linux.go`).
 
 mod iptables;
-mod kernel_tables;
-mod lock;
 mod nftables;
 
 use cni::{Attachment, Call};
@@ -13,12 +11,14 @@ use ruleset::networks::{MULTICAST_V4, MULTICAST_V6};
 use runner::OsRunner;
 use sha2::{Digest, Sha512};
 
+use crate::backend::Backend;
 use crate::error::Error;
+use crate::iptables::Family;
+use crate::kernel_tables::{KernelTables, Signs};
 use crate::nf_tables::missing;
 use crate::rollback::Rollback;
 use crate::veth;
 
-pub(crate) use kernel_tables::KernelTables;
 pub(crate) use nftables::Mark;
 
 /// The nat table's chain that leads to those of the attachments.
@@ -26,28 +26,13 @@ const HOOK_CHAIN: &str = "POSTROUTING";
 /// What the names of the attachments' chains begin with.
 const CHAIN_PREFIX: &str = "CNI-";
 
-/// What errors call masquerading without iptables.
+/// What errors call masquerading, and that without iptables.
+const WHAT: &str = "ipMasq";
 const BY_NFTABLES: &str = "ipMasq by nftables";
 
-/// How masquerading is programmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Backend {
-    /// iptables, by `iptables-restore`.
-    Iptables,
-    /// nf_tables, without a program.
-    Nftables,
-}
-
-impl Backend {
-    /// Reads `ipMasqBackend`.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        match text {
-            "iptables" => Some(Self::Iptables),
-            "nftables" => Some(Self::Nftables),
-            _ => None,
-        }
-    }
-}
+/// By what attachments are masqueraded already.
+const SIGNS: Signs<'_> =
+    Signs { nftables: &[(nftables::TABLE, nftables::CHECKS.name)], iptables: &[CHAIN_PREFIX] };
 
 /// What tells an attachment's rules from all others: chain and comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,22 +68,9 @@ fn mark_of(call: &Call) -> Mark {
     Mark::new(&call.conf.name, &call.container_id, &call.ifname)
 }
 
-/// What a configuration is served by. Where it leaves the choice to podwire and the kernel cannot be asked, its
-/// refusal of the rules will tell more.
-fn chosen(backend: Option<Backend>, kernel: &mut KernelTables) -> Backend {
-    backend.unwrap_or_else(|| kernel.backend().unwrap_or(Backend::Nftables))
-}
-
 /// Whether an ADD that masquerades could succeed.
 pub(crate) fn available(backend: Option<Backend>) -> Result<(), Error> {
-    let mut kernel = KernelTables::default();
-    match chosen(backend, &mut kernel) {
-        Backend::Iptables => iptables::available(),
-        Backend::Nftables => {
-            let client = kernel.client().map_err(|error| Error::NotAvailable(error.to_string()))?;
-            client.map(drop).ok_or_else(|| missing(BY_NFTABLES))
-        }
-    }
+    Backend::available(backend, SIGNS, WHAT)
 }
 
 /// Masquerades what comes from an attachment's addresses, until a failed ADD is undone.
@@ -109,11 +81,14 @@ pub(crate) fn set_up_or_undo(
     rollback: &mut Rollback<'_>,
 ) -> Result<(), Error> {
     let mut kernel = KernelTables::default();
-    if chosen(backend, &mut kernel) == Backend::Nftables {
+    if Backend::chosen(backend, &mut kernel, SIGNS) == Backend::Nftables {
         let mark = mark_of(call);
         let client = kernel.client()?.ok_or_else(|| missing(BY_NFTABLES))?;
         nftables::set_up(client, &mark, &addresses)?;
-        rollback.push("remove the masquerading", move || kernel.remove_marked(&mark));
+        rollback.push("remove the masquerading", move || {
+            let client = kernel.client()?;
+            client.map_or(Ok(()), |client| nftables::tear_down(client, &mark))
+        });
         return Ok(());
     }
     let identity = Identity::of(call);
@@ -127,15 +102,6 @@ pub(crate) fn set_up_or_undo(
         rollback.push("remove the masquerading", undo);
     }
     result
-}
-
-/// Where the programs must look for rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Places {
-    /// nf_tables.
-    nftables: bool,
-    /// The tables that iptables used before.
-    legacy: bool,
 }
 
 /// Which of a chain's jumps to remove. Attachments of one container to one network share a chain.
@@ -172,7 +138,10 @@ fn is_of(source: IpNetwork, addresses: &[IpNetwork]) -> bool {
 pub(crate) fn tear_down(call: &Call, kernel: &mut KernelTables) -> Result<(), Error> {
     let mut errors = Vec::new();
     errors.extend(tear_down_iptables(call, kernel).err());
-    errors.extend(kernel.remove_marked(&mark_of(call)).err());
+    let by_nftables = kernel.client().map_err(Error::from).and_then(|client| {
+        client.map_or(Ok(()), |client| nftables::tear_down(client, &mark_of(call)))
+    });
+    errors.extend(by_nftables.err());
     Error::of_teardown(errors)
 }
 
@@ -197,7 +166,8 @@ fn tear_down_of(
     kernel: &mut KernelTables,
 ) -> Result<(), Error> {
     let chain = &identity.chain;
-    let mut look_in = |family| kernel.remove(family, chain, which);
+    let mut look_in =
+        |family| kernel.remove(family, HOOK_CHAIN, chain, |jump| which.includes(jump.source));
     iptables::tear_down(&mut OsRunner, chain, which, &mut look_in)
 }
 
@@ -211,8 +181,11 @@ pub(crate) fn collect_garbage(call: &Call, valid: &[Attachment]) -> Result<(), E
         valid.iter().map(|it| Mark::new(network, &it.container_id, &it.ifname)).collect();
     let mut kernel = KernelTables::default();
     let mut errors = Vec::new();
-    errors.extend(kernel.collect_garbage(network, &marks).err());
-    let mut look_in = |family| kernel.places(family);
+    let by_nftables = kernel.client().map_err(Error::from).and_then(|client| {
+        client.map_or(Ok(()), |client| nftables::collect_garbage(client, network, &marks))
+    });
+    errors.extend(by_nftables.err());
+    let mut look_in = |family| kernel.places(family, HOOK_CHAIN);
     errors.extend(iptables::collect_garbage(&mut OsRunner, network, &chains, &mut look_in).err());
     Error::of_teardown(errors)
 }
@@ -228,45 +201,6 @@ fn attachment_addresses(call: &Call) -> Option<Vec<IpNetwork>> {
     let addresses: Vec<IpNetwork> = ours.map(|ip| ip.address).collect();
     (!addresses.is_empty()).then_some(addresses)
 }
-
-/// The programs of a family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Programs {
-    restore: &'static str,
-    save: &'static str,
-}
-
-/// A protocol family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Family {
-    /// Those that the node uses, for whichever tables.
-    programs: Programs,
-    /// Those that are for the tables of old whatever the node uses, where it has them.
-    legacy_programs: Programs,
-    multicast: IpNetwork,
-    is_ipv4: bool,
-}
-
-const FAMILIES: [Family; 2] = [
-    Family {
-        programs: Programs { restore: "iptables-restore", save: "iptables-save" },
-        legacy_programs: Programs {
-            restore: "iptables-legacy-restore",
-            save: "iptables-legacy-save",
-        },
-        multicast: MULTICAST_V4,
-        is_ipv4: true,
-    },
-    Family {
-        programs: Programs { restore: "ip6tables-restore", save: "ip6tables-save" },
-        legacy_programs: Programs {
-            restore: "ip6tables-legacy-restore",
-            save: "ip6tables-legacy-save",
-        },
-        multicast: MULTICAST_V6,
-        is_ipv4: false,
-    },
-];
 
 /// The rules of an attachment's chain, and those that lead there, in the words of `iptables-save`,
 /// so that they can be compared with what it prints.
@@ -299,11 +233,16 @@ impl Rules {
             accept,
             masquerade: format!(
                 "{chain} ! -d {} -m comment --comment {comment} -j MASQUERADE",
-                family.multicast
+                multicast(family)
             ),
             jumps: addresses.iter().map(jump).collect(),
         }
     }
+}
+
+/// The groups of a family, to which nothing is masqueraded.
+const fn multicast(family: Family) -> IpNetwork {
+    if family.is_ipv4 { MULTICAST_V4 } else { MULTICAST_V6 }
 }
 
 /// The comment as `iptables-save` quotes it. Neither a network's name nor a container's id can
@@ -315,6 +254,7 @@ fn quoted_comment(identity: &Identity) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::iptables::FAMILIES;
 
     #[test]
     fn chains_have_the_names_that_the_reference_gives_them() {

@@ -7,7 +7,8 @@ use netns::Netns;
 
 use crate::delegated_ipam::DelegatedIpam;
 use crate::error::Error;
-use crate::masquerade::{self, KernelTables};
+use crate::kernel_tables::KernelTables;
+use crate::masquerade;
 use crate::veth;
 
 /// DEL: rules, then link, then addresses (so that none is given away while it is in use). Each is

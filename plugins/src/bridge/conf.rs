@@ -5,8 +5,8 @@ use cni::decode::{Fields, Problems, Severity};
 use cni::{Call, Dns, NetConf};
 use netlink::{HardwareAddress, PortOptions};
 
+use crate::backend::Backend;
 use crate::error::{Error, warn_of};
-use crate::masquerade::Backend;
 
 /// What a name is when the configuration has none.
 const DEFAULT_BRIDGE: &str = "cni0";

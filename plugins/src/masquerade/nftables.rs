@@ -9,8 +9,9 @@ use ruleset::nft::{
     Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Statement, Table, Verdict,
 };
 
-use super::{FAMILIES, hex};
+use super::{hex, multicast};
 use crate::error::Error;
+use crate::iptables::FAMILIES;
 use crate::nf_tables::{attempt, deletions};
 
 pub(super) const TABLE: Table<'static> =
@@ -102,7 +103,7 @@ fn of_network(network: &str) -> String {
 /// What is in front of the attachments' rules.
 fn head() -> [Rule; 3] {
     let [four, six] = FAMILIES.map(|family| {
-        let groups = Match::Address(Side::Destination, family.multicast);
+        let groups = Match::Address(Side::Destination, multicast(family));
         Rule::new([groups], Verdict::Return)
     });
     [four, six, Rule::new([], Verdict::Goto(CHECKS.name.to_owned()))]

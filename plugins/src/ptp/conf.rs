@@ -3,9 +3,9 @@
 use cni::decode::{Fields, Problems};
 use cni::{Call, Dns, NetConf};
 
+use crate::backend::Backend;
 use crate::bridge::{read_backend, read_mtu};
 use crate::error::{Error, warn_of};
-use crate::masquerade::Backend;
 
 /// The keys of a ptp configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+use runner::{Output, Program};
+
 use super::*;
 
 fn identity() -> Identity {
@@ -136,7 +138,7 @@ impl Runner for Script {
 }
 
 fn tool(script: &mut Script) -> Tool<'_> {
-    Tool { runner: script, programs: FAMILIES[0].programs, lock: None }
+    Tool::new(script, PURPOSE, FAMILIES[0].programs, None)
 }
 
 fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {

@@ -16,7 +16,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Opens the lock, which the programs then take. Where it cannot even be opened (no `/run`, no right
 /// to it) rules are made without: it only orders calls that follow a killed one.
-pub(super) fn open() -> Option<Lock> {
+pub(crate) fn open() -> Option<Lock> {
     let path = Path::new(LOCK);
     // The open after it tells why, should there be no folder.
     let _ = path.parent().map(|folder| DirBuilder::new().mode(0o755).create(folder));
@@ -32,7 +32,7 @@ pub(super) fn open() -> Option<Lock> {
 }
 
 /// Opens the lock and takes it.
-pub(super) fn take() -> Result<Option<Lock>, Error> {
+pub(crate) fn take() -> Result<Option<Lock>, Error> {
     let lock = open();
     lock.as_ref().map_or(Ok(()), Lock::acquire).map_err(Error::Lock)?;
     Ok(lock)

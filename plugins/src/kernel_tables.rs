@@ -7,11 +7,19 @@ use std::io;
 use netlink::nftables::{Client, Jump};
 use ruleset::nft::{self, Table};
 
-use super::nftables::{self, Mark};
-use super::{Backend, CHAIN_PREFIX, FAMILIES, Family, HOOK_CHAIN, Places, Which, iptables};
-use crate::error::Error;
+use crate::backend::Backend;
+use crate::iptables::{self, FAMILIES, Family, Places};
 
-/// The kernel's tables that masquerade.
+/// What shows by which backend attachments of this node are served already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Signs<'a> {
+    /// Chains of nf_tables that are only made for it.
+    pub(crate) nftables: &'a [(Table<'a>, &'a str)],
+    /// What names of chains in iptables' table nat begin with that are only made for it.
+    pub(crate) iptables: &'a [&'a str],
+}
+
+/// The kernel's tables.
 ///
 /// Dropping it waits for the kernel to free what was removed, and so does removing a link: at the
 /// end of a DEL both have passed.
@@ -21,17 +29,20 @@ pub(crate) struct KernelTables {
 }
 
 impl KernelTables {
-    /// That by which attachments of this node are masqueraded already; else nf_tables, where the kernel has it and
+    /// That by which attachments of this node are served already; else nf_tables, where the kernel has it and
     /// the node does not keep to the tables of old.
-    pub(super) fn backend(&mut self) -> Result<Backend, netlink::Error> {
+    pub(crate) fn backend(&mut self, signs: Signs<'_>) -> Result<Backend, netlink::Error> {
         let Some(client) = self.client()? else { return Ok(Backend::Iptables) };
-        if client.has_chain(nftables::TABLE, nftables::CHECKS.name)? {
-            return Ok(Backend::Nftables);
+        for (table, chain) in signs.nftables {
+            if client.has_chain(*table, chain)? {
+                return Ok(Backend::Nftables);
+            }
         }
         for family in FAMILIES {
             let chains = client.chains(nat(family))?.unwrap_or_default();
             let keeps_to_old = has_legacy_table(family) && iptables::find().is_some();
-            if keeps_to_old || chains.iter().any(|it| it.starts_with(CHAIN_PREFIX)) {
+            let is_sign = |chain: &String| signs.iptables.iter().any(|it| chain.starts_with(it));
+            if keeps_to_old || chains.iter().any(is_sign) {
                 return Ok(Backend::Iptables);
             }
         }
@@ -39,32 +50,29 @@ impl KernelTables {
         Ok(if is_there { Backend::Nftables } else { Backend::Iptables })
     }
 
-    /// Removes an attachment's rules from nf_tables; where the programs must look for others.
-    pub(super) fn remove(&mut self, family: Family, chain: &str, which: Which<'_>) -> Places {
-        let is_refused = self.remove_from_nftables(family, chain, which).is_err();
+    /// Removes the jumps of `hook` to a chain that are `ours` from nf_tables, and the chain when no others need it;
+    /// where the programs must look for others.
+    pub(crate) fn remove(
+        &mut self,
+        family: Family,
+        hook: &str,
+        chain: &str,
+        ours: impl Fn(&Jump) -> bool,
+    ) -> Places {
+        let is_refused = self.remove_from_nftables(family, hook, chain, ours).is_err();
         Places { nftables: is_refused, legacy: has_legacy_table(family) }
     }
 
-    /// Where the kernel has a nat table with the hook chain; where it may not be asked, it may have.
-    pub(super) fn places(&mut self, family: Family) -> Places {
-        let has_hook = self.client().and_then(|client| {
-            client.map_or(Ok(false), |client| client.has_chain(nat(family), HOOK_CHAIN))
+    /// Where the kernel has a nat table with such a chain; where it may not be asked, it may have.
+    pub(crate) fn places(&mut self, family: Family, chain: &str) -> Places {
+        let has_chain = self.client().and_then(|client| {
+            client.map_or(Ok(false), |client| client.has_chain(nat(family), chain))
         });
-        Places { nftables: has_hook.unwrap_or(true), legacy: has_legacy_table(family) }
-    }
-
-    /// Removes the rules in the table of nf_tables that are an attachment's.
-    pub(super) fn remove_marked(&mut self, mark: &Mark) -> Result<(), Error> {
-        self.client()?.map_or(Ok(()), |client| nftables::tear_down(client, mark))
-    }
-
-    /// Removes those of a network that are of no valid attachment.
-    pub(super) fn collect_garbage(&mut self, network: &str, valid: &[Mark]) -> Result<(), Error> {
-        self.client()?.map_or(Ok(()), |client| nftables::collect_garbage(client, network, valid))
+        Places { nftables: has_chain.unwrap_or(true), legacy: has_legacy_table(family) }
     }
 
     /// `None` when the kernel has no nf_tables.
-    pub(super) fn client(&mut self) -> Result<Option<&mut Client>, netlink::Error> {
+    pub(crate) fn client(&mut self) -> Result<Option<&mut Client>, netlink::Error> {
         if self.nftables.is_none() {
             self.nftables = Client::open()?;
         }
@@ -74,19 +82,19 @@ impl KernelTables {
     fn remove_from_nftables(
         &mut self,
         family: Family,
+        hook: &str,
         chain: &str,
-        which: Which<'_>,
+        ours: impl Fn(&Jump) -> bool,
     ) -> Result<(), netlink::Error> {
         let table = nat(family);
         let Some(client) = self.client()? else { return Ok(()) };
         if !client.has_chain(table, chain)? {
             return Ok(());
         }
-        let jumps = client.jumps(table, HOOK_CHAIN, chain)?;
-        let (ours, others): (Vec<Jump>, Vec<Jump>) =
-            jumps.into_iter().partition(|jump| which.includes(jump.source));
+        let jumps = client.jumps(table, hook, chain)?;
+        let (ours, others): (Vec<Jump>, Vec<Jump>) = jumps.into_iter().partition(ours);
         let handles: Vec<u64> = ours.iter().map(|jump| jump.handle).collect();
-        client.delete(table, (HOOK_CHAIN, &handles), others.is_empty().then_some(chain))
+        client.delete(table, (hook, &handles), others.is_empty().then_some(chain))
     }
 }
 
