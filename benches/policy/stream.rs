@@ -119,7 +119,7 @@ impl Sets {
                     IpAddr::V4(address) => address.octets().to_vec(),
                     IpAddr::V6(address) => address.octets().to_vec(),
                 };
-                let element = Encoded { key, last: None, is_end: false, verdict: None };
+                let element = Encoded { key, ..Encoded::default() };
                 it.element(TABLE, set, &element).expect("the kernel answers").is_some()
             }
         }

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
@@ -64,6 +65,19 @@ impl Request {
         let mut request = Self::new(what, RouteNetlinkMessage::DelNeighbour(message), 0);
         request.tolerated = &[Errno::ENOENT, Errno::ENODEV];
         request
+    }
+
+    /// Has the kernel ask on a link where an address is, as if it had something to send there (`NTF_USE`). Who has it
+    /// becomes a neighbour with a hardware address.
+    #[must_use]
+    pub fn ask_for_neighbour(link: u32, address: IpAddr) -> Self {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family(address.is_ipv4());
+        message.header.ifindex = link;
+        message.header.flags = NeighbourFlags::Use;
+        message.attributes.push(NeighbourAttribute::Destination(address.into()));
+        let what = format!("ask on link {link} where {address} is");
+        Self::new(what, RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
     }
 }
 

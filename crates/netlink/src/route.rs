@@ -9,6 +9,7 @@ use netlink_packet_route::route::{
     RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 
 use crate::address::family;
 use crate::answer::Answer;
@@ -138,6 +139,33 @@ impl Socket {
         let question = RouteNetlinkMessage::GetRoute(question(is_ipv4));
         let messages = self.dump(&Request::dump(what, question))?;
         Ok(messages.into_iter().flat_map(|message| read(message, is_ipv4)).collect())
+    }
+}
+
+impl Socket {
+    /// The route that a packet of this host to an address would take; `None` when there is none, or the address is no
+    /// single other host's.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn route_to(&mut self, address: IpAddr) -> Result<Option<Route>, Error> {
+        let mut message = question(address.is_ipv4());
+        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        message.attributes.push(RouteAttribute::Destination(address.into()));
+        let what = format!("ask for the route to {address}");
+        let request = Request::new(what, RouteNetlinkMessage::GetRoute(message), 0);
+        match self.execute_and_get(&[request]) {
+            Ok(answers) => {
+                let mut routes = answers.into_iter().flat_map(|it| read(it, address.is_ipv4()));
+                Ok(routes.next())
+            }
+            Err(error) => match error.errno() {
+                Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL) => {
+                    Ok(None)
+                }
+                _ => Err(error),
+            },
+        }
     }
 }
 

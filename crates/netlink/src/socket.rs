@@ -198,7 +198,8 @@ fn is_question(request: &Request) -> bool {
     request.flags & NLM_F_DUMP == NLM_F_DUMP
         || matches!(
             request.message,
-            Message::Route(RouteNetlinkMessage::GetLink(_)) | Message::GetForwarding { .. }
+            Message::Route(RouteNetlinkMessage::GetLink(_) | RouteNetlinkMessage::GetRoute(_))
+                | Message::GetForwarding { .. }
         )
 }
 

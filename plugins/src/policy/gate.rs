@@ -117,7 +117,7 @@ fn element(address: IpAddr) -> Encoded {
     let key = if address.is_ipv4() { Key::Ipv4 } else { Key::Ipv6 };
     let element = Element::new([Value::Address(address)]);
     let encoded = Set::new("", [key]).encode(&element).into_iter().next();
-    encoded.unwrap_or(Encoded { key: Vec::new(), last: None, is_end: false, verdict: None })
+    encoded.unwrap_or_default()
 }
 
 /// What nf_tables answers for an element, or a table, that is not there; or where it is not there itself.

@@ -79,6 +79,7 @@ impl Expressions {
             Match::Address(side, network) => self.network(*side, network, Comparison::Equal),
             Match::NotAddress(side, network) => self.network(*side, network, Comparison::NotEqual),
             Match::ToBroadcast => self.destination_is(Comparison::Equal, meta::TYPE_BROADCAST),
+            Match::ToLocal => self.destination_is(Comparison::Equal, meta::TYPE_LOCAL),
             Match::NotToLocal => self.destination_is(Comparison::NotEqual, meta::TYPE_LOCAL),
             Match::In(fields, set) => self.look_up(fields, set, false),
             Match::NotIn(fields, set) => self.look_up(fields, set, true),
@@ -132,6 +133,10 @@ impl Expressions {
             Match::LongerThan(bytes) => self.longer_than(*bytes),
             Match::FirstByte(value) => self.bytes(payload::FIRST_BYTE, &[*value]),
             Match::InInterface(name) => self.meta(Meta::InInterface, &meta::name(name)),
+            Match::NotInInterface(name) => {
+                self.load_meta(Meta::InInterface, FIRST);
+                self.compare(Comparison::NotEqual, &meta::name(name));
+            }
             Match::Frame(FrameKind::Broadcast) => self.meta(Meta::FrameKind, &[meta::BROADCAST]),
             Match::Frame(FrameKind::Multicast) => self.meta(Meta::FrameKind, &[meta::MULTICAST]),
             Match::HardwareSource(address) => self.bytes(payload::HARDWARE_SOURCE, address),

@@ -332,6 +332,7 @@ pub(super) fn modules(message: &[u8]) -> BTreeSet<&'static str> {
         "limit" => Some("nft_limit"),
         "log" => Some("nft_log with nfnetlink_log"),
         "masq" => Some("nft_masq"),
+        "nat" => Some("nft_nat"),
         "numgen" => Some("nft_numgen"),
         "reject" => Some("nft_reject_inet"),
         _ => None,

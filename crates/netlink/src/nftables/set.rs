@@ -5,7 +5,7 @@ use ruleset::nft::{Encoded, Key, Set, Table};
 
 use super::HeldSet;
 use super::expression::{DATA_VALUE, read_verdict, verdict_data};
-use super::message::{SUBSYSTEM, remark};
+use super::message::{SUBSYSTEM, comment, remark};
 use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::Message;
 
@@ -22,6 +22,7 @@ const SET_FLAGS: u16 = 3;
 const SET_KEY_TYPE: u16 = 4;
 const SET_KEY_SIZE: u16 = 5;
 const SET_DATA_TYPE: u16 = 6;
+const SET_DATA_SIZE: u16 = 7;
 const SET_DESCRIPTION: u16 = 9;
 const SET_ID: u16 = 10;
 const SET_USER_DATA: u16 = 13;
@@ -34,6 +35,7 @@ const ELEMENTS: u16 = 3;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
+const ELEMENT_USER_DATA: u16 = 6;
 const ELEMENT_LAST: u16 = 10;
 
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_CONCAT`.
@@ -48,7 +50,7 @@ const INTERVAL_END: u32 = 1;
 /// kernel wants it.
 const ID: u32 = 1;
 /// A list of elements is one attribute, of 64 KiB at most. The longest key, of an interface, an address, a
-/// protocol and a port, takes two times 40 bytes, and a verdict 300.
+/// protocol and a port, takes two times 40 bytes, a verdict 300, and a comment 260.
 const ROOM: usize = 60 << 10;
 
 fn of(table: Table<'_>, kind: [u8; 2], flags: u16) -> Message {
@@ -64,10 +66,15 @@ pub(super) fn new_set(table: Table<'_>, set: &Set) -> Message {
         .attribute(SET_KEY_TYPE, &key_type(set).to_be_bytes())
         .attribute(SET_KEY_SIZE, &size.to_be_bytes())
         .attribute(SET_ID, &ID.to_be_bytes());
-    let message = if set.is_map {
-        message.attribute(SET_DATA_TYPE, &VERDICTS.to_be_bytes())
-    } else {
+    let message = match data_type(set) {
+        0 => message,
+        kind => message.attribute(SET_DATA_TYPE, &kind.to_be_bytes()),
+    };
+    let message = if set.data.is_empty() {
         message
+    } else {
+        let size = u32::try_from(set.data_size()).unwrap_or_default();
+        message.attribute(SET_DATA_SIZE, &size.to_be_bytes())
     };
     let message = if set.key.len() > 1 { described(message, set) } else { message };
     message.attribute(SET_USER_DATA, &user_data(set))
@@ -87,13 +94,22 @@ fn described(message: Message, set: &Set) -> Message {
 
 fn flags(set: &Set) -> u32 {
     let intervals = if set.is_interval { INTERVALS } else { 0 };
-    let map = if set.is_map { MAP } else { 0 };
+    let map = if data_type(set) > 0 { MAP } else { 0 };
     let concatenation = if set.key.len() > 1 { CONCATENATION } else { 0 };
     intervals | map | concatenation
 }
 
-/// How the program nft calls the parts of a key, six bits each; it means nothing to the kernel.
+/// What a map leads to; 0 for a set.
+fn data_type(set: &Set) -> u32 {
+    if set.is_map { VERDICTS } else { kind(&set.data) }
+}
+
 fn key_type(set: &Set) -> u32 {
+    kind(&set.key)
+}
+
+/// How the program nft calls the parts of a key, six bits each; it means nothing to the kernel.
+fn kind(keys: &[Key]) -> u32 {
     let number = |key: &Key| match key {
         Key::Ipv4 => 7,
         Key::Ipv6 => 8,
@@ -101,7 +117,7 @@ fn key_type(set: &Set) -> u32 {
         Key::Port => 13,
         Key::Interface => 41,
     };
-    set.key.iter().fold(0, |kind, key| kind << 6 | number(key))
+    keys.iter().fold(0, |kind, key| kind << 6 | number(key))
 }
 
 /// What the program nft keeps with a set: how it shall show the bytes of keys, and a comment.
@@ -149,7 +165,7 @@ impl HeldSet {
         self.flags == flags(set)
             && self.key_type == key_type(set)
             && usize::try_from(self.key_size) == Ok(set.size())
-            && self.data_type == if set.is_map { VERDICTS } else { 0 }
+            && self.data_type == data_type(set)
     }
 }
 
@@ -208,9 +224,14 @@ fn encoded(message: Message, element: &Encoded) -> Message {
     } else {
         message
     };
-    element.verdict.iter().fold(message, |message, verdict| {
+    let message = element.verdict.iter().fold(message, |message, verdict| {
         message.nested(ELEMENT_DATA, |data| verdict_data(data, verdict))
-    })
+    });
+    let message = element.data.iter().fold(message, |message, values| {
+        message.nested(ELEMENT_DATA, |data| data.attribute(DATA_VALUE, values))
+    });
+    let comment = element.comment.iter();
+    comment.fold(message, |message, text| message.attribute(ELEMENT_USER_DATA, &remark(text)))
 }
 
 /// In words, what a message about a set wants.
@@ -249,6 +270,8 @@ pub(super) fn read_elements(message: &[u8]) -> impl Iterator<Item = Encoded> {
             last: find(element, ELEMENT_LAST).and_then(value),
             is_end: flags & INTERVAL_END != 0,
             verdict: find(element, ELEMENT_DATA).and_then(read_verdict),
+            data: find(element, ELEMENT_DATA).and_then(value),
+            comment: find(element, ELEMENT_USER_DATA).and_then(comment),
         })
     })
 }

@@ -17,4 +17,5 @@ mod routed;
 mod rules;
 mod space;
 mod traffic_control;
+mod ways;
 mod written;

@@ -20,9 +20,11 @@ fn shown(table: Table<'_>) -> [String; 2] {
     let table = table.to_string();
     let words: Vec<&str> = table.split(' ').collect();
     let list = |options: &[&str]| run("nft", &[options, &["list", "table"], &words].concat(), "");
-    // Elements come in whatever order, and nft has some more, which mean nothing, where intervals begin and end.
+    // Elements come in whatever order, and nft has some more, which mean nothing, where intervals begin and end. A
+    // protocol that is looked up in intervals it turns round, in words of two bytes, of which one byte has none.
     let code = list(&["--stateless", "--debug=netlink"]);
-    let code = code.lines().filter(|line| !line.starts_with("\telement "));
+    let means = |line: &&str| !line.starts_with("\telement ") && !line.ends_with(", 2, 1) ]");
+    let code = code.lines().filter(means);
     [list(&["--stateless"]), code.collect::<Vec<_>>().join("\n")]
 }
 
@@ -88,6 +90,10 @@ fn of_packets() -> Vec<Rule> {
         vec![Match::Family { is_ipv4: true }],
         vec![Match::ToBroadcast],
         vec![Match::NotToLocal],
+        vec![Match::ToLocal],
+        vec![Match::NotInInterface("lo".to_owned())],
+        vec![Match::In(flow(true), set("flows4"))],
+        vec![Match::In(flow(false), set("flows6"))],
         vec![Match::ByChance { of_million: 469_292 }],
         vec![Match::In(vec![source()], set("addresses"))],
         vec![Match::NotIn(vec![source()], set("addresses"))],
@@ -127,6 +133,12 @@ fn of_packets() -> Vec<Rule> {
     rules
 }
 
+/// From where to where, and to which port.
+fn flow(is_ipv4: bool) -> Vec<Field> {
+    let [from, to] = [Side::Source, Side::Destination].map(|it| Field::address(it, is_ipv4));
+    vec![from, to, Field::Protocol, Field::DestinationPort]
+}
+
 /// The sets and maps that those rules look into, with elements.
 fn sets() -> Vec<(Set, Vec<Element>)> {
     let address = |it: &str| Value::Address(it.parse().unwrap());
@@ -162,9 +174,55 @@ fn sets() -> Vec<(Set, Vec<Element>)> {
             ],
         ),
         (
+            Set::new("flows4", [Key::Ipv4, Key::Ipv4, Key::Protocol, Key::Port]).of_intervals(),
+            ["10.0.0.0/24", "127.0.0.1/32"].map(|from| flow_from(from, "10.0.0.2")).into(),
+        ),
+        (
+            Set::new("flows6", [Key::Ipv6, Key::Ipv6, Key::Protocol, Key::Port]).of_intervals(),
+            vec![flow_from("::/0", "fd00::2")],
+        ),
+        (
+            Set::new("to4", [Key::Ipv4, Key::Protocol, Key::Port])
+                .to_values([Key::Ipv4, Key::Port])
+                .commented("where to"),
+            vec![
+                Element::new([address("192.0.2.1"), Value::Protocol(6), ports(8080, 8080)])
+                    .leading_to_values([address("10.0.0.2"), ports(80, 80)])
+                    .commented("whose"),
+            ],
+        ),
+        (
+            Set::new("to6", [Key::Protocol, Key::Port]).to_values([Key::Ipv6, Key::Port]),
+            vec![
+                Element::new([Value::Protocol(17), ports(8080, 8080)])
+                    .leading_to_values([address("fd00::2"), ports(80, 80)])
+                    .commented("c".repeat(120)),
+            ],
+        ),
+        (
             Set::new("groups", [Key::Interface]).to_verdicts().commented("of ports"),
             vec![Element::new([link("veth0")]).leading_to(Verdict::Drop)],
         ),
+    ]
+}
+
+/// Who asks for a port, from a network to an address.
+fn flow_from(from: &str, to: &str) -> Element {
+    let ports = |port| Value::Ports(PortRange { first: port, last: port });
+    let (from, to) = (from.parse().unwrap(), Value::Address(to.parse().unwrap()));
+    Element::new([Value::Network(from), to, Value::Protocol(6), ports(8080)]).commented("whose")
+}
+
+/// What a chain of nat of both families does.
+fn redirections() -> Vec<Rule> {
+    let local = Field::Ipv4(Side::Destination);
+    let redirect = |is_ipv4, fields: &[Field], map: &str| {
+        let (fields, map) = (fields.to_vec(), map.to_owned());
+        Rule::new([], Statement::Redirect { is_ipv4, fields, map })
+    };
+    vec![
+        redirect(true, &[local, Field::Protocol, Field::DestinationPort], "to4"),
+        redirect(false, &[Field::Protocol, Field::DestinationPort], "to6"),
     ]
 }
 
@@ -216,6 +274,9 @@ fn tables_are_what_nft_would_write() {
             let to = Statement::Masquerade { random_fully: true, to_ports: ports };
             rules.push(Rule::new([Match::Protocol(6)], to));
             rules.push(Rule::new([], Statement::MASQUERADE));
+            if family == Family::Inet {
+                rules.extend(redirections());
+            }
         }
         let table = Table { family, name: "t" };
         let sets = if family == Family::Inet { sets() } else { Vec::new() };

@@ -22,26 +22,33 @@ impl Set {
                 None if is_range => last_before_end(&it.key, &ends),
                 None => it.key.clone(),
             };
-            Some(Element { key: self.values(&it.key, &last)?, verdict: it.verdict.clone() })
+            let data = it.data.as_deref().unwrap_or_default();
+            Some(Element {
+                key: values(&self.key, &it.key, &last)?,
+                verdict: it.verdict.clone(),
+                data: values(&self.data, data, data)?,
+                comment: it.comment.clone(),
+            })
         });
         elements.collect()
     }
+}
 
-    fn values(&self, mut first: &[u8], mut last: &[u8]) -> Option<Vec<Value>> {
-        let is_single = self.key.len() == 1;
-        let part = |bytes: &mut &[u8], size: usize| {
-            let room = if is_single { size } else { size.next_multiple_of(4) };
-            let (part, rest) = bytes.split_at_checked(room)?;
-            *bytes = rest;
-            part.get(..size).map(<[u8]>::to_vec)
-        };
-        let values = self.key.iter().map(|key| {
-            let (from, to) = (part(&mut first, key.size())?, part(&mut last, key.size())?);
-            value(*key, &from, &to)
-        });
-        let values = values.collect::<Option<Vec<_>>>()?;
-        (first.is_empty() && last.is_empty()).then_some(values)
-    }
+/// What bytes are that hold these parts, from the first to the last.
+fn values(keys: &[Key], mut first: &[u8], mut last: &[u8]) -> Option<Vec<Value>> {
+    let is_single = keys.len() == 1;
+    let part = |bytes: &mut &[u8], size: usize| {
+        let room = if is_single { size } else { size.next_multiple_of(4) };
+        let (part, rest) = bytes.split_at_checked(room)?;
+        *bytes = rest;
+        part.get(..size).map(<[u8]>::to_vec)
+    };
+    let values = keys.iter().map(|key| {
+        let (from, to) = (part(&mut first, key.size())?, part(&mut last, key.size())?);
+        value(*key, &from, &to)
+    });
+    let values = values.collect::<Option<Vec<_>>>()?;
+    (first.is_empty() && last.is_empty()).then_some(values)
 }
 
 /// The last of the interval that begins here. Nothing ends that of the highest values.
@@ -131,6 +138,11 @@ mod tests {
         let element = Element::new([Value::Address(address("10.0.0.1"))]);
         let element = element.leading_to(Verdict::Goto("x".to_owned()));
         assert_eq!(shown(&map, &[element]), ["10.0.0.1 : goto x"]);
+        let map = Set::new("m", [Key::Port]).to_values([Key::Ipv6, Key::Port]);
+        let port = || Value::Ports(PortRange { first: 258, last: 258 });
+        let element = Element::new([port()]).commented("why");
+        let element = element.leading_to_values([Value::Address(address("fd00::1")), port()]);
+        assert_eq!(shown(&map, &[element]), ["258 comment \"why\" : fd00::1 . 258"]);
     }
 
     #[test]
@@ -161,8 +173,7 @@ mod tests {
     #[test]
     fn what_no_such_set_can_have_is_left_out() {
         let set = Set::new("s", [Key::Ipv4]);
-        let of =
-            |key: &[u8]| Encoded { key: key.to_owned(), last: None, is_end: false, verdict: None };
+        let of = |key: &[u8]| Encoded { key: key.to_owned(), ..Encoded::default() };
         let held = [of(&[10, 0, 0]), of(&[10, 0, 0, 1]), of(&[10, 0, 0, 1, 2])].into();
         assert_eq!(set.decode(&held), [Element::new([Value::Address(address("10.0.0.1"))])].into());
     }

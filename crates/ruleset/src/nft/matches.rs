@@ -21,6 +21,8 @@ pub enum Match {
     NotAddress(Side, IpNetwork),
     /// It is one that a network of the node has for all in it. Not in a table of frames.
     ToBroadcast,
+    /// The destination is an address of this node. Not in a table of frames.
+    ToLocal,
     /// The destination is no address of this node. Not in a table of frames.
     NotToLocal,
     /// What these say of it, one after the other, is in the set.
@@ -62,6 +64,8 @@ pub enum Match {
     FirstByte(u8),
     /// It came through this interface.
     InInterface(String),
+    /// It did not come through this interface.
+    NotInInterface(String),
     /// It came in a frame of this kind.
     Frame(FrameKind),
     /// The hardware address that it comes from.
@@ -134,6 +138,7 @@ impl fmt::Display for Match {
             Self::Address(side, network) => address(formatter, *side, "", network),
             Self::NotAddress(side, network) => address(formatter, *side, "!= ", network),
             Self::ToBroadcast => formatter.write_str("fib daddr type broadcast"),
+            Self::ToLocal => formatter.write_str("fib daddr type local"),
             Self::NotToLocal => formatter.write_str("fib daddr type != local"),
             Self::In(fields, set) => write!(formatter, "{} @{set}", Together(fields)),
             Self::NotIn(fields, set) => write!(formatter, "{} != @{set}", Together(fields)),
@@ -162,6 +167,7 @@ impl fmt::Display for Match {
             Self::LongerThan(bytes) => write!(formatter, "meta length > {bytes}"),
             Self::FirstByte(value) => write!(formatter, "@th,0,8 {value:#x}"),
             Self::InInterface(name) => write!(formatter, "iifname \"{name}\""),
+            Self::NotInInterface(name) => write!(formatter, "iifname != \"{name}\""),
             Self::Frame(FrameKind::Multicast) => formatter.write_str("meta pkttype multicast"),
             Self::Frame(FrameKind::Broadcast) => formatter.write_str("meta pkttype broadcast"),
             Self::HardwareSource([a, b, c, d, e, f]) => {

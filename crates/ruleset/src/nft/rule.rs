@@ -34,6 +34,16 @@ pub enum Statement {
         /// Its name.
         name: String,
     },
+    /// Sends it to the address and port that a map has for what these say of it, one after the other; what the
+    /// map has nothing for goes on.
+    Redirect {
+        /// Whether of IPv4.
+        is_ipv4: bool,
+        /// What is looked up.
+        fields: Vec<Field>,
+        /// Where.
+        map: String,
+    },
     /// Tells the sender that the port cannot be reached, and drops it.
     Reject,
     /// Copies it to a group of netfilter's log, with a prefix of at most 127 bytes.
@@ -135,6 +145,10 @@ impl fmt::Display for Statement {
             Self::Verdict(verdict) => write!(formatter, "{verdict}"),
             Self::Map(fields, map) => write!(formatter, "{} vmap @{map}", Together(fields)),
             Self::Forward { name, .. } => write!(formatter, "fwd to \"{name}\""),
+            Self::Redirect { is_ipv4, fields, map } => {
+                let family = if *is_ipv4 { "ip" } else { "ip6" };
+                write!(formatter, "dnat {family} to {} map @{map}", Together(fields))
+            }
             Self::Reject => formatter.write_str("reject"),
             Self::Log { group, prefix } => {
                 write!(formatter, "log prefix \"{prefix}\" group {group}")

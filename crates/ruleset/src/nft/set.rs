@@ -20,6 +20,8 @@ pub struct Set {
     pub is_interval: bool,
     /// Whether it is a map that leads to verdicts.
     pub is_map: bool,
+    /// What it leads to, if it is a map that leads to values.
+    pub data: Vec<Key>,
     /// A word for those who read the table: at most 127 bytes.
     pub comment: Option<String>,
 }
@@ -63,10 +65,14 @@ pub struct Element {
     pub key: Vec<Value>,
     /// What a map says of it.
     pub verdict: Option<Verdict>,
+    /// The values that a map leads to.
+    pub data: Vec<Value>,
+    /// A word for those who read the set: at most 251 bytes (nft itself writes 127).
+    pub comment: Option<String>,
 }
 
 /// An element as the kernel has it. Two are the same if their bytes are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Encoded {
     /// What is looked up, or the first of it.
     pub key: Vec<u8>,
@@ -76,6 +82,10 @@ pub struct Encoded {
     pub is_end: bool,
     /// What a map says of it.
     pub verdict: Option<Verdict>,
+    /// The values that a map leads to.
+    pub data: Option<Vec<u8>>,
+    /// Its comment.
+    pub comment: Option<String>,
 }
 
 /// The name of a link is shorter (`IFNAMSIZ`).
@@ -85,7 +95,7 @@ impl Set {
     /// A set of single values.
     pub fn new(name: impl Into<String>, key: impl Into<Vec<Key>>) -> Self {
         let (name, key) = (name.into(), key.into());
-        Self { name, key, is_interval: false, is_map: false, comment: None }
+        Self { name, key, is_interval: false, is_map: false, data: Vec::new(), comment: None }
     }
 
     /// The same of intervals.
@@ -102,6 +112,13 @@ impl Set {
         self
     }
 
+    /// A map from the same keys to values.
+    #[must_use]
+    pub fn to_values(mut self, data: impl Into<Vec<Key>>) -> Self {
+        self.data = data.into();
+        self
+    }
+
     /// The same with a comment.
     #[must_use]
     pub fn commented(mut self, comment: impl Into<String>) -> Self {
@@ -114,21 +131,17 @@ impl Set {
     #[must_use]
     pub fn encode(&self, element: &Element) -> Vec<Encoded> {
         let is_single = self.key.len() == 1;
-        let (mut key, mut last) = (Vec::new(), Vec::new());
-        for value in &element.key {
-            let Some((from, to)) = bytes(value) else { return Vec::new() };
-            for (all, part) in [(&mut key, from), (&mut last, to)] {
-                all.extend(part);
-                // Parts begin at words; one alone is as long as it is.
-                all.resize(if is_single { all.len() } else { all.len().next_multiple_of(4) }, 0);
-            }
-        }
-        let verdict = element.verdict.clone();
-        let plain = Encoded { key, last: None, is_end: false, verdict };
+        let Some((key, last)) = together(&element.key) else { return Vec::new() };
+        let data = (!element.data.is_empty()).then(|| together(&element.data));
+        let Ok(data) = data.map(|it| it.map(|(data, _)| data).ok_or(())).transpose() else {
+            return Vec::new();
+        };
+        let (verdict, comment) = (element.verdict.clone(), element.comment.clone());
+        let plain = Encoded { key, last: None, is_end: false, verdict, data, comment };
         match (self.is_interval, is_single) {
             (false, _) => vec![plain],
             (true, true) => {
-                let end = Encoded { last: None, is_end: true, verdict: None, key: Vec::new() };
+                let end = Encoded { is_end: true, ..Encoded::default() };
                 let end = next(&last).map(|key| Encoded { key, ..end });
                 [Some(plain), end].into_iter().flatten().collect()
             }
@@ -139,11 +152,37 @@ impl Set {
     /// How many bytes are looked up.
     #[must_use]
     pub fn size(&self) -> usize {
-        match self.key.as_slice() {
-            [only] => only.size(),
-            several => several.iter().map(|it| it.size().next_multiple_of(4)).sum(),
+        size(&self.key)
+    }
+
+    /// How many bytes of values it leads to.
+    #[must_use]
+    pub fn data_size(&self) -> usize {
+        size(&self.data)
+    }
+}
+
+fn size(keys: &[Key]) -> usize {
+    match keys {
+        [only] => only.size(),
+        several => several.iter().map(|it| it.size().next_multiple_of(4)).sum(),
+    }
+}
+
+/// The first and the last of what values are together. Parts begin at words; one alone is as long as it is.
+fn together(values: &[Value]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for value in values {
+        let (from, to) = bytes(value)?;
+        for (all, part) in [(&mut first, from), (&mut last, to)] {
+            all.extend(part);
+            all.resize(
+                if values.len() == 1 { all.len() } else { all.len().next_multiple_of(4) },
+                0,
+            );
         }
     }
+    Some((first, last))
 }
 
 impl Encoded {
@@ -172,7 +211,21 @@ impl Key {
 impl Element {
     /// An element of a set.
     pub fn new(key: impl Into<Vec<Value>>) -> Self {
-        Self { key: key.into(), verdict: None }
+        Self { key: key.into(), verdict: None, data: Vec::new(), comment: None }
+    }
+
+    /// An element of a map to values.
+    #[must_use]
+    pub fn leading_to_values(mut self, data: impl Into<Vec<Value>>) -> Self {
+        self.data = data.into();
+        self
+    }
+
+    /// The same with a comment.
+    #[must_use]
+    pub fn commented(mut self, comment: impl Into<String>) -> Self {
+        self.comment = Some(comment.into());
+        self
     }
 
     /// An element of a map.
@@ -227,11 +280,12 @@ fn next(number: &[u8]) -> Option<Vec<u8>> {
 /// What stands in the set's braces before its elements, and its name.
 impl fmt::Display for Set {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.is_map { "map" } else { "set" };
+        let word = if self.is_map || !self.data.is_empty() { "map" } else { "set" };
         write!(formatter, "{word} {} {{ type ", self.name)?;
-        for (index, key) in self.key.iter().enumerate() {
-            let dot = if index == 0 { "" } else { " . " };
-            write!(formatter, "{dot}{key}")?;
+        dotted(formatter, &self.key)?;
+        if !self.data.is_empty() {
+            formatter.write_str(" : ")?;
+            dotted(formatter, &self.data)?;
         }
         formatter.write_str(if self.is_map { " : verdict; " } else { "; " })?;
         formatter.write_str(if self.is_interval { "flags interval; " } else { "" })?;
@@ -254,12 +308,23 @@ impl fmt::Display for Key {
 
 impl fmt::Display for Element {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, value) in self.key.iter().enumerate() {
-            let dot = if index == 0 { "" } else { " . " };
-            write!(formatter, "{dot}{value}")?;
+        dotted(formatter, &self.key)?;
+        self.comment.iter().try_for_each(|it| write!(formatter, " comment \"{it}\""))?;
+        if !self.data.is_empty() {
+            formatter.write_str(" : ")?;
+            dotted(formatter, &self.data)?;
         }
         self.verdict.iter().try_for_each(|it| write!(formatter, " : {it}"))
     }
+}
+
+/// Parts as they stand together.
+fn dotted(formatter: &mut fmt::Formatter<'_>, parts: &[impl fmt::Display]) -> fmt::Result {
+    for (index, part) in parts.iter().enumerate() {
+        let dot = if index == 0 { "" } else { " . " };
+        write!(formatter, "{dot}{part}")?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Value {
@@ -342,5 +407,19 @@ mod tests {
         let element = Element::new([network("10.0.0.1/32"), Value::Protocol(17)]);
         let verdict = Verdict::Goto("x".to_owned());
         assert_eq!(element.leading_to(verdict).to_string(), "10.0.0.1 . udp : goto x");
+        let map = Set::new("to", [Key::Protocol, Key::Port]).to_values([Key::Ipv6, Key::Port]);
+        assert_eq!(
+            map.to_string(),
+            "map to { type inet_proto . inet_service : ipv6_addr . inet_service; }"
+        );
+        let port = |port| Value::Ports(PortRange { first: port, last: port });
+        let to = [Value::Address("fd00::1".parse().unwrap()), port(80)];
+        let element = Element::new([Value::Protocol(6), port(8080)]).leading_to_values(to);
+        let element = element.commented("whose");
+        assert_eq!(element.to_string(), "tcp . 8080 comment \"whose\" : fd00::1 . 80");
+        let [encoded] = map.encode(&element).try_into().unwrap();
+        let bytes = [&[0xfd][..], &[0; 14], &[1, 0, 80, 0, 0]].concat();
+        assert_eq!((encoded.data.map(|it| it.len()), map.data_size()), (Some(20), 20));
+        assert_eq!(map.encode(&element)[0].data, Some(bytes));
     }
 }

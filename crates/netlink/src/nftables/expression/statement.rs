@@ -1,7 +1,7 @@
 //! What rules do.
 
 use ruleset::iptables::PortRange;
-use ruleset::nft::{Family, Statement, Verdict};
+use ruleset::nft::{Family, Field, Statement, Verdict};
 
 use super::{DATA_VALUE, Expressions, FIRST, Register, lookup};
 use crate::netfilter::message::Message;
@@ -33,6 +33,7 @@ impl Expressions {
                 self.immediate(FIRST, |it| it.attribute(DATA_VALUE, &link.to_ne_bytes()));
                 self.push("fwd", |it| it.attribute(TO, &FIRST.bytes()));
             }
+            Statement::Redirect { is_ipv4, fields, map } => self.redirect(*is_ipv4, fields, map),
             Statement::Reject => self.reject(),
             Statement::Log { group, prefix } => {
                 const GROUP: u16 = 1;
@@ -53,6 +54,30 @@ impl Expressions {
         const TO: u16 = 1;
         const VALUE: u16 = 2;
         self.push("immediate", |it| it.attribute(TO, &register.bytes()).nested(VALUE, value));
+    }
+
+    fn redirect(&mut self, is_ipv4: bool, fields: &[Field], map: &str) {
+        const MAP_TO: u16 = 3;
+        const KIND: u16 = 1;
+        const FAMILY: u16 = 2;
+        const FIRST_ADDRESS: u16 = 3;
+        const FIRST_PORT: u16 = 5;
+        const FLAGS: u16 = 7;
+        /// `NFT_NAT_DNAT`.
+        const DESTINATION: u32 = 1;
+        /// `NF_NAT_RANGE_MAP_IPS`, `NF_NAT_RANGE_PROTO_SPECIFIED`.
+        const TO_ADDRESS_AND_PORT: u32 = 3;
+        // Of the other family the kernel leaves a packet as it is (`nft_nat_inet_eval`).
+        self.load_fields(fields);
+        self.push("lookup", |it| lookup(it, map).attribute(MAP_TO, &FIRST.bytes()));
+        let port = FIRST.behind(if is_ipv4 { 4 } else { 16 });
+        self.push("nat", |it| {
+            it.attribute(KIND, &DESTINATION.to_be_bytes())
+                .attribute(FAMILY, &u32::from(super::meta::family(is_ipv4)).to_be_bytes())
+                .attribute(FIRST_ADDRESS, &FIRST.bytes())
+                .attribute(FIRST_PORT, &port.bytes())
+                .attribute(FLAGS, &TO_ADDRESS_AND_PORT.to_be_bytes())
+        });
     }
 
     fn reject(&mut self) {
