@@ -12,7 +12,8 @@ use cni::{AddResult, Call, ErrorObject};
 use netlink::{Link, Socket};
 
 use crate::error::Error;
-use crate::masquerade::{Mark, hex};
+use crate::masquerade::Mark;
+use crate::names::hex;
 use crate::veth;
 
 pub(crate) use conf::read as read_conf;

@@ -9,12 +9,12 @@ use cni::{Attachment, Call};
 use ipnetwork::IpNetwork;
 use ruleset::networks::{MULTICAST_V4, MULTICAST_V6};
 use runner::OsRunner;
-use sha2::{Digest, Sha512};
 
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::iptables::Family;
 use crate::kernel_tables::{KernelTables, Signs};
+use crate::names::hex;
 use crate::nf_tables::missing;
 use crate::rollback::Rollback;
 use crate::veth;
@@ -57,11 +57,6 @@ impl Identity {
             comment: format!("name: \"{network}\" id: \"{container_id}\""),
         }
     }
-}
-
-/// The first bytes of a text's SHA-512, as hexadecimal digits.
-pub(crate) fn hex(text: &str, bytes: usize) -> String {
-    Sha512::digest(text).iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn mark_of(call: &Call) -> Mark {

@@ -7,13 +7,14 @@ use crate::bridge::Bridge;
 use crate::ipam_plugins::{HostLocal, Static};
 use crate::loopback::Loopback;
 use crate::policy::Policy;
+use crate::portmap::Portmap;
 use crate::ptp::Ptp;
 use crate::sbr::Sbr;
 use crate::tuning::Tuning;
 
 /// All of them.
-pub(crate) static ALL: [&(dyn Plugin + Sync); 9] =
-    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Tuning, &Sbr, &Bandwidth, &Policy];
+pub(crate) static ALL: [&(dyn Plugin + Sync); 10] =
+    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Portmap, &Tuning, &Sbr, &Bandwidth, &Policy];
 
 /// Their names, for people.
 pub(crate) fn names() -> String {

@@ -11,6 +11,7 @@ mod host_local;
 mod host_local_errors;
 mod loopback;
 mod masquerade;
+mod portmap;
 mod ptp;
 mod sbr;
 mod static_ipam;
@@ -35,6 +36,7 @@ pub(crate) fn all() -> Vec<Case> {
         host_local_errors::cases(),
         loopback::cases(),
         masquerade::cases(),
+        portmap::cases(),
         ptp::cases(),
         sbr::cases(),
         static_ipam::cases(),

@@ -162,11 +162,17 @@ fn ends_as_it_began(case: &Case) -> bool {
 /// Whether it is a part of a table that all pods share.
 fn is_shared(kind: &str, line: &str) -> bool {
     let masquerades = line.contains("\"cni_plugins_masquerade\"");
+    // What all containers share: chains that lead to theirs, a table of maps.
+    let publishes = ["\"podwire-portmap\"", "\"cni_hostport\""].iter().any(|it| line.contains(it))
+        && !line.contains("\"elem\"");
     let checks = line.contains("{\"family\":\"bridge\",\"name\":\"nat\"}")
         || line.contains("\"family\":\"bridge\",\"table\":\"nat\",\"name\":\"PREROUTING\"");
     match kind {
-        "rule" => masquerades && line.contains("\"chain\":\"postrouting\""),
-        _ => masquerades || checks,
+        "rule" => {
+            masquerades && line.contains("\"chain\":\"postrouting\"")
+                || line.contains("\"podwire-portmap\"")
+        }
+        _ => masquerades || checks || publishes,
     }
 }
 
@@ -182,8 +188,13 @@ fn lasting(world: &World, bridge: &str) -> Vec<String> {
             [_, "address", "lo", ..] | [_, "link", "lo", "qdisc=noqueue" | "qdisc=noop"] => true,
             [_, "route4", "local", destination, ..] => destination.starts_with("127."),
             [_, "sysctl", _, setting] => {
-                // What tuning writes goes with the namespace.
-                let keys = ["ipv6/forwarding=", "ipv4/arp_filter=", "ipv6/hop_limit="];
+                // What tuning writes goes with the namespace, and what portmap writes with the link.
+                let keys = [
+                    "ipv6/forwarding=",
+                    "ipv4/arp_filter=",
+                    "ipv6/hop_limit=",
+                    "ipv4/route_localnet=",
+                ];
                 keys.iter().any(|key| setting.starts_with(key))
             }
             ["file", path, ..] => {
@@ -198,6 +209,10 @@ fn lasting(world: &World, bridge: &str) -> Vec<String> {
             [_, "link", link, "qdisc=tbf" | "qdisc=noqueue" | "txqlen=1000"]
             | [_, "traffic", "filters", "of", link, ..] => link.starts_with("veth"),
             [_, "nft", kind, ..] => is_shared(kind, line),
+            [_, "iptables4" | "iptables6", "nat", chain, ..] => {
+                chain.starts_with("CNI-HOSTPORT-") && !line.contains(" -j CNI-DN-")
+                    || line.contains(" -j CNI-HOSTPORT-")
+            }
             _ => false,
         }
     };

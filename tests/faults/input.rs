@@ -163,10 +163,10 @@ fn a_name_that_no_plugin_has_is_an_error_object() {
     let podwire = Suite::podwire();
     let pod = node.pod("pod1");
     let program = podwire.plugin("podwire");
-    let link = node.home().join("portmap");
+    let link = node.home().join("firewall");
     std::os::unix::fs::symlink(&program, &link).unwrap();
     let here = Suite::at("a link", node.home());
-    for (name, suite) in [("portmap", &here), ("podwire", &podwire)] {
+    for (name, suite) in [("firewall", &here), ("podwire", &podwire)] {
         for command in ["ADD", "DEL", "VERSION", "NONE"] {
             let call = Call::new(name, command).netns(&pod.path()).conf(&bridge_with_all());
             let error = call.run(&node, suite).expect_error(4);

@@ -25,8 +25,10 @@ impl Suite {
             "loopback",
             "host-local",
             "static",
+            "portmap",
             "tuning",
             "sbr",
+            "bandwidth",
             "podwire-policy",
         ];
         Self::find("podwire", "PODWIRE_BIN_DIR", &plugins)
@@ -35,8 +37,18 @@ impl Suite {
     /// The reference plugins: `PEERS_BIN_DIR`, or `target/lab/peers` of the workspace.
     #[must_use]
     pub fn reference() -> Self {
-        let plugins =
-            ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "sbr", "cnitool"];
+        let plugins = [
+            "bridge",
+            "ptp",
+            "loopback",
+            "host-local",
+            "static",
+            "portmap",
+            "tuning",
+            "sbr",
+            "bandwidth",
+            "cnitool",
+        ];
         Self::find("reference", "PEERS_BIN_DIR", &plugins)
     }
 

@@ -9,7 +9,7 @@ use cni::{NetConf, Version};
 use serde_json::{Map, Value};
 
 use super::output::{complain, say};
-use crate::{bandwidth, bridge, plugin, policy, ptp, sbr, tuning};
+use crate::{bandwidth, bridge, plugin, policy, portmap, ptp, sbr, tuning};
 
 /// A file could not be read at all.
 const EXIT_UNREADABLE: u8 = 2;
@@ -135,6 +135,10 @@ fn check_plugin(fields: &Fields<'_>, duplicates: &[String]) {
             let _ = sbr::read_conf(fields);
             None
         }
+        "portmap" => {
+            let _ = portmap::read_conf(fields);
+            None
+        }
         "tuning" => {
             let _ = tuning::read_conf(fields, None, duplicates);
             None
@@ -188,6 +192,8 @@ mod tests {
             {"type":"loopback"},
             {"type":"sbr","table":100,"gateways":["10.1.0.1","fd00::1"],"addSourceHints":true},
             {"type":"tuning","sysctl":{"net.core.somaxconn":"500"},"mtu":1400,"txQLen":5,"dataDir":"/x"},
+            {"type":"portmap","capabilities":{"portMappings":true},"snat":true,"masqAll":false,"markMasqBit":13,
+             "backend":"iptables","conditionsV4":["!","-s","10.0.0.0/8"],"conditionsV6":[]},
             {"type":"podwire-policy","interface":"eth0","timeout":500,"onAgentDown":"retry",
              "agentDownTimeout":60}]}"#;
         assert_eq!(told(text), [""; 0]);
@@ -198,7 +204,7 @@ mod tests {
         let text = r#"{"cniVersion":"7.0.0","name":"a/b","plugins":[
             {"type":"bridge","isGatway":true,"vlan":5000,
              "ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.5/24"}]]}},
-            {"type":"portmap","snat":true},
+            {"type":"firewall","snat":true},
             {"type":"ptp"},
             {"type":"bridge","ipam":{"type":"host-local",
              "ranges":[[{"subnet":"10.1.0.0/24","gateway":"fd00::1"}]]}},
@@ -207,7 +213,8 @@ mod tests {
              "addresses":[{"address":"fd00::5/64","gateway":"10.1.0.1"}]}},
             {"type":"podwire-policy","onAgentDown":"open","timeOut":0,"ipam":{}},
             {"type":"tuning","sysctl":{"net.a":"1","net.a":"2","kernel.b":"1"},"mtu":-1,"mac":"x"},
-            {"type":"sbr","table":0,"gateways":["x"],"addSourceHint":true}]}"#;
+            {"type":"sbr","table":0,"gateways":["x"],"addSourceHint":true},
+            {"type":"portmap","snatt":true,"backend":"nftables","conditionsV6":["-i","eth0"],"markMasqBit":32}]}"#;
         let told = told(text);
         for expected in [
             "name: invalid characters",
@@ -215,7 +222,7 @@ mod tests {
             "plugins[0].vlan: invalid VLAN ID 5000",
             "plugins[0].ipam.ranges[0][0].subnet",
             "warning: plugins[0].isGatway: unknown key",
-            "warning: plugins[1].type: podwire has no plugin \"portmap\"",
+            "warning: plugins[1].type: podwire has no plugin \"firewall\"",
             "plugins[2].ipam: missing",
             "plugins[3].ipam.ranges[0][0].gateway: fd00::1 is of another family",
             "plugins[4].vlanTrunk: podwire cannot do this yet",
@@ -229,6 +236,9 @@ mod tests {
             "plugins[8].table: 0 is not from 1",
             "plugins[8].gateways[0]: invalid static gateway IP address: \"x\"",
             "warning: plugins[8].addSourceHint: unknown key",
+            "warning: plugins[9].snatt: unknown key",
+            "plugins[9].backend: nftables is asked for, but the configuration has options of iptables alone",
+            "plugins[9].markMasqBit: 32 is not from 0 to 31",
         ] {
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");
         }

@@ -9,9 +9,10 @@ use ruleset::nft::{
     Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Statement, Table, Verdict,
 };
 
-use super::{hex, multicast};
+use super::multicast;
 use crate::error::Error;
 use crate::iptables::FAMILIES;
+use crate::names::hex;
 use crate::nf_tables::{attempt, deletions};
 
 pub(super) const TABLE: Table<'static> =

@@ -133,7 +133,7 @@ fn status() -> Vec<Case> {
 }
 
 fn version() -> Vec<Case> {
-    let plugins = ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "sbr"];
+    let plugins = ["bridge", "ptp", "loopback", "host-local", "static", "portmap", "tuning", "sbr"];
     plugins
         .into_iter()
         .map(|plugin| {

@@ -6,9 +6,10 @@ use crate::space::Space;
 
 const OF_THE_NAMESPACE: [&str; 2] = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
 
-const OF_A_LINK: [&str; 9] = [
+const OF_A_LINK: [&str; 10] = [
     "ipv4/conf/IF/arp_notify",
     "ipv4/conf/IF/proxy_arp",
+    "ipv4/conf/IF/route_localnet",
     "ipv4/conf/IF/rp_filter",
     "ipv6/conf/IF/accept_dad",
     "ipv6/conf/IF/accept_ra",

@@ -55,6 +55,7 @@ fn links_are_relative_and_others_plugins_stay() {
         "multi-call = reference multi-call",
         "podwire = podwire",
         "podwire-policy -> podwire",
+        "portmap -> podwire",
         "ptp -> podwire",
         "sbr -> podwire",
         "static -> podwire",
@@ -263,9 +264,9 @@ fn copies_under_names_that_are_not_ours_stay() {
     install(folder.path(), Method::Copy).unwrap();
     let (ours, theirs) = (folder.path().join("bridge"), folder.path().join("my-bridge"));
     fs::copy(&ours, &theirs).unwrap();
-    symlink("podwire", folder.path().join("portmap")).unwrap();
+    symlink("podwire", folder.path().join("firewall")).unwrap();
     uninstall(folder.path()).unwrap();
     assert!(is_podwire(&theirs).unwrap());
-    assert!(folder.path().join("portmap").is_symlink());
+    assert!(folder.path().join("firewall").is_symlink());
     assert!(!is_podwire(&ours).unwrap());
 }

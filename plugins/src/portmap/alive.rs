@@ -1,0 +1,126 @@
+//! Whether who holds a port still is there: nobody tells a plugin of containers whose DEL never came.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use netlink::{Request, Socket};
+
+use super::mapping::{Held, Holder};
+use crate::error::Error;
+
+/// Who is there answers within a fraction of this.
+const PATIENCE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(10);
+/// The longest lease file is shorter.
+const LONGEST_LEASE: u64 = 1024;
+
+/// Whether a holder's attachment is alive: no lease says that his address is another's by now, and the address is on
+/// a link of this host.
+pub(super) fn is_alive(held: &Held) -> Result<bool, Error> {
+    if is_given_away(ipam::listing::default_data_dir(), &held.holder, held.to) {
+        return Ok(false);
+    }
+    Ok(is_attached(held.to)?)
+}
+
+/// Whether host-local has given the address back, or to somebody else. Where it keeps its files elsewhere, and where
+/// others give addresses, nobody knows.
+fn is_given_away(data_dir: &Path, holder: &Holder, address: IpAddr) -> bool {
+    let folder = data_dir.join(&holder.network);
+    if !cni::name_is_valid(&holder.network) || !has_leases(&folder) {
+        return false;
+    }
+    match lease(&folder.join(address.to_string())) {
+        Some(text) => {
+            let mut lines = text.lines().map(str::trim);
+            let (container_id, ifname) = (lines.next().unwrap_or_default(), lines.next());
+            let is_other = match (&holder.ifname, ifname) {
+                (Some(one), Some(another)) => one != another,
+                _ => false,
+            };
+            !container_id.starts_with(&holder.container_id) || is_other
+        }
+        None => true,
+    }
+}
+
+fn has_leases(folder: &Path) -> bool {
+    fs::metadata(folder).is_ok_and(|it| it.is_dir())
+}
+
+fn lease(path: &Path) -> Option<String> {
+    if !fs::metadata(path).is_ok_and(|it| it.is_file()) {
+        return None;
+    }
+    let mut text = String::new();
+    File::open(path).ok()?.take(LONGEST_LEASE).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Whether an address is behind a link of this host. A route to it alone goes with the link; on a bridge it is asked
+/// for.
+fn is_attached(address: IpAddr) -> Result<bool, netlink::Error> {
+    let mut socket = Socket::open()?;
+    let Some(route) = socket.route_to(address)? else { return Ok(false) };
+    if route.gateway.is_some() {
+        return Ok(false);
+    }
+    // An old answer may be of one who has gone.
+    let forget = Request::forget_neighbour(route.link, address);
+    socket.execute(&[forget, Request::ask_for_neighbour(route.link, address)])?;
+    let mut waited = Duration::ZERO;
+    loop {
+        let neighbours = socket.neighbours(address.is_ipv4())?;
+        let mut of_link = neighbours.iter().filter(|it| it.link == route.link);
+        if of_link.any(|it| it.address == address && it.mac.is_some()) {
+            return Ok(true);
+        }
+        if waited >= PATIENCE {
+            return Ok(false);
+        }
+        sleep(PAUSE);
+        waited += PAUSE;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_tells_whose_an_address_is() {
+        let home = tempfile::tempdir().unwrap();
+        let address: IpAddr = "10.1.0.2".parse().unwrap();
+        let holder = |container_id: &str, ifname: Option<&str>| Holder {
+            network: "net1".into(),
+            container_id: container_id.into(),
+            ifname: ifname.map(str::to_owned),
+        };
+        let given_away = |holder: &Holder| is_given_away(home.path(), holder, address);
+        // No network has leases here.
+        assert!(!given_away(&holder("cid1", None)));
+        let folder = home.path().join("net1");
+        fs::create_dir(&folder).unwrap();
+        assert!(given_away(&holder("cid1", None)));
+        fs::write(folder.join("10.1.0.2"), "cid1\r\neth0").unwrap();
+        for (container_id, ifname, expected) in [
+            ("cid1", None, false),
+            ("cid1", Some("eth0"), false),
+            ("cid1", Some("net1"), true),
+            ("cid2", None, true),
+            // What was cut.
+            ("ci", Some("eth0"), false),
+            ("", None, false),
+        ] {
+            assert_eq!(given_away(&holder(container_id, ifname)), expected, "{container_id}");
+        }
+        fs::write(folder.join("10.1.0.2"), "cid1").unwrap();
+        assert!(!given_away(&holder("cid1", Some("eth0"))));
+        let strange = Holder { network: "../net1".into(), ..holder("cid1", None) };
+        assert!(!given_away(&strange));
+    }
+}

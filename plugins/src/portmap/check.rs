@@ -1,0 +1,72 @@
+//! CHECK.
+
+use cni::Call;
+use ipnetwork::IpNetwork;
+use runner::OsRunner;
+
+use super::conf::{self, Conf};
+use super::identity::Identity;
+use super::iptables::{Programs, Rules};
+use super::nftables::{self, Wanted};
+use super::{SIGNS, owner_of, reference_nftables};
+use crate::backend::Backend;
+use crate::error::Error;
+use crate::iptables::{FAMILIES, lock};
+use crate::kernel_tables::KernelTables;
+
+/// Whether the container's ports still are published as ADD left them.
+pub(super) fn check(call: &Call) -> Result<(), Error> {
+    let conf = Conf::parse(call)?;
+    let result = call
+        .conf
+        .prev_result()?
+        .ok_or_else(|| Error::Config("prevResult: missing, but CHECK needs it".into()))?;
+    let addresses = conf::addresses(&result, &call.ifname);
+    if conf.mappings.is_empty() || addresses == [None, None] {
+        return Ok(());
+    }
+    let mut kernel = KernelTables::default();
+    let backend = Backend::chosen(conf.backend, &mut kernel, SIGNS);
+    let checked = by(backend, call, &conf, &addresses, &mut kernel);
+    // What a node has may be told by another attachment's rules, where the choice is left to us.
+    match checked {
+        Err(Error::Changed(_)) if conf.backend.is_none() => {
+            let other = match backend {
+                Backend::Iptables => Backend::Nftables,
+                Backend::Nftables => Backend::Iptables,
+            };
+            by(other, call, &conf, &addresses, &mut kernel).or(checked)
+        }
+        checked => checked,
+    }
+}
+
+fn by(
+    backend: Backend,
+    call: &Call,
+    conf: &Conf,
+    addresses: &[Option<IpNetwork>; 2],
+    kernel: &mut KernelTables,
+) -> Result<(), Error> {
+    match backend {
+        Backend::Iptables => {
+            let lock = lock::open();
+            let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
+            for (family, address) in FAMILIES.into_iter().zip(addresses) {
+                let Some(address) = address else { continue };
+                let identity = Identity::new(&call.conf.name, &call.container_id);
+                programs.check(family, kernel, &Rules::new(conf, identity, *address))?;
+            }
+            Ok(())
+        }
+        Backend::Nftables => {
+            let Some(client) = kernel.client()? else {
+                return Err(Error::Changed("the kernel has no nf_tables".into()));
+            };
+            if reference_nftables::check(client, conf, &call.container_id, addresses)? {
+                return Ok(());
+            }
+            nftables::check(client, &Wanted::new(conf, owner_of(call), addresses))
+        }
+    }
+}

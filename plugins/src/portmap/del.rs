@@ -1,0 +1,91 @@
+//! DEL and GC: whatever the configuration says now, what is there of ours goes, by both backends.
+
+use std::net::IpAddr;
+
+use cni::Call;
+use runner::OsRunner;
+
+use super::conf::{self, Conf};
+use super::identity::Identity;
+use super::iptables::{self, Programs};
+use super::mapping::{Held, Mapping};
+use super::{flows, nftables, owner_of, reference_nftables};
+use crate::error::Error;
+use crate::iptables::lock;
+use crate::kernel_tables::KernelTables;
+
+/// Publishes the container's ports no more.
+pub(super) fn del(call: &Call) -> Result<(), Error> {
+    let conf = Conf::parse_leniently(call);
+    let removed = tear_down(call);
+    let mut mappings = conf.mappings;
+    let mut addresses: Vec<IpAddr> = match call.conf.prev_result() {
+        Ok(Some(result)) => conf::bare(&conf::addresses(&result, &call.ifname)),
+        _ => Vec::new(),
+    };
+    let held = removed.as_ref().map_or(&[][..], Vec::as_slice);
+    addresses.extend(held.iter().map(|it| it.to));
+    mappings.extend(held.iter().map(of_held));
+    flows::cut_ended(&mappings, &addresses);
+    removed.map(drop)
+}
+
+/// What was published, as far as flows are concerned.
+fn of_held(held: &Held) -> Mapping {
+    let all = if held.to.is_ipv4() { IpAddr::from([0_u8; 4]) } else { IpAddr::from([0_u8; 16]) };
+    Mapping {
+        protocol: held.key.protocol,
+        host_port: held.key.port,
+        container_port: held.key.port,
+        host_ip: Some(held.key.address.unwrap_or(all)),
+    }
+}
+
+/// Removes what the call's attachment has published. Tells what that was, as far as the layouts do.
+pub(super) fn tear_down(call: &Call) -> Result<Vec<Held>, Error> {
+    let mut kernel = KernelTables::default();
+    let mut errors = Vec::new();
+    errors.extend(by_iptables(call, &mut kernel).err());
+    let removed = by_nftables(call, &mut kernel);
+    match (removed, errors.is_empty()) {
+        (Ok(removed), true) => Ok(removed),
+        (removed, _) => {
+            errors.extend(removed.err());
+            Error::of_teardown(errors).map(|()| Vec::new())
+        }
+    }
+}
+
+fn by_iptables(call: &Call, kernel: &mut KernelTables) -> Result<(), Error> {
+    let lock = lock::take()?;
+    let identity = Identity::new(&call.conf.name, &call.container_id);
+    let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
+    iptables::tear_down(&mut programs, kernel, &identity)
+}
+
+fn by_nftables(call: &Call, kernel: &mut KernelTables) -> Result<Vec<Held>, Error> {
+    let Some(client) = kernel.client()? else { return Ok(Vec::new()) };
+    let removed = nftables::tear_down(client, &owner_of(call));
+    let of_reference = reference_nftables::tear_down(client, &call.container_id);
+    removed.and_then(|removed| of_reference.map(|()| removed))
+}
+
+/// Publishes no more what no valid attachment of the call's network has. What the reference has made by nf_tables does
+/// not tell its network, and stays.
+pub(super) fn collect_garbage(call: &Call) -> Result<(), Error> {
+    let valid = call.conf.valid_attachments()?;
+    let network = &call.conf.name;
+    let identities: Vec<Identity> =
+        valid.iter().map(|it| Identity::new(network, &it.container_id)).collect();
+    let mut kernel = KernelTables::default();
+    let by_nftables = kernel.client().map_err(Error::from).and_then(|client| {
+        client.map_or(Ok(Vec::new()), |it| nftables::collect_garbage(it, network, &valid))
+    });
+    let mut errors: Vec<Error> = by_nftables.err().into_iter().collect();
+    let by_iptables = lock::take().and_then(|lock| {
+        let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
+        iptables::collect_garbage(&mut programs, &mut kernel, network, &identities)
+    });
+    errors.extend(by_iptables.err());
+    Error::of_teardown(errors)
+}

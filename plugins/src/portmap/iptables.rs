@@ -1,0 +1,407 @@
+//! By iptables, in the reference's layout (`plugins/meta/portmap/portmap_iptables.go`): a chain for each
+//! container, and shared ones that lead there.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use runner::{Lock, Runner};
+
+use super::conf::{Conditions, Conf};
+use super::identity::{CHAIN_PREFIX, Identity};
+use super::mapping::{Held, Holder, Key, Mapping, Protocol};
+use crate::error::{Error, warn};
+use crate::iptables::{
+    FAMILIES, Family, Places, Tool, is_absent, is_declaration, is_missing, remove,
+};
+use crate::kernel_tables::KernelTables;
+
+/// The chain that leads to those of the containers.
+pub(super) const HOSTPORTS: &str = "CNI-HOSTPORT-DNAT";
+/// The chain that led to old releases' other chains.
+pub(super) const OLD_HOSTPORTS: &str = "CNI-HOSTPORT-SNAT";
+/// The chain that marks what is to be masqueraded.
+const SET_MARK: &str = "CNI-HOSTPORT-SETMARK";
+/// The chain that masquerades what has the mark.
+const MASQUERADE: &str = "CNI-HOSTPORT-MASQ";
+/// multiport takes no more ports.
+const PORTS_OF_A_RULE: usize = 15;
+/// Others may make the shared chains, or remove rules, between a look and a write.
+const ATTEMPTS: usize = 4;
+/// What the programs are for, as errors say it.
+const PURPOSE: &str = "publishing ports";
+
+/// What an attachment has in one family, in the words of `iptables-save`, so that it can be compared with what
+/// that prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rules {
+    identity: Identity,
+    /// Chains that all attachments share.
+    chains: Vec<&'static str>,
+    /// Their rules, and how one that is missing is added.
+    shared: Vec<(&'static str, String)>,
+    /// Those that lead to the attachment's chain.
+    entries: Vec<String>,
+    /// Whether there are conditions in those, whose words iptables may change.
+    is_conditional: bool,
+    /// Those of the attachment's chain.
+    own: Vec<String>,
+}
+
+impl Rules {
+    pub(super) fn new(conf: &Conf, identity: Identity, address: IpNetwork) -> Self {
+        let is_ipv4 = address.is_ipv4();
+        let mut chains = Vec::new();
+        let mut shared = Vec::new();
+        if conf.snat && conf.set_mark_chain.is_none() {
+            let bit = 1_u32 << conf.mark_bit;
+            chains.extend([SET_MARK, MASQUERADE]);
+            shared.extend([
+                ("-A", format!("{SET_MARK} -m comment --comment \"CNI portfwd masquerade mark\" -j MARK --set-xmark {bit:#x}/{bit:#x}")),
+                ("-A", format!("{MASQUERADE} -m mark --mark {bit:#x}/{bit:#x} -j MASQUERADE")),
+                // Before what ptp and bridge masquerade or accept.
+                ("-I", format!("POSTROUTING -m comment --comment \"CNI portfwd requiring masquerade\" -j {MASQUERADE}")),
+            ]);
+        }
+        chains.push(HOSTPORTS);
+        // Behind what is there: Services come first (CVE-2019-9946).
+        shared.extend(
+            ["PREROUTING", "OUTPUT"]
+                .map(|hook| ("-A", format!("{hook} -m addrtype --dst-type LOCAL -j {HOSTPORTS}"))),
+        );
+        let conditions = match &conf.conditions {
+            Conditions::Iptables([four, six]) => if is_ipv4 { four } else { six }.as_slice(),
+            Conditions::Nftables(_) => &[],
+        };
+        let own =
+            conf.mappings.iter().flat_map(|mapping| own_rules(conf, &identity, address, mapping));
+        Self {
+            chains,
+            shared,
+            entries: entries(conf, &identity, conditions),
+            is_conditional: !conditions.is_empty(),
+            own: own.collect(),
+            identity,
+        }
+    }
+
+    /// The lines that make of what is there what shall be. What the chain held before goes: an earlier ADD may have
+    /// been for another address.
+    pub(super) fn lines(&self, saved: &str) -> Vec<String> {
+        let has = |rule: &str| saved.lines().any(|line| line.strip_prefix("-A ") == Some(rule));
+        let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
+        let chain = &self.identity.chain;
+        let missing = self.chains.iter().filter(|chain| !is_there(chain));
+        let mut lines: Vec<String> = missing.map(|chain| format!("-N {chain}")).collect();
+        let missing = self.shared.iter().filter(|(_, rule)| !has(rule));
+        lines.extend(missing.map(|(verb, rule)| format!("{verb} {rule}")));
+        lines.extend(leading_to(saved, chain).map(|rule| format!("-D {rule}")));
+        lines.push(format!("{} {chain}", if is_there(chain) { "-F" } else { "-N" }));
+        lines.extend(self.own.iter().chain(&self.entries).map(|rule| format!("-A {rule}")));
+        lines
+    }
+
+    /// What is not as it should be, in words; and the rules that only iptables can compare.
+    pub(super) fn problem(&self, saved: &str) -> Result<&[String], String> {
+        let chain = &self.identity.chain;
+        if !saved.lines().any(|line| is_declaration(line, chain)) {
+            return Err(format!("chain {chain} is missing in table nat"));
+        }
+        let rules = || saved.lines().filter_map(|line| line.strip_prefix("-A "));
+        for (_, rule) in &self.shared {
+            if !rules().any(|it| it == rule) {
+                return Err(format!("rule {rule:?} is missing in table nat"));
+            }
+        }
+        let own = rules().filter(|rule| rule.split(' ').next() == Some(chain));
+        if !own.eq(self.own.iter().map(String::as_str)) {
+            return Err(format!("chain {chain} of table nat has other rules"));
+        }
+        let entries: Vec<&str> = leading_to(saved, chain).collect();
+        if entries.len() != self.entries.len() {
+            return Err(format!(
+                "{} rules of table nat lead to chain {chain}, not {}",
+                entries.len(),
+                self.entries.len()
+            ));
+        }
+        if self.is_conditional {
+            return Ok(&self.entries);
+        }
+        match self.entries.iter().find(|rule| !entries.contains(&rule.as_str())) {
+            Some(rule) => Err(format!("rule {rule:?} is missing in table nat")),
+            None => Ok(&[]),
+        }
+    }
+}
+
+/// The rules that lead to the attachment's chain: of each protocol as many as its ports need. Ports that are published
+/// of an address of the other family are among them, as in the reference; the chain has nothing for them.
+fn entries(conf: &Conf, identity: &Identity, conditions: &[String]) -> Vec<String> {
+    let mut ports: BTreeMap<Protocol, Vec<String>> = BTreeMap::new();
+    for mapping in &conf.mappings {
+        ports.entry(mapping.protocol).or_default().push(mapping.host_port.to_string());
+    }
+    let conditions: String = conditions.iter().map(|token| format!(" {}", quoted(token))).collect();
+    let Identity { chain, comment, .. } = identity;
+    let rule = |protocol: Protocol, ports: &[String]| {
+        format!(
+            "{HOSTPORTS} -p {} -m comment --comment {comment} -m multiport --dports {}{conditions} -j {chain}",
+            protocol.word(),
+            ports.join(",")
+        )
+    };
+    let chunks = ports.iter().flat_map(|(protocol, ports)| {
+        ports.chunks(PORTS_OF_A_RULE).map(|chunk| rule(*protocol, chunk))
+    });
+    chunks.collect()
+}
+
+/// A word of a rule as `iptables-restore` reads it.
+fn quoted(token: &str) -> String {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "!-_./:,=".contains(it);
+    if token.chars().all(is_plain) {
+        return token.to_owned();
+    }
+    format!("\"{}\"", token.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The rules of the attachment's chain for a mapping. Those that mark come first: the last one ends the way.
+fn own_rules(
+    conf: &Conf,
+    identity: &Identity,
+    address: IpNetwork,
+    mapping: &Mapping,
+) -> Vec<String> {
+    let Some(key) = mapping.key(address.is_ipv4()) else { return Vec::new() };
+    let (chain, protocol, full) =
+        (&identity.chain, key.protocol.word(), if address.is_ipv4() { 32 } else { 128 });
+    let to = key.address.map(|it| format!(" -d {it}/{full}")).unwrap_or_default();
+    let port = format!("-p {protocol} -m {protocol} --dport {}", key.port);
+    let mut rules = Vec::new();
+    if conf.snat {
+        let mark = conf.set_mark_chain.as_deref().unwrap_or(SET_MARK);
+        let mut from = |source: String| rules.push(format!("{chain}{source}{to} {port} -j {mark}"));
+        if conf.masq_all || address.prefix() == 0 {
+            from(String::new());
+        } else {
+            from(format!(" -s {}/{}", address.network(), address.prefix()));
+        }
+        if address.is_ipv4() && !conf.masq_all {
+            from(" -s 127.0.0.1/32".to_owned());
+        }
+    }
+    let target = std::net::SocketAddr::new(address.ip(), mapping.container_port);
+    rules.push(format!("{chain}{to} {port} -j DNAT --to-destination {target}"));
+    rules
+}
+
+/// The rules that jump or go to a chain.
+fn leading_to<'a>(saved: &'a str, chain: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    let targets = [format!(" -j {chain}"), format!(" -g {chain}")];
+    let rules = saved.lines().filter_map(|line| line.strip_prefix("-A "));
+    rules.filter(move |rule| targets.iter().any(|target| rule.ends_with(target)))
+}
+
+/// The lines that remove a chain and what leads there.
+pub(super) fn removal_lines(saved: &str, chain: &str) -> Vec<String> {
+    let mut lines: Vec<String> =
+        leading_to(saved, chain).map(|rule| format!("-D {rule}")).collect();
+    if saved.lines().any(|line| is_declaration(line, chain)) {
+        lines.extend([format!("-F {chain}"), format!("-X {chain}")]);
+    }
+    lines
+}
+
+/// What containers have published. Whose a chain is, the comments of the rules that lead there tell.
+pub(super) fn held(saved: &str) -> Vec<Held> {
+    let rules = || saved.lines().filter_map(|line| line.strip_prefix("-A ")?.split_once(' '));
+    let mut holders: BTreeMap<&str, Holder> = BTreeMap::new();
+    for (_, rule) in rules().filter(|(chain, _)| *chain == HOSTPORTS) {
+        let target = rule.rsplit_once(" -j ").map(|(_, target)| target);
+        if let Some(target) = target.filter(|name| name.starts_with(CHAIN_PREFIX)) {
+            holders.entry(target).or_insert_with(|| holder(rule));
+        }
+    }
+    let held = rules().filter_map(|(chain, rule)| {
+        let holder = holders.get(chain)?.clone();
+        let (key, to) = translation(rule)?;
+        Some(Held { key, to, holder })
+    });
+    held.collect()
+}
+
+/// Network and container of a rule's comment.
+fn holder(rule: &str) -> Holder {
+    let comment = rule.split_once("dnat name: \\\"").map_or("", |(_, rest)| rest);
+    let (network, rest) = comment.split_once("\\\" id: \\\"").unwrap_or((comment, ""));
+    let is_of_id = |it: char| it.is_ascii_alphanumeric() || "_.-".contains(it);
+    let end = rest.find(|it: char| !is_of_id(it)).unwrap_or(rest.len());
+    let container_id = rest.get(..end).unwrap_or_default();
+    // Two dots where it was cut.
+    let container_id = container_id.trim_end_matches("..");
+    Holder { network: network.to_owned(), container_id: container_id.to_owned(), ifname: None }
+}
+
+/// What a rule translates, and where to.
+fn translation(rule: &str) -> Option<(Key, IpAddr)> {
+    let mut words = rule.split(' ');
+    let (mut protocol, mut port, mut address, mut to) = (None, None, None, None);
+    while let Some(word) = words.next() {
+        match word {
+            "-p" => protocol = words.next().and_then(Protocol::parse),
+            "--dport" => port = words.next().and_then(|it| it.parse().ok()),
+            "-d" => address = words.next().and_then(|it| it.split('/').next()?.parse().ok()),
+            "--to-destination" => {
+                let target: std::net::SocketAddr = words.next()?.parse().ok()?;
+                to = Some(target.ip());
+            }
+            _ => {}
+        }
+    }
+    Some((Key { protocol: protocol?, port: port?, address }, to?))
+}
+
+/// Reads and changes table nat, under the lock.
+pub(super) struct Programs<'a> {
+    pub(super) runner: &'a mut dyn Runner,
+    pub(super) lock: Option<&'a Lock>,
+}
+
+impl Programs<'_> {
+    fn tool(&mut self, family: Family) -> Tool<'_> {
+        Tool::new(&mut *self.runner, PURPOSE, family.programs, self.lock)
+    }
+
+    /// Table nat of a family, as the node's own programs show it: nothing where the kernel has neither kind of it with
+    /// a published port.
+    pub(super) fn saved(
+        &mut self,
+        family: Family,
+        kernel: &mut KernelTables,
+    ) -> Result<String, Error> {
+        let Places { nftables, legacy } = kernel.places(family, HOSTPORTS);
+        if !nftables && !legacy {
+            return Ok(String::new());
+        }
+        self.read(family)
+    }
+
+    fn read(&mut self, family: Family) -> Result<String, Error> {
+        match self.tool(family).save() {
+            Err(error) if is_absent(&error) => Ok(String::new()),
+            saved => saved,
+        }
+    }
+
+    /// Gives an attachment its rules in a table that was `saved` before; those of `dead` containers go.
+    pub(super) fn set_up(
+        &mut self,
+        family: Family,
+        mut saved: String,
+        rules: &Rules,
+        dead: &[Identity],
+    ) -> Result<(), Error> {
+        for _ in 1..ATTEMPTS {
+            match self.tool(family).restore(&lines_without(&saved, rules, dead)) {
+                Err(Error::ProgramFailed { .. }) => saved = self.read(family)?,
+                result => return result,
+            }
+        }
+        self.tool(family).restore(&lines_without(&saved, rules, dead))
+    }
+
+    /// Whether an attachment has its rules, and no others.
+    pub(super) fn check(
+        &mut self,
+        family: Family,
+        kernel: &mut KernelTables,
+        rules: &Rules,
+    ) -> Result<(), Error> {
+        let saved = self.saved(family, kernel)?;
+        let unsure = rules.problem(&saved).map_err(Error::Changed)?;
+        if unsure.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<String> = unsure.iter().map(|rule| format!("-C {rule}")).collect();
+        match self.tool(family).restore(&lines) {
+            Err(Error::ProgramFailed { stderr, .. }) => Err(Error::Changed(format!(
+                "a rule that leads to chain {} is missing in table nat: {stderr}",
+                rules.identity.chain
+            ))),
+            result => result,
+        }
+    }
+
+    /// Removes what `lines_for` gives for a table from where `look_in` says.
+    fn remove(
+        &mut self,
+        look_in: &mut dyn FnMut(Family) -> Places,
+        lines_for: &dyn Fn(&str) -> Vec<String>,
+    ) -> Result<(), Error> {
+        let mut errors = Vec::new();
+        for family in FAMILIES {
+            match remove(&mut self.tool(family), family, look_in(family), lines_for) {
+                // A pod must be able to go from a node whose programs were taken away.
+                Err(error) if is_missing(&error) => {
+                    let text = cni::ErrorObject::from(error).msg;
+                    warn(&format!("{text}: leaving its rules, if there are any"));
+                }
+                result => errors.extend(result.err()),
+            }
+        }
+        Error::of_teardown(errors)
+    }
+}
+
+fn lines_without(saved: &str, rules: &Rules, dead: &[Identity]) -> Vec<String> {
+    let gone = dead.iter().flat_map(|it| removal_lines(saved, &it.chain));
+    gone.chain(rules.lines(saved)).collect()
+}
+
+/// Removes an attachment's rules, whichever suite made them, by the names of its chains.
+pub(super) fn tear_down(
+    programs: &mut Programs<'_>,
+    kernel: &mut KernelTables,
+    identity: &Identity,
+) -> Result<(), Error> {
+    let Identity { chain, old_chain, .. } = identity;
+    let mut look_in = |family| {
+        let places = kernel.remove(family, HOSTPORTS, chain, |_| true);
+        let of_old = kernel.remove(family, OLD_HOSTPORTS, old_chain, |_| true);
+        Places { nftables: places.nftables || of_old.nftables, legacy: places.legacy }
+    };
+    programs.remove(&mut look_in, &|saved| {
+        [removal_lines(saved, chain), removal_lines(saved, old_chain)].concat()
+    })
+}
+
+/// Removes the rules of the containers in `network` whose chains are not among `valid`.
+pub(super) fn collect_garbage(
+    programs: &mut Programs<'_>,
+    kernel: &mut KernelTables,
+    network: &str,
+    valid: &[Identity],
+) -> Result<(), Error> {
+    let lines_for = |saved: &str| {
+        let chains = chains_of(saved, network).into_iter();
+        let stale = chains.filter(|chain| !valid.iter().any(|it| it.chain == *chain));
+        stale.flat_map(|chain| removal_lines(saved, chain)).collect()
+    };
+    programs.remove(&mut |family| kernel.places(family, HOSTPORTS), &lines_for)
+}
+
+/// The chains of the containers in `network`, each once. The comment's end does not matter, because iptables
+/// cuts it.
+fn chains_of<'a>(saved: &'a str, network: &str) -> Vec<&'a str> {
+    let marker = Identity::comment_of_network(network);
+    let rules = saved.lines().filter(|line| line.starts_with("-A ") && line.contains(&marker));
+    let targets = rules.filter_map(|rule| rule.rsplit_once(" -j ").map(|(_, target)| target));
+    let mut chains: Vec<&str> = targets.filter(|name| name.starts_with(CHAIN_PREFIX)).collect();
+    chains.sort_unstable();
+    chains.dedup();
+    chains
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! What the reference has published by nf_tables (`plugins/meta/portmap/portmap_nftables.go`): rules whose comment is
+//! the container's id. It is checked and removed here, and never made.
+
+use ipnetwork::IpNetwork;
+use netlink::nftables::Client;
+use ruleset::nft::{Family, Table};
+
+use super::conf::Conf;
+use crate::error::Error;
+use crate::nf_tables::{attempt, deletions};
+
+const NAME: &str = "cni_hostport";
+const HOSTPORTS: &str = "hostports";
+const MASQUERADING: &str = "masquerading";
+/// The second one is of old releases.
+const CHAINS: [&str; 3] = [HOSTPORTS, "hostip_hostports", MASQUERADING];
+
+/// Chains that are only made by it.
+pub(super) const SIGNS: [(Table<'static>, &str); 2] =
+    [(table(true), HOSTPORTS), (table(false), HOSTPORTS)];
+
+const fn table(is_ipv4: bool) -> Table<'static> {
+    Table { family: if is_ipv4 { Family::Ip } else { Family::Ip6 }, name: NAME }
+}
+
+fn count(client: &mut Client, is_ipv4: bool, chain: &str, id: &str) -> Result<usize, Error> {
+    let rules = client.rules(table(is_ipv4), chain)?;
+    Ok(rules.iter().filter(|rule| rule.comment.as_deref() == Some(id)).count())
+}
+
+/// Whether a container has as many rules as it must have; `false` when it has none at all.
+pub(super) fn check(
+    client: &mut Client,
+    conf: &Conf,
+    id: &str,
+    addresses: &[Option<IpNetwork>; 2],
+) -> Result<bool, Error> {
+    let (mut has_any, mut missing) = (false, None);
+    for is_ipv4 in addresses.iter().flatten().map(IpNetwork::is_ipv4) {
+        let ports = conf.mappings.iter().filter(|it| it.key(is_ipv4).is_some()).count();
+        let masqueraded = match (conf.snat, is_ipv4 && !conf.masq_all) {
+            (false, _) => 0,
+            (true, true) => 2,
+            (true, false) => 1,
+        };
+        for (chain, wanted) in [(HOSTPORTS, ports), (MASQUERADING, masqueraded)] {
+            let held = count(client, is_ipv4, chain, id)?;
+            has_any |= held > 0;
+            if held < wanted {
+                let table = table(is_ipv4);
+                missing = Some(format!(
+                    "chain {chain} of table {table} has {held} rules of container {id:?}, not {wanted}"
+                ));
+            }
+        }
+    }
+    match missing {
+        Some(missing) if has_any => Err(Error::Changed(missing)),
+        _ => Ok(has_any),
+    }
+}
+
+/// Removes a container's rules.
+pub(super) fn tear_down(client: &mut Client, id: &str) -> Result<(), Error> {
+    for table in [true, false].map(table) {
+        attempt(|| {
+            let mut held = Vec::new();
+            for chain in CHAINS {
+                held.push((chain, client.rules(table, chain)?));
+            }
+            let changes = held.iter().flat_map(|(chain, rules)| {
+                deletions(chain, rules.iter().filter(|rule| rule.comment.as_deref() == Some(id)))
+            });
+            let changes: Vec<_> = changes.collect();
+            client.change(table, &changes)
+        })?;
+    }
+    Ok(())
+}
