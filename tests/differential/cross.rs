@@ -61,6 +61,13 @@ fn switches() -> Vec<Switch> {
             conf: json!({"table": 500}),
         },
         Switch {
+            plugin: "bandwidth",
+            base: Some(json!({"bridge": "br0", "ipam": {"type": "host-local", "ranges": dual}})),
+            conf: json!({"ingressRate": 8_000_000, "ingressBurst": 80_000,
+                "egressRate": 16_000_000, "egressBurst": 160_000}),
+        },
+        portmap("iptables"),
+        Switch {
             plugin: "host-local",
             base: None,
             conf: json!({"ipam": {"type": "host-local", "ranges": dual}}),
@@ -68,11 +75,31 @@ fn switches() -> Vec<Switch> {
     ]
 }
 
+/// Ports of a container whose interface somebody else has made.
+fn portmap(backend: &str) -> Switch {
+    let mapping = |protocol: &str, host_port: u16, host_ip: &str| {
+        json!({"hostPort": host_port,
+        "containerPort": 80, "protocol": protocol, "hostIP": host_ip})
+    };
+    let many = (9000..9020).map(|port| mapping("udp", port, ""));
+    let some = [mapping("tcp", 8080, ""), mapping("tcp", 8081, "192.0.2.1")];
+    let mappings: Vec<Value> = some.into_iter().chain(many).collect();
+    Switch {
+        plugin: "portmap",
+        base: None,
+        conf: json!({"backend": backend, "runtimeConfig": {"portMappings": mappings},
+            "prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/n"}],
+                "ips": [{"address": "10.1.0.2/24", "interface": 0}, {"address": "fd00:1::2/64", "interface": 0}]}}),
+    }
+}
+
 #[test]
 fn podwire_deletes_what_the_reference_added() {
     for switch in switches() {
         add_check_delete(&switch, &Suite::reference(), &Suite::podwire());
     }
+    // The other way round the reference knows nothing of maps.
+    add_check_delete(&portmap("nftables"), &Suite::reference(), &Suite::podwire());
 }
 
 #[test]
@@ -118,8 +145,8 @@ fn add_check_delete(switch: &Switch, first: &Suite, second: &Suite) {
     call("CHECK", "cid1", &conf, second);
     world(&node, &pod).must_be(&added, &format!("{what}: after CHECK"));
     call("DEL", "cid1", &conf, second);
-    // What sbr moves goes with the interface.
-    if switch.plugin != "sbr" {
+    // What sbr moves goes with the interface, as the limit of its other end does.
+    if !["sbr", "bandwidth"].contains(&switch.plugin) {
         world(&node, &pod).must_be(&based, &format!("{what}: after DEL"));
     }
     call("DEL", "cid1", &conf, first);

@@ -10,6 +10,7 @@ mod leases;
 mod locks;
 mod masquerade;
 mod parallel;
+mod portmap;
 mod rollback;
 mod routes;
 mod siblings;

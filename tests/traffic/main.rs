@@ -5,5 +5,6 @@ mod hairpin;
 mod limited;
 mod masquerade_agent;
 mod network;
+mod portmap;
 mod routed;
 mod source_based;

@@ -13,7 +13,7 @@ pub(crate) const WORLD6: &str = "2001:db8::2";
 /// A node with one network. Duplicate address detection is as the kernel has it.
 pub(crate) struct Network {
     pub(crate) node: Node,
-    podwire: Suite,
+    pub(crate) podwire: Suite,
     conf: Value,
 }
 

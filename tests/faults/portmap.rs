@@ -1,0 +1,336 @@
+//! portmap among others, at once, killed, after a reboot, and whatever programs there are.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::{Call, Pod, Reply};
+use serde_json::{Value, json};
+
+use crate::common::Site;
+
+const BACKENDS: [&str; 2] = ["iptables", "nftables"];
+const CONTAINERS: u16 = 50;
+
+/// What a bridge would have answered for the container of a number.
+fn result(number: u16) -> Value {
+    json!({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/n"}],
+        "ips": [{"address": format!("10.1.{}.{}/16", number / 200, 2 + number % 200), "interface": 0},
+                {"address": format!("fd00:1::{:x}/64", number + 2), "interface": 0}]})
+}
+
+fn mappings(number: u16) -> Value {
+    let of = |protocol: &str, host_port: u16| json!({"hostPort": host_port, "containerPort": 80, "protocol": protocol});
+    json!([of("tcp", 10_000 + number), of("udp", 10_000 + number), of("tcp", 20_000 + number)])
+}
+
+fn conf(backend: &str) -> Value {
+    json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": backend,
+        "prevResult": result(0), "runtimeConfig": {"portMappings": mappings(0)}})
+}
+
+fn call(site: &Site, command: &str, number: u16) -> Call {
+    let keys =
+        json!({"prevResult": result(number), "runtimeConfig": {"portMappings": mappings(number)}});
+    Call::new("portmap", command)
+        .container(&format!("container-{number}"))
+        .env("CNI_NETNS", "/run/netns/vanished")
+        .conf(&site.conf_with(&keys))
+}
+
+/// What kube-proxy keeps of its own, by either of its backends.
+const KUBE_PROXY: &str = "
+iptables-restore --noflush <<END
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-ABCDEFGHIJKLMNOP - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-ABCDEFGHIJKLMNOP
+-A KUBE-SVC-ABCDEFGHIJKLMNOP -j KUBE-MARK-MASQ
+-A KUBE-SVC-ABCDEFGHIJKLMNOP -p tcp -j DNAT --to-destination 10.1.0.99:6443
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+COMMIT
+END
+nft -f - <<END
+table ip kube-proxy {
+  map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+  chain services { type nat hook prerouting priority dstnat
+    ip daddr . meta l4proto . th dport vmap @service-ips
+  }
+}
+END
+";
+
+/// The rules and elements of others.
+fn others(site: &Site) -> Vec<String> {
+    let all = site.node.sh("iptables-save; ip6tables-save; nft list table ip kube-proxy");
+    let is_others = |line: &&str| !line.contains("CNI-") && !line.starts_with(['#', ':']);
+    all.lines().filter(is_others).map(str::to_owned).collect()
+}
+
+fn all_at_once(numbers: &[u16], run: impl Fn(u16) -> Reply + Sync) {
+    thread::scope(|scope| {
+        for number in numbers {
+            scope.spawn(|| {
+                let reply = run(*number);
+                assert!(reply.succeeded(), "{reply}");
+            });
+        }
+    });
+}
+
+#[test]
+fn many_at_once_among_the_rules_of_others() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        site.node.sh(KUBE_PROXY);
+        let (before, foreign) = (site.world(&[]), others(&site));
+        let numbers: Vec<u16> = (1..=CONTAINERS).collect();
+        let run = |command: &'static str| |number| site.run(&call(&site, command, number));
+        all_at_once(&numbers, run("ADD"));
+        all_at_once(&numbers, run("CHECK"));
+        assert_eq!(others(&site), foreign, "{backend}");
+        // Half of them go, and the others have all that is theirs.
+        let (gone, kept): (Vec<u16>, Vec<u16>) =
+            numbers.iter().partition(|number| *number % 2 == 0);
+        all_at_once(&gone, run("DEL"));
+        all_at_once(&kept, run("CHECK"));
+        all_at_once(&kept, run("DEL"));
+        assert_eq!(others(&site), foreign, "{backend}");
+        site.world(&[]).must_be(&before, backend);
+    }
+}
+
+/// Of many that want one port at once one gets it. Nobody is at their addresses, so that each next one takes it over:
+/// what counts is that one has it in the end, and all of it.
+#[test]
+fn a_port_that_many_want_is_ones() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        let before = site.world(&[]);
+        let one_port = |command: &'static str, number: u16| {
+            let keys = json!({"prevResult": result(number), "runtimeConfig": {"portMappings": mappings(1)}});
+            site.run(&call(&site, command, number).conf(&site.conf_with(&keys)))
+        };
+        let numbers: Vec<u16> = (1..=8).collect();
+        all_at_once(&numbers, |number| one_port("ADD", number));
+        let has_it =
+            numbers.iter().filter(|number| one_port("CHECK", **number).succeeded()).count();
+        assert_eq!(has_it, 1, "{backend}");
+        all_at_once(&numbers, |number| one_port("DEL", number));
+        site.world(&[]).must_be(&before, backend);
+    }
+}
+
+/// Killed at any moment it leaves nothing that the DEL after it does not remove.
+#[test]
+fn after_a_kill_del_leaves_nothing() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        let before = site.world(&[]);
+        let started = Instant::now();
+        let _ = site.run(&call(&site, "ADD", 1)).ok();
+        let _ = site.run(&call(&site, "DEL", 1)).ok();
+        let mut window = started.elapsed();
+        let mut killed = 0_u32;
+        for round in 0..60_u32 {
+            let command = if round % 4 == 3 { "DEL" } else { "ADD" };
+            if command == "DEL" {
+                let _ = site.run(&call(&site, "ADD", 1)).ok();
+            }
+            let mut running = call(&site, command, 1).start(&site.node, &site.podwire);
+            thread::sleep(window * (round * 37 % 60) / 60);
+            running.kill();
+            if running.finish().exit.is_none() {
+                killed += 1;
+                window += window / 16;
+            } else {
+                window -= window / 8;
+            }
+            let what = format!("{backend}: round {round}, {command}");
+            let del = site.run(&call(&site, "DEL", 1));
+            assert!(del.succeeded(), "{what}: {del}");
+            site.world(&[]).must_be(&before, &what);
+        }
+        assert!(killed > 15, "{backend}: only {killed} of 60 kills hit");
+    }
+}
+
+/// After a reboot the rules have gone, and the files of leases have not.
+#[test]
+fn what_a_reboot_left_is_no_garbage_and_no_obstacle() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        let before = site.world(&[]);
+        let leases = site.node.var_lib().join("cni/networks/net1");
+        std::fs::create_dir_all(&leases).unwrap();
+        let lease = |number: u16| leases.join(format!("10.1.0.{}", 2 + number));
+        for number in [1, 2] {
+            let _ = site.run(&call(&site, "ADD", number)).ok();
+            std::fs::write(lease(number), format!("container-{number}\r\neth0")).unwrap();
+        }
+        site.node.sh("nft flush ruleset");
+        let gc = |valid: &[u16]| {
+            let valid: Vec<Value> = valid
+                .iter()
+                .map(|it| json!({"containerID": format!("container-{it}"), "ifname": "eth0"}))
+                .collect();
+            let keys = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid});
+            let call = Call::new("portmap", "GC").conf(&site.conf_with(&keys));
+            let call = call.unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+            let _ = site.run(&call).ok();
+        };
+        gc(&[]);
+        // The container of before is not there, whatever its lease says: another gets its port.
+        let taken =
+            json!({"prevResult": result(3), "runtimeConfig": {"portMappings": mappings(1)}});
+        let taken = site.conf_with(&taken);
+        let _ = site.run(&call(&site, "ADD", 3).conf(&taken)).ok();
+        gc(&[3]);
+        let _ = site.run(&call(&site, "CHECK", 3).conf(&taken)).ok();
+        // The late DELs of before take nothing from it.
+        for number in [1, 2] {
+            let _ = site.run(&call(&site, "DEL", number)).ok();
+            std::fs::remove_file(lease(number)).unwrap();
+        }
+        let _ = site.run(&call(&site, "CHECK", 3).conf(&taken)).ok();
+        gc(&[1, 2]);
+        std::fs::remove_dir_all(site.node.var_lib().join("cni/networks")).unwrap();
+        let left: BTreeSet<String> = site.world(&[]).lines.into_iter().collect();
+        let own = |line: &&String| line.contains("CNI-DN-") || line.contains("container-");
+        assert!(!left.iter().any(|line| own(&line)), "{backend}: {left:#?}");
+        if backend == "nftables" {
+            // What all share is there again.
+            site.world(&[]).must_be(&before, backend);
+        }
+    }
+}
+
+/// GC knows attachments by container and interface, where the layout tells both.
+#[test]
+fn garbage_is_told_by_container_and_interface() {
+    let site = Site::new(conf("nftables"));
+    let with_interface = |command: &str, number: u16, ifname: &str| {
+        let mut result = result(number);
+        result["interfaces"][0]["name"] = json!(ifname);
+        let keys =
+            json!({"prevResult": result, "runtimeConfig": {"portMappings": mappings(number)}});
+        let conf = site.conf_with(&keys);
+        let _ = site.run(&call(&site, command, number).ifname(ifname).conf(&conf)).ok();
+    };
+    with_interface("ADD", 1, "eth0");
+    with_interface("ADD", 2, "net1");
+    let other = json!({"name": "net2", "prevResult": result(3), "runtimeConfig": {"portMappings": mappings(3)}});
+    let other = site.conf_with(&other);
+    let _ = site.run(&call(&site, "ADD", 3).conf(&other)).ok();
+    let keys = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": [
+        {"containerID": "container-1", "ifname": "eth0"}, {"containerID": "container-2", "ifname": "eth0"}]});
+    let gc = Call::new("portmap", "GC").unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+    let _ = site.run(&gc.clone().conf(&site.conf_with(&keys))).ok();
+    with_interface("CHECK", 1, "eth0");
+    let left = site.node.sh("nft list table inet podwire-portmap");
+    assert!(left.contains("container-1") && !left.contains("container-2"), "{left}");
+    // Another network's are not looked at.
+    let _ = site.run(&call(&site, "CHECK", 3).conf(&other)).ok();
+    // An absent list is not an empty one.
+    let keys = json!({"cniVersion": "1.1.0"});
+    site.run(&gc.conf(&site.conf_with(&keys))).expect_error(7);
+}
+
+/// A `PATH` with only these iptables programs, under their usual names.
+fn path_with(kind: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("there is room for files");
+    for family in ["iptables", "ip6tables"] {
+        for verb in ["restore", "save"] {
+            let program = format!("/usr/sbin/{family}-{kind}-{verb}");
+            symlink(program, folder.path().join(format!("{family}-{verb}"))).expect("it is ours");
+        }
+    }
+    folder
+}
+
+/// The rules of containers, in the tables of nf_tables and in those of old.
+fn rules(site: &Site) -> usize {
+    let saves = "iptables-nft-save -t nat; ip6tables-nft-save -t nat; \
+                 iptables-legacy-save -t nat; ip6tables-legacy-save -t nat";
+    site.node.sh(saves).lines().filter(|line| line.contains("CNI-DN-")).count()
+}
+
+#[test]
+fn rules_of_either_kind_of_iptables_are_made_checked_and_removed() {
+    let kinds = [path_with("nft"), path_with("legacy")];
+    for add in &kinds {
+        let site = Site::new(conf("iptables"));
+        let with = |command: &str, path: &str| site.run(&call(&site, command, 1).env("PATH", path));
+        let path = add.path().to_str().unwrap();
+        let _ = with("ADD", path).ok();
+        assert!(rules(&site) > 10);
+        let _ = with("CHECK", path).ok();
+        let _ = with("ADD", path).ok();
+        let _ = with("CHECK", path).ok();
+        // By the programs of the node, of which it has both kinds.
+        let _ = site.run(&call(&site, "DEL", 1)).ok();
+        assert_eq!(rules(&site), 0);
+        let _ = with("ADD", path).ok();
+        let _ = with("DEL", path).ok();
+        assert_eq!(rules(&site), 0);
+    }
+    // In nf_tables no program is needed to go.
+    let site = Site::new(conf("iptables"));
+    let path = kinds[0].path().to_str().unwrap();
+    let _ = site.run(&call(&site, "ADD", 1).env("PATH", path)).ok();
+    let reply = site.run(&call(&site, "DEL", 1).env("PATH", "/nowhere"));
+    let _ = reply.ok();
+    assert_eq!(reply.stderr, "", "{reply}");
+    assert_eq!(rules(&site), 0);
+}
+
+/// Whoever holds the lock is waited for, and not longer.
+#[test]
+fn a_lock_that_is_released_in_time_is_waited_for() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        let lock = site.node.run_dir().join("podwire/iptables.lock");
+        let held = std::fs::File::options().write(true).open(lock).unwrap();
+        held.lock().unwrap();
+        let release = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(300));
+            drop(held);
+        });
+        let _ = site.run(&call(&site, "ADD", 1)).ok();
+        release.join().unwrap();
+        let _ = site.run(&call(&site, "DEL", 1)).ok();
+    }
+}
+
+/// An ADD that fails midway leaves nothing: here the kernel has no such parameter to set.
+#[test]
+fn a_failed_add_leaves_nothing() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        let pod: Pod = site.node.pod("pod1");
+        site.node
+            .sh("ip link add br0 type bridge; ip addr add 10.1.0.1/16 dev br0; ip link set br0 up");
+        let before = site.world(&[&pod]);
+        // The parameters are read-only, as in a container.
+        let line = format!(
+            "mount -o bind,ro /proc/sys /proc/sys && exec {}",
+            site.podwire.plugin("portmap").display()
+        );
+        let conf = site.conf_with(
+            &json!({"prevResult": result(1), "runtimeConfig": {"portMappings": mappings(1)}}),
+        );
+        std::fs::write(site.node.home().join("conf"), conf.to_string()).unwrap();
+        let done = site.node.try_sh(&format!(
+            "CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME=eth0 CNI_NETNS={} CNI_PATH=/ \
+             unshare -m sh -c '{line}' < {}/conf",
+            pod.path().display(),
+            site.node.home().display()
+        ));
+        assert!(!done.status.success() && done.stdout.contains("route_localnet"), "{done:?}");
+        site.world(&[&pod]).must_be(&before, backend);
+    }
+}

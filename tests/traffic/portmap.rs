@@ -1,0 +1,365 @@
+//! Published ports: whoever may gets to the container by them, and nobody else's packets do.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use lab::probe::{Protocol, Server, must_not_reach_at, must_reach_at};
+use lab::{Call, Pod, Reply};
+use serde_json::{Value, json};
+
+use crate::network::{Guest, NODE4, NODE6, Network, WORLD4, WORLD6, dual};
+
+const BACKENDS: [&str; 2] = ["iptables", "nftables"];
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A node whose containers publish ports.
+struct Site {
+    network: Network,
+    backend: &'static str,
+}
+
+impl Site {
+    fn bridge(backend: &'static str) -> Self {
+        let conf = json!({"type": "bridge", "bridge": "br0", "isDefaultGateway": true, "ipMasq": true,
+            "hairpinMode": true, "ipam": dual(&json!([]))});
+        Self { network: Network::new(conf), backend }
+    }
+
+    fn routed(backend: &'static str) -> Self {
+        let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+        let conf = json!({"type": "ptp", "ipMasq": true, "ipam": dual(&routes)});
+        Self { network: Network::new(conf), backend }
+    }
+
+    /// Every kind of node.
+    fn all() -> Vec<Self> {
+        BACKENDS.into_iter().flat_map(|it| [Self::bridge(it), Self::routed(it)]).collect()
+    }
+
+    fn call(&self, command: &str, guest: &Guest, mappings: &Value, keys: &Value) -> Reply {
+        let mut conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": self.backend,
+            "prevResult": guest.result, "runtimeConfig": {"portMappings": mappings}});
+        for (key, value) in keys.as_object().expect("keys are an object") {
+            conf[key] = value.clone();
+        }
+        let call = Call::new("portmap", command).container(guest.pod.name());
+        call.netns(&guest.pod.path()).conf(&conf).run(&self.network.node, &self.network.podwire)
+    }
+
+    fn publish(&self, guest: &Guest, mappings: &Value) {
+        let _ = self.call("ADD", guest, mappings, &json!({})).ok();
+        let _ = self.call("CHECK", guest, mappings, &json!({})).ok();
+    }
+
+    /// As a runtime does it: the last of the list first.
+    fn leave(&self, guest: &Guest, mappings: &Value) {
+        let _ = self.call("DEL", guest, mappings, &json!({})).ok();
+        self.network.leave(guest);
+    }
+}
+
+fn mapping(protocol: Protocol, host_port: u16, container_port: u16) -> Value {
+    let protocol = if protocol == Protocol::Tcp { "tcp" } else { "udp" };
+    json!({"hostPort": host_port, "containerPort": container_port, "protocol": protocol})
+}
+
+/// Ports 8080 of both protocols lead to port 80, and 8086 to 86: a server of IPv6 takes those of IPv4 as well.
+fn both() -> Value {
+    let of = |it| [mapping(it, 8080, 80), mapping(it, 8086, 86)];
+    json!([of(Protocol::Tcp), of(Protocol::Udp)].concat())
+}
+
+/// The port that is published for a family.
+fn port(address: &str) -> u16 {
+    if address.contains(':') { 8086 } else { 8080 }
+}
+
+/// The guest's servers behind the published port of a family, of each protocol.
+fn servers(guest: &Guest, address: &str) -> [Server; 2] {
+    let like = address.parse().expect("an address");
+    let port = port(address) - 8000;
+    [Protocol::Tcp, Protocol::Udp].map(|it| Server::start_at(&guest.pod, it, like, port))
+}
+
+/// Where a port is published.
+fn at(address: &str) -> String {
+    to(address, port(address))
+}
+
+fn to(address: &str, port: u16) -> String {
+    SocketAddr::new(address.parse().expect("an address"), port).to_string()
+}
+
+#[test]
+fn a_port_is_reached_from_everywhere() {
+    for site in Site::all() {
+        let world = site.network.world();
+        let (one, two) = (site.network.guest("one"), site.network.guest("two"));
+        site.publish(&one, &both());
+        let node = &site.network.node;
+        for (address, gateway, v) in [(NODE4, "10.1.0.1", &one.v4), (NODE6, "fd00:1::1", &one.v6)] {
+            for server in servers(&one, v) {
+                let is_bridge = site.network.node.try_sh("ip link show br0").status.success();
+                let what = format!("{} {address} bridge {is_bridge}", site.backend);
+                // The world is seen as itself.
+                let seen = must_reach_at(&world, &server, &at(address)).to_string();
+                assert_eq!(seen, if v.contains('.') { WORLD4 } else { WORLD6 }, "{what}");
+                // What could be answered past the node is not: other containers', and its own.
+                for from in [&two.pod, &one.pod] {
+                    let seen = must_reach_at(from, &server, &at(address)).to_string();
+                    assert_eq!(seen, gateway, "{what}");
+                }
+                let _ = must_reach_at(&two.pod, &server, &at(gateway));
+                // The host itself.
+                let _ = must_reach_at(node, &server, &at(address));
+                if v.contains('.') {
+                    let seen = must_reach_at(node, &server, &at("127.0.0.1")).to_string();
+                    assert_eq!(seen, gateway, "{what}");
+                }
+            }
+        }
+        site.leave(&one, &both());
+        let server = Server::start(&two.pod, Protocol::Tcp, "10.1.0.1".parse().unwrap());
+        must_not_reach_at(&world, &server, &at(NODE4));
+        site.leave(&two, &json!([]));
+    }
+}
+
+#[test]
+fn a_port_of_one_address_is_not_reached_by_another() {
+    for site in BACKENDS.map(Site::bridge) {
+        let world = site.network.world();
+        site.network.node.sh("ip addr add 192.0.2.77/24 dev up0");
+        let one = site.network.guest("one");
+        let mut only = mapping(Protocol::Tcp, 8080, 80);
+        only["hostIP"] = json!("192.0.2.77");
+        let only = json!([only]);
+        site.publish(&one, &only);
+        let [server, _] = servers(&one, &one.v4);
+        let _ = must_reach_at(&world, &server, "192.0.2.77:8080");
+        must_not_reach_at(&world, &server, &at(NODE4));
+        must_not_reach_at(&site.network.node, &server, "127.0.0.1:8080");
+        site.leave(&one, &only);
+    }
+}
+
+#[test]
+fn masquerading_is_as_it_is_configured() {
+    for site in BACKENDS.map(Site::bridge) {
+        let world = site.network.world();
+        let one = site.network.guest("one");
+        let [server, _] = servers(&one, &one.v4);
+        let _ = site.call("ADD", &one, &both(), &json!({"masqAll": true})).ok();
+        assert_eq!(must_reach_at(&world, &server, &at(NODE4)).to_string(), "10.1.0.1");
+        let _ = site.call("ADD", &one, &both(), &json!({"snat": false})).ok();
+        assert_eq!(must_reach_at(&world, &server, &at(NODE4)).to_string(), WORLD4);
+        must_not_reach_at(&site.network.node, &server, "127.0.0.1:8080");
+        let _ = site.call("ADD", &one, &both(), &json!({"markMasqBit": 3})).ok();
+        let _ = must_reach_at(&site.network.node, &server, "127.0.0.1:8080");
+        site.leave(&one, &both());
+    }
+}
+
+#[test]
+fn conditions_hold() {
+    for (site, keys) in [
+        (Site::bridge("iptables"), json!({"conditionsV4": ["!", "-s", WORLD4]})),
+        (Site::bridge("nftables"), json!({"conditionsV4": ["ip saddr !=", WORLD4]})),
+    ] {
+        let world = site.network.world();
+        world.sh("ip addr add 192.0.2.3/24 dev eth0");
+        let one = site.network.guest("one");
+        let [server, _] = servers(&one, &one.v4);
+        let _ = site.call("ADD", &one, &both(), &keys).ok();
+        let _ = site.call("CHECK", &one, &both(), &keys).ok();
+        must_not_reach_at(&world, &server, &at(NODE4));
+        world.sh("ip addr del 192.0.2.2/24 dev eth0");
+        world.sh("ip addr add 192.0.2.3/24 dev eth0 2>/dev/null || true");
+        let _ = must_reach_at(&world, &server, &at(NODE4));
+        let _ = site.call("DEL", &one, &both(), &keys).ok();
+        assert_eq!(
+            site.network.node.sh("nft list ruleset | grep -c hostports- || true").trim(),
+            "0"
+        );
+        site.network.leave(&one);
+    }
+}
+
+/// GHSA-jv3w-x3r3-g6rm: packets to others' ports of the same number were redirected, too.
+#[test]
+fn packets_to_other_hosts_are_left_alone() {
+    for site in Site::all() {
+        let world = site.network.world();
+        let (one, two) = (site.network.guest("one"), site.network.guest("two"));
+        // Nobody listens in the container: who gets there gets no answer.
+        site.publish(&one, &both());
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let server = Server::start_at(&world, protocol, WORLD4.parse().unwrap(), 8080);
+            let six = Server::start_at(&world, protocol, WORLD6.parse().unwrap(), 8086);
+            for from in [&one.pod, &two.pod] {
+                assert_eq!(must_reach_at(from, &server, &at(WORLD4)).to_string(), NODE4);
+                assert_eq!(must_reach_at(from, &six, &at(WORLD6)).to_string(), NODE6);
+            }
+            let _ = must_reach_at(&site.network.node, &server, &at(WORLD4));
+        }
+        // Of a container's own port it is the same.
+        let server = Server::start_at(&two.pod, Protocol::Tcp, two.v4.parse().unwrap(), 8080);
+        let _ = must_reach_at(&one.pod, &server, &at(&two.v4));
+        site.leave(&one, &both());
+        site.leave(&two, &json!([]));
+    }
+}
+
+/// CVE-2019-9946: a published port came before the rules of Services that were there, such as a NodePort.
+#[test]
+fn services_come_first() {
+    const SERVICE: &str = "iptables -t nat -N KUBE-SERVICES; iptables -t nat -A PREROUTING -j KUBE-SERVICES
+         iptables -t nat -A KUBE-SERVICES -d 192.0.2.1 -p tcp --dport 8080 -j DNAT --to 10.1.0.3:80";
+    const BY_NFT: &str = "nft 'table ip kube-proxy {
+             chain services {
+                 type nat hook prerouting priority dstnat
+                 ip daddr 192.0.2.1 tcp dport 8080 dnat to 10.1.0.3:80
+             }
+         }'";
+    for backend in BACKENDS {
+        for (is_before, service) in [(true, SERVICE), (true, BY_NFT), (false, BY_NFT)] {
+            // Within nf_tables chains of one place are called in the order in which they came.
+            if backend == "iptables" && service == BY_NFT {
+                continue;
+            }
+            let site = Site::bridge(backend);
+            let world = site.network.world();
+            let (one, two) = (site.network.guest("one"), site.network.guest("two"));
+            assert_eq!(two.v4, "10.1.0.3");
+            if is_before {
+                site.network.node.sh(service);
+            }
+            site.publish(&one, &both());
+            if !is_before {
+                site.network.node.sh(service);
+            }
+            // Nobody listens where the published port leads.
+            let [server, _] = servers(&two, &two.v4);
+            let _ = must_reach_at(&world, &server, &at(NODE4));
+            site.leave(&one, &both());
+            site.leave(&two, &json!([]));
+        }
+    }
+}
+
+/// CVE-2020-8558: with `route_localnet` the kernel takes packets to 127.0.0.1 from containers.
+#[test]
+fn the_hosts_loopback_is_its_own() {
+    let site = Site::bridge("nftables");
+    let one = site.network.guest("one");
+    site.network.node.set_sysctl("net/ipv4/conf/br0/rp_filter", "0");
+    site.network.node.set_sysctl("net/ipv4/conf/br0/route_localnet", "1");
+    one.pod.sh("ip addr flush dev lo; ip route flush table local type broadcast || true
+         ip route add 127.0.0.1/32 via 10.1.0.1 dev eth0 src 10.1.0.2");
+    one.pod.set_sysctl("net/ipv4/conf/eth0/route_localnet", "1");
+    // That it can fail: until the first port is published, the kernel takes them.
+    let server = Server::start(&site.network.node, Protocol::Tcp, "127.0.0.1".parse().unwrap());
+    let loopback = to("127.0.0.1", server.port());
+    let _ = must_reach_at(&one.pod, &server, &loopback);
+    site.publish(&one, &both());
+    must_not_reach_at(&one.pod, &server, &loopback);
+    let _ = must_reach_at(&site.network.node, &server, &loopback);
+    site.leave(&one, &both());
+}
+
+/// A client that goes on with one flow whatever becomes of the container.
+struct Client(UdpSocket);
+
+impl Client {
+    fn new(world: &Pod, address: &str) -> Self {
+        let any = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = world.enter(|| UdpSocket::bind(any)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        socket.connect(at(address)).unwrap();
+        Self(socket)
+    }
+
+    /// Whether an answer comes within the time.
+    fn is_answered(&self, patience: Duration) -> bool {
+        let started = Instant::now();
+        let mut room = [0; 64];
+        // What is late is no answer to what follows.
+        while self.0.recv(&mut room).is_ok() {}
+        while started.elapsed() < patience {
+            // A refusal of the one before is told here.
+            let _ = self.0.send(b"are you there?");
+            if self.0.recv(&mut room).is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Flows of UDP have no end: they must not go on to a container that has gone.
+#[test]
+fn a_flow_follows_the_port_to_the_next_container() {
+    for site in Site::all() {
+        let world = site.network.world();
+        for (address, is_ipv4) in [(NODE4, true), (NODE6, false)] {
+            let client = Client::new(&world, address);
+            // Sent before anybody has published the port.
+            assert!(!client.is_answered(Duration::from_millis(200)));
+            let mut before: Option<Guest> = None;
+            for name in ["one", "two", "three"] {
+                let guest = site.network.guest(&format!("{name}{is_ipv4}"));
+                if let Some(gone) = before.take() {
+                    site.leave(&gone, &both());
+                }
+                site.publish(&guest, &both());
+                let own = if is_ipv4 { &guest.v4 } else { &guest.v6 };
+                let _servers = servers(&guest, own);
+                assert!(client.is_answered(PATIENCE), "{} {address}: {name}", site.backend);
+                before = Some(guest);
+            }
+            let last = before.expect("somebody came");
+            site.leave(&last, &both());
+            assert!(!client.is_answered(Duration::from_millis(200)));
+        }
+    }
+}
+
+/// A container that is there keeps its port, and who asks for it is told whose it is.
+#[test]
+fn a_port_is_held_by_who_is_there() {
+    for site in Site::all() {
+        let (one, two) = (site.network.guest("one"), site.network.guest("two"));
+        site.publish(&one, &both());
+        let before = site.network.node.sh("iptables-save -t nat | grep -v '^#'; nft list ruleset");
+        let error = site.call("ADD", &two, &both(), &json!({})).expect_error(7);
+        for part in ["8080/tcp", "\"one\"", "portMappings[0]", one.v4.as_str()] {
+            assert!(error.msg.contains(part), "{}", error.msg);
+        }
+        let after = site.network.node.sh("iptables-save -t nat | grep -v '^#'; nft list ruleset");
+        assert_eq!(before, after);
+        // By the other backend as well.
+        let other = BACKENDS.iter().find(|it| **it != site.backend).unwrap();
+        let _ = site.call("ADD", &two, &both(), &json!({"backend": other})).expect_error(7);
+        // Another protocol, port or address is another thing.
+        let mut free = mapping(Protocol::Tcp, 8081, 80);
+        free["hostIP"] = json!(NODE4);
+        let free = json!([free]);
+        site.publish(&two, &free);
+        site.leave(&two, &free);
+        // Whose container has gone without a word, its port is free.
+        site.network.leave(&one);
+        let three = site.network.guest("three");
+        let reply = site.call("ADD", &three, &both(), &json!({}));
+        let _ = reply.ok();
+        assert!(
+            reply.stderr.contains("is taken from") && reply.stderr.contains("\"one\""),
+            "{reply}"
+        );
+        let [server, _] = servers(&three, &three.v4);
+        let _ = must_reach_at(&three.pod, &server, &at("10.1.0.1"));
+        // The late DEL of the first takes nothing from it.
+        let _ = site.call("DEL", &one, &both(), &json!({})).ok();
+        let _ = site.call("CHECK", &three, &both(), &json!({})).ok();
+        site.leave(&three, &both());
+    }
+}
