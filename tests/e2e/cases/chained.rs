@@ -1,4 +1,4 @@
-//! What chained plugins give to pods: bandwidth, and portmap, which is the reference's.
+//! What the chained plugins portmap and bandwidth give to pods.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,15 +17,12 @@ const TAKEN_UP: Duration = Duration::from_secs(30);
 
 /// What these plugins keep for pods on a node: rules of the host's port, limits, and links to limit
 /// at.
-const KEPT: &str = "nft list ruleset 2>/dev/null | grep -c 'dport 8090 ' || :
+const KEPT: &str = "nft list ruleset 2>/dev/null | grep -c '8090 ' || :
     tc qdisc show | grep -c tbf || :
     ip -o link show type ifb | wc -l";
 
 pub(crate) fn host_ports_and_bandwidth(bed: &Bed) {
     let last = bed.settings().nodes;
-    for number in bed.settings().numbers() {
-        bed.on(number, "cp /opt/testbed/portmap /opt/cni/bin/");
-    }
     let before = bed.policyd()["args"].clone();
     let chained = CHAINED.map(|it| json!(format!("--cni-chained={it}")));
     let with_both = [before.as_array().unwrap().as_slice(), &chained].concat();
@@ -75,9 +72,6 @@ pub(crate) fn host_ports_and_bandwidth(bed: &Bed) {
     await_that("nothing is kept", TAKEN_UP, || bed.on(last, KEPT).lines().all(|it| it == "0"));
 
     set_arguments(bed, &before);
-    for number in bed.settings().numbers() {
-        bed.on(number, "rm /opt/cni/bin/portmap");
-    }
 }
 
 fn set_arguments(bed: &Bed, arguments: &Value) {

@@ -64,7 +64,7 @@ pub(crate) const SUITES: &[Suite] = &[
     whole("netlink/kernel", LANES),
     whole("lab/worlds", LANES),
     whole("lab/traffic", LANES),
-    part("lab/faults", &[&FULL], &["masquerade::"]),
+    part("lab/faults", &[&FULL], &["masquerade::", "portmap::"]),
     part("lab/conformance", &[&FULL], &["every_conflist_adds_checks_and_deletes"]),
     part("lab/policy", &[&FULL], &["bypass::bridge::rejected_at_once"]),
     part("lab/agent", &[&FULL], &["preflight::"]),
@@ -119,4 +119,5 @@ pub(crate) const EXCEPT: &[Except] = &[
     except(&NFT_ONLY, "lab/worlds", "ptp_dual_stack", IPTABLES),
     except(&NFT_ONLY, "lab/traffic", "hairpin::", IPTABLES),
     except(&NFT_ONLY, "lab/traffic", "masquerade_agent::", IPTABLES),
+    except(&NFT_ONLY, "lab/traffic", "portmap::by_iptables::", IPTABLES),
 ];
