@@ -5,32 +5,55 @@ use lab::{Call, Node, Suite, World};
 use serde_json::{Value, json};
 
 /// Adds one pod, compares the world with the snapshot, deletes the pod, compares with before.
-fn shows(name: &str, mut conf: Value) {
+fn shows(name: &str, conf: Value) {
+    shows_list(name, vec![conf]);
+}
+
+/// The same by a list of plugins, each of which gets the result of the one before.
+fn shows_list(name: &str, mut plugins: Vec<Value>) {
     let node = Node::quick();
     let podwire = Suite::podwire();
-    conf["cniVersion"] = json!("1.1.0");
-    conf["name"] = json!("net1");
-    if conf["ipam"]["type"] == "host-local" {
-        conf["ipam"]["dataDir"] = json!(node.data());
+    for conf in &mut plugins {
+        conf["cniVersion"] = json!("1.1.0");
+        conf["name"] = json!("net1");
+        if conf["ipam"]["type"] == "host-local" {
+            conf["ipam"]["dataDir"] = json!(node.data());
+        }
     }
-    let plugin = conf["type"].as_str().expect("a type").to_owned();
     let pod = node.pod("pod1");
-    let call = |command: &str, container: &str| {
+    let call = |command: &str, container: &str, conf: &Value, result: &Value| {
+        let mut conf = conf.clone();
+        if !result.is_null() {
+            conf["prevResult"] = result.clone();
+        }
+        let plugin = conf["type"].as_str().expect("a type").to_owned();
         let call = Call::new(&plugin, command).container(container).netns(&pod.path());
         call.conf(&conf).run(&node, &podwire).ok()
     };
+    let add = |container: &str| {
+        let mut result = Value::Null;
+        for conf in &plugins {
+            result = call("ADD", container, conf, &result);
+        }
+        result
+    };
+    let del = |container: &str, result: &Value| {
+        for conf in plugins.iter().rev() {
+            call("DEL", container, conf, result);
+        }
+    };
     // What stays by design is there before.
-    call("ADD", "warm-up");
-    call("DEL", "warm-up");
+    let first = add("warm-up");
+    del("warm-up", &first);
     let before = between_pods(&node, &pod);
-    let result = call("ADD", "pod1");
+    let result = add("pod1");
     let world = World::of(&node, &[&pod]);
-    let result = world.mask.apply(&format!("{result:#}"));
-    let story = format!("{}\n{result}\n", world.brief());
+    let shown = world.mask.apply(&format!("{result:#}"));
+    let story = format!("{}\n{shown}\n", world.brief());
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!(name, story);
     });
-    call("DEL", "pod1");
+    del("pod1", &result);
     between_pods(&node, &pod).must_be(&before, "after DEL");
 }
 
@@ -101,4 +124,25 @@ fn ptp_dual_stack() {
 #[test]
 fn loopback() {
     shows("loopback", json!({"type": "loopback"}));
+}
+
+#[test]
+fn bridge_and_tuning() {
+    let tuning = json!({"type": "tuning", "mac": "02:11:22:00:00:07", "promisc": true, "mtu": 1400, "allmulti": true,
+        "txQLen": 5, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.ipv4.conf.IFNAME.rp_filter": "2"}});
+    shows_list(
+        "bridge-tuning",
+        vec![json!({"type": "bridge", "bridge": "br0", "isGateway": true, "ipam": v4()}), tuning],
+    );
+}
+
+#[test]
+fn bridge_and_sbr() {
+    shows_list(
+        "bridge-sbr",
+        vec![
+            json!({"type": "bridge", "bridge": "br0", "isDefaultGateway": true, "ipam": dual()}),
+            json!({"type": "sbr"}),
+        ],
+    );
 }

@@ -121,18 +121,12 @@ impl BackupFile {
 
     /// Its bytes; `None` when there is no file.
     pub(super) fn read(&self) -> Result<Option<Vec<u8>>, Error> {
-        let mut bytes = Vec::new();
-        // Not to wait for a writer, should it be a pipe.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(&self.path)
-            .and_then(|file| file.take(SIZE_LIMIT).read_to_end(&mut bytes));
-        match file {
-            Ok(_) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(failed("read", &self.path, source)),
-        }
+        read(&self.path)
+    }
+
+    /// Those of the draft that a killed ADD left.
+    pub(super) fn read_draft(&self) -> Result<Option<Vec<u8>>, Error> {
+        read(&self.draft())
     }
 
     /// Writes it: whole, or not at all.
@@ -151,6 +145,7 @@ impl BackupFile {
         let written = create(&draft).and_then(|mut file| file.write_all(bytes));
         let renamed = written.and_then(|()| fs::rename(&draft, &self.path));
         renamed.map_err(|source| {
+            // Why it was not written is what counts.
             let _ = fs::remove_file(&draft);
             failed("write", &self.path, source)
         })
@@ -167,6 +162,21 @@ impl BackupFile {
             }
         }
         Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let mut bytes = Vec::new();
+    // Not to wait for a writer, should it be a pipe.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .and_then(|file| file.take(SIZE_LIMIT).read_to_end(&mut bytes));
+    match file {
+        Ok(_) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed("read", path, source)),
     }
 }
 

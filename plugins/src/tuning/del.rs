@@ -60,7 +60,11 @@ pub(super) fn gc(call: &Call) -> Result<(), Error> {
 }
 
 fn collect(file: &BackupFile, network: &str) -> Result<(), Error> {
-    let backup = file.read()?.as_deref().and_then(Backup::decode);
+    let bytes = match file.read()? {
+        None => file.read_draft()?,
+        held => held,
+    };
+    let backup = bytes.as_deref().and_then(Backup::decode);
     let attachment = backup.and_then(|backup| backup.attachment);
     let Some(attachment) = attachment.filter(|it| it.network == network) else { return Ok(()) };
     if is_there(&attachment)? {
