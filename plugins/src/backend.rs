@@ -40,9 +40,12 @@ impl Backend {
         match Self::chosen(asked, &mut kernel, signs) {
             Self::Iptables => iptables::available(what),
             Self::Nftables => {
-                let client =
-                    kernel.client().map_err(|error| Error::NotAvailable(error.to_string()))?;
-                client.map(drop).ok_or_else(|| missing(&format!("{what} by nftables")))
+                // A socket there is for all of netfilter.
+                let generation = kernel.client().and_then(|client| {
+                    client.map_or(Ok(None), netlink::nftables::Client::generation)
+                });
+                let found = generation.map_err(|error| Error::NotAvailable(error.to_string()))?;
+                found.map(drop).ok_or_else(|| missing(&format!("{what} by nftables")))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! podwire: every CNI plugin in one program.
 //!
-//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`, `tuning`,
-//! `sbr`, `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
+//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`, `portmap`, `tuning`,
+//! `sbr`, `bandwidth`, `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
 //! lists leases.
 
 mod backend;

@@ -23,6 +23,7 @@ use crate::kernel_tables::Signs;
 
 use conf::Conf;
 pub(crate) use conf::read as read_conf;
+use identity::Identity;
 use owner::Owner;
 
 /// What errors call it.
@@ -72,7 +73,12 @@ fn status(call: &Call) -> Result<(), Error> {
     Backend::available(Conf::parse(call)?.backend, SIGNS, WHAT)
 }
 
-/// Whose elements the call's attachment has.
+/// The call's attachment, as iptables' rules know it.
+fn identity_of(call: &Call) -> Identity {
+    Identity::new(&call.conf.name, &call.container_id)
+}
+
+/// The same, as elements of nf_tables do.
 fn owner_of(call: &Call) -> Owner {
     Owner::new(&call.conf.name, &call.container_id, &call.ifname)
 }

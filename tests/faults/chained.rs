@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lab::{Call, Pod, Suite, program};
 use serde_json::{Value, json};
 
-use crate::common::{Site, bridge_with_all, sbr_with_all, tuning_with_all};
+use crate::common::{Site, bandwidth_with_all, bridge_with_all, sbr_with_all, tuning_with_all};
 use crate::kills::Dice;
 
 const ROUNDS: usize = 100;
@@ -158,6 +158,36 @@ fn after_sbr_has_failed_everything_is_as_it_was() {
     let error = chained.site.run(&chained.call("ADD", &keys)).expect_error(100);
     assert!(error.msg.contains("::/0 via fd00:9::1"), "{}", error.msg);
     chained.world().must_be(&before, "after a failed ADD");
+}
+
+#[test]
+fn after_a_killed_bandwidth_del_leaves_nothing() {
+    // What limits the host's end goes with it.
+    Chained::new(bandwidth_with_all()).kill_and_delete(Chained::renew);
+}
+
+#[test]
+fn after_bandwidth_has_failed_everything_is_as_it_was() {
+    let chained = Chained::new(bandwidth_with_all());
+    let node = &chained.site.node;
+    // A link that is none of its has the name, and the other: by then what the container is sent is limited.
+    let names = chained.site.run(&chained.call("ADD", &json!({}))).ok();
+    let name = names["interfaces"][3]["name"].as_str().unwrap();
+    chained.must("DEL");
+    node.sh("tc qdisc del dev $(ip -o link show type veth | cut -d: -f2 | cut -d@ -f1) root");
+    node.sh(&format!("ip link add {name} type bridge"));
+    let own = chained.site.run(&chained.call("ADD", &json!({}))).ok();
+    let own = own["interfaces"][3]["name"].as_str().unwrap();
+    assert_ne!(own, name);
+    chained.must("DEL");
+    node.sh("tc qdisc del dev $(ip -o link show type veth | cut -d: -f2 | cut -d@ -f1) root");
+    node.sh(&format!("ip link add {own} type bridge"));
+    let before = chained.world();
+    let error = chained.site.run(&chained.call("ADD", &json!({}))).expect_error(100);
+    assert!(error.msg.contains(own), "{}", error.msg);
+    chained.world().must_be(&before, "after a failed ADD");
+    chained.must("DEL");
+    chained.world().must_be(&before, "after DEL: they are not its own");
 }
 
 #[test]

@@ -33,6 +33,14 @@ pub(crate) fn tuning_with_all() -> Value {
         "args": {"cni": {"mtu": 1300, "sysctl": {"net.core.somaxconn": "200"}}}})
 }
 
+/// Every key of bandwidth that goes together with the others.
+pub(crate) fn bandwidth_with_all() -> Value {
+    json!({"cniVersion": "1.0.0", "name": "net1", "type": "bandwidth", "ingressRate": 8_000_000,
+        "ingressBurst": 80_000, "egressRate": 16_000_000, "egressBurst": 160_000,
+        "unshapedSubnets": ["10.0.0.0/8", "fd00::/8"],
+        "runtimeConfig": {"bandwidth": {"ingressRate": 800, "ingressBurst": 800}}})
+}
+
 /// Every key of sbr that goes together with the others.
 pub(crate) fn sbr_with_all() -> Value {
     json!({"cniVersion": "1.0.0", "name": "net1", "type": "sbr", "addSourceHints": true,

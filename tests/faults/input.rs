@@ -7,10 +7,23 @@ use std::os::unix::fs::symlink;
 use lab::{Call, Node, Suite, World};
 use serde_json::{Value, json};
 
-use crate::common::{Site, bridge_with_all, ptp_with_all, sbr_with_all, tuning_with_all};
+use crate::common::{
+    Site, bandwidth_with_all, bridge_with_all, ptp_with_all, sbr_with_all, tuning_with_all,
+};
+use crate::portmap;
 
-const PLUGINS: [&str; 8] =
-    ["bridge", "ptp", "loopback", "host-local", "static", "tuning", "sbr", "podwire-policy"];
+const PLUGINS: [&str; 10] = [
+    "bridge",
+    "ptp",
+    "loopback",
+    "host-local",
+    "static",
+    "portmap",
+    "tuning",
+    "sbr",
+    "bandwidth",
+    "podwire-policy",
+];
 
 #[test]
 fn stdin_that_is_no_configuration_is_refused() {
@@ -31,6 +44,9 @@ fn stdin_that_is_no_configuration_is_refused() {
         (deep.as_bytes(), "a deep document"),
         (b"{\"name\":{\"a\":1}}", "a name that is an object"),
     ];
+    // Whoever removes rules takes the lock, which stays.
+    let conf = portmap::conf("nftables");
+    let _ = Call::new("portmap", "DEL").netns(&pod.path()).conf(&conf).run(&node, &podwire).ok();
     let before = World::of(&node, &[&pod]);
     for plugin in PLUGINS {
         for command in ["ADD", "DEL", "CHECK", "GC", "STATUS"] {
@@ -57,7 +73,14 @@ fn values_of_wrong_types_are_refused_or_ignored_without_a_trace() {
     let podwire = Suite::podwire();
     let pod = node.pod("pod1");
     let before = World::of(&node, &[&pod]);
-    for conf in [bridge_with_all(), ptp_with_all(), tuning_with_all(), sbr_with_all()] {
+    for conf in [
+        bridge_with_all(),
+        ptp_with_all(),
+        portmap::conf("nftables"),
+        tuning_with_all(),
+        sbr_with_all(),
+        bandwidth_with_all(),
+    ] {
         let plugin = conf["type"].as_str().unwrap().to_owned();
         for path in paths(&conf) {
             for wrong in

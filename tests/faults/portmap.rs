@@ -25,7 +25,7 @@ fn mappings(number: u16) -> Value {
     json!([of("tcp", 10_000 + number), of("udp", 10_000 + number), of("tcp", 20_000 + number)])
 }
 
-fn conf(backend: &str) -> Value {
+pub(crate) fn conf(backend: &str) -> Value {
     json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": backend,
         "prevResult": result(0), "runtimeConfig": {"portMappings": mappings(0)}})
 }

@@ -8,11 +8,10 @@ use netlink::Socket;
 use runner::{Lock, OsRunner};
 
 use super::conf::{self, Conf};
-use super::identity::Identity;
 use super::iptables::{self, Programs, Rules};
-use super::mapping::{Held, Holder};
+use super::mapping::{Held, Tag};
 use super::nftables::{self, Contents, Wanted};
-use super::{SIGNS, WHAT, alive, del, flows, owner_of};
+use super::{SIGNS, WHAT, alive, del, flows, identity_of, owner_of};
 use crate::backend::Backend;
 use crate::error::{Error, warn};
 use crate::iptables::{FAMILIES, is_missing, lock};
@@ -70,35 +69,29 @@ struct Publisher<'a> {
 }
 
 impl Publisher<'_> {
-    /// Who holds one of the ports, and is dead; one who is alive is an error.
-    fn refuse_conflicts(&mut self, tables: &[String; 2]) -> Result<Vec<Holder>, Error> {
+    /// By what is known what dead containers hold of the ports; one who is alive is an error.
+    fn refuse_conflicts(&mut self, tables: &[String; 2]) -> Result<Vec<Tag>, Error> {
         let mut held: Vec<Held> = tables.iter().flat_map(|it| iptables::held(it)).collect();
         if let Some(client) = self.kernel.client()? {
             held.extend(Contents::read(client)?.held());
         }
-        let mut dead: Vec<Holder> = Vec::new();
+        let (identity, owner) = (identity_of(self.call), owner_of(self.call));
+        let is_own = |tag: &Tag| match tag {
+            Tag::Chain(chain) => *chain == identity.chain,
+            Tag::Comment(comment) => owner.has(Some(comment)),
+        };
+        held.retain(|held| !is_own(&held.tag));
+        let mut dead: Vec<Tag> = Vec::new();
         for (index, mapping) in self.conf.mappings.iter().enumerate() {
             for address in self.addresses.iter().flatten() {
                 let Some(key) = mapping.key(address.is_ipv4()) else { continue };
-                let in_the_way = held
-                    .iter()
-                    .filter(|it| it.to.is_ipv4() == address.is_ipv4() && it.key.overlaps(&key));
-                for held in in_the_way {
-                    if self.is_own(&held.holder) || dead.contains(&held.holder) {
-                        continue;
+                let is_in_the_way =
+                    |it: &&Held| it.to.is_ipv4() == address.is_ipv4() && it.key.overlaps(&key);
+                for held in held.iter().filter(is_in_the_way) {
+                    if !dead.contains(&held.tag) {
+                        refuse_unless_dead(index, held, address.ip())?;
+                        dead.push(held.tag.clone());
                     }
-                    // An address that is this container's by now is nobody else's.
-                    if held.to != address.ip() && alive::is_alive(held)? {
-                        return Err(Error::Config(format!(
-                            "runtimeConfig.portMappings[{index}].hostPort: host port {} is published for {} at {} already",
-                            held.key, held.holder, held.to
-                        )));
-                    }
-                    warn(&format!(
-                        "host port {} is taken from {}, which is not at {} any more",
-                        held.key, held.holder, held.to
-                    ));
-                    dead.push(held.holder.clone());
                 }
             }
         }
@@ -120,32 +113,25 @@ impl Publisher<'_> {
         Ok(tables)
     }
 
-    fn is_own(&self, holder: &Holder) -> bool {
-        holder.network == self.call.conf.name
-            && !holder.container_id.is_empty()
-            && self.call.container_id.starts_with(&holder.container_id)
-            && holder.ifname.as_ref().is_none_or(|it| *it == self.call.ifname)
-    }
-
     fn set_up(
         &mut self,
         runner: &mut OsRunner,
         tables: [String; 2],
-        dead: &[Holder],
+        dead: &[Tag],
     ) -> Result<(), Error> {
         let backend = Backend::chosen(self.conf.backend, self.kernel, SIGNS);
-        let of_dead: Vec<Identity> =
-            dead.iter().map(|it| Identity::new(&it.network, &it.container_id)).collect();
         let mut programs = Programs { runner, lock: self.lock };
         match backend {
             Backend::Iptables => {
-                let call = self.call;
                 let families = FAMILIES.into_iter().zip(self.addresses).zip(tables);
                 for ((family, address), saved) in families {
                     let Some(address) = address else { continue };
-                    let identity = Identity::new(&call.conf.name, &call.container_id);
-                    let rules = Rules::new(self.conf, identity, *address);
-                    programs.set_up(family, saved, &rules, &of_dead)?;
+                    let rules = Rules::new(self.conf, identity_of(self.call), *address);
+                    programs.set_up(family, saved, &rules, dead)?;
+                }
+                match self.kernel.client()? {
+                    Some(client) if !dead.is_empty() => nftables::remove_dead(client, dead),
+                    _ => Ok(()),
                 }
             }
             Backend::Nftables => {
@@ -153,13 +139,31 @@ impl Publisher<'_> {
                 let client = client.ok_or_else(|| missing(&format!("{WHAT} by nftables")))?;
                 let wanted = Wanted::new(self.conf, owner_of(self.call), self.addresses);
                 nftables::set_up(client, &wanted, dead)?;
-                for identity in &of_dead {
-                    iptables::tear_down(&mut programs, self.kernel, identity)?;
+                let chains = dead.iter().filter_map(|tag| match tag {
+                    Tag::Chain(chain) => Some((iptables::HOSTPORTS, chain.as_str())),
+                    Tag::Comment(_) => None,
+                });
+                let chains: Vec<_> = chains.collect();
+                if chains.is_empty() {
+                    return Ok(());
                 }
+                iptables::remove_chains(&mut programs, self.kernel, &chains)
             }
         }
-        Ok(())
     }
+}
+
+/// An error unless who holds a port is not there any more; an address that is the new container's by now is nobody
+/// else's.
+fn refuse_unless_dead(index: usize, held: &Held, new_address: IpAddr) -> Result<(), Error> {
+    let Held { key, to, holder, .. } = held;
+    if *to != new_address && alive::is_alive(held)? {
+        return Err(Error::Config(format!(
+            "runtimeConfig.portMappings[{index}].hostPort: host port {key} is published for {holder} at {to} already"
+        )));
+    }
+    warn(&format!("host port {key} is taken from {holder}, which is not at {to} any more"));
+    Ok(())
 }
 
 /// Has the kernel route packets from its loopback's addresses to where the container is.

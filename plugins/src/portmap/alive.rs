@@ -42,7 +42,7 @@ fn is_given_away(data_dir: &Path, holder: &Holder, address: IpAddr) -> bool {
                 (Some(one), Some(another)) => one != another,
                 _ => false,
             };
-            !container_id.starts_with(&holder.container_id) || is_other
+            !holder.may_be(container_id) || is_other
         }
         None => true,
     }
@@ -98,6 +98,7 @@ mod tests {
         let holder = |container_id: &str, ifname: Option<&str>| Holder {
             network: "net1".into(),
             container_id: container_id.into(),
+            is_cut: false,
             ifname: ifname.map(str::to_owned),
         };
         let given_away = |holder: &Holder| is_given_away(home.path(), holder, address);
@@ -112,11 +113,11 @@ mod tests {
             ("cid1", Some("eth0"), false),
             ("cid1", Some("net1"), true),
             ("cid2", None, true),
-            // What was cut.
-            ("ci", Some("eth0"), false),
-            ("", None, false),
+            ("cid", None, true),
         ] {
             assert_eq!(given_away(&holder(container_id, ifname)), expected, "{container_id}");
+            let cut = Holder { is_cut: true, ..holder("ci", ifname) };
+            assert_eq!(given_away(&cut), ifname == Some("net1"));
         }
         fs::write(folder.join("10.1.0.2"), "cid1").unwrap();
         assert!(!given_away(&holder("cid1", Some("eth0"))));

@@ -5,10 +5,9 @@ use ipnetwork::IpNetwork;
 use runner::OsRunner;
 
 use super::conf::{self, Conf};
-use super::identity::Identity;
 use super::iptables::{Programs, Rules};
 use super::nftables::{self, Wanted};
-use super::{SIGNS, owner_of, reference_nftables};
+use super::{SIGNS, identity_of, owner_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::iptables::{FAMILIES, lock};
@@ -54,8 +53,8 @@ fn by(
             let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
             for (family, address) in FAMILIES.into_iter().zip(addresses) {
                 let Some(address) = address else { continue };
-                let identity = Identity::new(&call.conf.name, &call.container_id);
-                programs.check(family, kernel, &Rules::new(conf, identity, *address))?;
+                let rules = Rules::new(conf, identity_of(call), *address);
+                programs.check(family, kernel, &rules)?;
             }
             Ok(())
         }

@@ -1,5 +1,6 @@
 //! The portmap plugin's configuration.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cni::decode::{Element, Fields, Problems};
@@ -8,7 +9,7 @@ use ipnetwork::IpNetwork;
 use ruleset::nft::Match;
 
 use super::conditions;
-use super::mapping::{Mapping, Protocol};
+use super::mapping::{Key, Mapping, Protocol};
 use crate::backend::Backend;
 use crate::error::{Error, warn_of};
 
@@ -189,29 +190,23 @@ fn read_mappings(fields: &Fields<'_>) -> Vec<Mapping> {
     let runtime = fields.object("runtimeConfig");
     let elements = runtime.and_then(|it| it.array("portMappings")).unwrap_or_default();
     let mut mappings: Vec<Mapping> = Vec::new();
+    let mut published: BTreeMap<(bool, Key), u16> = BTreeMap::new();
     for element in &elements {
         let Some(mapping) = read_mapping(element) else { continue };
-        // What comes twice is once there.
-        if mappings.contains(&mapping) {
-            continue;
-        }
-        let is_same = |other: &&Mapping| {
-            let same = |is_ipv4| {
-                let key = mapping.key(is_ipv4);
-                key.is_some() && key == other.key(is_ipv4)
-            };
-            mapping.container_port != other.container_port && (same(true) || same(false))
-        };
-        if let Some(other) = mappings.iter().find(is_same) {
+        let keys = [true, false].map(|is_ipv4| Some((is_ipv4, mapping.key(is_ipv4)?)));
+        let keys: Vec<(bool, Key)> = keys.into_iter().flatten().collect();
+        let of_others = keys.iter().filter_map(|key| published.get(key));
+        if let Some(other) = of_others.clone().find(|other| **other != mapping.container_port) {
             element.invalid(format!(
-                "host port {}/{} leads to container port {} already",
+                "host port {}/{} leads to container port {other} already",
                 mapping.host_port,
-                mapping.protocol.word(),
-                other.container_port
+                mapping.protocol.word()
             ));
-            continue;
+        // What comes twice is once there.
+        } else if of_others.count() < keys.len() {
+            published.extend(keys.into_iter().map(|key| (key, mapping.container_port)));
+            mappings.push(mapping);
         }
-        mappings.push(mapping);
     }
     mappings
 }

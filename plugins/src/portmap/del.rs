@@ -9,7 +9,7 @@ use super::conf::{self, Conf};
 use super::identity::Identity;
 use super::iptables::{self, Programs};
 use super::mapping::{Held, Mapping};
-use super::{flows, nftables, owner_of, reference_nftables};
+use super::{flows, identity_of, nftables, owner_of, reference_nftables};
 use crate::error::Error;
 use crate::iptables::lock;
 use crate::kernel_tables::KernelTables;
@@ -43,24 +43,19 @@ fn of_held(held: &Held) -> Mapping {
 
 /// Removes what the call's attachment has published. Tells what that was, as far as the layouts do.
 pub(super) fn tear_down(call: &Call) -> Result<Vec<Held>, Error> {
+    // Also for nf_tables: what attachments share goes with the last of them.
+    let lock = lock::take()?;
     let mut kernel = KernelTables::default();
-    let mut errors = Vec::new();
-    errors.extend(by_iptables(call, &mut kernel).err());
-    let removed = by_nftables(call, &mut kernel);
-    match (removed, errors.is_empty()) {
-        (Ok(removed), true) => Ok(removed),
-        (removed, _) => {
-            errors.extend(removed.err());
+    let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
+    let by_iptables = iptables::tear_down(&mut programs, &mut kernel, &identity_of(call));
+    let by_nftables = by_nftables(call, &mut kernel);
+    match (by_iptables, by_nftables) {
+        (Ok(()), removed) => removed,
+        (Err(error), removed) => {
+            let errors = [Some(error), removed.err()].into_iter().flatten().collect();
             Error::of_teardown(errors).map(|()| Vec::new())
         }
     }
-}
-
-fn by_iptables(call: &Call, kernel: &mut KernelTables) -> Result<(), Error> {
-    let lock = lock::take()?;
-    let identity = Identity::new(&call.conf.name, &call.container_id);
-    let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
-    iptables::tear_down(&mut programs, kernel, &identity)
 }
 
 fn by_nftables(call: &Call, kernel: &mut KernelTables) -> Result<Vec<Held>, Error> {
@@ -77,15 +72,13 @@ pub(super) fn collect_garbage(call: &Call) -> Result<(), Error> {
     let network = &call.conf.name;
     let identities: Vec<Identity> =
         valid.iter().map(|it| Identity::new(network, &it.container_id)).collect();
+    let lock = lock::take()?;
     let mut kernel = KernelTables::default();
     let by_nftables = kernel.client().map_err(Error::from).and_then(|client| {
-        client.map_or(Ok(Vec::new()), |it| nftables::collect_garbage(it, network, &valid))
+        client.map_or(Ok(()), |it| nftables::collect_garbage(it, network, &valid))
     });
-    let mut errors: Vec<Error> = by_nftables.err().into_iter().collect();
-    let by_iptables = lock::take().and_then(|lock| {
-        let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
-        iptables::collect_garbage(&mut programs, &mut kernel, network, &identities)
-    });
-    errors.extend(by_iptables.err());
+    let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
+    let by_iptables = iptables::collect_garbage(&mut programs, &mut kernel, network, &identities);
+    let errors = [by_nftables.err(), by_iptables.err()].into_iter().flatten().collect();
     Error::of_teardown(errors)
 }

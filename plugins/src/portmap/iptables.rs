@@ -9,7 +9,7 @@ use runner::{Lock, Runner};
 
 use super::conf::{Conditions, Conf};
 use super::identity::{CHAIN_PREFIX, Identity};
-use super::mapping::{Held, Holder, Key, Mapping, Protocol};
+use super::mapping::{Held, Holder, Key, Mapping, Protocol, Tag};
 use crate::error::{Error, warn};
 use crate::iptables::{
     FAMILIES, Family, Places, Tool, is_absent, is_declaration, is_missing, remove,
@@ -226,7 +226,7 @@ pub(super) fn held(saved: &str) -> Vec<Held> {
     let held = rules().filter_map(|(chain, rule)| {
         let holder = holders.get(chain)?.clone();
         let (key, to) = translation(rule)?;
-        Some(Held { key, to, holder })
+        Some(Held { key, to, holder, tag: Tag::Chain(chain.to_owned()) })
     });
     held.collect()
 }
@@ -239,8 +239,13 @@ fn holder(rule: &str) -> Holder {
     let end = rest.find(|it: char| !is_of_id(it)).unwrap_or(rest.len());
     let container_id = rest.get(..end).unwrap_or_default();
     // Two dots where it was cut.
-    let container_id = container_id.trim_end_matches("..");
-    Holder { network: network.to_owned(), container_id: container_id.to_owned(), ifname: None }
+    let whole = container_id.trim_end_matches("..");
+    Holder {
+        network: network.to_owned(),
+        container_id: whole.to_owned(),
+        is_cut: whole.len() < container_id.len() || whole.is_empty(),
+        ifname: None,
+    }
 }
 
 /// What a rule translates, and where to.
@@ -300,7 +305,7 @@ impl Programs<'_> {
         family: Family,
         mut saved: String,
         rules: &Rules,
-        dead: &[Identity],
+        dead: &[Tag],
     ) -> Result<(), Error> {
         for _ in 1..ATTEMPTS {
             match self.tool(family).restore(&lines_without(&saved, rules, dead)) {
@@ -354,8 +359,11 @@ impl Programs<'_> {
     }
 }
 
-fn lines_without(saved: &str, rules: &Rules, dead: &[Identity]) -> Vec<String> {
-    let gone = dead.iter().flat_map(|it| removal_lines(saved, &it.chain));
+fn lines_without(saved: &str, rules: &Rules, dead: &[Tag]) -> Vec<String> {
+    let gone = dead.iter().flat_map(|tag| match tag {
+        Tag::Chain(chain) => removal_lines(saved, chain),
+        Tag::Comment(_) => Vec::new(),
+    });
     gone.chain(rules.lines(saved)).collect()
 }
 
@@ -366,13 +374,26 @@ pub(super) fn tear_down(
     identity: &Identity,
 ) -> Result<(), Error> {
     let Identity { chain, old_chain, .. } = identity;
+    remove_chains(programs, kernel, &[(HOSTPORTS, chain), (OLD_HOSTPORTS, old_chain)])
+}
+
+/// Removes chains, and what leads to them from the chains that they are told with.
+pub(super) fn remove_chains(
+    programs: &mut Programs<'_>,
+    kernel: &mut KernelTables,
+    chains: &[(&str, &str)],
+) -> Result<(), Error> {
     let mut look_in = |family| {
-        let places = kernel.remove(family, HOSTPORTS, chain, |_| true);
-        let of_old = kernel.remove(family, OLD_HOSTPORTS, old_chain, |_| true);
-        Places { nftables: places.nftables || of_old.nftables, legacy: places.legacy }
+        let mut places = Places { nftables: false, legacy: false };
+        for (hook, chain) in chains {
+            let left = kernel.remove(family, hook, chain, |_| true);
+            places.nftables |= left.nftables;
+            places.legacy |= left.legacy;
+        }
+        places
     };
     programs.remove(&mut look_in, &|saved| {
-        [removal_lines(saved, chain), removal_lines(saved, old_chain)].concat()
+        chains.iter().flat_map(|(_, chain)| removal_lines(saved, chain)).collect()
     })
 }
 

@@ -109,16 +109,28 @@ impl fmt::Display for Key {
 pub(crate) struct Holder {
     /// The network's name.
     pub(crate) network: String,
-    /// The container's id; its beginning, where there was no room for more.
+    /// The container's id.
     pub(crate) container_id: String,
+    /// Whether there was no room for more than the id's beginning.
+    pub(crate) is_cut: bool,
     /// The container's interface, where the layout tells it.
     pub(crate) ifname: Option<String>,
 }
 
 impl Holder {
     /// Somebody, of whom nothing is told.
-    pub(crate) const fn unknown() -> Self {
-        Self { network: String::new(), container_id: String::new(), ifname: None }
+    pub(crate) fn unknown() -> Self {
+        let (network, container_id) = (String::new(), String::new());
+        Self { network, container_id, is_cut: true, ifname: None }
+    }
+
+    /// Whether it may be the container of this id.
+    pub(crate) fn may_be(&self, container_id: &str) -> bool {
+        if self.is_cut {
+            container_id.starts_with(&self.container_id)
+        } else {
+            container_id == self.container_id
+        }
     }
 }
 
@@ -139,6 +151,17 @@ pub(crate) struct Held {
     pub(crate) to: IpAddr,
     /// Whose it is.
     pub(crate) holder: Holder,
+    /// By what the rest of the holder's is known.
+    pub(crate) tag: Tag,
+}
+
+/// By what all is known that an attachment has published, or a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Tag {
+    /// Its chain of iptables.
+    Chain(String),
+    /// The comment of its elements of nf_tables.
+    Comment(String),
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use netlink::nftables::{Change, Client, HeldRule};
 use ruleset::nft::{Encoded, Set};
 
 use super::conf::Conf;
-use super::mapping::{Held, Holder};
+use super::mapping::{Held, Holder, Tag};
 use super::owner::{self, Owner};
 use crate::error::Error;
 use crate::nf_tables::attempt;
@@ -49,6 +49,9 @@ pub(super) struct Contents {
 impl Contents {
     /// Reads the table.
     pub(super) fn read(client: &mut Client) -> Result<Self, netlink::Error> {
+        if !client.has_table(TABLE)? {
+            return Ok(Self { rules: BTreeMap::new(), sets: Vec::new() });
+        }
         let rules = client.all_rules(TABLE)?;
         let mut sets = Vec::new();
         for held in client.sets(TABLE)? {
@@ -74,8 +77,9 @@ impl Contents {
             let chosen = elements.iter().filter(|it| is_one(it.comment.as_deref()));
             chosen.filter_map(|element| {
                 let (key, to) = elements::read(*part, set, element)?;
-                let holder = element.comment.as_deref().and_then(owner::holder);
-                Some(Held { key, to, holder: holder.unwrap_or_else(Holder::unknown) })
+                let comment = element.comment.clone().unwrap_or_default();
+                let holder = owner::holder(&comment).unwrap_or_else(Holder::unknown);
+                Some(Held { key, to, holder, tag: Tag::Comment(comment) })
             })
         });
         held.collect()
@@ -106,13 +110,10 @@ impl Contents {
 }
 
 /// Gives an attachment its elements, in place of any that it has and of those of `dead` containers.
-pub(super) fn set_up(client: &mut Client, wanted: &Wanted, dead: &[Holder]) -> Result<(), Error> {
+pub(super) fn set_up(client: &mut Client, wanted: &Wanted, dead: &[Tag]) -> Result<(), Error> {
     let Wanted { class, owner, elements } = wanted;
     let (sets, chain) = (class.sets(), class.own_chain());
-    let is_gone = |comment: Option<&str>| {
-        let is_dead = |comment| owner::holder(comment).is_some_and(|it| dead.contains(&it));
-        owner.has(comment) || comment.is_some_and(is_dead)
-    };
+    let is_gone = |comment: Option<&str>| owner.has(comment) || is_among(dead, comment);
     attempt(|| {
         let contents = Contents::read(client)?;
         let gone = contents.elements_of(is_gone);
@@ -152,6 +153,16 @@ pub(super) fn check(client: &mut Client, wanted: &Wanted) -> Result<(), Error> {
     Ok(())
 }
 
+fn is_among(tags: &[Tag], comment: Option<&str>) -> bool {
+    let comment = comment.unwrap_or_default();
+    tags.iter().any(|tag| matches!(tag, Tag::Comment(text) if text == comment))
+}
+
+/// Removes the elements of containers that are dead.
+pub(super) fn remove_dead(client: &mut Client, dead: &[Tag]) -> Result<(), Error> {
+    remove(client, |comment| is_among(dead, comment)).map(drop)
+}
+
 /// Removes an attachment's elements. Tells what was published.
 pub(super) fn tear_down(client: &mut Client, owner: &Owner) -> Result<Vec<Held>, Error> {
     remove(client, |comment| owner.has(comment))
@@ -162,7 +173,7 @@ pub(super) fn collect_garbage(
     client: &mut Client,
     network: &str,
     valid: &[Attachment],
-) -> Result<Vec<Held>, Error> {
+) -> Result<(), Error> {
     let prefix = owner::of_network(network);
     let valid: Vec<Owner> =
         valid.iter().map(|it| Owner::new(network, &it.container_id, &it.ifname)).collect();
@@ -170,6 +181,7 @@ pub(super) fn collect_garbage(
         comment.is_some_and(|it| it.starts_with(&prefix))
             && !valid.iter().any(|owner| owner.has(comment))
     })
+    .map(drop)
 }
 
 fn remove(client: &mut Client, is_gone: impl Fn(Option<&str>) -> bool) -> Result<Vec<Held>, Error> {

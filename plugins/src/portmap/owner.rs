@@ -48,6 +48,7 @@ pub(super) fn holder(comment: &str) -> Option<Holder> {
     Some(Holder {
         network: network.to_owned(),
         container_id: container_id.to_owned(),
+        is_cut: comment.len() >= LONGEST_COMMENT,
         ifname: (!ifname.is_empty()).then(|| ifname.to_owned()),
     })
 }
@@ -66,6 +67,7 @@ mod tests {
         let expected = Holder {
             network: "n1".into(),
             container_id: "cid1".into(),
+            is_cut: false,
             ifname: Some("eth0".into()),
         };
         assert_eq!(holder(&owner.comment), Some(expected));
@@ -74,9 +76,10 @@ mod tests {
 
     #[test]
     fn long_names_are_told_as_far_as_there_is_room() {
-        let owner = Owner::new(&"n".repeat(90), &"c".repeat(64), "eth0");
+        let owner = Owner::new(&"n".repeat(20), &"c".repeat(64), "eth0");
         assert_eq!(owner.comment.len(), LONGEST_COMMENT);
-        assert!(holder(&owner.comment).unwrap().container_id.len() < 64);
+        let cut = holder(&owner.comment).unwrap();
+        assert!(cut.container_id.len() < 64 && cut.may_be(&"c".repeat(64)) && !cut.may_be("d"));
         let owner = Owner::new(&"n".repeat(200), "c", "eth0");
         assert_eq!(holder(&owner.comment).unwrap().ifname, None);
         assert!(owner.has(Some(&owner.comment)));

@@ -63,6 +63,9 @@ pub(super) fn check(
 /// Removes a container's rules.
 pub(super) fn tear_down(client: &mut Client, id: &str) -> Result<(), Error> {
     for table in [true, false].map(table) {
+        if !client.has_table(table)? {
+            continue;
+        }
         attempt(|| {
             let mut held = Vec::new();
             for chain in CHAINS {

@@ -1,5 +1,6 @@
 //! What an attachment has in the sets and maps of its class.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -130,8 +131,9 @@ pub(super) fn of(
     let encoded = filled.map(|(part, elements)| {
         let set = part.set(&class.suffix);
         let commented = elements.into_iter().map(|it| it.commented(&owner.comment));
-        let encoded = commented.flat_map(|it| set.encode(&it)).collect();
-        (set, encoded)
+        // Of two mappings that share a family one is enough.
+        let encoded: BTreeSet<Encoded> = commented.flat_map(|it| set.encode(&it)).collect();
+        (set, encoded.into_iter().collect())
     });
     encoded.collect()
 }
@@ -226,8 +228,8 @@ mod tests {
                 "addresses4: 192.0.2.1 . tcp . 8081 : 10.1.0.2 . 80",
                 "ports4: tcp . 8080 : 10.1.0.2 . 80",
                 "masqueraded4: 10.1.0.0/24 . 0.0.0.0/0 . tcp . 8080",
-                "masqueraded4: 127.0.0.1 . 0.0.0.0/0 . tcp . 8080",
                 "masqueraded4: 10.1.0.0/24 . 192.0.2.1 . tcp . 8081",
+                "masqueraded4: 127.0.0.1 . 0.0.0.0/0 . tcp . 8080",
                 "masqueraded4: 127.0.0.1 . 192.0.2.1 . tcp . 8081",
             ]
         );
