@@ -76,6 +76,10 @@ impl Socket {
 
 fn read(answer: Answer, is_ipv4: bool) -> Option<HeldRoute> {
     let Answer::Other(RouteNetlinkMessage::NewRoute(message)) = answer else { return None };
+    // A kernel without IPv6 answers with what it has.
+    if message.header.address_family != question(is_ipv4).header.address_family {
+        return None;
+    }
     let mut read = read_message(message.clone(), is_ipv4);
     let several = read.len() > 1;
     let mut route = read.drain(..).next()?;

@@ -130,6 +130,10 @@ fn allow_lists() -> Vec<Case> {
             .allow_list("^net.core")
             .fails(7),
         tuning("allow-list-is-wrong", sysctl()).allow_list("(\n").fails(7),
+        tuning("allow-list-that-only-go-reads", sysctl())
+            .allow_list("\\Qnet.core.somaxconn\\E\n")
+            .refused(7, "tuning-allow-list-that-only-go-reads"),
+        tuning("allow-list-with-classes", sysctl()).allow_list("^net[.]core[.][[:alpha:]]{9}\\b\n"),
         tuning("allow-list-is-of-parameters-alone", json!({"mtu": 1400})).allow_list(""),
     ]
 }
