@@ -134,7 +134,9 @@ fn a_tuning_that_fails_late_leaves_everything_as_it_was() {
 fn tuning_is_no_use_where_parameters_cannot_be_written() {
     let chained = Chained::new(tuning_with_all());
     let before = chained.world();
-    let keys = json!({"sysctl": {"net.ipv4.conf.IFNAME.no_such_thing": "1"}});
+    // The first is written by then.
+    let keys = json!({"sysctl": {"net.ipv4.ip_default_ttl": "33",
+        "net.ipv4.conf.IFNAME.no_such_thing": "1"}});
     let error = chained.site.run(&chained.call("ADD", &keys)).expect_error(100);
     assert!(error.msg.contains("conf/eth0/no_such_thing"), "{}", error.msg);
     let mut after = chained.world();

@@ -102,8 +102,6 @@ fn sysctls() -> Vec<Case> {
             .better("tuning-arguments-alone"),
         set("sysctl-outside-of-the-network", json!({"kernel.hostname": "x"})).fails(7),
         set("sysctl-absent", json!({"net.nothing": "1"})).fails(100),
-        set("sysctl-absent-after-others", json!({"net.core.somaxconn": "200", "net.nothing": "1"}))
-            .fails(100),
         set("sysctl-bad-value", json!({"net.core.somaxconn": "many"})).fails(100),
         set("sysctl-no-text", json!({"net.core.somaxconn": 200})).fails(6),
         tuning("sysctl-twice", json!({})).steps(vec![

@@ -18,7 +18,8 @@ static VETH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bveth[0-9a-f]{8}\b
 static MAC: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b").unwrap());
 /// Where the reference prints a pointer in the place of what it points to.
-static POINTER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b0x[0-9a-f]{9,}\b").unwrap());
+static POINTER: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\b(?:0x[0-9a-f]{9,}|[0-9]{12,15})\b").unwrap());
 static LINK_LOCAL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bfe80::[0-9a-f:]+").unwrap());
 
 /// The replacements of one dump.
@@ -60,7 +61,7 @@ impl Mask {
         {
             text = text.replace(mac, &format!("mac[a port of {bridge}]"));
         }
-        let text = POINTER.replace_all(&text, "0x[?]");
+        let text = POINTER.replace_all(&text, "[a pointer]");
         let text = VETH.replace_all(&text, |found: &Captures| match self.veths.get(&found[0]) {
             Some(name) => name.clone(),
             None => "veth[?]".to_owned(),
@@ -190,6 +191,8 @@ mod tests {
     fn what_is_unknown_or_chosen_stays_told() {
         let mask = Mask::new(places().iter().collect());
         assert_eq!(mask.apply("vethdeadbeef 0e:00:00:00:00:01"), "veth[?] mac[?]");
+        assert_eq!(mask.apply("0x3383109109b6 29842125433320"), "[a pointer] [a pointer]");
+        assert_eq!(mask.apply("4294967295 0x10"), "4294967295 0x10");
         assert_eq!(
             mask.apply("02:11:22:00:00:01 00:00:00:00:00:00"),
             "02:11:22:00:00:01 00:00:00:00:00:00"
