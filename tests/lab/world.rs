@@ -205,7 +205,7 @@ fn is_telling(line: &str) -> bool {
         "rule4" | "rule6" => {
             !["priority=0", "priority=32766", "priority=32767"].contains(&words[2])
         }
-        "sysctl" => words[2] != "lo",
+        "sysctl" => words[2] != "lo" && !line.ends_with("/route_localnet=0"),
         // What every port has where the kernel has VLANs of bridges, which not all kernels have.
         "vlan" => !line.ends_with(r#"{"vlan":1,"flags":["PVID","Egress Untagged"]}"#),
         _ => true,
