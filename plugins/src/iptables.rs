@@ -31,6 +31,7 @@ pub(crate) struct Family {
     pub(crate) programs: Programs,
     /// Those that are for the tables of old whatever the node uses, where it has them.
     legacy_programs: Programs,
+    /// Whether it is IPv4.
     pub(crate) is_ipv4: bool,
 }
 
@@ -133,6 +134,7 @@ pub(crate) struct Tool<'a> {
 }
 
 impl<'a> Tool<'a> {
+    /// Those of a family, for a purpose that errors tell, under a lock.
     pub(crate) fn new(
         runner: &'a mut dyn Runner,
         purpose: &'static str,

@@ -125,6 +125,29 @@ fn a_port_that_many_want_is_ones() {
     }
 }
 
+/// An address is given to another container before the DEL of the one that had it comes.
+#[test]
+fn a_late_del_takes_nothing_from_who_has_the_address_now() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        let before = site.world(&[]);
+        let of = |command: &'static str, container: &str, ports: u16| {
+            let keys = json!({"prevResult": result(1), "runtimeConfig": {"portMappings": mappings(ports)}});
+            site.run(&call(&site, command, 1).container(container).conf(&site.conf_with(&keys)))
+        };
+        // Another port, and the same.
+        for ports in [2, 1] {
+            let _ = of("ADD", "a", 1).ok();
+            let _ = of("ADD", "b", ports).ok();
+            let _ = of("CHECK", "b", ports).ok();
+            let _ = of("DEL", "a", 1).ok();
+            let _ = of("CHECK", "b", ports).ok();
+            let _ = of("DEL", "b", ports).ok();
+            site.world(&[]).must_be(&before, backend);
+        }
+    }
+}
+
 /// Killed at any moment it leaves nothing that the DEL after it does not remove.
 #[test]
 fn after_a_kill_del_leaves_nothing() {

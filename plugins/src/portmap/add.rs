@@ -55,9 +55,13 @@ fn publish<'a>(
     let mut publisher =
         Publisher { call, conf, addresses, kernel: &mut kernel, lock: lock.as_ref() };
     let tables = publisher.saved(&mut runner)?;
-    let dead = publisher.refuse_conflicts(&tables)?;
+    let table = match publisher.kernel.client()? {
+        Some(client) => Contents::read(client)?,
+        None => Contents::default(),
+    };
+    let dead = publisher.refuse_conflicts(&tables, &table)?;
     rollback.push("remove the published ports", || del::tear_down(call).map(drop));
-    publisher.set_up(&mut runner, tables, &dead)
+    publisher.set_up(&mut runner, tables, table, &dead)
 }
 
 struct Publisher<'a> {
@@ -70,11 +74,9 @@ struct Publisher<'a> {
 
 impl Publisher<'_> {
     /// By what is known what dead containers hold of the ports; one who is alive is an error.
-    fn refuse_conflicts(&mut self, tables: &[String; 2]) -> Result<Vec<Tag>, Error> {
-        let mut held: Vec<Held> = tables.iter().flat_map(|it| iptables::held(it)).collect();
-        if let Some(client) = self.kernel.client()? {
-            held.extend(Contents::read(client)?.held());
-        }
+    fn refuse_conflicts(&self, tables: &[String; 2], table: &Contents) -> Result<Vec<Tag>, Error> {
+        let by_iptables = tables.iter().flat_map(|it| iptables::held(it));
+        let mut held: Vec<Held> = by_iptables.chain(table.held()).collect();
         let (identity, owner) = (identity_of(self.call), owner_of(self.call));
         let is_own = |tag: &Tag| match tag {
             Tag::Chain(chain) => *chain == identity.chain,
@@ -117,6 +119,7 @@ impl Publisher<'_> {
         &mut self,
         runner: &mut OsRunner,
         tables: [String; 2],
+        table: Contents,
         dead: &[Tag],
     ) -> Result<(), Error> {
         let backend = Backend::chosen(self.conf.backend, self.kernel, SIGNS);
@@ -138,7 +141,7 @@ impl Publisher<'_> {
                 let client = self.kernel.client()?;
                 let client = client.ok_or_else(|| missing(&format!("{WHAT} by nftables")))?;
                 let wanted = Wanted::new(self.conf, owner_of(self.call), self.addresses);
-                nftables::set_up(client, &wanted, dead)?;
+                nftables::set_up(client, table, &wanted, dead)?;
                 let chains = dead.iter().filter_map(|tag| match tag {
                     Tag::Chain(chain) => Some((iptables::HOSTPORTS, chain.as_str())),
                     Tag::Comment(_) => None,

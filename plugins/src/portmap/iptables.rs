@@ -49,6 +49,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
+    /// For one of the container's addresses, and thus its family.
     pub(super) fn new(conf: &Conf, identity: Identity, address: IpNetwork) -> Self {
         let is_ipv4 = address.is_ipv4();
         let mut chains = Vec::new();
@@ -269,7 +270,9 @@ fn translation(rule: &str) -> Option<(Key, IpAddr)> {
 
 /// Reads and changes table nat, under the lock.
 pub(super) struct Programs<'a> {
+    /// What runs them.
     pub(super) runner: &'a mut dyn Runner,
+    /// The lock, which they keep should we die before them.
     pub(super) lock: Option<&'a Lock>,
 }
 

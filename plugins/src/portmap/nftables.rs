@@ -32,6 +32,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// For the container's addresses.
     pub(super) fn new(conf: &Conf, owner: Owner, addresses: &[Option<IpNetwork>; 2]) -> Self {
         let class = Class::of(conf);
         let addresses = addresses.iter().flatten();
@@ -41,6 +42,7 @@ impl Wanted {
 }
 
 /// What the table holds; sets in it that are not ours are left out.
+#[derive(Debug, Default)]
 pub(super) struct Contents {
     rules: BTreeMap<String, Vec<HeldRule>>,
     sets: Vec<(Part, Set, Vec<Encoded>)>,
@@ -50,7 +52,7 @@ impl Contents {
     /// Reads the table.
     pub(super) fn read(client: &mut Client) -> Result<Self, netlink::Error> {
         if !client.has_table(TABLE)? {
-            return Ok(Self { rules: BTreeMap::new(), sets: Vec::new() });
+            return Ok(Self::default());
         }
         let rules = client.all_rules(TABLE)?;
         let mut sets = Vec::new();
@@ -109,13 +111,20 @@ impl Contents {
     }
 }
 
-/// Gives an attachment its elements, in place of any that it has and of those of `dead` containers.
-pub(super) fn set_up(client: &mut Client, wanted: &Wanted, dead: &[Tag]) -> Result<(), Error> {
+/// Gives an attachment its elements, in place of any that it has and of those of `dead` containers, in a table that was
+/// `read` before.
+pub(super) fn set_up(
+    client: &mut Client,
+    read: Contents,
+    wanted: &Wanted,
+    dead: &[Tag],
+) -> Result<(), Error> {
+    let mut read = Some(read);
     let Wanted { class, owner, elements } = wanted;
     let (sets, chain) = (class.sets(), class.own_chain());
     let is_gone = |comment: Option<&str>| owner.has(comment) || is_among(dead, comment);
     attempt(|| {
-        let contents = Contents::read(client)?;
+        let contents = read.take().map_or_else(|| Contents::read(client), Ok)?;
         let gone = contents.elements_of(is_gone);
         let mut changes = Vec::new();
         let has_sets = sets.iter().all(|set| contents.sets.iter().any(|it| it.1.name == set.name));

@@ -10,11 +10,14 @@ const LONGEST_COMMENT: usize = 128;
 /// The comment of an attachment's elements, which begins with what no other attachment's does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner {
+    /// Of hashes of network, interface and container.
     prefix: String,
+    /// The prefix, and the names.
     pub(super) comment: String,
 }
 
 impl Owner {
+    /// Of a container's interface in a network.
     pub(super) fn new(network: &str, container_id: &str, ifname: &str) -> Self {
         let prefix =
             format!("{}{}", of_network(network), hex(&format!("{ifname}:{container_id}"), 8));
