@@ -10,7 +10,7 @@ use super::nftables::{self, Wanted};
 use super::{SIGNS, identity_of, owner_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::iptables::{FAMILIES, lock};
+use crate::iptables::FAMILIES;
 use crate::kernel_tables::KernelTables;
 
 /// Whether the container's ports still are published as ADD left them.
@@ -49,8 +49,8 @@ fn by(
 ) -> Result<(), Error> {
     match backend {
         Backend::Iptables => {
-            let lock = lock::open();
-            let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
+            // It changes nothing, and waits for nobody.
+            let mut programs = Programs { runner: &mut OsRunner, lock: None };
             for (family, address) in FAMILIES.into_iter().zip(addresses) {
                 let Some(address) = address else { continue };
                 let rules = Rules::new(conf, identity_of(call), *address);
