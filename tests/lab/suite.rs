@@ -127,6 +127,13 @@ pub fn workspace() -> PathBuf {
     }
 }
 
+/// Whether this machine has the programs of iptables: what tests do as others do it is done by nft where not.
+#[must_use]
+pub fn has_iptables() -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|it| it.join("iptables").exists())
+}
+
 /// The backend by which policyd is tested: `POLICYD_BACKEND`, or else iptables.
 #[must_use]
 pub fn backend() -> &'static str {

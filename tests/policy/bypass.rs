@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
+use lab::has_iptables;
 use policyd::iptables::Settings;
 use serde_json::{Value, json};
 
@@ -13,6 +14,17 @@ use crate::table::USUAL;
 /// As Docker, firewalld and the CNI firewall plugin do it: ahead of everything, by a chain of
 /// their own, and for known connections.
 fn accept_all(cluster: &Cluster) {
+    if !has_iptables() {
+        let hooks = ["forward", "input"].map(|it| {
+            format!(
+                "nft add chain inet others {it} '{{ type filter hook {it} priority 0; }}'
+                 nft add rule inet others {it} ct state related,established accept
+                 nft add rule inet others {it} accept"
+            )
+        });
+        cluster.node.sh(&format!("nft add table inet others\n{}", hooks.join("\n")));
+        return;
+    }
     for program in ["iptables", "ip6tables"] {
         cluster.node.sh(&format!(
             "{program} -N CNI-FORWARD; {program} -A CNI-FORWARD -j ACCEPT
@@ -24,6 +36,10 @@ fn accept_all(cluster: &Cluster) {
 }
 
 fn accept_no_more(cluster: &Cluster) {
+    if !has_iptables() {
+        cluster.node.sh("nft delete table inet others");
+        return;
+    }
     for program in ["iptables", "ip6tables"] {
         cluster.node.sh(&format!(
             "{program} -D FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use lab::{Call, Node, Pod, Space, Suite};
+use lab::{Call, Node, Pod, Space, Suite, has_iptables};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use policyd::attachment::{Attachment, PodReference};
 use policyd::dataplane::{Dataplane, Kind, Programs};
@@ -102,9 +102,15 @@ impl Cluster {
             node.sh("ip link add cni0 type bridge nf_call_iptables 1 nf_call_ip6tables 1");
         }
         // What is not ours must be as it was at the end.
-        node.sh("iptables -A FORWARD -s 198.51.100.1 -m comment --comment foreign -j ACCEPT
-                 ip6tables -t mangle -A FORWARD -s 2001:db8:7::7 -j ACCEPT
-                 ipset create foreign hash:ip; ipset add foreign 198.51.100.2");
+        node.sh(if has_iptables() {
+            "iptables -A FORWARD -s 198.51.100.1 -m comment --comment foreign -j ACCEPT
+             ip6tables -t mangle -A FORWARD -s 2001:db8:7::7 -j ACCEPT
+             ipset create foreign hash:ip; ipset add foreign 198.51.100.2"
+        } else {
+            "nft add table inet foreign
+             nft add chain inet foreign forward '{ type filter hook forward priority 0; }'
+             nft add rule inet foreign forward ip saddr 198.51.100.1 accept"
+        });
         let before = saved::all(&node);
         let dataplane =
             Dataplane::new(kind, Programs::new(OsRunner, variant), &Family::ALL, settings);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, NODE, NODE_2, OUTSIDE, Wiring, gated};
 use crate::objects::policy;
-use crate::paths::{lead, masquerade};
+use crate::paths::{lead, lead_no_more, masquerade};
 use crate::prober::Protocol::{Sctp, Tcp, Udp};
 use crate::prober::{Probe, deviations};
 use crate::table::{End, probe};
@@ -46,7 +46,7 @@ fn node_port(wiring: Wiring) {
         }
     }
     assert!(wrong.is_empty(), "{wiring:?}: {}", wrong.join("\n"));
-    cluster.node.sh("iptables -t nat -F; ip6tables -t nat -F");
+    lead_no_more(&cluster.node);
     cluster.clean_up();
 }
 

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use lab::Space;
 use lab::sockets::raw;
 use lab::wire::{LONGEST, echo_request};
+use lab::{Space, has_iptables};
 use nix::sys::socket::{SockProtocol, setsockopt, sockopt};
 use serde_json::{Value, json};
 
@@ -29,6 +29,20 @@ pub(crate) fn lead(cluster: &Cluster, node: &Space, chain: &str, addresses: [&st
     for (program, address) in ["iptables", "ip6tables"].iter().zip(addresses) {
         let backend = cluster.pods["y/b"].address(*program == "iptables");
         let to = SocketAddr::new(backend, 8080);
+        if !has_iptables() {
+            let family = nft_family(backend.is_ipv4());
+            let hook = chain.to_lowercase();
+            let rules = ["tcp", "udp", "sctp"].map(|it| {
+                format!("nft add rule {family} others {chain} {family} daddr {address} {it} dport {port} dnat to {to}\n")
+            });
+            node.sh(&format!(
+                "nft add table {family} others
+                 nft add chain {family} others {chain} '{{ type nat hook {hook} priority -100; }}'
+                 {}",
+                rules.concat()
+            ));
+            continue;
+        }
         for protocol in ["tcp", "udp", "sctp"] {
             node.sh(&format!(
                 "{program} -t nat -A {chain} -d {address} -p {protocol} --dport {port} \
@@ -38,10 +52,32 @@ pub(crate) fn lead(cluster: &Cluster, node: &Space, chain: &str, addresses: [&st
     }
 }
 
+const fn nft_family(is_ipv4: bool) -> &'static str {
+    if is_ipv4 { "ip" } else { "ip6" }
+}
+
+/// Has the node lead nothing anywhere any more, nor put its address in the place of others.
+pub(crate) fn lead_no_more(node: &Space) {
+    node.sh(if has_iptables() {
+        "iptables -t nat -F; ip6tables -t nat -F"
+    } else {
+        "nft delete table ip others; nft delete table ip6 others"
+    });
+}
+
 /// Has a node put its own address in the place of whoever sends to `y/b`.
 pub(crate) fn masquerade(cluster: &Cluster, node: &Space) {
     for program in ["iptables", "ip6tables"] {
         let backend = cluster.pods["y/b"].address(program == "iptables");
+        if !has_iptables() {
+            let family = nft_family(backend.is_ipv4());
+            node.sh(&format!(
+                "nft add table {family} others
+                 nft add chain {family} others POSTROUTING '{{ type nat hook postrouting priority 100; }}'
+                 nft add rule {family} others POSTROUTING {family} daddr {backend} masquerade"
+            ));
+            continue;
+        }
         node.sh(&format!("{program} -t nat -A POSTROUTING -d {backend} -j MASQUERADE"));
     }
 }
@@ -200,8 +236,14 @@ fn established(wiring: Wiring) {
 fn errors(wiring: Wiring) {
     let mut cluster = Cluster::nine(wiring, gated());
     cluster.other.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-         ip route add 203.0.113.77 dev eth0; ip route add 2001:db8:9::77 dev eth0
-         iptables -A FORWARD -j REJECT; ip6tables -A FORWARD -j REJECT");
+         ip route add 203.0.113.77 dev eth0; ip route add 2001:db8:9::77 dev eth0");
+    cluster.other.sh(if has_iptables() {
+        "iptables -A FORWARD -j REJECT; ip6tables -A FORWARD -j REJECT"
+    } else {
+        "nft add table inet others
+         nft add chain inet others forward '{ type filter hook forward priority 0; }'
+         nft add rule inet others forward reject"
+    });
     let mut closed = |port: u16, egress: Value| {
         cluster.tell(&deny_all("x"));
         cluster.tell(&deny_all("y"));

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use lab::{Space, by_nftables, nft_parts};
+use lab::{Space, by_nftables, has_iptables, nft_parts};
 use regex::Regex;
 
 /// Rules of both families and sets. Counters, sizes and the order of chains and members mean
 /// nothing; a table or a kernel's chain that is empty comes and goes with those who look.
 pub(crate) fn all(space: &Space) -> String {
+    if !has_iptables() {
+        return nftables(space).join("\n");
+    }
     let mut lines = Vec::new();
     for program in ["iptables-save", "ip6tables-save"] {
         // It warns of legacy tables by words on its error output, and shows its own only.
