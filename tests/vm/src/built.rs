@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 const BOUND: Duration = Duration::from_secs(60);
 
 /// A binary of tests.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Built {
     /// The package, and the test's name in its `Cargo.toml`.
     pub(crate) name: String,

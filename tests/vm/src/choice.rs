@@ -81,19 +81,22 @@ mod tests {
     #[test]
     fn the_table_is_in_order() {
         for it in EXCEPT {
-            let suite = SUITES.iter().find(|suite| suite.name == it.suite);
-            let suite = suite.unwrap_or_else(|| panic!("no suite {}", it.suite));
+            let mut suites = SUITES.iter().filter(|suite| suite.name == it.suite);
             assert!(
-                suite.lanes.contains(&it.lane),
+                suites.any(|suite| suite.lanes.contains(&it.lane)),
                 "{} does not run in {}",
                 it.suite,
                 it.lane.name
             );
             assert!(!it.why.is_empty());
         }
-        let mut names: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        assert_eq!(names.len(), SUITES.len());
+        for lane in LANES {
+            let of_lane = SUITES.iter().filter(|it| it.lanes.contains(lane));
+            let mut names: Vec<_> = of_lane.map(|suite| suite.name).collect();
+            let count = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), count, "{}", lane.name);
+        }
     }
 }

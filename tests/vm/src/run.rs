@@ -67,7 +67,7 @@ struct Listed {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let path = &arguments.built;
     let messages = fs::read_to_string(path).map_err(Error::file("read", path))?;
-    let listed = list(built::read(&messages)?, &arguments.suite)?;
+    let listed = list(&built::read(&messages)?, &arguments.suite)?;
     let is_asked_for = |asked: &str, name: &str| asked == ALL || asked == name;
     let kernels = KERNELS.iter().filter(|it| is_asked_for(&arguments.kernel, it));
     let lanes = || LANES.iter().filter(|it| is_asked_for(&arguments.lane, it.name));
@@ -104,14 +104,12 @@ fn in_turn<T: Copy + Sync>(all: &[T], run: impl Fn(T) -> Result<bool> + Sync) ->
 }
 
 /// The tests of all suites of the table whose names have this part.
-fn list(mut built: Vec<Built>, part: &str) -> Result<Vec<Listed>> {
+fn list(built: &[Built], part: &str) -> Result<Vec<Listed>> {
     let mut listed = Vec::new();
     for suite in SUITES.iter().filter(|it| it.name.contains(part)) {
-        let position = built.iter().position(|it| it.name == suite.name);
-        let position = position.ok_or_else(|| Error::NotBuilt(suite.name.to_owned()))?;
-        let built = built.swap_remove(position);
-        let tests = built.list()?;
-        listed.push(Listed { suite, built, tests });
+        let built = built.iter().find(|it| it.name == suite.name);
+        let built = built.ok_or_else(|| Error::NotBuilt(suite.name.to_owned()))?;
+        listed.push(Listed { suite, tests: built.list()?, built: built.clone() });
     }
     if listed.is_empty() { Err(Error::NoSuite(part.to_owned())) } else { Ok(listed) }
 }
@@ -155,13 +153,13 @@ fn plan(kernel: &Kernel, lane: &Lane, suites: Vec<Planned>, folder: &Path) -> Re
         loaded: owned(lane.loaded),
         without_modules: owned(lane.without_modules),
         without_programs: owned(lane.without_programs),
-        environment: environment(),
+        environment: environment(lane),
         suites,
     })
 }
 
 /// The environment of the tests: files that they make are in memory alone.
-fn environment() -> BTreeMap<String, String> {
+fn environment(lane: &Lane) -> BTreeMap<String, String> {
     let handed_on = HANDED_ON.iter().filter_map(|it| Some(((*it).to_owned(), env::var(it).ok()?)));
     let own = [
         ("PATH", PROGRAMS),
@@ -169,6 +167,7 @@ fn environment() -> BTreeMap<String, String> {
         ("TMPDIR", "/dev/shm"),
         ("INSTA_UPDATE", "no"),
         ("LAB_SLOWER", SLOWER),
+        ("POLICYD_BACKEND", lane.backend),
     ];
     handed_on.chain(own.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
 }
