@@ -12,8 +12,8 @@ use cni::{AddResult, Call, ErrorObject};
 use netlink::{Link, Socket};
 
 use crate::error::Error;
-use crate::masquerade::Mark;
 use crate::names::hex;
+use crate::owner::Owner;
 use crate::veth;
 
 pub(crate) use conf::read as read_conf;
@@ -60,7 +60,7 @@ struct Ifb {
     /// Where that is another interface's of the same container and network: the interface's name is
     /// hashed as well.
     own_name: String,
-    mark: Mark,
+    owner: Owner,
 }
 
 impl Ifb {
@@ -70,7 +70,7 @@ impl Ifb {
         Self {
             name: name(&format!("{network}{container}")),
             own_name: name(&format!("{network}{container}{}", call.ifname)),
-            mark: Mark::new(network, container, &call.ifname),
+            owner: Owner::of(call),
         }
     }
 
@@ -79,7 +79,7 @@ impl Ifb {
     fn is(&self, link: &Link) -> bool {
         link.kind == IFB
             && match &link.alias {
-                Some(alias) => self.mark.is_in(alias),
+                Some(alias) => self.owner.has(Some(alias)),
                 None => link.name == self.name,
             }
     }

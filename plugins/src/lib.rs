@@ -18,6 +18,7 @@ mod loopback;
 mod masquerade;
 mod names;
 mod nf_tables;
+mod owner;
 mod plugin;
 mod policy;
 mod portmap;

@@ -16,10 +16,9 @@ use crate::iptables::Family;
 use crate::kernel_tables::{KernelTables, Signs};
 use crate::names::hex;
 use crate::nf_tables::missing;
+use crate::owner::{Owner, Stale};
 use crate::rollback::Rollback;
 use crate::veth;
-
-pub(crate) use nftables::Mark;
 
 /// The nat table's chain that leads to those of the attachments.
 const HOOK_CHAIN: &str = "POSTROUTING";
@@ -59,10 +58,6 @@ impl Identity {
     }
 }
 
-fn mark_of(call: &Call) -> Mark {
-    Mark::new(&call.conf.name, &call.container_id, &call.ifname)
-}
-
 /// Whether an ADD that masquerades could succeed.
 pub(crate) fn available(backend: Option<Backend>) -> Result<(), Error> {
     Backend::available(backend, SIGNS, WHAT)
@@ -77,12 +72,12 @@ pub(crate) fn set_up_or_undo(
 ) -> Result<(), Error> {
     let mut kernel = KernelTables::default();
     if Backend::chosen(backend, &mut kernel, SIGNS) == Backend::Nftables {
-        let mark = mark_of(call);
+        let owner = Owner::of(call);
         let client = kernel.client()?.ok_or_else(|| missing(BY_NFTABLES))?;
-        nftables::set_up(client, &mark, &addresses)?;
+        nftables::set_up(client, &owner, &addresses)?;
         rollback.push("remove the masquerading", move || {
             let client = kernel.client()?;
-            client.map_or(Ok(()), |client| nftables::tear_down(client, &mark))
+            client.map_or(Ok(()), |client| nftables::tear_down(client, &owner))
         });
         return Ok(());
     }
@@ -134,7 +129,7 @@ pub(crate) fn tear_down(call: &Call, kernel: &mut KernelTables) -> Result<(), Er
     let mut errors = Vec::new();
     errors.extend(tear_down_iptables(call, kernel).err());
     let by_nftables = kernel.client().map_err(Error::from).and_then(|client| {
-        client.map_or(Ok(()), |client| nftables::tear_down(client, &mark_of(call)))
+        client.map_or(Ok(()), |client| nftables::tear_down(client, &Owner::of(call)))
     });
     errors.extend(by_nftables.err());
     Error::of_teardown(errors)
@@ -172,12 +167,11 @@ pub(crate) fn collect_garbage(call: &Call, valid: &[Attachment]) -> Result<(), E
     // Attachments of one container share their chain, so one that is valid keeps it.
     let chains: Vec<String> =
         valid.iter().map(|it| Identity::new(network, &it.container_id).chain).collect();
-    let marks: Vec<Mark> =
-        valid.iter().map(|it| Mark::new(network, &it.container_id, &it.ifname)).collect();
+    let stale = Stale::new(network, valid);
     let mut kernel = KernelTables::default();
     let mut errors = Vec::new();
     let by_nftables = kernel.client().map_err(Error::from).and_then(|client| {
-        client.map_or(Ok(()), |client| nftables::collect_garbage(client, network, &marks))
+        client.map_or(Ok(()), |client| nftables::collect_garbage(client, &stale))
     });
     errors.extend(by_nftables.err());
     let mut look_in = |family| kernel.places(family, HOOK_CHAIN);

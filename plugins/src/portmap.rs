@@ -24,7 +24,6 @@ use crate::kernel_tables::Signs;
 use conf::Conf;
 pub(crate) use conf::read as read_conf;
 use identity::Identity;
-use owner::Owner;
 
 /// What errors call it.
 const WHAT: &str = "portmap";
@@ -76,9 +75,4 @@ fn status(call: &Call) -> Result<(), Error> {
 /// The call's attachment, as iptables' rules know it.
 fn identity_of(call: &Call) -> Identity {
     Identity::new(&call.conf.name, &call.container_id)
-}
-
-/// The same, as elements of nf_tables do.
-fn owner_of(call: &Call) -> Owner {
-    Owner::new(&call.conf.name, &call.container_id, &call.ifname)
 }

@@ -36,7 +36,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
             Ok(Socket::open()?.execute(&[Request::delete_link(&name).or_gone()])?)
         });
         limit_sent(&mut host, &ifb, limit, (conf.subnets.as_ref(), OtherEnd::Destination))?;
-        redirect::set_up(&mut host, &link, &ifb, &of_call.mark)?;
+        redirect::set_up(&mut host, &link, &ifb, &of_call.owner)?;
         result.interfaces.push(host_entry(&ifb));
     }
     rollback.commit();
@@ -75,7 +75,7 @@ fn create_ifb(host: &mut Socket, ifb: &Ifb, mtu: u32) -> Result<Link, Error> {
     let create = |host: &mut Socket, name: &str| -> Result<Link, netlink::Error> {
         let create = Request::create_ifb(name, mtu);
         let link = host.create_link(create, name)?;
-        host.execute(&[Request::set_alias(link.index, name, ifb.mark.text())])?;
+        host.execute(&[Request::set_alias(link.index, name, &ifb.owner.comment)])?;
         Ok(link)
     };
     match create(host, &ifb.name) {

@@ -29,7 +29,7 @@ pub(super) fn check(call: &Call) -> Result<(), Error> {
         return Err(Error::Changed(format!("{:?} is down", ifb.name)));
     }
     check_sent(&mut host, &ifb, limit, (conf.subnets.as_ref(), OtherEnd::Destination))?;
-    if !redirect::is_set_up(&mut host, &link, &ifb, &of_call.mark)? {
+    if !redirect::is_set_up(&mut host, &link, &ifb, &of_call.owner)? {
         return Err(Error::Changed(format!(
             "what {:?} receives is not redirected to {:?}",
             link.name, ifb.name

@@ -14,7 +14,7 @@ use ruleset::nft::{Base, Chain, Family, Hook, Kind, Policy, Rule, Statement, Tab
 
 use super::Ifb;
 use crate::error::Error;
-use crate::masquerade::Mark;
+use crate::owner::{Owner, Stale};
 
 /// Each chain has the name of the IFB that it leads to.
 const TABLE: Table<'static> = Table { family: Family::Netdev, name: "podwire-bandwidth" };
@@ -35,8 +35,13 @@ fn chain<'a>(ifb: &'a str, link: &'a str) -> Chain<'a> {
 }
 
 /// Redirects what comes by `link`.
-pub(super) fn set_up(host: &mut Socket, link: &Link, ifb: &Link, mark: &Mark) -> Result<(), Error> {
-    match Client::open()?.map(|mut client| by_nftables(&mut client, link, ifb, mark)) {
+pub(super) fn set_up(
+    host: &mut Socket,
+    link: &Link,
+    ifb: &Link,
+    owner: &Owner,
+) -> Result<(), Error> {
+    match Client::open()?.map(|mut client| by_nftables(&mut client, link, ifb, owner)) {
         Some(Ok(())) => Ok(()),
         Some(Err(error)) if !is_missing(&error) => Err(error.into()),
         Some(Err(_)) | None => by_traffic_control(host, link, ifb),
@@ -52,11 +57,11 @@ fn by_nftables(
     client: &mut Client,
     link: &Link,
     ifb: &Link,
-    mark: &Mark,
+    owner: &Owner,
 ) -> Result<(), netlink::Error> {
     let chain = chain(&ifb.name, &link.name);
     let forward = Statement::Forward { link: ifb.index, name: ifb.name.clone() };
-    let rule = Rule::new([], forward).commented(mark.text());
+    let rule = Rule::new([], forward).commented(&owner.comment);
     let mut changes = Vec::new();
     // Of an attachment whose DEL never came. In newer kernels a chain outlives its interface.
     if client.has_chain(TABLE, chain.name)? {
@@ -90,7 +95,7 @@ pub(super) fn is_set_up(
     host: &mut Socket,
     link: &Link,
     ifb: &Link,
-    mark: &Mark,
+    owner: &Owner,
 ) -> Result<bool, Error> {
     if host.redirects(link.index, &link.name)?.contains(&ifb.index) {
         return Ok(true);
@@ -99,11 +104,11 @@ pub(super) fn is_set_up(
     let Some(held) = client.table(TABLE)? else { return Ok(false) };
     let chain = chain(&ifb.name, &link.name);
     let rules = client.rules(TABLE, chain.name)?;
-    Ok(held.is_awake && held.chains.iter().any(|it| it.is_like(&chain)) && is_one_of(&rules, mark))
+    Ok(held.is_awake && held.chains.iter().any(|it| it.is_like(&chain)) && is_one_of(&rules, owner))
 }
 
-fn is_one_of(rules: &[HeldRule], mark: &Mark) -> bool {
-    matches!(rules, [rule] if rule.comment.as_deref().is_some_and(|it| mark.is_in(it)))
+fn is_one_of(rules: &[HeldRule], owner: &Owner) -> bool {
+    matches!(rules, [rule] if owner.has(rule.comment.as_deref()))
 }
 
 /// What remains of redirections by nf_tables; what traffic control has goes with the link. Closing it may wait
@@ -122,24 +127,19 @@ impl Remains {
     pub(super) fn remove_of(&mut self, ifb: &Ifb) -> Result<(), Error> {
         let Some(client) = &mut self.client else { return Ok(()) };
         for name in [&ifb.name, &ifb.own_name] {
-            if is_one_of(&client.rules(TABLE, name)?, &ifb.mark) {
+            if is_one_of(&client.rules(TABLE, name)?, &ifb.owner) {
                 remove(client, name)?;
             }
         }
         Ok(())
     }
 
-    /// Removes those of a network's attachments that are not valid.
-    pub(super) fn collect_garbage(&mut self, network: &str, valid: &[Mark]) -> Result<(), Error> {
+    /// Removes those of attachments that are not valid.
+    pub(super) fn collect_garbage(&mut self, stale: &Stale) -> Result<(), Error> {
         let Some(client) = &mut self.client else { return Ok(()) };
         let held: BTreeMap<_, _> = client.all_rules(TABLE)?;
-        let is_stale = |rule: &HeldRule| {
-            rule.comment.as_deref().is_some_and(|it| {
-                Mark::is_of_network(it, network) && !valid.iter().any(|mark| mark.is_in(it))
-            })
-        };
         for (chain, rules) in held {
-            if rules.iter().any(is_stale) {
+            if rules.iter().any(|it| stale.has(it.comment.as_deref())) {
                 remove(client, &chain)?;
             }
         }

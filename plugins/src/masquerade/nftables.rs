@@ -12,8 +12,8 @@ use ruleset::nft::{
 use super::multicast;
 use crate::error::Error;
 use crate::iptables::FAMILIES;
-use crate::names::hex;
 use crate::nf_tables::{attempt, deletions};
+use crate::owner::{Owner, Stale};
 
 pub(super) const TABLE: Table<'static> =
     Table { family: Family::Inet, name: "cni_plugins_masquerade" };
@@ -38,67 +38,19 @@ const POSTROUTING: Chain<'static> = Chain {
     }),
     comment: None,
 };
-/// nft has no longer comments.
-const LONGEST_COMMENT: usize = 128;
-
-/// By what an attachment's rules are known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// What their comments begin with.
-    prefix: String,
-    comment: String,
+/// The rules for an attachment's addresses.
+fn rules(owner: &Owner, addresses: &[IpNetwork]) -> Vec<Rule> {
+    let rule = |address: &IpNetwork| {
+        let own = Match::Address(Side::Source, address.ip().into());
+        let elsewhere = Match::NotAddress(Side::Destination, *address);
+        Rule::new([own, elsewhere], Statement::MASQUERADE).commented(&owner.comment)
+    };
+    addresses.iter().map(rule).collect()
 }
 
-impl Mark {
-    /// Of a container's interface in a network.
-    pub(crate) fn new(network: &str, container_id: &str, ifname: &str) -> Self {
-        let of_attachment = hex(&format!("{ifname}:{container_id}"), 8);
-        let prefix = format!("{}{of_attachment}", of_network(network));
-        let bare = |name: &str| name.replace('"', "");
-        let mut comment = format!(
-            "{prefix}, net: {}, if: {}, id: {}",
-            bare(network),
-            bare(ifname),
-            bare(container_id)
-        );
-        let end = comment.floor_char_boundary(LONGEST_COMMENT);
-        comment.truncate(end);
-        Self { prefix, comment }
-    }
-
-    /// What its rules, and others of its things, are called.
-    pub(crate) fn text(&self) -> &str {
-        &self.comment
-    }
-
-    /// Whether what is called so is the attachment's.
-    pub(crate) fn is_in(&self, text: &str) -> bool {
-        text.starts_with(&self.prefix)
-    }
-
-    /// Whether what is called so is of an attachment to this network.
-    pub(crate) fn is_of_network(text: &str, network: &str) -> bool {
-        text.starts_with(&of_network(network))
-    }
-
-    fn is_of(&self, rule: &HeldRule) -> bool {
-        rule.comment.as_deref().is_some_and(|it| self.is_in(it))
-    }
-
-    /// The rules for an attachment's addresses.
-    fn rules(&self, addresses: &[IpNetwork]) -> Vec<Rule> {
-        let rule = |address: &IpNetwork| {
-            let own = Match::Address(Side::Source, address.ip().into());
-            let elsewhere = Match::NotAddress(Side::Destination, *address);
-            Rule::new([own, elsewhere], Statement::MASQUERADE).commented(&self.comment)
-        };
-        addresses.iter().map(rule).collect()
-    }
-}
-
-/// What the comments of a network's rules begin with.
-fn of_network(network: &str) -> String {
-    format!("{}-", hex(network, 8))
+/// Whether a rule is the attachment's.
+fn is_of(owner: &Owner, rule: &HeldRule) -> bool {
+    owner.has(rule.comment.as_deref())
 }
 
 /// What is in front of the attachments' rules.
@@ -113,10 +65,10 @@ fn head() -> [Rule; 3] {
 /// Adds the rules for an attachment's addresses, in place of any that it has.
 pub(super) fn set_up(
     client: &mut Client,
-    mark: &Mark,
+    owner: &Owner,
     addresses: &[IpNetwork],
 ) -> Result<(), Error> {
-    let (head, rules) = (head(), mark.rules(addresses));
+    let (head, rules) = (head(), rules(owner, addresses));
     attempt(|| {
         let held = client.rules(TABLE, CHECKS.name)?;
         let mut changes = Vec::new();
@@ -126,7 +78,7 @@ pub(super) fn set_up(
             changes.extend([Change::Chain(&POSTROUTING), Change::Empty(POSTROUTING.name)]);
             changes.extend(head.iter().map(|rule| Change::Rule(POSTROUTING.name, rule)));
         }
-        changes.extend(deletions(CHECKS.name, held.iter().filter(|rule| mark.is_of(rule))));
+        changes.extend(deletions(CHECKS.name, held.iter().filter(|rule| is_of(owner, rule))));
         changes.extend(rules.iter().map(|rule| Change::Rule(CHECKS.name, rule)));
         client.change(TABLE, &changes)
     })
@@ -144,21 +96,13 @@ fn leads_there(client: &mut Client) -> Result<bool, netlink::Error> {
 }
 
 /// Removes an attachment's rules, whichever suite made them.
-pub(super) fn tear_down(client: &mut Client, mark: &Mark) -> Result<(), Error> {
-    remove(client, |rule| mark.is_of(rule))
+pub(super) fn tear_down(client: &mut Client, owner: &Owner) -> Result<(), Error> {
+    remove(client, |rule| is_of(owner, rule))
 }
 
-/// Removes the rules of the attachments to `network` that are not among `valid`.
-pub(super) fn collect_garbage(
-    client: &mut Client,
-    network: &str,
-    valid: &[Mark],
-) -> Result<(), Error> {
-    let is_of_network = |text: &String| Mark::is_of_network(text, network);
-    remove(client, |rule| {
-        rule.comment.as_ref().is_some_and(is_of_network)
-            && !valid.iter().any(|mark| mark.is_of(rule))
-    })
+/// Removes the rules of attachments that are not valid.
+pub(super) fn collect_garbage(client: &mut Client, stale: &Stale) -> Result<(), Error> {
+    remove(client, |rule| stale.has(rule.comment.as_deref()))
 }
 
 fn remove(client: &mut Client, is_stale: impl Fn(&HeldRule) -> bool) -> Result<(), Error> {
@@ -175,21 +119,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn comments_are_those_that_the_reference_writes() {
-        let mark = Mark::new("n1", "cid1", "eth0");
-        assert_eq!(mark.comment, "43d91f8451058a70-0b65a318f52e521b, net: n1, if: eth0, id: cid1");
-        assert!(mark.comment.starts_with(&mark.prefix));
-        let long = Mark::new(&"n".repeat(90), &"c".repeat(64), "a\"b");
-        assert_eq!(long.comment.len(), LONGEST_COMMENT);
-        assert!(!long.comment.contains('"'));
-    }
-
-    #[test]
     fn rules_read_as_nft_lists_those_of_the_reference() {
         let addresses = ["10.1.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()];
-        let mark = Mark::new("n1", "cid1", "eth0");
-        let rules: Vec<String> = mark.rules(&addresses).iter().map(ToString::to_string).collect();
-        let comment = &mark.comment;
+        let owner = Owner::new("n1", "cid1", "eth0");
+        let rules: Vec<String> =
+            super::rules(&owner, &addresses).iter().map(ToString::to_string).collect();
+        let comment = &owner.comment;
         assert_eq!(
             rules,
             [

@@ -11,12 +11,13 @@ use super::conf::{self, Conf};
 use super::iptables::{self, Programs, Rules};
 use super::mapping::{Held, Tag};
 use super::nftables::{self, Contents, Wanted};
-use super::{SIGNS, WHAT, alive, del, flows, identity_of, owner_of};
+use super::{SIGNS, WHAT, alive, del, flows, identity_of};
 use crate::backend::Backend;
 use crate::error::{Error, warn};
 use crate::iptables::{FAMILIES, is_missing, lock};
 use crate::kernel_tables::KernelTables;
 use crate::nf_tables::missing;
+use crate::owner::Owner;
 use crate::rollback::Rollback;
 use crate::sysctl;
 
@@ -77,7 +78,7 @@ impl Publisher<'_> {
     fn refuse_conflicts(&self, tables: &[String; 2], table: &Contents) -> Result<Vec<Tag>, Error> {
         let by_iptables = tables.iter().flat_map(|it| iptables::held(it));
         let mut held: Vec<Held> = by_iptables.chain(table.held()).collect();
-        let (identity, owner) = (identity_of(self.call), owner_of(self.call));
+        let (identity, owner) = (identity_of(self.call), Owner::of(self.call));
         let is_own = |tag: &Tag| match tag {
             Tag::Chain(chain) => *chain == identity.chain,
             Tag::Comment(comment) => owner.has(Some(comment)),
@@ -140,7 +141,7 @@ impl Publisher<'_> {
             Backend::Nftables => {
                 let client = self.kernel.client()?;
                 let client = client.ok_or_else(|| missing(&format!("{WHAT} by nftables")))?;
-                let wanted = Wanted::new(self.conf, owner_of(self.call), self.addresses);
+                let wanted = Wanted::new(self.conf, Owner::of(self.call), self.addresses);
                 nftables::set_up(client, table, &wanted, dead)?;
                 let chains = dead.iter().filter_map(|tag| match tag {
                     Tag::Chain(chain) => Some((iptables::HOSTPORTS, chain.as_str())),

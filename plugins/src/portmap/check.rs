@@ -7,11 +7,12 @@ use runner::OsRunner;
 use super::conf::{self, Conf};
 use super::iptables::{Programs, Rules};
 use super::nftables::{self, Wanted};
-use super::{SIGNS, identity_of, owner_of, reference_nftables};
+use super::{SIGNS, identity_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::iptables::FAMILIES;
 use crate::kernel_tables::KernelTables;
+use crate::owner::Owner;
 
 /// Whether the container's ports still are published as ADD left them.
 pub(super) fn check(call: &Call) -> Result<(), Error> {
@@ -65,7 +66,7 @@ fn by(
             if reference_nftables::check(client, conf, &call.container_id, addresses)? {
                 return Ok(());
             }
-            nftables::check(client, &Wanted::new(conf, owner_of(call), addresses))
+            nftables::check(client, &Wanted::new(conf, Owner::of(call), addresses))
         }
     }
 }

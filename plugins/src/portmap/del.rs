@@ -9,10 +9,11 @@ use super::conf::{self, Conf};
 use super::identity::Identity;
 use super::iptables::{self, Programs};
 use super::mapping::{Held, Mapping};
-use super::{flows, identity_of, nftables, owner_of, reference_nftables};
+use super::{flows, identity_of, nftables, reference_nftables};
 use crate::error::Error;
 use crate::iptables::lock;
 use crate::kernel_tables::KernelTables;
+use crate::owner::Owner;
 
 /// Publishes the container's ports no more.
 pub(super) fn del(call: &Call) -> Result<(), Error> {
@@ -60,7 +61,7 @@ pub(super) fn tear_down(call: &Call) -> Result<Vec<Held>, Error> {
 
 fn by_nftables(call: &Call, kernel: &mut KernelTables) -> Result<Vec<Held>, Error> {
     let Some(client) = kernel.client()? else { return Ok(Vec::new()) };
-    let removed = nftables::tear_down(client, &owner_of(call));
+    let removed = nftables::tear_down(client, &Owner::of(call));
     let of_reference = reference_nftables::tear_down(client, &call.container_id);
     removed.and_then(|removed| of_reference.map(|()| removed))
 }

@@ -16,9 +16,10 @@ use ruleset::nft::{Encoded, Set};
 
 use super::conf::Conf;
 use super::mapping::{Held, Holder, Tag};
-use super::owner::{self, Owner};
+use super::owner::holder;
 use crate::error::Error;
 use crate::nf_tables::attempt;
+use crate::owner::{Owner, Stale};
 use class::{Class, TABLE};
 use elements::Part;
 
@@ -80,7 +81,7 @@ impl Contents {
             chosen.filter_map(|element| {
                 let (key, to) = elements::read(*part, set, element)?;
                 let comment = element.comment.clone().unwrap_or_default();
-                let holder = owner::holder(&comment).unwrap_or_else(Holder::unknown);
+                let holder = holder(&comment).unwrap_or_else(Holder::unknown);
                 Some(Held { key, to, holder, tag: Tag::Comment(comment) })
             })
         });
@@ -183,14 +184,8 @@ pub(super) fn collect_garbage(
     network: &str,
     valid: &[Attachment],
 ) -> Result<(), Error> {
-    let prefix = owner::of_network(network);
-    let valid: Vec<Owner> =
-        valid.iter().map(|it| Owner::new(network, &it.container_id, &it.ifname)).collect();
-    remove(client, |comment| {
-        comment.is_some_and(|it| it.starts_with(&prefix))
-            && !valid.iter().any(|owner| owner.has(comment))
-    })
-    .map(drop)
+    let stale = Stale::new(network, valid);
+    remove(client, |comment| stale.has(comment)).map(drop)
 }
 
 fn remove(client: &mut Client, is_gone: impl Fn(Option<&str>) -> bool) -> Result<Vec<Held>, Error> {

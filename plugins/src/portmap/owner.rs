@@ -1,47 +1,8 @@
-//! By what an attachment's elements of nf_tables are known.
+//! Who holds a port, by the comment of an element of nf_tables.
 
-use crate::names::hex;
+use crate::owner::LONGEST_COMMENT;
 
 use super::mapping::Holder;
-
-/// nft has no longer comments.
-const LONGEST_COMMENT: usize = 128;
-
-/// The comment of an attachment's elements, which begins with what no other attachment's does.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owner {
-    /// Of hashes of network, interface and container.
-    prefix: String,
-    /// The prefix, and the names.
-    pub(super) comment: String,
-}
-
-impl Owner {
-    /// Of a container's interface in a network.
-    pub(super) fn new(network: &str, container_id: &str, ifname: &str) -> Self {
-        let prefix =
-            format!("{}{}", of_network(network), hex(&format!("{ifname}:{container_id}"), 8));
-        let bare = |name: &str| name.replace('"', "");
-        let mut comment = format!(
-            "{prefix}, net: {}, if: {}, id: {}",
-            bare(network),
-            bare(ifname),
-            bare(container_id)
-        );
-        comment.truncate(comment.floor_char_boundary(LONGEST_COMMENT));
-        Self { prefix, comment }
-    }
-
-    /// Whether something with this comment is the attachment's.
-    pub(super) fn has(&self, comment: Option<&str>) -> bool {
-        comment.is_some_and(|comment| comment.starts_with(&self.prefix))
-    }
-}
-
-/// What the comments of a network's elements begin with.
-pub(super) fn of_network(network: &str) -> String {
-    format!("{}-", hex(network, 8))
-}
 
 /// Whose something with this comment is. The container's id may be its beginning only.
 pub(super) fn holder(comment: &str) -> Option<Holder> {
@@ -59,14 +20,11 @@ pub(super) fn holder(comment: &str) -> Option<Holder> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::Owner;
 
     #[test]
     fn a_comment_tells_whose_it_is() {
         let owner = Owner::new("n1", "cid1", "eth0");
-        assert_eq!(owner.comment, "43d91f8451058a70-0b65a318f52e521b, net: n1, if: eth0, id: cid1");
-        assert!(owner.has(Some(&owner.comment)) && !owner.has(None));
-        assert!(!owner.has(Some(&Owner::new("n1", "cid1", "eth1").comment)));
-        assert!(owner.comment.starts_with(&of_network("n1")));
         let expected = Holder {
             network: "n1".into(),
             container_id: "cid1".into(),
@@ -85,6 +43,5 @@ mod tests {
         assert!(cut.container_id.len() < 64 && cut.may_be(&"c".repeat(64)) && !cut.may_be("d"));
         let owner = Owner::new(&"n".repeat(200), "c", "eth0");
         assert_eq!(holder(&owner.comment).unwrap().ifname, None);
-        assert!(owner.has(Some(&owner.comment)));
     }
 }

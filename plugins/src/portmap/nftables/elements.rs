@@ -8,9 +8,9 @@ use ruleset::iptables::PortRange;
 use ruleset::nft::{Element, Encoded, Key as SetKey, Set, Value};
 
 use super::class::Class;
+use crate::owner::Owner;
 use crate::portmap::conf::Conf;
 use crate::portmap::mapping::{Key, Protocol};
-use crate::portmap::owner::Owner;
 
 /// A set or map of a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
