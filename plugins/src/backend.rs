@@ -36,16 +36,17 @@ impl Backend {
         signs: Signs<'_>,
         what: &str,
     ) -> Result<(), Error> {
-        let mut kernel = KernelTables::default();
-        match Self::chosen(asked, &mut kernel, signs) {
+        Self::chosen(asked, &mut KernelTables::default(), signs).is_available(what)
+    }
+
+    /// Whether an ADD could ever succeed by this; `what` says what needs it.
+    pub(crate) fn is_available(self, what: &str) -> Result<(), Error> {
+        match self {
             Self::Iptables => iptables::available(what),
             Self::Nftables => {
-                // A socket there is for all of netfilter.
-                let generation = kernel.client().and_then(|client| {
-                    client.map_or(Ok(None), netlink::nftables::Client::generation)
-                });
-                let found = generation.map_err(|error| Error::NotAvailable(error.to_string()))?;
-                found.map(drop).ok_or_else(|| missing(&format!("{what} by nftables")))
+                let found = KernelTables::default().has_nftables();
+                let found = found.map_err(|error| Error::NotAvailable(error.to_string()))?;
+                if found { Ok(()) } else { Err(missing(&format!("{what} by nftables"))) }
             }
         }
     }

@@ -47,7 +47,7 @@ impl Plugin for Bandwidth {
 
     /// Whether the kernel has what it takes it tells only at ADD, when it looks for modules.
     fn status(&self, call: &Call) -> Result<(), ErrorObject> {
-        conf::Conf::parse(call).map_err(Error::from)?;
+        conf::Conf::parse(call)?;
         Ok(())
     }
 }

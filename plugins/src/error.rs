@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use cni::decode::{Problem, Problems, Severity};
 use cni::{ErrorObject, code};
 
+use crate::firewall::BusError;
+
 /// Why a plugin failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -43,6 +45,8 @@ pub(crate) enum Error {
     Lock(runner::Error),
     #[error("{what} failed: another program holds the iptables lock: {stderr}")]
     IptablesBusy { what: String, stderr: String },
+    #[error("cannot {what}")]
+    Bus { what: String, source: BusError },
     #[error(transparent)]
     Attachment(#[from] attachment::Error),
     #[error("the pod's policy is not in force: {0}")]
@@ -87,6 +91,9 @@ impl Error {
             | Self::IptablesBusy { .. }
             | Self::NoPolicy(_) => code::TRY_AGAIN_LATER,
             Self::Lock(_) | Self::Attachment(_) => code::IO_FAILURE,
+            Self::Bus { source: BusError::Timeout, .. } => code::TRY_AGAIN_LATER,
+            Self::Bus { source: BusError::Refused { .. }, .. } => code::PROGRAM_FAILED,
+            Self::Bus { .. } => code::IO_FAILURE,
             Self::NotAvailable(_) => code::PLUGIN_NOT_AVAILABLE,
             Self::Teardown(errors) => errors.first().map_or(code::INTERNAL, Self::code),
         }

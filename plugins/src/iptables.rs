@@ -1,4 +1,4 @@
-//! The iptables programs: the nat table of a family is read by `iptables-save`, and changed by
+//! The iptables programs: a table of a family is read by `iptables-save`, and changed by
 //! `iptables-restore`, all or nothing.
 
 pub(crate) mod lock;
@@ -6,14 +6,21 @@ pub(crate) mod lock;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cni::ErrorObject;
 use runner::{Error as RunError, Lock, Output, Program, Runner};
 
-use crate::error::Error;
+use crate::error::{Error, warn};
 
 /// `iptables-restore` waits this long for other programs' lock.
 const XTABLES_WAIT_SECONDS: &str = "10";
 /// Longer than that wait; what takes longer hangs.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(60);
+/// The table in which addresses are translated.
+pub(crate) const NAT: &str = "nat";
+/// The table that lets packets pass or not.
+pub(crate) const FILTER: &str = "filter";
+/// iptables has no longer names of chains.
+const LONGEST_CHAIN: usize = 28;
 /// iptables: `RESOURCE_PROBLEM`, among others when the lock was not free in time.
 const EXIT_RESOURCE_PROBLEM: i32 = 4;
 
@@ -64,14 +71,57 @@ pub(crate) struct Places {
     pub(crate) legacy: bool,
 }
 
+/// Whether it names a chain, and stands in the text of a rule as itself.
+pub(crate) fn is_chain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
+    !name.is_empty()
+        && name.len() <= LONGEST_CHAIN
+        && !name.starts_with(['-', '!'])
+        && name.bytes().all(is_plain)
+}
+
 /// Whether a line of `iptables-save` declares a chain.
 pub(crate) fn is_declaration(line: &str, chain: &str) -> bool {
     let name = line.strip_prefix(':').and_then(|rest| rest.split(' ').next());
     name == Some(chain)
 }
 
+/// What is done by the programs of both families.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Work {
+    /// In words, for errors: "masquerading".
+    pub(crate) purpose: &'static str,
+    /// The table in which.
+    pub(crate) table: &'static str,
+}
+
+impl Work {
+    /// Takes the lines that `lines_for` gives for a table from those of both families, from where `look_in` says.
+    pub(crate) fn remove(
+        self,
+        runner: &mut dyn Runner,
+        lock: Option<&Lock>,
+        look_in: &mut dyn FnMut(Family) -> Places,
+        lines_for: &dyn Fn(&str) -> Vec<String>,
+    ) -> Result<(), Error> {
+        let mut errors = Vec::new();
+        for family in FAMILIES {
+            let mut tool = Tool::new(&mut *runner, self, family.programs, lock);
+            match remove(&mut tool, family, look_in(family), lines_for) {
+                // A pod must be able to go from a node whose programs were taken away.
+                Err(error) if is_missing(&error) => {
+                    let text = ErrorObject::from(error).msg;
+                    warn(&format!("{text}: leaving its rules, if there are any"));
+                }
+                result => errors.extend(result.err()),
+            }
+        }
+        Error::of_teardown(errors)
+    }
+}
+
 /// Takes the lines that `lines_for` gives for a table from the tables of a family.
-pub(crate) fn remove(
+fn remove(
     tool: &mut Tool<'_>,
     family: Family,
     mut places: Places,
@@ -127,46 +177,49 @@ pub(crate) fn available(what: &str) -> Result<(), Error> {
 /// The programs of one family, and what they run under.
 pub(crate) struct Tool<'a> {
     runner: &'a mut dyn Runner,
-    /// What is done by them, for errors: "masquerading".
-    purpose: &'static str,
+    work: Work,
     programs: Programs,
     lock: Option<&'a Lock>,
 }
 
 impl<'a> Tool<'a> {
-    /// Those of a family, for a purpose that errors tell, under a lock.
+    /// Those of a family, under a lock.
     pub(crate) fn new(
         runner: &'a mut dyn Runner,
-        purpose: &'static str,
+        work: Work,
         programs: Programs,
         lock: Option<&'a Lock>,
     ) -> Self {
-        Self { runner, purpose, programs, lock }
+        Self { runner, work, programs, lock }
     }
 
-    /// Applies lines to the nat table, all or none.
+    /// Applies lines to the table, all or none.
     pub(crate) fn restore(&mut self, lines: &[String]) -> Result<(), Error> {
-        let input = format!("*nat\n{}\nCOMMIT\n", lines.join("\n"));
+        let input = format!("*{}\n{}\nCOMMIT\n", self.work.table, lines.join("\n"));
         let args = ["--noflush", "-w", XTABLES_WAIT_SECONDS];
         self.run(self.programs.restore, &args, input.as_bytes()).map(|_| ())
     }
 
     /// One read and, where there is something to remove, one write.
     fn remove(&mut self, lines_for: impl Fn(&str) -> Vec<String>) -> Result<(), Error> {
-        match self.save() {
-            Ok(saved) => match lines_for(&saved) {
-                lines if lines.is_empty() => Ok(()),
-                lines => self.restore(&lines),
-            },
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(error),
+        match lines_for(&self.save_if_there()?) {
+            lines if lines.is_empty() => Ok(()),
+            lines => self.restore(&lines),
         }
     }
 
-    /// The nat table as text.
+    /// The table as text.
     pub(crate) fn save(&mut self) -> Result<String, Error> {
-        let output = self.run(self.programs.save, &["-t", "nat"], b"")?;
+        let output = self.run(self.programs.save, &["-t", self.work.table], b"")?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The table as text; nothing where the kernel has none.
+    pub(crate) fn save_if_there(&mut self) -> Result<String, Error> {
+        match self.save() {
+            Err(error) if is_absent(&error) => Ok(String::new()),
+            saved => saved,
+        }
     }
 
     fn run(&mut self, file: &str, args: &[&str], stdin: &[u8]) -> Result<Output, Error> {
@@ -178,7 +231,7 @@ impl<'a> Tool<'a> {
             lock: self.lock,
             ..Program::default()
         };
-        let what = || format!("{} by {file}", self.purpose);
+        let what = || format!("{} by {file}", self.work.purpose);
         let output = self.runner.run(&program).map_err(|error| match error {
             error @ (RunError::LockTimeout { .. } | RunError::Lock { .. }) => Error::Lock(error),
             source => Error::Program { what: what(), source },

@@ -8,7 +8,7 @@ use netlink::nftables::{Client, Jump};
 use ruleset::nft::{self, Table};
 
 use crate::backend::Backend;
-use crate::iptables::{self, FAMILIES, Family, Places};
+use crate::iptables::{self, FAMILIES, Family, NAT, Places};
 
 /// What shows by which backend attachments of this node are served already.
 #[derive(Debug, Clone, Copy)]
@@ -39,15 +39,20 @@ impl KernelTables {
             }
         }
         for family in FAMILIES {
-            let chains = client.chains(nat(family))?.unwrap_or_default();
-            let keeps_to_old = has_legacy_table(family) && iptables::find().is_some();
+            let chains = client.chains(table(family, NAT))?.unwrap_or_default();
+            let keeps_to_old = has_legacy_table(family, NAT) && iptables::find().is_some();
             let is_sign = |chain: &String| signs.iptables.iter().any(|it| chain.starts_with(it));
             if keeps_to_old || chains.iter().any(is_sign) {
                 return Ok(Backend::Iptables);
             }
         }
-        let is_there = client.generation()?.is_some();
-        Ok(if is_there { Backend::Nftables } else { Backend::Iptables })
+        Ok(if self.has_nftables()? { Backend::Nftables } else { Backend::Iptables })
+    }
+
+    /// Whether the kernel has nf_tables: a socket there is for all of netfilter.
+    pub(crate) fn has_nftables(&mut self) -> Result<bool, netlink::Error> {
+        let Some(client) = self.client()? else { return Ok(false) };
+        Ok(client.generation()?.is_some())
     }
 
     /// Removes the jumps of `hook` to a chain that are `ours` from nf_tables, and the chain when no others need it;
@@ -60,15 +65,15 @@ impl KernelTables {
         ours: impl Fn(&Jump) -> bool,
     ) -> Places {
         let is_refused = self.remove_from_nftables(family, hook, chain, ours).is_err();
-        Places { nftables: is_refused, legacy: has_legacy_table(family) }
+        Places { nftables: is_refused, legacy: has_legacy_table(family, NAT) }
     }
 
-    /// Where the kernel has a nat table with such a chain; where it may not be asked, it may have.
-    pub(crate) fn places(&mut self, family: Family, chain: &str) -> Places {
+    /// Where the kernel has such a table of iptables with such a chain; where it may not be asked, it may have.
+    pub(crate) fn places(&mut self, family: Family, name: &str, chain: &str) -> Places {
         let has_chain = self.client().and_then(|client| {
-            client.map_or(Ok(false), |client| client.has_chain(nat(family), chain))
+            client.map_or(Ok(false), |client| client.has_chain(table(family, name), chain))
         });
-        Places { nftables: has_chain.unwrap_or(true), legacy: has_legacy_table(family) }
+        Places { nftables: has_chain.unwrap_or(true), legacy: has_legacy_table(family, name) }
     }
 
     /// `None` when the kernel has no nf_tables.
@@ -86,7 +91,7 @@ impl KernelTables {
         chain: &str,
         ours: impl Fn(&Jump) -> bool,
     ) -> Result<(), netlink::Error> {
-        let table = nat(family);
+        let table = table(family, NAT);
         let Some(client) = self.client()? else { return Ok(()) };
         if !client.has_chain(table, chain)? {
             return Ok(());
@@ -98,17 +103,17 @@ impl KernelTables {
     }
 }
 
-fn nat(family: Family) -> Table<'static> {
-    Table { family: if family.is_ipv4 { nft::Family::Ip } else { nft::Family::Ip6 }, name: "nat" }
+fn table(family: Family, name: &str) -> Table<'_> {
+    Table { family: if family.is_ipv4 { nft::Family::Ip } else { nft::Family::Ip6 }, name }
 }
 
-/// Whether the kernel has the nat table that iptables used before nf_tables; what is not readable
+/// Whether the kernel has a table of this name that iptables used before nf_tables; what is not readable
 /// may be there.
-fn has_legacy_table(family: Family) -> bool {
+pub(crate) fn has_legacy_table(family: Family, name: &str) -> bool {
     let names =
         if family.is_ipv4 { "/proc/net/ip_tables_names" } else { "/proc/net/ip6_tables_names" };
     match fs::read_to_string(names) {
-        Ok(text) => text.lines().any(|line| line == "nat"),
+        Ok(text) => text.lines().any(|line| line == name),
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }

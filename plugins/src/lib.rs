@@ -1,6 +1,6 @@
 //! podwire: every CNI plugin in one program.
 //!
-//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`, `portmap`, `tuning`,
+//! Called under a plugin's name (`bridge`, `ptp`, `loopback`, `host-local`, `static`, `portmap`, `firewall`, `tuning`,
 //! `sbr`, `bandwidth`, `podwire-policy`) it is that plugin; under its own it installs itself, puts itself into others' lists, checks configurations and
 //! lists leases.
 
@@ -8,9 +8,11 @@ mod backend;
 mod bandwidth;
 mod bridge;
 mod cli;
+mod conf;
 mod container_interface;
 mod delegated_ipam;
 mod error;
+mod firewall;
 mod ipam_plugins;
 mod iptables;
 mod kernel_tables;

@@ -12,7 +12,7 @@ use runner::OsRunner;
 
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::iptables::Family;
+use crate::iptables::{Family, NAT};
 use crate::kernel_tables::{KernelTables, Signs};
 use crate::names::hex;
 use crate::nf_tables::missing;
@@ -174,7 +174,7 @@ pub(crate) fn collect_garbage(call: &Call, valid: &[Attachment]) -> Result<(), E
         client.map_or(Ok(()), |client| nftables::collect_garbage(client, &stale))
     });
     errors.extend(by_nftables.err());
-    let mut look_in = |family| kernel.places(family, HOOK_CHAIN);
+    let mut look_in = |family| kernel.places(family, NAT, HOOK_CHAIN);
     errors.extend(iptables::collect_garbage(&mut OsRunner, network, &chains, &mut look_in).err());
     Error::of_teardown(errors)
 }

@@ -66,7 +66,7 @@ impl Stale {
 }
 
 /// What the comments of a network's things begin with.
-fn of_network(network: &str) -> String {
+pub(crate) fn of_network(network: &str) -> String {
     format!("{}-", hex(network, 8))
 }
 

@@ -4,6 +4,7 @@ use cni::serve::Plugin;
 
 use crate::bandwidth::Bandwidth;
 use crate::bridge::Bridge;
+use crate::firewall::Firewall;
 use crate::ipam_plugins::{HostLocal, Static};
 use crate::loopback::Loopback;
 use crate::policy::Policy;
@@ -13,8 +14,10 @@ use crate::sbr::Sbr;
 use crate::tuning::Tuning;
 
 /// All of them.
-pub(crate) static ALL: [&(dyn Plugin + Sync); 10] =
-    [&Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Portmap, &Tuning, &Sbr, &Bandwidth, &Policy];
+pub(crate) static ALL: [&(dyn Plugin + Sync); 11] = [
+    &Bridge, &Ptp, &Loopback, &HostLocal, &Static, &Portmap, &Firewall, &Tuning, &Sbr, &Bandwidth,
+    &Policy,
+];
 
 /// Their names, for people.
 pub(crate) fn names() -> String {

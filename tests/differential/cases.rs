@@ -7,6 +7,7 @@ mod bridge_conflicts;
 mod bridge_routes;
 mod decoding;
 mod environment;
+mod firewall;
 mod host_local;
 mod host_local_errors;
 mod loopback;
@@ -37,6 +38,7 @@ pub(crate) fn all() -> Vec<Case> {
         loopback::cases(),
         masquerade::cases(),
         portmap::cases(),
+        firewall::cases(),
         ptp::cases(),
         sbr::cases(),
         static_ipam::cases(),

@@ -163,16 +163,21 @@ fn ends_as_it_began(case: &Case) -> bool {
 fn is_shared(kind: &str, line: &str) -> bool {
     let masquerades = line.contains("\"cni_plugins_masquerade\"");
     // What all containers share: chains that lead to theirs, a table of maps.
-    let publishes = ["\"podwire-portmap\"", "\"cni_hostport\""].iter().any(|it| line.contains(it))
+    let publishes = ["\"podwire-portmap\"", "\"podwire-firewall\"", "\"cni_hostport\""]
+        .iter()
+        .any(|it| line.contains(it))
         && !line.contains("\"elem\"");
+    // Bridges' policies stay with them.
+    let isolates = line.contains("\"podwire-firewall\"");
     let checks = line.contains("{\"family\":\"bridge\",\"name\":\"nat\"}")
         || line.contains("\"family\":\"bridge\",\"table\":\"nat\",\"name\":\"PREROUTING\"");
     match kind {
         "rule" => {
             masquerades && line.contains("\"chain\":\"postrouting\"")
                 || line.contains("\"podwire-portmap\"")
+                || isolates
         }
-        _ => masquerades || checks || publishes,
+        _ => masquerades || checks || publishes || isolates,
     }
 }
 
@@ -209,6 +214,13 @@ fn lasting(world: &World, bridge: &str) -> Vec<String> {
             [_, "link", link, "qdisc=tbf" | "qdisc=noqueue" | "txqlen=1000"]
             | [_, "traffic", "filters", "of", link, ..] => link.starts_with("veth"),
             [_, "nft", kind, ..] => is_shared(kind, line),
+            // What all containers share, and what keeps bridges apart.
+            [_, "iptables4" | "iptables6", "filter", chain, ..] => {
+                let is_own = [" -s ", " -d "].iter().any(|it| line.contains(it));
+                ["FORWARD", "INPUT", "OUTPUT", "MY-RULES", "CNI-ADMIN"].contains(&chain)
+                    || chain.starts_with("CNI-ISOLATION-")
+                    || chain == "CNI-FORWARD" && !is_own
+            }
             [_, "iptables4" | "iptables6", "nat", chain, ..] => {
                 chain.starts_with("CNI-HOSTPORT-") && !line.contains(" -j CNI-DN-")
                     || line.contains(" -j CNI-HOSTPORT-")

@@ -4,26 +4,13 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 
-use lab::{Call, Node, Suite, World};
+use lab::{Call, Node, PLUGINS, Suite, World};
 use serde_json::{Value, json};
 
 use crate::common::{
     Site, bandwidth_with_all, bridge_with_all, ptp_with_all, sbr_with_all, tuning_with_all,
 };
-use crate::portmap;
-
-const PLUGINS: [&str; 10] = [
-    "bridge",
-    "ptp",
-    "loopback",
-    "host-local",
-    "static",
-    "portmap",
-    "tuning",
-    "sbr",
-    "bandwidth",
-    "podwire-policy",
-];
+use crate::{firewall, portmap};
 
 #[test]
 fn stdin_that_is_no_configuration_is_refused() {
@@ -77,6 +64,7 @@ fn values_of_wrong_types_are_refused_or_ignored_without_a_trace() {
         bridge_with_all(),
         ptp_with_all(),
         portmap::conf("nftables"),
+        firewall::conf("nftables"),
         tuning_with_all(),
         sbr_with_all(),
         bandwidth_with_all(),
@@ -186,10 +174,10 @@ fn a_name_that_no_plugin_has_is_an_error_object() {
     let podwire = Suite::podwire();
     let pod = node.pod("pod1");
     let program = podwire.plugin("podwire");
-    let link = node.home().join("firewall");
+    let link = node.home().join("vlan");
     std::os::unix::fs::symlink(&program, &link).unwrap();
     let here = Suite::at("a link", node.home());
-    for (name, suite) in [("firewall", &here), ("podwire", &podwire)] {
+    for (name, suite) in [("vlan", &here), ("podwire", &podwire)] {
         for command in ["ADD", "DEL", "VERSION", "NONE"] {
             let call = Call::new(name, command).netns(&pod.path()).conf(&bridge_with_all());
             let error = call.run(&node, suite).expect_error(4);

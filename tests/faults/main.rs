@@ -4,6 +4,7 @@ mod chained;
 mod check;
 mod common;
 mod crowd;
+mod firewall;
 mod input;
 mod kills;
 mod leases;

@@ -40,7 +40,7 @@ fn call(site: &Site, command: &str, number: u16) -> Call {
 }
 
 /// What kube-proxy keeps of its own, by either of its backends.
-const KUBE_PROXY: &str = "
+pub(crate) const KUBE_PROXY: &str = "
 iptables-restore --noflush <<END
 *nat
 :KUBE-SERVICES - [0:0]
@@ -65,13 +65,13 @@ END
 ";
 
 /// The rules and elements of others.
-fn others(site: &Site) -> Vec<String> {
+pub(crate) fn others(site: &Site) -> Vec<String> {
     let all = site.node.sh("iptables-save; ip6tables-save; nft list table ip kube-proxy");
     let is_others = |line: &&str| !line.contains("CNI-") && !line.starts_with(['#', ':']);
     all.lines().filter(is_others).map(str::to_owned).collect()
 }
 
-fn all_at_once(numbers: &[u16], run: impl Fn(u16) -> Reply + Sync) {
+pub(crate) fn all_at_once(numbers: &[u16], run: impl Fn(u16) -> Reply + Sync) {
     thread::scope(|scope| {
         for number in numbers {
             scope.spawn(|| {
@@ -264,7 +264,7 @@ fn garbage_is_told_by_container_and_interface() {
 }
 
 /// A `PATH` with only these iptables programs, under their usual names.
-fn path_with(kind: &str) -> tempfile::TempDir {
+pub(crate) fn path_with(kind: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("there is room for files");
     for family in ["iptables", "ip6tables"] {
         for verb in ["restore", "save"] {

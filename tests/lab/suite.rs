@@ -14,23 +14,26 @@ pub struct Suite {
     dir: PathBuf,
 }
 
+/// The plugins that podwire has.
+pub const PLUGINS: [&str; 11] = [
+    "bridge",
+    "ptp",
+    "loopback",
+    "host-local",
+    "static",
+    "portmap",
+    "firewall",
+    "tuning",
+    "sbr",
+    "bandwidth",
+    "podwire-policy",
+];
+
 impl Suite {
     /// The plugins under test: `PODWIRE_BIN_DIR`, or `target/lab/podwire` of the workspace.
     #[must_use]
     pub fn podwire() -> Self {
-        let plugins = [
-            "podwire",
-            "bridge",
-            "ptp",
-            "loopback",
-            "host-local",
-            "static",
-            "portmap",
-            "tuning",
-            "sbr",
-            "bandwidth",
-            "podwire-policy",
-        ];
+        let plugins: Vec<&str> = ["podwire"].into_iter().chain(PLUGINS).collect();
         Self::find("podwire", "PODWIRE_BIN_DIR", &plugins)
     }
 
@@ -44,6 +47,7 @@ impl Suite {
             "host-local",
             "static",
             "portmap",
+            "firewall",
             "tuning",
             "sbr",
             "bandwidth",

@@ -1,6 +1,8 @@
 //! Traffic really flows, where it should and only there.
 
 mod bridge;
+mod firewall;
+mod firewalld;
 mod hairpin;
 mod limited;
 mod masquerade_agent;

@@ -60,6 +60,8 @@ pub struct Link {
     /// A bridge's: whose packets it passes to iptables; `None` for other links, and where the kernel
     /// was built without bridge netfilter.
     pub filtering: Option<BridgeFiltering>,
+    /// Of a bridge's port: whether the bridge takes nothing from it to others of which the same is true.
+    pub is_isolated: bool,
     /// Whether it configures itself by IPv6 router advertisements; `None` without IPv6.
     pub accepts_advertisements: Option<bool>,
 }

@@ -15,7 +15,7 @@ mod set;
 use std::collections::BTreeMap;
 
 use nix::errno::Errno;
-use ruleset::nft::{Encoded, Table};
+use ruleset::nft::{Encoded, Family, Hook, Table};
 
 use crate::Error;
 use crate::datagram::DUMP_ATTEMPTS;
@@ -25,6 +25,7 @@ pub use batch::Batch;
 pub use change::Change;
 pub use changes::{Changes, Generation};
 pub use closed::{Closed, Sides, close_interface};
+use message::{DORMANT, OWNED};
 pub use only_ip::{Held, OnlyIp};
 pub use rule::Jump;
 
@@ -65,6 +66,25 @@ pub struct HeldChain {
     /// Its name.
     pub name: String,
     base: Option<message::HeldBase>,
+}
+
+/// A chain that the kernel calls, with its table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// The family of its table.
+    pub family: Family,
+    /// The name of its table.
+    pub table: String,
+    /// The chain.
+    pub chain: HeldChain,
+}
+
+impl Called {
+    /// Its table.
+    #[must_use]
+    pub fn table(&self) -> Table<'_> {
+        Table { family: self.family, name: &self.table }
+    }
 }
 
 /// An nf_tables socket of the namespace in which it was opened.
@@ -145,7 +165,36 @@ impl Client {
         let chains = self.list(list, &what, |chains: &mut Vec<HeldChain>, chain| {
             chains.extend(message::read_chain(chain, table));
         })?;
-        Ok(Some(HeldTable { is_awake: message::is_awake(&found), chains }))
+        Ok(Some(HeldTable { is_awake: message::flags(&found) & DORMANT == 0, chains }))
+    }
+
+    /// The chains of these families that the kernel calls at a hook to let packets pass or not.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn filters(&mut self, families: &[Family], hook: Hook<'_>) -> Result<Vec<Called>, Error> {
+        let mut called = Vec::new();
+        for family in families.iter().copied() {
+            let what = format!("list the chains of nf_tables at hook {hook}");
+            // Of the table only its family matters to the kernel.
+            let list = || Message::list_chains(Table { family, name: "" });
+            let of_family = self.list(list, &what, |found: &mut Vec<Called>, chain| {
+                let chain = message::read_any_chain(chain).filter(|(_, it)| it.filters_at(hook));
+                found.extend(chain.map(|(table, chain)| Called { family, table, chain }));
+            })?;
+            called.extend(of_family);
+        }
+        Ok(called)
+    }
+
+    /// Whether only the program that made a table may change it (`flags owner`).
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn is_owned(&mut self, table: Table<'_>) -> Result<bool, Error> {
+        let what = format!("look for table {table} in nf_tables");
+        let found = self.get(Message::get_table(table), &what)?;
+        Ok(found.is_some_and(|it| message::flags(&it) & OWNED != 0))
     }
 
     /// The sets and maps of a table; none where there is no such table.

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use cni::decode::{Fields, Problems};
+use cni::decode::Fields;
 use cni::{Call, NetConf};
 use ipnetwork::IpNetwork;
 use netlink::{NetworkLimit, OtherEnd, TokenBucket};
+
+use crate::conf;
+use crate::error::Error;
 
 /// Where limits are set: in the configuration itself, or in `runtimeConfig.bandwidth`.
 const KEYS: [&str; 4] = ["ingressRate", "ingressBurst", "egressRate", "egressBurst"];
@@ -46,13 +49,8 @@ pub(crate) struct Limit {
 
 impl Conf {
     /// Reads the call's configuration.
-    pub(crate) fn parse(call: &Call) -> Result<Self, cni::Error> {
-        let problems = Problems::default();
-        let fields = Fields::root(&call.conf.raw, &problems);
-        NetConf::read_common(&fields);
-        let conf = read(&fields);
-        problems.into_result()?;
-        Ok(conf)
+    pub(crate) fn parse(call: &Call) -> Result<Self, Error> {
+        conf::strictly(call, read)
     }
 
     /// Whether nothing is limited.
@@ -169,6 +167,7 @@ fn read_bits(fields: &Fields<'_>, key: &'static str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cni::decode::Problems;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

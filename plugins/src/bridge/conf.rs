@@ -1,12 +1,13 @@
 //! The bridge plugin's configuration.
 
 use cni::args::Args;
-use cni::decode::{Fields, Problems, Severity};
+use cni::decode::{Fields, Severity};
 use cni::{Call, Dns, NetConf};
 use netlink::{HardwareAddress, PortOptions};
 
 use crate::backend::Backend;
-use crate::error::{Error, warn_of};
+use crate::conf;
+use crate::error::Error;
 
 /// What a name is when the configuration has none.
 const DEFAULT_BRIDGE: &str = "cni0";
@@ -57,21 +58,13 @@ pub(crate) struct Conf {
 impl Conf {
     /// Reads the call's configuration.
     pub(crate) fn parse(call: &Call) -> Result<Self, Error> {
-        let problems = Problems::default();
-        let fields = Fields::root(&call.conf.raw, &problems);
         let args = Args::parse(&call.args, &["MAC"])?;
-        NetConf::read_common(&fields);
-        let conf = read(&fields, args.get("MAC"));
-        problems.into_result()?;
-        Ok(conf)
+        conf::strictly(call, |fields| read(fields, args.get("MAC")))
     }
 
     /// Reads what can be read: for DEL and GC, which remove what they can.
     pub(crate) fn parse_leniently(call: &Call) -> Self {
-        let problems = Problems::default();
-        let conf = read(&Fields::root(&call.conf.raw, &problems), None);
-        warn_of(problems);
-        conf
+        conf::leniently(call, |fields| read(fields, None))
     }
 
     /// The key that asks for what ADD and CHECK cannot do yet.

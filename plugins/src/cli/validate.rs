@@ -9,7 +9,7 @@ use cni::{NetConf, Version};
 use serde_json::{Map, Value};
 
 use super::output::{complain, say};
-use crate::{bandwidth, bridge, plugin, policy, portmap, ptp, sbr, tuning};
+use crate::{bandwidth, bridge, firewall, plugin, policy, portmap, ptp, sbr, tuning};
 
 /// A file could not be read at all.
 const EXIT_UNREADABLE: u8 = 2;
@@ -127,6 +127,10 @@ fn check_plugin(fields: &Fields<'_>, duplicates: &[String]) {
             let _ = bandwidth::read_conf(fields);
             None
         }
+        "firewall" => {
+            let _ = firewall::read_conf(fields);
+            None
+        }
         "podwire-policy" => {
             let _ = policy::read_conf(fields);
             None
@@ -194,6 +198,8 @@ mod tests {
             {"type":"tuning","sysctl":{"net.core.somaxconn":"500"},"mtu":1400,"txQLen":5,"dataDir":"/x"},
             {"type":"portmap","capabilities":{"portMappings":true},"snat":true,"masqAll":false,"markMasqBit":13,
              "backend":"iptables","conditionsV4":["!","-s","10.0.0.0/8"],"conditionsV6":[]},
+            {"type":"firewall","backend":"nftables","ingressPolicy":"same-bridge","firewalldZone":"trusted",
+             "iptablesAdminChainName":"CNI-ADMIN"},
             {"type":"podwire-policy","interface":"eth0","timeout":500,"onAgentDown":"retry",
              "agentDownTimeout":60}]}"#;
         assert_eq!(told(text), [""; 0]);
@@ -204,7 +210,7 @@ mod tests {
         let text = r#"{"cniVersion":"7.0.0","name":"a/b","plugins":[
             {"type":"bridge","isGatway":true,"vlan":5000,
              "ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.5/24"}]]}},
-            {"type":"firewall","snat":true},
+            {"type":"vlan","snat":true},
             {"type":"ptp"},
             {"type":"bridge","ipam":{"type":"host-local",
              "ranges":[[{"subnet":"10.1.0.0/24","gateway":"fd00::1"}]]}},
@@ -214,7 +220,8 @@ mod tests {
             {"type":"podwire-policy","onAgentDown":"open","timeOut":0,"ipam":{}},
             {"type":"tuning","sysctl":{"net.a":"1","net.a":"2","kernel.b":"1"},"mtu":-1,"mac":"x"},
             {"type":"sbr","table":0,"gateways":["x"],"addSourceHint":true},
-            {"type":"portmap","snatt":true,"backend":"nftables","conditionsV6":["-i","eth0"],"markMasqBit":32}]}"#;
+            {"type":"portmap","snatt":true,"backend":"nftables","conditionsV6":["-i","eth0"],"markMasqBit":32},
+            {"type":"firewall","backend":"nft","ingressPolicies":"open"}]}"#;
         let told = told(text);
         for expected in [
             "name: invalid characters",
@@ -222,7 +229,7 @@ mod tests {
             "plugins[0].vlan: invalid VLAN ID 5000",
             "plugins[0].ipam.ranges[0][0].subnet",
             "warning: plugins[0].isGatway: unknown key",
-            "warning: plugins[1].type: podwire has no plugin \"firewall\"",
+            "warning: plugins[1].type: podwire has no plugin \"vlan\"",
             "plugins[2].ipam: missing",
             "plugins[3].ipam.ranges[0][0].gateway: fd00::1 is of another family",
             "plugins[4].vlanTrunk: podwire cannot do this yet",
@@ -239,6 +246,8 @@ mod tests {
             "warning: plugins[9].snatt: unknown key",
             "plugins[9].backend: nftables is asked for, but the configuration has options of iptables alone",
             "plugins[9].markMasqBit: 32 is not from 0 to 31",
+            "plugins[10].backend: unrecognized backend \"nft\"",
+            "warning: plugins[10].ingressPolicies: unknown key",
         ] {
             assert!(told.iter().any(|line| line.starts_with(expected)), "{expected}: {told:#?}");
         }

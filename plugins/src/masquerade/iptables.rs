@@ -1,15 +1,14 @@
 //! Programming the rules: one `iptables-restore` for each family.
 
-use cni::ErrorObject;
 use ipnetwork::IpNetwork;
 use runner::Runner;
 
 use super::{CHAIN_PREFIX, Identity, Rules, Which, quoted_comment};
-use crate::error::{Error, warn};
-use crate::iptables::{FAMILIES, Family, Places, Tool, is_declaration, is_missing, lock, remove};
+use crate::error::Error;
+use crate::iptables::{FAMILIES, Family, NAT, Places, Tool, Work, is_declaration, lock};
 
-/// What the programs are for, as errors say it.
-const PURPOSE: &str = "masquerading";
+/// What the programs are for.
+const WORK: Work = Work { purpose: "masquerading", table: NAT };
 
 /// Adds the rules for an attachment's addresses.
 pub(super) fn set_up(
@@ -24,7 +23,7 @@ pub(super) fn set_up(
         if !addresses.is_empty() {
             let rules = Rules::new(family, identity, &addresses);
             set_up_family(
-                &mut Tool::new(runner, PURPOSE, family.programs, lock.as_ref()),
+                &mut Tool::new(runner, WORK, family.programs, lock.as_ref()),
                 identity,
                 &rules,
             )?;
@@ -72,19 +71,7 @@ pub(super) fn tear_down(
 ) -> Result<(), Error> {
     let lock = lock::take()?;
     let lines_for = |saved: &str| removal_lines(saved, chain, which);
-    let mut errors = Vec::new();
-    for family in FAMILIES {
-        let mut tool = Tool::new(runner, PURPOSE, family.programs, lock.as_ref());
-        match remove(&mut tool, family, look_in(family), &lines_for) {
-            // A pod must be able to go from a node whose programs were taken away.
-            Err(error) if is_missing(&error) => {
-                let text = ErrorObject::from(error).msg;
-                warn(&format!("{text}: leaving its rules, if there are any"));
-            }
-            result => errors.extend(result.err()),
-        }
-    }
-    Error::of_teardown(errors)
+    WORK.remove(runner, lock.as_ref(), look_in, &lines_for)
 }
 
 /// Removes the rules of the containers in `network` whose chains are not among `valid`, from where
@@ -101,12 +88,7 @@ pub(super) fn collect_garbage(
         stale.flat_map(|chain| removal_lines(saved, chain, Which::AllBut(&[]))).collect()
     };
     let lock = lock::take()?;
-    let mut errors = Vec::new();
-    for family in FAMILIES {
-        let mut tool = Tool::new(runner, PURPOSE, family.programs, lock.as_ref());
-        errors.extend(remove(&mut tool, family, look_in(family), &lines_for).err());
-    }
-    Error::of_teardown(errors)
+    WORK.remove(runner, lock.as_ref(), look_in, &lines_for)
 }
 
 /// The chains of the containers in `network`, each once: those that have rules with its comment, or

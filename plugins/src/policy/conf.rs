@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use cni::decode::{Fields, Problems};
+use cni::decode::Fields;
 use cni::{Call, NetConf};
 
-use crate::error::{Error, warn_of};
+use crate::conf;
+use crate::error::Error;
 
 /// Milliseconds; a runtime gives up after some minutes.
 const LONGEST_TIMEOUT: i64 = 60_000;
@@ -36,20 +37,12 @@ pub(crate) struct Conf {
 impl Conf {
     /// Reads the call's configuration.
     pub(crate) fn parse(call: &Call) -> Result<Self, Error> {
-        let problems = Problems::default();
-        let fields = Fields::root(&call.conf.raw, &problems);
-        NetConf::read_common(&fields);
-        let conf = read(&fields);
-        problems.into_result()?;
-        Ok(conf)
+        conf::strictly(call, read)
     }
 
     /// Reads what can be read: for DEL and GC, which remove what they can.
     pub(crate) fn parse_leniently(call: &Call) -> Self {
-        let problems = Problems::default();
-        let conf = read(&Fields::root(&call.conf.raw, &problems));
-        warn_of(problems);
-        conf
+        conf::leniently(call, read)
     }
 }
 
@@ -106,6 +99,7 @@ fn read_on_agent_down(fields: &Fields<'_>) -> OnAgentDown {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cni::decode::Problems;
     use serde_json::json;
 
     fn parsed(text: &serde_json::Value) -> (Conf, Vec<String>) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use cni::decode::{Element, Fields, Problems};
+use cni::decode::{Element, Fields};
 use cni::{AddResult, Call, NetConf};
 use ipnetwork::IpNetwork;
 use ruleset::nft::Match;
@@ -11,12 +11,12 @@ use ruleset::nft::Match;
 use super::conditions;
 use super::mapping::{Key, Mapping, Protocol};
 use crate::backend::Backend;
-use crate::error::{Error, warn_of};
+use crate::conf;
+use crate::error::Error;
+use crate::iptables::is_chain;
 
 /// The bit of a packet's mark by which iptables' rules know what to masquerade.
 pub(super) const DEFAULT_MARK_BIT: u8 = 13;
-/// iptables has no longer names of chains.
-const LONGEST_CHAIN: usize = 28;
 
 /// The keys of a portmap configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,20 +51,12 @@ pub(crate) enum Conditions {
 impl Conf {
     /// Reads the call's configuration.
     pub(crate) fn parse(call: &Call) -> Result<Self, Error> {
-        let problems = Problems::default();
-        let fields = Fields::root(&call.conf.raw, &problems);
-        NetConf::read_common(&fields);
-        let conf = read(&fields);
-        problems.into_result()?;
-        Ok(conf)
+        conf::strictly(call, read)
     }
 
     /// Reads what can be read: for DEL, which removes what it can.
     pub(crate) fn parse_leniently(call: &Call) -> Self {
-        let problems = Problems::default();
-        let conf = read(&Fields::root(&call.conf.raw, &problems));
-        warn_of(problems);
-        conf
+        conf::leniently(call, read)
     }
 }
 
@@ -105,15 +97,6 @@ pub(crate) fn read(fields: &Fields<'_>) -> Conf {
         conditions,
         mappings: read_mappings(fields),
     }
-}
-
-/// What stands in the text of a rule as itself.
-fn is_chain(name: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\');
-    !name.is_empty()
-        && name.len() <= LONGEST_CHAIN
-        && !name.starts_with(['-', '!'])
-        && name.bytes().all(is_plain)
 }
 
 fn read_mark_bit(fields: &Fields<'_>, set_mark_chain: Option<&str>) -> u8 {

@@ -10,10 +10,8 @@ use runner::{Lock, Runner};
 use super::conf::{Conditions, Conf};
 use super::identity::{CHAIN_PREFIX, Identity};
 use super::mapping::{Held, Holder, Key, Mapping, Protocol, Tag};
-use crate::error::{Error, warn};
-use crate::iptables::{
-    FAMILIES, Family, Places, Tool, is_absent, is_declaration, is_missing, remove,
-};
+use crate::error::Error;
+use crate::iptables::{Family, NAT, Places, Tool, Work, is_declaration};
 use crate::kernel_tables::KernelTables;
 
 /// The chain that leads to those of the containers.
@@ -28,8 +26,8 @@ const MASQUERADE: &str = "CNI-HOSTPORT-MASQ";
 const PORTS_OF_A_RULE: usize = 15;
 /// Others may make the shared chains, or remove rules, between a look and a write.
 const ATTEMPTS: usize = 4;
-/// What the programs are for, as errors say it.
-const PURPOSE: &str = "publishing ports";
+/// What the programs are for.
+const WORK: Work = Work { purpose: "publishing ports", table: NAT };
 
 /// What an attachment has in one family, in the words of `iptables-save`, so that it can be compared with what
 /// that prints.
@@ -278,7 +276,7 @@ pub(super) struct Programs<'a> {
 
 impl Programs<'_> {
     fn tool(&mut self, family: Family) -> Tool<'_> {
-        Tool::new(&mut *self.runner, PURPOSE, family.programs, self.lock)
+        Tool::new(&mut *self.runner, WORK, family.programs, self.lock)
     }
 
     /// Table nat of a family, as the node's own programs show it: nothing where the kernel has neither kind of it with
@@ -288,7 +286,7 @@ impl Programs<'_> {
         family: Family,
         kernel: &mut KernelTables,
     ) -> Result<String, Error> {
-        let Places { nftables, legacy } = kernel.places(family, HOSTPORTS);
+        let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
         if !nftables && !legacy {
             return Ok(String::new());
         }
@@ -296,10 +294,7 @@ impl Programs<'_> {
     }
 
     fn read(&mut self, family: Family) -> Result<String, Error> {
-        match self.tool(family).save() {
-            Err(error) if is_absent(&error) => Ok(String::new()),
-            saved => saved,
-        }
+        self.tool(family).save_if_there()
     }
 
     /// Gives an attachment its rules in a table that was `saved` before; those of `dead` containers go.
@@ -347,18 +342,7 @@ impl Programs<'_> {
         look_in: &mut dyn FnMut(Family) -> Places,
         lines_for: &dyn Fn(&str) -> Vec<String>,
     ) -> Result<(), Error> {
-        let mut errors = Vec::new();
-        for family in FAMILIES {
-            match remove(&mut self.tool(family), family, look_in(family), lines_for) {
-                // A pod must be able to go from a node whose programs were taken away.
-                Err(error) if is_missing(&error) => {
-                    let text = cni::ErrorObject::from(error).msg;
-                    warn(&format!("{text}: leaving its rules, if there are any"));
-                }
-                result => errors.extend(result.err()),
-            }
-        }
-        Error::of_teardown(errors)
+        WORK.remove(&mut *self.runner, self.lock, look_in, lines_for)
     }
 }
 
@@ -412,7 +396,7 @@ pub(super) fn collect_garbage(
         let stale = chains.filter(|chain| !valid.iter().any(|it| it.chain == *chain));
         stale.flat_map(|chain| removal_lines(saved, chain)).collect()
     };
-    programs.remove(&mut |family| kernel.places(family, HOSTPORTS), &lines_for)
+    programs.remove(&mut |family| kernel.places(family, NAT, HOSTPORTS), &lines_for)
 }
 
 /// The chains of the containers in `network`, each once. The comment's end does not matter, because iptables

@@ -1,11 +1,12 @@
 //! The ptp plugin's configuration.
 
-use cni::decode::{Fields, Problems};
+use cni::decode::Fields;
 use cni::{Call, Dns, NetConf};
 
 use crate::backend::Backend;
 use crate::bridge::{read_backend, read_mtu};
-use crate::error::{Error, warn_of};
+use crate::conf;
+use crate::error::Error;
 
 /// The keys of a ptp configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,20 +24,12 @@ pub(crate) struct Conf {
 impl Conf {
     /// Reads the call's configuration.
     pub(crate) fn parse(call: &Call) -> Result<Self, Error> {
-        let problems = Problems::default();
-        let fields = Fields::root(&call.conf.raw, &problems);
-        NetConf::read_common(&fields);
-        let conf = read(&fields);
-        problems.into_result()?;
-        Ok(conf)
+        conf::strictly(call, read)
     }
 
     /// Reads what can be read: for DEL and GC, which remove what they can.
     pub(crate) fn parse_leniently(call: &Call) -> Self {
-        let problems = Problems::default();
-        let conf = read(&Fields::root(&call.conf.raw, &problems));
-        warn_of(problems);
-        conf
+        conf::leniently(call, read)
     }
 }
 

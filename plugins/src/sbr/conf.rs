@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use cni::decode::{Fields, Problems};
+use cni::decode::Fields;
 use cni::{Call, NetConf};
 
-use crate::error::{Error, warn_of};
+use crate::conf;
+use crate::error::Error;
 
 /// The keys of an sbr configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,20 +22,12 @@ pub(crate) struct Conf {
 impl Conf {
     /// Reads the call's configuration.
     pub(crate) fn parse(call: &Call) -> Result<Self, Error> {
-        let problems = Problems::default();
-        let fields = Fields::root(&call.conf.raw, &problems);
-        NetConf::read_common(&fields);
-        let conf = read(&fields);
-        problems.into_result()?;
-        Ok(conf)
+        conf::strictly(call, read)
     }
 
     /// Reads what can be read: for DEL, which removes what it can.
     pub(crate) fn parse_leniently(call: &Call) -> Self {
-        let problems = Problems::default();
-        let conf = read(&Fields::root(&call.conf.raw, &problems));
-        warn_of(problems);
-        conf
+        conf::leniently(call, read)
     }
 
     /// The gateway that the configuration has for a family.
@@ -91,6 +84,7 @@ fn read_gateways(fields: &Fields<'_>) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cni::decode::Problems;
     use serde_json::{Value, json};
 
     fn parse(text: &Value) -> Result<Conf, String> {

@@ -8,8 +8,9 @@ use cni::{AddResult, Call, NetConf};
 use netlink::HardwareAddress;
 
 use super::settings::Settings;
+use crate::conf;
 use crate::container_interface::IPV6_MIN_MTU;
-use crate::error::{Error, warn_of};
+use crate::error::Error;
 use crate::prev_result;
 
 /// Where the reference plugin keeps what interfaces were like, too.
@@ -85,10 +86,7 @@ impl Conf {
 
     /// Reads what can be read: for DEL and GC, which remove what they can.
     pub(crate) fn parse_leniently(call: &Call) -> Self {
-        let problems = Problems::default();
-        let conf = read(&Fields::root(&call.conf.raw, &problems), None, &[]);
-        warn_of(problems);
-        conf
+        conf::leniently(call, |fields| read(fields, None, &[]))
     }
 
     /// Refuses an MTU with which the interface would lose its IPv6 addresses.

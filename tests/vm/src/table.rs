@@ -92,7 +92,7 @@ pub(crate) const SUITES: &[Suite] = &[
     whole("netlink/kernel", LANES),
     whole("lab/worlds", LANES),
     whole("lab/traffic", LANES),
-    part("lab/faults", &[&FULL], &["masquerade::", "portmap::"]),
+    part("lab/faults", &[&FULL], &["firewall::", "masquerade::", "portmap::"]),
     part("lab/conformance", &[&FULL], &["every_conflist_adds_checks_and_deletes"]),
     part("lab/policy", &[&FULL], &["bypass::bridge::rejected_at_once"]),
     part("lab/policy", &[&NFT_ONLY], ROUTED_PODS),
@@ -122,6 +122,7 @@ const fn except(
 const IPTABLES: &str = "it writes rules with the programs of iptables, or has them written";
 const SLOW: &str =
     "on emulated processors fifty at once wait longer for a lock than it is waited for";
+const PYTHON: &str = "it runs firewalld, which is written in Python";
 const BRIDGES: &str = "it is about bridges that show iptables their frames (br_netfilter)";
 
 pub(crate) const EXCEPT: &[Except] = &[
@@ -146,9 +147,14 @@ pub(crate) const EXCEPT: &[Except] = &[
         BRIDGES,
     ),
     except(&NFT_ONLY, "netlink/kernel", "nflog::ports_of_bridges_are_told", BRIDGES),
+    except(&FULL, "lab/faults", "firewall::many_at_once_among_the_rules_of_others", SLOW),
     except(&FULL, "lab/faults", "portmap::many_at_once_among_the_rules_of_others", SLOW),
     except(&NFT_ONLY, "lab/worlds", "bridge_with_masquerade", IPTABLES),
     except(&NFT_ONLY, "lab/worlds", "ptp_dual_stack", IPTABLES),
+    except(&FULL, "lab/traffic", "firewalld::", PYTHON),
+    except(&NFT_ONLY, "lab/traffic", "firewalld::", PYTHON),
+    except(&NFT_ONLY, "lab/traffic", "firewall::among_iptables::", IPTABLES),
+    except(&NFT_ONLY, "lab/traffic", "firewall::by_iptables::", IPTABLES),
     except(&NFT_ONLY, "lab/traffic", "hairpin::", IPTABLES),
     except(&NFT_ONLY, "lab/traffic", "masquerade_agent::", IPTABLES),
     except(&NFT_ONLY, "lab/traffic", "portmap::by_iptables::", IPTABLES),

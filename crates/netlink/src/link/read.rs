@@ -23,6 +23,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_BR_NF_CALL_IPTABLES: u16 = 36;
 const IFLA_BR_NF_CALL_IP6TABLES: u16 = 37;
 const IFLA_AF_SPEC: u16 = 26;
@@ -51,6 +53,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
         peer: None,
         alias: None,
         filtering: None,
+        is_isolated: false,
         accepts_advertisements: None,
     };
     for (kind, payload) in attributes(message.get(LINK_HEADER..)?) {
@@ -69,6 +72,9 @@ pub(crate) fn read(message: &[u8]) -> Option<Link> {
                 if link.kind == "bridge" {
                     link.filtering = find(payload, IFLA_INFO_DATA).and_then(filtering);
                 }
+                let port = find(payload, IFLA_INFO_SLAVE_DATA);
+                let isolated = port.and_then(|port| find(port, IFLA_BRPORT_ISOLATED));
+                link.is_isolated = isolated.is_some_and(|it| it != [0]);
             }
             IFLA_AF_SPEC => link.accepts_advertisements = accepts_advertisements(payload),
             _ => {}

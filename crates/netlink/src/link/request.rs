@@ -223,12 +223,23 @@ impl Request {
     /// Sets the options of a bridge port.
     #[must_use]
     pub fn set_port_options(index: u32, name: &str, options: PortOptions) -> Self {
+        let options = vec![
+            InfoBridgePort::HairpinMode(options.hairpin),
+            InfoBridgePort::Isolated(options.isolated),
+        ];
+        Self::set_port(index, name, options)
+    }
+
+    /// Has a bridge take nothing from this port to others of which the same was asked.
+    #[must_use]
+    pub fn isolate_port(index: u32, name: &str) -> Self {
+        Self::set_port(index, name, vec![InfoBridgePort::Isolated(true)])
+    }
+
+    fn set_port(index: u32, name: &str, options: Vec<InfoBridgePort>) -> Self {
         let info = vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![
-                InfoBridgePort::HairpinMode(options.hairpin),
-                InfoBridgePort::Isolated(options.isolated),
-            ])),
+            LinkInfo::PortData(InfoPortData::BridgePort(options)),
         ];
         // A port's options go by RTM_NEWLINK without NLM_F_CREATE; RTM_SETLINK ignores them.
         let message = message(index, vec![LinkAttribute::LinkInfo(info)]);

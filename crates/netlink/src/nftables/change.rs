@@ -22,6 +22,8 @@ pub enum Change<'a> {
     DeleteChain(&'a str),
     /// A rule comes to the end of a chain.
     Rule(&'a str, &'a Rule),
+    /// A rule comes to the beginning of a chain.
+    RuleFirst(&'a str, &'a Rule),
     /// A rule comes before the rule of its chain that has this handle.
     RuleBefore(&'a str, u64, &'a Rule),
     /// The rule of a chain that has this handle goes.
@@ -49,6 +51,7 @@ impl Change<'_> {
             Self::Empty(chain) => Message::empty_chain(table, chain),
             Self::DeleteChain(chain) => Message::delete_chain(table, chain),
             Self::Rule(chain, rule) => Message::add_rule(table, chain, rule),
+            Self::RuleFirst(chain, rule) => Message::add_first_rule(table, chain, rule),
             Self::RuleBefore(chain, handle, rule) => {
                 Message::insert_rule(table, chain, handle, rule)
             }

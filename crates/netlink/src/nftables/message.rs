@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_NONREC};
-use ruleset::nft::{Chain, Family, Policy, Rule, Table};
+use ruleset::nft::{Chain, Family, Hook, Kind, Policy, Rule, Table};
 
 use super::HeldChain;
 use super::expression::expressions;
@@ -109,6 +109,12 @@ impl Message {
         message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain).rule(table.family, rule)
     }
 
+    /// Puts a rule at the beginning of a chain.
+    pub(super) fn add_first_rule(table: Table<'_>, chain: &str, rule: &Rule) -> Self {
+        let message = Self::of(table, NEW_RULE, NLM_F_CREATE);
+        message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain).rule(table.family, rule)
+    }
+
     /// Puts a rule before the one of its chain that has this handle.
     pub(super) fn insert_rule(table: Table<'_>, chain: &str, handle: u64, rule: &Rule) -> Self {
         let message = Self::of(table, NEW_RULE, NLM_F_CREATE);
@@ -184,6 +190,12 @@ pub(super) struct HeldBase {
 /// The chain with these attributes, if it is one of the table.
 pub(super) fn read_chain(chain: &[u8], table: Table<'_>) -> Option<HeldChain> {
     find(chain, CHAIN_TABLE).map(text).filter(|it| it == table.name)?;
+    read_any_chain(chain).map(|(_, chain)| chain)
+}
+
+/// The table of the chain with these attributes, and the chain.
+pub(super) fn read_any_chain(chain: &[u8]) -> Option<(String, HeldChain)> {
+    let table = find(chain, CHAIN_TABLE).map(text)?;
     let name = find(chain, CHAIN_NAME).map(text)?;
     let base = find(chain, CHAIN_HOOK).map(|hook| {
         let number = |bytes, kind| find(bytes, kind).and_then(network_number).unwrap_or_default();
@@ -194,10 +206,16 @@ pub(super) fn read_chain(chain: &[u8], table: Table<'_>) -> Option<HeldChain> {
             policy: number(chain, CHAIN_POLICY),
         }
     });
-    Some(HeldChain { name, base })
+    Some((table, HeldChain { name, base }))
 }
 
 impl HeldChain {
+    /// Whether the kernel calls it at this hook, to let packets pass or not.
+    pub(super) fn filters_at(&self, hook: Hook<'_>) -> bool {
+        let is_one = |it: &HeldBase| it.hook == hook.number() && it.kind == Kind::Filter.word();
+        self.base.as_ref().is_some_and(is_one)
+    }
+
     /// Whether the kernel calls it.
     #[must_use]
     pub const fn is_called(&self) -> bool {
@@ -239,9 +257,14 @@ impl fmt::Display for HeldBase {
     }
 }
 
-/// Whether a table is not dormant (`NFT_TABLE_F_DORMANT`, its only flag that others can set).
-pub(super) fn is_awake(found: &[u8]) -> bool {
-    find(found, TABLE_FLAGS).and_then(network_number).is_none_or(|flags| flags == 0)
+/// `NFT_TABLE_F_DORMANT`: its rules are not in force.
+pub(super) const DORMANT: u32 = 1;
+/// `NFT_TABLE_F_OWNER`: only the socket that made it may change it.
+pub(super) const OWNED: u32 = 2;
+
+/// The flags of a table.
+pub(super) fn flags(found: &[u8]) -> u32 {
+    find(found, TABLE_FLAGS).and_then(network_number).unwrap_or_default()
 }
 
 /// What a table, chain or rule with this comment carries. What has no room is cut off.

@@ -1,3 +1,5 @@
+use cni::decode::Problems;
+
 use super::*;
 use serde_json::{Map, Value};
 

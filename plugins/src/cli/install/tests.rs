@@ -49,6 +49,7 @@ fn links_are_relative_and_others_plugins_stay() {
         ".podwire-saved/",
         "bandwidth -> podwire",
         "bridge -> podwire",
+        "firewall -> podwire",
         "host-local -> podwire",
         "loopback -> podwire",
         "macvlan = reference macvlan",
@@ -264,9 +265,9 @@ fn copies_under_names_that_are_not_ours_stay() {
     install(folder.path(), Method::Copy).unwrap();
     let (ours, theirs) = (folder.path().join("bridge"), folder.path().join("my-bridge"));
     fs::copy(&ours, &theirs).unwrap();
-    symlink("podwire", folder.path().join("firewall")).unwrap();
+    symlink("podwire", folder.path().join("vlan")).unwrap();
     uninstall(folder.path()).unwrap();
     assert!(is_podwire(&theirs).unwrap());
-    assert!(folder.path().join("firewall").is_symlink());
+    assert!(folder.path().join("vlan").is_symlink());
     assert!(!is_podwire(&ours).unwrap());
 }

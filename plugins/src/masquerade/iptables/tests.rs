@@ -138,7 +138,7 @@ impl Runner for Script {
 }
 
 fn tool(script: &mut Script) -> Tool<'_> {
-    Tool::new(script, PURPOSE, FAMILIES[0].programs, None)
+    Tool::new(script, WORK, FAMILIES[0].programs, None)
 }
 
 fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {

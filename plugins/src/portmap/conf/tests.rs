@@ -1,5 +1,7 @@
 use serde_json::{Value, json};
 
+use cni::decode::Problems;
+
 use super::*;
 
 fn parsed(value: &Value) -> (Conf, Vec<String>) {

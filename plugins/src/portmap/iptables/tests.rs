@@ -4,6 +4,7 @@ use runner::{Output, Program};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::iptables::FAMILIES;
 
 fn conf(keys: Value, mappings: &Value) -> Conf {
     let mut document = keys;

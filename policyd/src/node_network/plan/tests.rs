@@ -43,6 +43,7 @@ fn link(index: u32, name: &str, mtu: u32) -> Link {
         peer: None,
         alias: None,
         filtering: None,
+        is_isolated: false,
         accepts_advertisements: None,
     }
 }

@@ -1,0 +1,61 @@
+//! ADD.
+
+use cni::{AddResult, Call};
+use runner::OsRunner;
+
+use super::conf::Conf;
+use super::iptables::{Programs, Rules};
+use super::plan::Plan;
+use super::{Wanted, del, isolation, nftables};
+use crate::error::Error;
+use crate::iptables::lock;
+use crate::kernel_tables::KernelTables;
+use crate::owner::Owner;
+use crate::prev_result;
+use crate::rollback::Rollback;
+
+/// Has the container's packets pass; the result is that of the plugins before.
+pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
+    let wanted = Wanted::new(Conf::parse(call)?, prev_result::required(call)?)?;
+    // A version that cannot express the result is an error before it is too late.
+    wanted.result.to_json(call.conf.version)?;
+    if !wanted.addresses.is_empty() {
+        let mut rollback = Rollback::default();
+        set_up(call, &wanted, &mut rollback)?;
+        rollback.commit();
+    }
+    Ok(wanted.result)
+}
+
+fn set_up<'a>(
+    call: &'a Call,
+    wanted: &'a Wanted,
+    rollback: &mut Rollback<'a>,
+) -> Result<(), Error> {
+    let mut kernel = KernelTables::default();
+    let mut plan = Plan::new(wanted, &mut kernel)?;
+    // What attachments share is made by the first of them. Without the lock nothing was made yet.
+    let lock = if plan.by_programs.is_empty() { None } else { lock::take()? };
+    rollback
+        .push("close what was opened", || del::tear_down(call, &wanted.conf, &wanted.addresses));
+    if let Some((client, bridge)) = plan.keeping(&mut kernel, wanted)? {
+        let policy = wanted.conf.ingress_policy;
+        isolation::set_up(client, bridge, policy, &call.conf.name)?;
+    }
+    isolation::isolate_port(call, wanted)?;
+    let mut runner = OsRunner;
+    let mut programs = Programs { runner: &mut runner, lock: lock.as_ref() };
+    for family in &plan.by_programs {
+        programs.set_up(*family, &Rules::new(call, wanted, plan.backend, *family))?;
+    }
+    if let Some(firewalld) = &mut plan.firewalld {
+        for address in &wanted.addresses {
+            firewalld.add_source(&wanted.conf.zone, *address)?;
+        }
+    }
+    if let Some(client) = plan.opening(&mut kernel)? {
+        let owner = Owner::of(call);
+        nftables::set_up(client, &owner, &wanted.addresses, |it| plan.is_by_nftables(it))?;
+    }
+    Ok(())
+}

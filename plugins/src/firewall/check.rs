@@ -1,0 +1,79 @@
+//! CHECK.
+
+use cni::Call;
+use runner::OsRunner;
+
+use super::conf::Conf;
+use super::iptables::{ACCEPT, Programs, Rules};
+use super::plan::Plan;
+use super::{Wanted, isolation, nftables};
+use crate::backend::Backend;
+use crate::error::Error;
+use crate::iptables::{FAMILIES, FILTER};
+use crate::kernel_tables::KernelTables;
+use crate::owner::Owner;
+use crate::prev_result;
+
+/// Whether the container's packets still pass as ADD had it.
+pub(super) fn check(call: &Call) -> Result<(), Error> {
+    let wanted = Wanted::new(Conf::parse(call)?, prev_result::required(call)?)?;
+    if wanted.addresses.is_empty() {
+        return Ok(());
+    }
+    let mut kernel = KernelTables::default();
+    let plan = Plan::new(&wanted, &mut kernel)?;
+    let (backend, is_free) = (plan.backend, wanted.conf.backend.is_none());
+    let has_firewalld = plan.firewalld.is_some();
+    let checked = by(plan, call, &wanted, &mut kernel);
+    // Where the choice is left to podwire, the node may have begun to use iptables after ADD.
+    let is_never_by_programs = |kernel: &mut KernelTables| {
+        let mut places = FAMILIES.map(|it| kernel.places(it, FILTER, ACCEPT)).into_iter();
+        !places.any(|it| it.nftables || it.legacy)
+    };
+    match checked {
+        Err(Error::Changed(_))
+            if is_free
+                && !has_firewalld
+                && backend == Backend::Iptables
+                && is_never_by_programs(&mut kernel) =>
+        {
+            let plan = Plan::by(None, Backend::Nftables, &wanted, &mut kernel)?;
+            by(plan, call, &wanted, &mut kernel)
+        }
+        checked => checked,
+    }
+}
+
+fn by(
+    mut plan: Plan,
+    call: &Call,
+    wanted: &Wanted,
+    kernel: &mut KernelTables,
+) -> Result<(), Error> {
+    if let Some((client, bridge)) = plan.keeping(kernel, wanted)? {
+        let policy = wanted.conf.ingress_policy;
+        isolation::check(client, bridge, policy, &call.conf.name)?;
+    }
+    isolation::check_port(call, wanted)?;
+    // It changes nothing, and waits for nobody.
+    let mut programs = Programs { runner: &mut OsRunner, lock: None };
+    for family in &plan.by_programs {
+        programs.check(*family, &Rules::new(call, wanted, plan.backend, *family))?;
+    }
+    if let Some(firewalld) = &mut plan.firewalld {
+        let zone = &wanted.conf.zone;
+        for address in &wanted.addresses {
+            if !firewalld.has_source(zone, *address)? {
+                let text = format!("zone {zone:?} of firewalld has no source {address} any more");
+                return Err(Error::Changed(text));
+            }
+        }
+    }
+    match plan.opening(kernel)? {
+        Some(client) => {
+            let owner = Owner::of(call);
+            nftables::check(client, &owner, &wanted.addresses, |it| plan.is_by_nftables(it))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,80 @@
+//! DEL and GC: whatever the configuration says now, what is there of ours goes, by all backends. What keeps bridges
+//! apart stays with them.
+
+use std::net::IpAddr;
+
+use cni::Call;
+use netlink::nftables::Client;
+use runner::OsRunner;
+
+use super::conf::{Conf, Means};
+use super::firewalld::Firewalld;
+use super::iptables::{self, Programs};
+use super::{isolation, nftables};
+use crate::error::Error;
+use crate::iptables::lock;
+use crate::kernel_tables::KernelTables;
+use crate::owner::{Owner, Stale};
+
+/// Has the container's packets pass no more.
+pub(super) fn del(call: &Call) -> Result<(), Error> {
+    let conf = Conf::parse_leniently(call);
+    let result = call.conf.prev_result().ok().flatten();
+    let addresses = result.map(|it| super::addresses(&it)).unwrap_or_default();
+    tear_down(call, &conf, &addresses)
+}
+
+/// Removes what the call's attachment has. `addresses` are those that are known of it.
+pub(super) fn tear_down(call: &Call, conf: &Conf, addresses: &[IpAddr]) -> Result<(), Error> {
+    let mut kernel = KernelTables::default();
+    let mut errors = Vec::new();
+    errors.extend(by_iptables(call, addresses, &mut kernel).err());
+    errors.extend(by_nftables(&mut kernel, |it| nftables::tear_down(it, &Owner::of(call))).err());
+    errors.extend(by_firewalld(conf, addresses).err());
+    Error::of_teardown(errors)
+}
+
+fn by_iptables(call: &Call, addresses: &[IpAddr], kernel: &mut KernelTables) -> Result<(), Error> {
+    let lock = lock::take()?;
+    let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
+    let record = iptables::record(&call.conf.name, &call.container_id, &call.ifname);
+    programs.tear_down(kernel, &record, addresses)
+}
+
+fn by_nftables(
+    kernel: &mut KernelTables,
+    remove: impl FnOnce(&mut Client) -> Result<(), Error>,
+) -> Result<(), Error> {
+    kernel.client()?.map_or(Ok(()), remove)
+}
+
+fn by_firewalld(conf: &Conf, addresses: &[IpAddr]) -> Result<(), Error> {
+    if addresses.is_empty() || matches!(conf.backend, Some(Means::Rules(_))) {
+        return Ok(());
+    }
+    // One that does not run has nothing either.
+    let Some(mut firewalld) = Firewalld::find() else { return Ok(()) };
+    let removed = addresses.iter().map(|it| firewalld.remove_source(&conf.zone, *it));
+    Error::of_teardown(removed.filter_map(Result::err).collect())
+}
+
+/// Removes what no valid attachment of the call's network has. firewalld is not told whose an address is, and what it
+/// was given stays until it is started anew.
+pub(super) fn collect_garbage(call: &Call) -> Result<(), Error> {
+    let valid = call.conf.valid_attachments()?;
+    let network = &call.conf.name;
+    let mut kernel = KernelTables::default();
+    let mut errors = Vec::new();
+    let by_iptables = lock::take().and_then(|lock| {
+        let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
+        programs.collect_garbage(&mut kernel, network, &valid)
+    });
+    errors.extend(by_iptables.err());
+    let stale = Stale::new(network, &valid);
+    errors.extend(by_nftables(&mut kernel, |it| nftables::collect_garbage(it, &stale)).err());
+    if valid.is_empty() {
+        let kept_apart = by_nftables(&mut kernel, |it| isolation::collect_garbage(it, network));
+        errors.extend(kept_apart.err());
+    }
+    Error::of_teardown(errors)
+}

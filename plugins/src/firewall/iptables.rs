@@ -1,0 +1,257 @@
+//! By iptables, in the reference's layout (`plugins/meta/firewall/iptables.go`, `ingresspolicy.go`).
+//!
+//! There a rule does not tell whose it is, and addresses are given to others. So beside the reference's rules each
+//! attachment has a chain to which nothing leads, the [record](record) of its addresses: by it DEL knows them without
+//! a result, leaves those that are another's by now, and GC knows whose are stale.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use cni::{Attachment, Call};
+use runner::{Lock, Runner};
+
+use super::Wanted;
+use super::conf::IngressPolicy;
+use crate::backend::Backend;
+use crate::error::Error;
+use crate::iptables::{FILTER, Family, Places, Tool, Work, is_declaration};
+use crate::kernel_tables::KernelTables;
+use crate::names::hex;
+
+/// What the programs are for.
+const WORK: Work = Work { purpose: "letting containers' packets pass", table: FILTER };
+/// What the kernel asks of what it forwards.
+pub(super) const FORWARD: &str = "FORWARD";
+/// What lets containers' packets pass.
+pub(super) const ACCEPT: &str = "CNI-FORWARD";
+/// What comes from a bridge with a policy.
+const STAGE_1: &str = "CNI-ISOLATION-STAGE-1";
+/// What comes from there and leaves by another one.
+const STAGE_2: &str = "CNI-ISOLATION-STAGE-2";
+/// What the names of records begin with.
+const RECORD_PREFIX: &str = "CNI-FW-";
+/// Others may make the shared chains, or remove rules, between a look and a write.
+const ATTEMPTS: usize = 4;
+
+/// The chain that tells an attachment's addresses: `CNI-FW-`, 8 hexadecimal digits of the SHA-512 of the network, and
+/// 12 of interface and container.
+pub(super) fn record(network: &str, container_id: &str, ifname: &str) -> String {
+    let owner = hex(&format!("{ifname}:{container_id}"), 6);
+    format!("{}{owner}", records_of(network))
+}
+
+/// What the names of a network's records begin with.
+fn records_of(network: &str) -> String {
+    format!("{RECORD_PREFIX}{}", hex(network, 4))
+}
+
+/// What an attachment has in one family, in the words of `iptables-save`, so that it can be compared with what
+/// that prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rules {
+    /// Chains that all attachments share.
+    chains: Vec<String>,
+    /// Their rules, and how one that is missing is added.
+    shared: Vec<(&'static str, String)>,
+    record: String,
+    addresses: Vec<IpAddr>,
+}
+
+impl Rules {
+    /// For the addresses of a family. Bridges are kept apart where `backend` says that iptables does it.
+    pub(super) fn new(call: &Call, wanted: &Wanted, backend: Backend, family: Family) -> Self {
+        let record = record(&call.conf.name, &call.container_id, &call.ifname);
+        Self::of(record, wanted, backend, family)
+    }
+
+    fn of(record: String, wanted: &Wanted, backend: Backend, family: Family) -> Self {
+        let admin = &wanted.conf.admin_chain;
+        let mut chains = vec![ACCEPT.to_owned(), admin.clone()];
+        let about = |text: &str| format!("-m comment --comment \"CNI firewall plugin {text}\"");
+        let mut shared = vec![
+            ("-I", format!("{FORWARD} {} -j {ACCEPT}", about("rules"))),
+            ("-I", format!("{ACCEPT} {} -j {admin}", about("admin overrides"))),
+        ];
+        if let Some(bridge) = wanted.bridge.as_ref().filter(|_| backend == Backend::Iptables) {
+            let policy = wanted.conf.ingress_policy;
+            let of = |policy: &str| about(&format!("rules (ingressPolicy: {policy})"));
+            let (any, own) = (of("same-bridge|isolated"), of(&policy.to_string()));
+            chains.extend([STAGE_1, STAGE_2].map(str::to_owned));
+            shared.push(("-I", format!("{FORWARD} {any} -j {STAGE_1}")));
+            let elsewhere = format!("{STAGE_1} -i {bridge} ! -o {bridge} {own} -j {STAGE_2}");
+            shared.push(("-I", elsewhere));
+            if policy == IngressPolicy::Isolated {
+                shared.push(("-I", format!("{STAGE_1} -i {bridge} -o {bridge} {own} -j DROP")));
+            }
+            shared.extend([
+                ("-A", format!("{STAGE_1} {any} -j RETURN")),
+                ("-I", format!("{STAGE_2} -o {bridge} {any} -j DROP")),
+                ("-A", format!("{STAGE_2} {any} -j RETURN")),
+            ]);
+        }
+        let of_family = wanted.addresses.iter().filter(|it| it.is_ipv4() == family.is_ipv4);
+        Self { chains, shared, record, addresses: of_family.copied().collect() }
+    }
+
+    /// The rules of the record, and those that let the addresses' packets pass.
+    fn own(&self) -> impl Iterator<Item = String> {
+        let recorded = self.addresses.iter().map(|it| format!("{} -s {}", self.record, full(*it)));
+        recorded.chain(self.addresses.iter().flat_map(|it| accepting(*it)))
+    }
+
+    /// The lines for an attachment that has nothing yet on a node that has what is shared; refused elsewhere.
+    fn usual(&self) -> Vec<String> {
+        let mut lines = vec![format!("-N {}", self.record)];
+        lines.extend(self.shared.iter().map(|(_, rule)| format!("-C {rule}")));
+        lines.extend(self.own().map(|rule| format!("-A {rule}")));
+        lines
+    }
+
+    /// The lines that make of what is there what shall be.
+    fn lines(&self, saved: &str) -> Vec<String> {
+        let has = |rule: &str| rules(saved).any(|it| it == rule);
+        let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
+        let missing = self.chains.iter().filter(|chain| !is_there(chain));
+        let mut lines: Vec<String> = missing.map(|chain| format!("-N {chain}")).collect();
+        let missing = self.shared.iter().filter(|(_, rule)| !has(rule));
+        lines.extend(missing.map(|(verb, rule)| format!("{verb} {rule}")));
+        // Of an earlier ADD.
+        let mut gone = held_by(saved, |chain| chain == self.record);
+        gone.retain(|address| !self.addresses.contains(address));
+        let others = held_by(saved, |chain| chain != self.record);
+        lines.extend(deletions(saved, &gone, &others));
+        let verb = if is_there(&self.record) { "-F" } else { "-N" };
+        lines.push(format!("{verb} {}", self.record));
+        let own = self.own().filter(|rule| rule.starts_with(&self.record) || !has(rule));
+        lines.extend(own.map(|rule| format!("-A {rule}")));
+        lines
+    }
+
+    /// What is not as it should be, in words. The reference makes no records.
+    fn problem(&self, saved: &str) -> Option<String> {
+        let accepting = self.addresses.iter().flat_map(|it| accepting(*it));
+        let mut wanted = self.shared.iter().map(|(_, rule)| rule.clone()).chain(accepting);
+        wanted
+            .find(|rule| !rules(saved).any(|it| it == rule))
+            .map(|rule| format!("rule {rule:?} is missing in table {FILTER}"))
+    }
+}
+
+/// An address alone, as a network.
+fn full(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+/// The rules by which an address' packets pass, in the reference's order.
+fn accepting(address: IpAddr) -> [String; 2] {
+    let address = full(address);
+    [
+        format!("{ACCEPT} -d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
+        format!("{ACCEPT} -s {address} -j ACCEPT"),
+    ]
+}
+
+fn rules(saved: &str) -> impl Iterator<Item = &str> {
+    saved.lines().filter_map(|line| line.strip_prefix("-A "))
+}
+
+/// The addresses in the records of which `is_one` is true.
+fn held_by(saved: &str, is_one: impl Fn(&str) -> bool) -> BTreeSet<IpAddr> {
+    let of_records = rules(saved).filter_map(|rule| {
+        let (chain, rest) = rule.split_once(" -s ")?;
+        let is_chosen = chain.starts_with(RECORD_PREFIX) && is_one(chain);
+        rest.split(['/', ' ']).next().filter(|_| is_chosen)?.parse().ok()
+    });
+    of_records.collect()
+}
+
+/// The lines that remove the rules of addresses which are nobody else's, each as often as it is there.
+fn deletions(saved: &str, gone: &BTreeSet<IpAddr>, others: &BTreeSet<IpAddr>) -> Vec<String> {
+    let gone: Vec<String> = gone.difference(others).flat_map(|it| accepting(*it)).collect();
+    let held = rules(saved).filter(|rule| gone.iter().any(|it| it == rule));
+    held.map(|rule| format!("-D {rule}")).collect()
+}
+
+/// The lines that remove the records of which `is_gone` is true, and the rules of their addresses and of `addresses`.
+fn removal_lines(saved: &str, is_gone: impl Fn(&str) -> bool, addresses: &[IpAddr]) -> Vec<String> {
+    let mut gone = held_by(saved, &is_gone);
+    gone.extend(addresses);
+    let mut lines = deletions(saved, &gone, &held_by(saved, |chain| !is_gone(chain)));
+    let chains = saved.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
+    let records = chains.filter(|chain| chain.starts_with(RECORD_PREFIX) && is_gone(chain));
+    lines.extend(records.flat_map(|chain| [format!("-F {chain}"), format!("-X {chain}")]));
+    lines
+}
+
+/// Reads and changes table filter, under the lock.
+pub(super) struct Programs<'a> {
+    /// What runs them.
+    pub(super) runner: &'a mut dyn Runner,
+    /// The lock, which they keep should we die before them.
+    pub(super) lock: Option<&'a Lock>,
+}
+
+impl Programs<'_> {
+    fn tool(&mut self, family: Family) -> Tool<'_> {
+        Tool::new(&mut *self.runner, WORK, family.programs, self.lock)
+    }
+
+    /// Gives an attachment its rules of a family.
+    pub(super) fn set_up(&mut self, family: Family, wanted: &Rules) -> Result<(), Error> {
+        let mut tool = self.tool(family);
+        let mut result = tool.restore(&wanted.usual());
+        for _ in 0..ATTEMPTS {
+            if !matches!(result, Err(Error::ProgramFailed { .. })) {
+                break;
+            }
+            let saved = tool.save_if_there()?;
+            result = tool.restore(&wanted.lines(&saved));
+        }
+        result
+    }
+
+    /// Whether an attachment has its rules.
+    pub(super) fn check(&mut self, family: Family, wanted: &Rules) -> Result<(), Error> {
+        let saved = self.tool(family).save_if_there()?;
+        wanted.problem(&saved).map_or(Ok(()), |problem| Err(Error::Changed(problem)))
+    }
+
+    /// Removes an attachment's rules, whichever suite made them. `addresses` are those that its result tells.
+    pub(super) fn tear_down(
+        &mut self,
+        kernel: &mut KernelTables,
+        record: &str,
+        addresses: &[IpAddr],
+    ) -> Result<(), Error> {
+        self.remove(kernel, &|saved| removal_lines(saved, |chain| chain == record, addresses))
+    }
+
+    /// Removes the rules of the attachments to `network` that are not among `valid`. Those that the reference made
+    /// do not tell their network, and stay.
+    pub(super) fn collect_garbage(
+        &mut self,
+        kernel: &mut KernelTables,
+        network: &str,
+        valid: &[Attachment],
+    ) -> Result<(), Error> {
+        let record_of = |it: &Attachment| record(network, &it.container_id, &it.ifname);
+        let valid: Vec<String> = valid.iter().map(record_of).collect();
+        let of_network = records_of(network);
+        let is_stale = |chain: &str| {
+            chain.starts_with(&of_network) && !valid.iter().any(|record| record == chain)
+        };
+        self.remove(kernel, &|saved| removal_lines(saved, is_stale, &[]))
+    }
+
+    fn remove(
+        &mut self,
+        kernel: &mut KernelTables,
+        lines_for: &dyn Fn(&str) -> Vec<String>,
+    ) -> Result<(), Error> {
+        let mut look_in = |family| -> Places { kernel.places(family, FILTER, ACCEPT) };
+        WORK.remove(&mut *self.runner, self.lock, &mut look_in, lines_for)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use super::*;
+use crate::firewall::conf;
+use crate::iptables::FAMILIES;
+use cni::AddResult;
+use cni::decode::{Fields, Problems};
+use serde_json::{Value, json};
+
+/// What an attachment of this container has in IPv4 by this configuration.
+fn rules_of(container_id: &str, conf: &Value, address: &str) -> Rules {
+    let problems = Problems::default();
+    let conf = conf::read(&Fields::root(conf.as_object().unwrap(), &problems));
+    problems.into_result().unwrap();
+    let result = json!({"cniVersion": "1.1.0", "interfaces": [{"name": "cni0"}],
+        "ips": [{"address": address}]});
+    let result = AddResult::from_prev_result(&result, cni::Version::V1_1_0).unwrap();
+    let wanted = Wanted::new(conf, result).unwrap();
+    Rules::of(record("n1", container_id, "eth0"), &wanted, Backend::Iptables, FAMILIES[0])
+}
+
+/// What `iptables-save` prints after the lines were applied to what it printed before. Shared chains are there.
+fn applied(saved: &str, lines: &[String]) -> String {
+    let mut saved: Vec<String> = saved.lines().map(str::to_owned).collect();
+    for line in lines {
+        let (verb, rest) = line.split_once(' ').unwrap();
+        let chain = rest.split(' ').next().unwrap();
+        let of_chain = format!("-A {chain} ");
+        match verb {
+            "-N" => saved.insert(0, format!(":{chain} - [0:0]")),
+            "-A" => saved.push(format!("-A {rest}")),
+            "-I" => {
+                let first = saved.iter().position(|it| it.starts_with(&of_chain));
+                saved.insert(first.unwrap_or(saved.len()), format!("-A {rest}"));
+            }
+            "-D" => {
+                let place = saved.iter().position(|it| *it == format!("-A {rest}"));
+                saved.remove(place.expect("a rule that is not there cannot be deleted"));
+            }
+            "-F" => saved.retain(|it| !it.starts_with(&of_chain)),
+            "-X" => saved.retain(|it| !it.starts_with(&format!(":{chain} "))),
+            _ => panic!("{line}"),
+        }
+    }
+    saved.join("\n")
+}
+
+#[test]
+fn the_first_attachment_makes_what_is_shared_and_the_next_its_own() {
+    let a = rules_of("a", &json!({"ingressPolicy": "isolated"}), "10.1.0.2/24");
+    let saved = applied(":FORWARD ACCEPT [0:0]", &a.lines(""));
+    let of = |policy: &str| {
+        format!("-m comment --comment \"CNI firewall plugin rules (ingressPolicy: {policy})\"")
+    };
+    let (any, own) = (of("same-bridge|isolated"), of("isolated"));
+    for rule in [
+        "CNI-FORWARD -m comment --comment \"CNI firewall plugin admin overrides\" -j CNI-ADMIN",
+        "CNI-FORWARD -d 10.1.0.2/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        "CNI-FORWARD -s 10.1.0.2/32 -j ACCEPT",
+        &format!("CNI-ISOLATION-STAGE-1 -i cni0 ! -o cni0 {own} -j CNI-ISOLATION-STAGE-2"),
+        &format!("CNI-ISOLATION-STAGE-1 -i cni0 -o cni0 {own} -j DROP"),
+        &format!("CNI-ISOLATION-STAGE-1 {any} -j RETURN"),
+        &format!("CNI-ISOLATION-STAGE-2 -o cni0 {any} -j DROP"),
+        &format!("CNI-ISOLATION-STAGE-2 {any} -j RETURN"),
+    ] {
+        assert!(rules(&saved).any(|it| it == rule), "{rule}\n{saved}");
+    }
+    assert_eq!(a.problem(&saved), None);
+    let forward: Vec<&str> = rules(&saved).filter(|it| it.starts_with("FORWARD ")).collect();
+    assert!(forward[0].ends_with("-j CNI-ISOLATION-STAGE-1"), "isolation comes first: {saved}");
+    // ADD once more changes nothing.
+    assert_eq!(applied(&saved, &a.lines(&saved)).lines().count(), saved.lines().count());
+    let b = rules_of("b", &json!({}), "10.1.0.3/24");
+    assert_eq!(b.lines(&saved).len(), 4, "{:?}", b.lines(&saved));
+    assert!(b.usual().iter().all(|line| !line.starts_with("-I")));
+}
+
+#[test]
+fn an_address_that_is_anothers_by_now_is_left_to_it() {
+    let (a, b) = ("10.1.0.2/24", "10.1.0.3/24");
+    let first = rules_of("first", &json!({}), a);
+    let saved = applied("", &first.lines(""));
+    let second = rules_of("second", &json!({}), a);
+    let saved = applied(&saved, &second.lines(&saved));
+    // Whose DEL comes late.
+    let lines = removal_lines(&saved, |chain| chain == first.record, &[a[..8].parse().unwrap()]);
+    let saved = applied(&saved, &lines);
+    assert_eq!(second.problem(&saved), None);
+    assert!(!saved.contains(&first.record), "{saved}");
+    // It gets another address.
+    let moved = rules_of("second", &json!({}), b);
+    let saved = applied(&saved, &moved.lines(&saved));
+    assert!(!saved.contains("10.1.0.2"), "{saved}");
+    let saved = applied(&saved, &removal_lines(&saved, |chain| chain == second.record, &[]));
+    assert!(!saved.contains("10.1.0.") && !saved.contains(RECORD_PREFIX), "{saved}");
+}
+
+#[test]
+fn what_is_there_twice_goes_as_often() {
+    let it = rules_of("a", &json!({}), "10.1.0.2/24");
+    let saved = applied("", &it.lines(""));
+    let twice: Vec<String> =
+        accepting("10.1.0.2".parse().unwrap()).iter().map(|rule| format!("-A {rule}")).collect();
+    let saved = applied(&saved, &twice);
+    let saved = applied(&saved, &removal_lines(&saved, |chain| chain == it.record, &[]));
+    assert!(!saved.contains("10.1.0.2"), "{saved}");
+}
+
+#[test]
+fn a_record_tells_its_network() {
+    let name = record("n1", "cid1", "eth0");
+    assert_eq!(name, "CNI-FW-43d91f840b65a318f52e");
+    assert!(name.starts_with(&records_of("n1")) && !name.starts_with(&records_of("n2")));
+    assert_ne!(name, record("n1", "cid1", "eth1"));
+}

@@ -1,0 +1,228 @@
+//! firewall among others, at once, killed, after a reboot, and whatever programs there are.
+
+use std::thread;
+use std::time::Instant;
+
+use lab::{Call, World};
+use serde_json::{Value, json};
+
+use crate::common::Site;
+use crate::portmap::{KUBE_PROXY, all_at_once, others, path_with};
+
+const CONTAINERS: u16 = 50;
+/// Who drops what is forwarded, so that each backend has something to do.
+const DROPS: &str = "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; nft -f - <<END
+table inet mine {
+  chain forward { type filter hook forward priority 5; policy drop; }
+}
+END";
+
+/// What a bridge would have answered for the container of a number.
+fn result(number: u16) -> Value {
+    json!({"cniVersion": "1.0.0", "interfaces": [{"name": "br0"}],
+        "ips": [{"address": format!("10.1.{}.{}/16", number / 200, 2 + number % 200)},
+                {"address": format!("fd00:1::{:x}/64", number + 2)}]})
+}
+
+/// Every key that goes together with the others.
+pub(crate) fn conf(backend: &str) -> Value {
+    json!({"cniVersion": "1.0.0", "name": "net1", "type": "firewall", "backend": backend,
+        "ingressPolicy": "isolated", "iptablesAdminChainName": "CNI-ADMIN", "firewalldZone": "trusted",
+        "prevResult": result(0)})
+}
+
+/// A node that drops what it forwards, on which one container has come and gone.
+fn site(backend: &str) -> Site {
+    let site = Site::new(conf(backend));
+    site.node.sh(DROPS);
+    for command in ["ADD", "DEL"] {
+        let _ = site.run(&call(&site, command, 0)).ok();
+    }
+    site
+}
+
+fn call(site: &Site, command: &str, number: u16) -> Call {
+    Call::new("firewall", command)
+        .container(&format!("container-{number}"))
+        .env("CNI_NETNS", "/run/netns/vanished")
+        .conf(&site.conf_with(&json!({"prevResult": result(number)})))
+}
+
+/// Backends, and what each container of theirs is known by.
+const BACKENDS: [&str; 2] = ["iptables", "nftables"];
+
+#[test]
+fn many_at_once_among_the_rules_of_others() {
+    for backend in BACKENDS {
+        let site = site(backend);
+        site.node.sh(KUBE_PROXY);
+        let (before, foreign) = (site.world(&[]), others(&site));
+        let numbers: Vec<u16> = (1..=CONTAINERS).collect();
+        let run = |command: &'static str| |number| site.run(&call(&site, command, number));
+        all_at_once(&numbers, run("ADD"));
+        all_at_once(&numbers, run("CHECK"));
+        assert_eq!(others(&site), foreign, "{backend}");
+        let (gone, kept): (Vec<u16>, Vec<u16>) =
+            numbers.iter().partition(|number| *number % 2 == 0);
+        all_at_once(&gone, run("DEL"));
+        all_at_once(&kept, run("CHECK"));
+        all_at_once(&kept, run("DEL"));
+        assert_eq!(others(&site), foreign, "{backend}");
+        site.world(&[]).must_be(&before, backend);
+    }
+}
+
+/// The very first ones make what all share.
+#[test]
+fn many_at_once_on_a_node_that_has_nothing_yet() {
+    for backend in BACKENDS {
+        let site = Site::new(json!({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}));
+        site.node.sh(DROPS);
+        let numbers: Vec<u16> = (1..=20).collect();
+        let run = |command: &'static str| {
+            let site = &site;
+            move |number| {
+                let mut conf = conf(backend);
+                conf["prevResult"] = result(number);
+                site.run(&call(site, command, number).conf(&conf))
+            }
+        };
+        all_at_once(&numbers, run("ADD"));
+        all_at_once(&numbers, run("CHECK"));
+        all_at_once(&numbers, run("DEL"));
+        let left = site.world(&[]);
+        assert!(!left.lines.iter().any(|line| line.contains("10.1.0.")), "{backend}: {left:#?}");
+    }
+}
+
+/// Killed at any moment it leaves nothing that the DEL after it does not remove.
+#[test]
+fn after_a_kill_del_leaves_nothing() {
+    for backend in BACKENDS {
+        let site = site(backend);
+        let before = site.world(&[]);
+        let started = Instant::now();
+        let _ = site.run(&call(&site, "ADD", 1)).ok();
+        let _ = site.run(&call(&site, "DEL", 1)).ok();
+        let mut window = started.elapsed();
+        let mut killed = 0_u32;
+        for round in 0..60_u32 {
+            let command = if round % 4 == 3 { "DEL" } else { "ADD" };
+            if command == "DEL" {
+                let _ = site.run(&call(&site, "ADD", 1)).ok();
+            }
+            let mut running = call(&site, command, 1).start(&site.node, &site.podwire);
+            thread::sleep(window * (round * 37 % 60) / 60);
+            running.kill();
+            if running.finish().exit.is_none() {
+                killed += 1;
+                window += window / 16;
+            } else {
+                window -= window / 8;
+            }
+            let what = format!("{backend}: round {round}, {command}");
+            // A runtime may have no result then.
+            let keys = if round % 2 == 0 { json!({"prevResult": null}) } else { json!({}) };
+            let del = call(&site, "DEL", 1);
+            let del = if round % 2 == 0 { del.conf(&site.conf_with(&keys)) } else { del };
+            let del = site.run(&del);
+            assert!(del.succeeded(), "{what}: {del}");
+            site.world(&[]).must_be(&before, &what);
+        }
+        assert!(killed > 15, "{backend}: only {killed} of 60 kills hit");
+    }
+}
+
+/// GC knows attachments by container and interface, and only those of its network.
+#[test]
+fn garbage_is_told_by_container_and_interface() {
+    for backend in BACKENDS {
+        let site = site(backend);
+        let before = site.world(&[]);
+        let run = |command: &str, number: u16, ifname: &str, network: &str| {
+            let keys = json!({"name": network, "prevResult": result(number)});
+            let call = call(&site, command, number).ifname(ifname).conf(&site.conf_with(&keys));
+            site.run(&call)
+        };
+        for (number, ifname, network) in
+            [(1, "eth0", "net1"), (2, "net1", "net1"), (3, "eth0", "net2")]
+        {
+            let _ = run("ADD", number, ifname, network).ok();
+        }
+        let gc = |valid: &Value| {
+            let keys = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid});
+            let call = Call::new("firewall", "GC").unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+            let _ = site.run(&call.conf(&site.conf_with(&keys))).ok();
+        };
+        gc(&json!([{"containerID": "container-1", "ifname": "eth0"},
+            {"containerID": "container-2", "ifname": "eth0"}]));
+        let _ = run("CHECK", 1, "eth0", "net1").ok();
+        let _ = run("CHECK", 3, "eth0", "net2").ok();
+        run("CHECK", 2, "net1", "net1").expect_error(102);
+        // After a reboot nothing of it is there.
+        site.node.sh("nft flush ruleset");
+        gc(&json!([]));
+        site.node.sh(DROPS);
+        let _ = run("ADD", 1, "eth0", "net1").ok();
+        let _ = run("CHECK", 1, "eth0", "net1").ok();
+        for number in [1, 2] {
+            let _ = run("DEL", number, "eth0", "net1").ok();
+        }
+        let left = lines_of_containers(&site.world(&[]));
+        assert_eq!(left, lines_of_containers(&before), "{backend}");
+    }
+}
+
+fn lines_of_containers(world: &World) -> Vec<String> {
+    let is_one = |line: &&String| line.contains("CNI-FW-") || line.contains("10.1.0.");
+    world.lines.iter().filter(is_one).cloned().collect()
+}
+
+#[test]
+fn rules_of_either_kind_of_iptables_are_made_checked_and_removed() {
+    let kinds = [path_with("nft"), path_with("legacy")];
+    for add in &kinds {
+        let site = Site::new(conf("iptables"));
+        let with = |command: &str, path: &str| site.run(&call(&site, command, 1).env("PATH", path));
+        let rules = || {
+            let saves = "iptables-nft-save -t filter; ip6tables-nft-save -t filter; \
+                         iptables-legacy-save -t filter; ip6tables-legacy-save -t filter";
+            let is_own = |line: &&str| line.contains("CNI-FW-") || line.contains("10.1.0.");
+            site.node.sh(saves).lines().filter(is_own).count()
+        };
+        let path = add.path().to_str().unwrap();
+        let _ = with("ADD", path).ok();
+        assert!(rules() >= 5);
+        let _ = with("CHECK", path).ok();
+        let _ = with("ADD", path).ok();
+        let _ = with("CHECK", path).ok();
+        // By the programs of the node, of which it has both kinds.
+        let _ = site.run(&call(&site, "DEL", 1)).ok();
+        assert_eq!(rules(), 0);
+        let _ = with("ADD", path).ok();
+        let _ = with("DEL", path).ok();
+        assert_eq!(rules(), 0);
+    }
+}
+
+/// Neither `nft` nor `iptables` is installed.
+#[test]
+fn without_programs_nftables_serves() {
+    let mut conf = conf("nftables");
+    let site = Site::new(conf.clone());
+    site.node.sh(DROPS);
+    let before = site.world(&[]);
+    for backend in [json!("nftables"), Value::Null] {
+        conf["backend"] = backend;
+        conf["prevResult"] = result(1);
+        for command in ["ADD", "CHECK", "DEL"] {
+            let call = call(&site, command, 1).conf(&conf).env("PATH", "/nowhere");
+            let reply = site.run(&call);
+            assert!(reply.succeeded(), "{reply}");
+            if command == "ADD" {
+                assert!(site.node.sh("nft list ruleset").contains("id: container-1"));
+            }
+        }
+        site.world(&[]).must_be(&before, "without programs");
+    }
+}
