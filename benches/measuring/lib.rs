@@ -6,5 +6,5 @@ mod stats;
 mod table;
 
 pub use machine::{load, machine, output};
-pub use stats::Series;
+pub use stats::{Series, median};
 pub use table::{number, ratio, table};

@@ -44,9 +44,7 @@ impl Path {
     }
 
     pub(crate) fn median_rate(&self) -> Option<f64> {
-        let mut rates = self.connections_per_second.clone();
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied()
+        measuring::median(&self.connections_per_second)
     }
 }
 
