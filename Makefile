@@ -99,6 +99,7 @@ e2e: cluster-setup ## tests of podwire on whole clusters (E2E=smoke: the shortes
 
 .PHONY: bench-cni
 bench-cni: test-setup ## podwire beside the reference plugins and the kernel's floor; writes benches/results
+	@scripts/setup bench
 	cargo build --release --locked --target $(TARGET) -p benches
 	$(RELEASE)/bench-cni $(BENCH_ARGS)
 

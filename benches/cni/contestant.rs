@@ -30,8 +30,9 @@ impl fmt::Display for Contestant {
     }
 }
 
-/// The five plugins that both suites have.
-pub(crate) const PLUGINS: [&str; 5] = ["bridge", "ptp", "loopback", "host-local", "static"];
+/// The plugins that both suites have.
+pub(crate) const PLUGINS: [&str; 9] =
+    ["bridge", "ptp", "loopback", "host-local", "static", "portmap", "tuning", "bandwidth", "sbr"];
 
 /// Where the programs are.
 #[derive(Debug)]

@@ -1,16 +1,19 @@
-//! A contestant at one work: with a node of its own, on which one pod runs already.
+//! A contestant at one work: with a node of its own, on which pods run already.
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::contestant::{Contestant, Programs};
 use crate::netns::{self, Netns};
 use crate::process::{Prepared, Running};
-use crate::work::{NETWORK, Work};
+use crate::work::{HOST_PORT, NETWORK, POD_PORT, Step, Work, tuning_dir};
+use crate::world::{self, World};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the contestants share.
@@ -41,8 +44,10 @@ pub(crate) struct Lane<'a> {
     pub(crate) work: Work,
     node: Netns,
     data: String,
-    conf: String,
+    steps: Vec<Step>,
     attachments: u32,
+    /// What the node had with its first pods alone.
+    at_first: World,
 }
 
 /// A container, alive as long as its namespace is open.
@@ -50,12 +55,14 @@ pub(crate) struct Lane<'a> {
 pub(crate) struct Pod {
     netns: Netns,
     id: String,
-    /// What ADD answered.
+    /// The ports of the host that lead to it.
+    pub(crate) ports: Range<u16>,
+    /// What the last ADD answered: that of the last plugin, in the end.
     result: RefCell<Option<Value>>,
 }
 
 impl<'a> Lane<'a> {
-    /// A new node with one pod attached.
+    /// A new node with its first pods attached, which are added to `pods`.
     pub(crate) fn new(
         bench: &'a Bench,
         contestant: Contestant,
@@ -64,19 +71,25 @@ impl<'a> Lane<'a> {
     ) -> Self {
         let data = tempfile::tempdir_in(&bench.home).expect("the directory is ours").keep();
         let data = data.to_str().expect("temporary names are ASCII").to_owned();
-        let conf = work.conf(&data);
+        let steps = work.steps(&data);
         let node = Netns::new();
-        let mut lane = Self { bench, contestant, work, node, data, conf, attachments: 0 };
+        let at_first = World::new();
+        let mut lane =
+            Self { bench, contestant, work, node, data, steps, attachments: 0, at_first };
         lane.prepare_leases();
-        let pod = lane.pod();
-        let first = if contestant == Contestant::Floor {
-            lane.prepare_first_of_floor(&pod)
-        } else {
-            lane.prepare("ADD", &pod)
-        };
-        lane.enter();
-        must_be_a_result(&first.start().finish().printed, &work);
-        pods.push(pod);
+        for ports in work.ports_of_first_pods() {
+            let pod = lane.pod_with(ports);
+            if contestant == Contestant::Floor {
+                let first = lane.prepare_first_of_floor(&pod);
+                lane.enter();
+                pod.keep_result(&first.start().finish().printed);
+            } else {
+                lane.call("ADD", &pod);
+            }
+            must_be_a_result(&pod.result(), &work);
+            pods.push(pod);
+        }
+        lane.at_first = lane.world();
         lane
     }
 
@@ -116,39 +129,58 @@ impl<'a> Lane<'a> {
 
     /// A fresh container.
     pub(crate) fn pod(&mut self) -> Pod {
+        self.pod_with(HOST_PORT..HOST_PORT + 1)
+    }
+
+    fn pod_with(&mut self, ports: Range<u16>) -> Pod {
         self.attachments += 1;
         Pod {
             netns: Netns::new(),
             id: format!("pod-{}", self.attachments),
+            ports,
             result: RefCell::default(),
         }
     }
 
-    /// Makes one call and waits for its end; how long it took.
+    /// Calls the plugins as a runtime does, one after the other, and for DEL the last one first; how long those took
+    /// that are measured.
     pub(crate) fn call(&self, verb: &str, pod: &Pod) -> Duration {
-        let finished = self.prepare_on_node(verb, pod).start().finish();
-        pod.keep_result(verb, &finished.printed);
-        finished.took
+        let call = |step: &Step| {
+            let prepared = self.prepare(step, verb, pod);
+            self.enter();
+            let finished = prepared.start().finish();
+            if verb == "ADD" {
+                pod.keep_result(&finished.printed);
+            }
+            if step.is_measured { finished.took } else { Duration::ZERO }
+        };
+        match verb {
+            "DEL" => self.steps.iter().rev().map(call).sum(),
+            _ => self.steps.iter().map(call).sum(),
+        }
     }
 
-    /// Starts calls for all pods, one right after the other.
+    /// Starts calls of the first plugin for all pods, one right after the other.
     pub(crate) fn start_all(&self, verb: &str, pods: &[Pod]) -> Vec<Running> {
-        let prepared: Vec<_> = pods.iter().map(|pod| self.prepare(verb, pod)).collect();
-        self.node.enter();
+        let prepared: Vec<_> = pods.iter().map(|pod| self.prepare_first(verb, pod)).collect();
+        self.enter();
         prepared.into_iter().map(Prepared::start).collect()
     }
 
-    /// A call, with this thread on the node.
+    /// A call of the first plugin, with this thread on the node.
     pub(crate) fn prepare_on_node(&self, verb: &str, pod: &Pod) -> Prepared {
-        let prepared = self.prepare(verb, pod);
-        self.node.enter();
+        let prepared = self.prepare_first(verb, pod);
+        self.enter();
         prepared
     }
 
-    fn prepare(&self, verb: &str, pod: &Pod) -> Prepared {
-        let program = self.bench.programs.program(self.contestant, self.work.plugin);
-        let conf = pod.conf_for(verb, &self.conf);
-        self.prepare_program(&program, &conf, verb, pod)
+    fn prepare_first(&self, verb: &str, pod: &Pod) -> Prepared {
+        self.prepare(self.steps.first().expect("every work has a plugin"), verb, pod)
+    }
+
+    fn prepare(&self, step: &Step, verb: &str, pod: &Pod) -> Prepared {
+        let program = self.bench.programs.program(self.contestant, step.plugin);
+        self.prepare_program(&program, &pod.conf_for(step).to_string(), verb, pod)
     }
 
     fn prepare_program(&self, program: &Path, conf: &str, verb: &str, pod: &Pod) -> Prepared {
@@ -179,27 +211,65 @@ impl<'a> Lane<'a> {
             name.to_str().is_some_and(|name| name.starts_with("10.88."))
         };
         let found = folder.filter_map(|entry| is_lease(entry).then_some(())).count();
-        let first = usize::from(self.contestant != Contestant::Floor);
+        let first = match self.contestant {
+            Contestant::Floor => 0,
+            _ => self.work.pods as usize,
+        };
         let expected = first + self.work.leases as usize;
         assert_eq!(found, expected, "leases of {} after {}", self.contestant, self.work.title);
+    }
+
+    /// Panics with the differences unless the node is as it was with its first pods alone.
+    pub(crate) fn must_be_as_at_first(&self) {
+        let what = format!("{} after {}, beside what was there", self.contestant, self.work.title);
+        world::must_be_alike(&what, &self.world(), &self.at_first);
+        self.must_have_first_leases();
+    }
+
+    /// What the node has that plugins make.
+    fn world(&self) -> World {
+        self.enter();
+        let mut world = world::node();
+        // What podwire's and the reference's write is not the same, but it goes.
+        let kept = fs::read_dir(tuning_dir(&self.data)).into_iter().flatten();
+        world.extend(kept.map(|file| format!("{:?}", file.expect("it is ours").file_name())));
+        world
     }
 }
 
 impl Pod {
     /// Keeps what ADD printed, as a runtime does.
-    pub(crate) fn keep_result(&self, verb: &str, printed: &[u8]) {
-        if verb == "ADD" {
-            *self.result.borrow_mut() = serde_json::from_slice(printed).ok();
-        }
+    pub(crate) fn keep_result(&self, printed: &[u8]) {
+        let result = serde_json::from_slice(printed).expect("a plugin prints JSON");
+        *self.result.borrow_mut() = Some(result);
     }
 
-    /// The configuration as a runtime sends it: DEL carries the result of ADD.
-    fn conf_for(&self, verb: &str, conf: &str) -> String {
-        let result = self.result.borrow();
-        let (Some(result), true) = (result.as_ref(), verb == "DEL") else { return conf.to_owned() };
-        let mut conf: Value = serde_json::from_str(conf).expect("the configuration is ours");
-        conf["prevResult"] = result.clone();
-        conf.to_string()
+    /// What ADD answered.
+    pub(crate) fn result(&self) -> Value {
+        self.result.borrow().clone().unwrap_or_default()
+    }
+
+    /// Its first address.
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        let result = self.result();
+        let address = result["ips"][0]["address"].as_str().and_then(|it| it.split('/').next());
+        address.and_then(|it| it.parse().ok()).expect("an address of IPv4 comes first")
+    }
+
+    /// The configuration as a runtime sends it: with what the plugin before answered, and DEL with what the last one
+    /// did; and with the ports that are published.
+    fn conf_for(&self, step: &Step) -> Value {
+        let mut conf = step.conf.clone();
+        if let Some(result) = &*self.result.borrow() {
+            conf["prevResult"] = result.clone();
+        }
+        if step.plugin == "portmap" {
+            let mapping =
+                |port| json!({"hostPort": port, "containerPort": POD_PORT, "protocol": "tcp"});
+            let mappings: Vec<_> = self.ports.clone().map(mapping).collect();
+            conf["runtimeConfig"] = json!({"portMappings": mappings});
+        }
+        conf
     }
 
     /// Moves this thread into the container.
@@ -209,8 +279,7 @@ impl Pod {
 }
 
 /// Panics unless a plugin printed a result with the addresses of its work.
-fn must_be_a_result(printed: &[u8], work: &Work) {
-    let result: Value = serde_json::from_slice(printed).expect("a plugin prints JSON");
+fn must_be_a_result(result: &Value, work: &Work) {
     let addresses = result["ips"].as_array().map_or(0, Vec::len);
     let expected = if work.is_dual { 2 } else { 1 };
     assert!(addresses == expected || work.plugin == "loopback", "{result}");

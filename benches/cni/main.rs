@@ -3,8 +3,8 @@
 //! Everything happens in namespaces of this program's own: each contestant has a node (a network
 //! namespace) for each work, every attachment a fresh pod. `/run` is a private one.
 //!
-//! `--quick` shows in a minute that all works, and writes no results. `--only WORD` measures the
-//! works whose titles have the word.
+//! `--quick` shows in two minutes that all works, and writes no results. `--only WORD` measures the
+//! works whose titles have the word; `at once`, `connections`, `rate` and `memory` are the others.
 #![expect(
     clippy::disallowed_methods,
     clippy::expect_used,
@@ -15,6 +15,7 @@
     reason = "a measurement that fails ends with the reason, the report goes to stdout, and starting programs is what is measured"
 )]
 
+mod connections;
 mod contestant;
 mod crowd;
 mod lane;
@@ -23,11 +24,13 @@ mod memory;
 mod netns;
 mod parity;
 mod process;
+mod rate;
 mod report;
 mod results;
 mod rounds;
 mod targets;
 mod work;
+mod world;
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -132,6 +135,12 @@ fn measure(bench: &Bench, options: &Options) -> Results {
         plan(&[work::PTP_DUAL], 200, 10),
         plan(&[work::LOOPBACK], 150, 1),
         plan(&[work::FEW_LEASES, work::MANY_LEASES], 100, 1),
+        plan(&[work::PORTMAP_IPTABLES, work::PORTMAP_NFTABLES], 100, 1),
+        plan(&[work::PORTMAP_QUIET, work::PORTMAP_CROWDED], 60, 4),
+        plan(&[work::TUNING], 100, 1),
+        plan(&[work::BANDWIDTH], 100, 1),
+        plan(&[work::SBR], 100, 1),
+        plan(&[work::CHAIN_IPTABLES, work::CHAIN_NFTABLES], 60, 1),
     ];
     let mut results = Results {
         facts: machine::facts(bench),
@@ -142,9 +151,7 @@ fn measure(bench: &Bench, options: &Options) -> Results {
     {
         let titles: Vec<_> = plan.works.iter().map(|work| work.title).collect();
         eprintln!("{} ({} rounds) ...", titles.join(" and "), plan.rounds);
-        plan.works.iter().filter(|work| work.floor.is_some()).for_each(|work| {
-            parity::must_hold(bench, *work);
-        });
+        plan.works.iter().for_each(|work| parity::must_hold(bench, *work));
         results.calls.extend(rounds::run(bench, plan));
     }
     if options.wants("at once") {
@@ -153,6 +160,16 @@ fn measure(bench: &Bench, options: &Options) -> Results {
         results.small_crowd = Some((pods, crowd::run(bench, pods, times)));
         let (pods, times) = (options.times(110, 20), options.times(3, 1));
         results.large_crowd = Some((pods, crowd::run(bench, pods, times)));
+    }
+    if options.wants("connections") {
+        eprintln!("connections through a published port ...");
+        let works = [work::PORTMAP_QUIET, work::PORTMAP_CROWDED];
+        results.connections = connections::run(bench, &works, options.times(20, 2));
+    }
+    if options.wants("rate") {
+        eprintln!("rates of bandwidth ...");
+        let (times, seconds) = if options.is_quick { (1, 1) } else { (3, 3) };
+        results.rates = rate::run(bench, times, seconds);
     }
     if options.wants("memory") {
         eprintln!("peak memory ...");

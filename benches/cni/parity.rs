@@ -1,89 +1,113 @@
-//! The floor is only a floor while it does what podwire does: both leave the same world behind.
+//! What is compared must do the same: both contestants leave the same behind after an ADD.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
+use serde_json::Value;
+
+use crate::connections::Outside;
 use crate::contestant::Contestant;
-use crate::lane::{Bench, Lane};
+use crate::lane::{Bench, Lane, Pod};
 use crate::work::Work;
+use crate::world::{self, World};
 
-/// What is looked at in the node and in the pod.
-const LOOKS: [&[&str]; 3] = [
-    &["-o", "address"],
-    &["route", "show", "table", "all"],
-    &["-6", "route", "show", "table", "all"],
-];
-/// Per-interface parameters that plugins write.
-const SYSCTLS: [&str; 6] = [
-    "ipv6/accept_ra",
-    "ipv6/accept_dad",
-    "ipv6/keep_addr_on_down",
-    "ipv6/disable_ipv6",
-    "ipv4/arp_notify",
-    "ipv4/forwarding",
-];
+/// Parameters that show what tuning was to do.
+const TUNED: [&str; 2] = ["ipv4/conf/eth0/arp_filter", "ipv6/conf/eth0/mtu"];
 
-/// Panics with the differences unless podwire and the floor leave the same behind after an ADD.
+/// A pod of a contestant.
+struct Attached<'a> {
+    lane: Lane<'a>,
+    pod: Pod,
+    _first: Vec<Pod>,
+}
+
+/// Panics with the differences unless podwire leaves the same behind as whom it is compared with: the floor where
+/// there is one, and the reference after chains.
 pub(crate) fn must_hold(bench: &Bench, work: Work) {
-    let mut pods = Vec::new();
-    let mut worlds = [Contestant::Podwire, Contestant::Floor].map(|contestant| {
-        let mut lane = Lane::new(bench, contestant, work, &mut pods);
+    if work.floor.is_some() {
+        let [podwire, floor] = [Contestant::Podwire, Contestant::Floor]
+            .map(|contestant| Attached::new(bench, contestant, work).world(world::parameters));
+        world::must_be_alike(&format!("the floor after {}", work.title), &floor, &podwire);
+    }
+    if !work.chained.is_empty() {
+        let [podwire, go] = [Contestant::Podwire, Contestant::Go].map(|contestant| {
+            let attached = Attached::new(bench, contestant, work);
+            let world = attached.world_of_chain();
+            attached.end();
+            world
+        });
+        world::must_be_alike(&format!("podwire after {}", work.title), &podwire, &go);
+    }
+}
+
+impl<'a> Attached<'a> {
+    fn new(bench: &'a Bench, contestant: Contestant, work: Work) -> Self {
+        let mut first = Vec::new();
+        let mut lane = Lane::new(bench, contestant, work, &mut first);
         let pod = lane.pod();
         lane.call("ADD", &pod);
-        let mut world = BTreeSet::new();
-        pod.enter();
-        look("pod", &mut world);
-        pods.push(pod);
-        lane.enter();
-        look("node", &mut world);
+        Self { lane, pod, _first: first }
+    }
+
+    /// What pod and node have, and `more` of either.
+    fn world(&self, more: impl Fn() -> World) -> World {
+        let facts = |place: &str| {
+            let facts = world::network().into_iter().chain(more());
+            facts.map(|fact| format!("{place} {fact}")).collect::<World>()
+        };
+        self.pod.enter();
+        let mut world = facts("pod");
+        self.lane.enter();
+        world.extend(facts("node"));
         world
-    });
-    let [podwire, floor] = &mut worlds;
-    let missing: Vec<_> = podwire.difference(floor).collect();
-    let more: Vec<_> = floor.difference(podwire).collect();
-    assert!(
-        missing.is_empty() && more.is_empty(),
-        "{}: the floor does not do what podwire does; it lacks {missing:#?} and has {more:#?}",
-        work.title
-    );
-}
-
-/// Adds what the current namespace has.
-fn look(place: &str, world: &mut BTreeSet<String>) {
-    for args in LOOKS {
-        let output = Command::new("ip").args(args).output().expect("iproute2 is needed");
-        let text = String::from_utf8_lossy(&output.stdout);
-        world.extend(text.lines().filter(|line| is_ours(line)).map(|line| mask(place, line)));
     }
-    for key in SYSCTLS {
-        let (family, name) = key.split_once('/').expect("every key has one");
-        let folder = fs::read_dir(format!("/proc/sys/net/{family}/conf")).expect("it is Linux");
-        for interface in folder.filter_map(Result::ok) {
-            let value = fs::read_to_string(interface.path().join(name)).unwrap_or_default();
-            let interface = interface.file_name();
-            let line = format!("{key} {} {}", interface.to_string_lossy(), value.trim());
-            world.insert(mask(place, &line));
+
+    /// What all plugins of a chain make, as far as both suites make it alike: rules of nf_tables, and how packets come
+    /// to an IFB, each has of its own. Ports are tried out.
+    fn world_of_chain(&self) -> World {
+        let work = self.lane.work;
+        let mut world = self.world(world::token_buckets);
+        if work.backend == "iptables" {
+            self.lane.enter();
+            world.extend(world::rules());
         }
+        self.pod.enter();
+        world.extend(TUNED.map(|key| {
+            let value = fs::read_to_string(format!("/proc/sys/net/{key}")).expect("pods have eth0");
+            format!("{key} {}", value.trim())
+        }));
+        values_of("result", &self.pod.result(), &mut world);
+        if work.publishes() {
+            let outside = Outside::of(&self.lane);
+            outside.must_reach(&self.pod, self.pod.ports.start);
+            outside.leave(&self.lane);
+        }
+        world
+    }
+
+    fn end(self) {
+        self.lane.call("DEL", &self.pod);
+        self.lane.must_be_as_at_first();
     }
 }
 
-/// Link-local addresses come a moment later, or not at all.
-fn is_ours(line: &str) -> bool {
-    !["fe80:", "multicast", "anycast"].iter().any(|word| line.contains(word))
-}
-
-/// Replaces what differs from one run to the next: names and indexes of links.
-fn mask(place: &str, line: &str) -> String {
-    let word = |word: &str| {
-        if word.starts_with("veth") {
-            "veth*".to_owned()
-        } else if word.trim_end_matches(':').bytes().all(|byte| byte.is_ascii_digit()) {
-            if word.ends_with(':') { String::new() } else { word.to_owned() }
-        } else {
-            word.to_owned()
+/// The values of a result, by their places. What differs from one run to the next is only there or not.
+fn values_of(place: &str, value: &Value, world: &mut World) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                values_of(&format!("{place}.{key}"), value, world);
+            }
         }
-    };
-    let words: Vec<String> = line.split_whitespace().map(word).collect();
-    format!("{place} {}", words.join(" "))
+        Value::Array(array) => {
+            for (index, value) in array.iter().enumerate() {
+                values_of(&format!("{place}[{index}]"), value, world);
+            }
+        }
+        Value::String(text) if !text.is_empty() => {
+            let is_random = place.ends_with(".mac") || place.ends_with(".sandbox");
+            let shown = if is_random || text.starts_with("veth") { "*" } else { text };
+            world.insert(format!("{place} {shown}"));
+        }
+        _ => drop(world.insert(format!("{place} {value}"))),
+    }
 }

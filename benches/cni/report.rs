@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use measuring::{Series, number, ratio, table};
 
+use crate::connections::Connections;
+use crate::contestant::Contestant::{Go, Podwire};
 use crate::crowd::Crowd;
+use crate::rate::Way;
 use crate::results::{Results, Verb};
 use crate::targets::{self, Bound, Target};
 
@@ -21,8 +24,13 @@ pub(crate) fn render(results: &Results) -> String {
     }
     text.push_str("\n## Targets\n\n");
     push_targets(&mut text, &targets::all(results));
-    text.push_str("## One call at a time\n\nFrom the start of the process to its end, its output read; median / 99th percentile.\n\n");
+    text.push_str("## One call at a time\n\nFrom the start of the process to its end, its output read; median / 99th percentile. Of a chain, the calls of its plugins are added, made one after the other as a runtime makes them. \
+         What is chained and named alone is so without the bridge, which prepares the pod. Where it says nf_tables, so does the reference's configuration.\n\n");
     push_calls(&mut text, results);
+    text.push_str("## Connections through a published port\n\nAs many as a client beside the node can make one after the other, to a server in a pod, by portmap with nf_tables: connections a second, medians.\n\n");
+    push_connections(&mut text, results);
+    text.push_str("## What comes through bandwidth\n\niperf3 between the node and a limited pod, as shares of the rate that was asked for: median (least to most). What iperf3 counts is without headers.\n\n");
+    push_rates(&mut text, results);
     text.push_str("## Many pods at once (bridge + host-local, IPv4, ipMasq)\n\nMedians; CPU time is user and system time of all processes, those included that plugins start.\n\n");
     push_crowds(&mut text, results);
     text.push_str("## Peak memory of an ADD\n\nKiB, `VmHWM` of the plugin's own process (Go's delegates not included).\n\n");
@@ -37,14 +45,16 @@ pub(crate) fn render(results: &Results) -> String {
 fn push_targets(text: &mut String, targets: &[Target]) {
     let row = |target: &Target| {
         let Target { work, against, bound, measured } = target;
-        let measured = measured.map_or("not measured".into(), |value| number(Some(value)));
-        let (wanted, measured) = match bound {
-            Bound::Faster(bound) => {
-                (format!(">= {bound}x faster {against}"), format!("{measured}x"))
-            }
-            Bound::Times(bound) => (format!("<= {bound}x {against}"), format!("{measured}x")),
-            Bound::KiB(bound) => (format!("<= {bound} KiB"), format!("{measured} KiB")),
+        let (wanted, unit) = match bound {
+            Bound::Faster(bound) => (format!(">= {bound}x faster {against}"), "x"),
+            Bound::Times(bound) => (format!("<= {bound}x {against}"), "x"),
+            Bound::AtLeast(bound) => (format!(">= {bound}x {against}"), "x"),
+            Bound::Within(bound) => (format!("within {:.0} % of {against}", bound * 100.0), "x"),
+            Bound::KiB(bound) => (format!("<= {bound} KiB"), " KiB"),
+            Bound::MB(bound) => (format!("<= {bound} MB"), " MB"),
         };
+        let measured = measured
+            .map_or("not measured".into(), |value| format!("{}{unit}", number(Some(value))));
         let reached = match target.is_reached() {
             Some(true) => "reached",
             Some(false) => "**not reached**",
@@ -113,6 +123,32 @@ fn push_crowds(text: &mut String, results: &Results) {
         }
     }
     table(text, &["work", "Go", "podwire", "Go / podwire", "times"], &rows);
+}
+
+fn push_connections(text: &mut String, results: &Results) {
+    let row = |of: &Connections| {
+        let [go, podwire] = [Go, Podwire].map(|it| results.connections(of.work, it));
+        let times = of.per_second.len().to_string();
+        vec![of.work.title.to_owned(), number(go), number(podwire), ratio(podwire, go), times]
+    };
+    let of_podwire = results.connections.iter().filter(|it| it.contestant == Podwire);
+    let rows: Vec<_> = of_podwire.map(row).collect();
+    table(text, &["work", "Go", "podwire", "podwire / Go", "times"], &rows);
+}
+
+fn push_rates(text: &mut String, results: &Results) {
+    let row = |(way, name): (Way, &str)| {
+        let cell = |contestant| {
+            let rate = results.rate(way, contestant)?;
+            let (least, most) = rate.range()?;
+            Some(format!("{:.3} ({least:.3} to {most:.3})", rate.median()?))
+        };
+        let mut row = vec![name.to_owned(), (way.asked() / 1_000_000).to_string()];
+        row.extend([Go, Podwire].map(|it| cell(it).unwrap_or_else(|| "–".into())));
+        row
+    };
+    let rows = [(Way::ToPod, "to the pod"), (Way::FromPod, "from the pod")].map(row);
+    table(text, &["way", "asked, Mbit/s", "Go", "podwire"], &rows);
 }
 
 fn push_memory(text: &mut String, results: &Results) {

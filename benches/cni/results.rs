@@ -1,8 +1,10 @@
 //! All that was measured.
 
+use crate::connections::Connections;
 use crate::contestant::Contestant;
 use crate::crowd::Crowd;
 use crate::memory::Memory;
+use crate::rate::{Rate, Way};
 use crate::rounds::Measured;
 use crate::work::Work;
 use measuring::Series;
@@ -15,6 +17,8 @@ pub(crate) struct Results {
     /// Crowds of Go and podwire, with how many pods.
     pub(crate) small_crowd: Option<(usize, [Crowd; 2])>,
     pub(crate) large_crowd: Option<(usize, [Crowd; 2])>,
+    pub(crate) connections: Vec<Connections>,
+    pub(crate) rates: Vec<Rate>,
     pub(crate) memory: Vec<Memory>,
     pub(crate) sizes: Vec<(&'static str, u64)>,
 }
@@ -41,5 +45,16 @@ impl Results {
     pub(crate) fn median(&self, work: Work, verb: Verb, contestant: Contestant) -> Option<f64> {
         let measured = self.calls.iter().find(|measured| measured.work == work)?;
         measured.of(verb).get(contestant as usize)?.median()
+    }
+
+    /// Connections a second.
+    pub(crate) fn connections(&self, work: Work, contestant: Contestant) -> Option<f64> {
+        let is_it = |it: &&Connections| it.work == work && it.contestant == contestant;
+        self.connections.iter().find(is_it)?.median()
+    }
+
+    /// The share of what was asked of bandwidth one way that came through.
+    pub(crate) fn rate(&self, way: Way, contestant: Contestant) -> Option<&Rate> {
+        self.rates.iter().find(|it| it.way == way && it.contestant == contestant)
     }
 }

@@ -69,7 +69,7 @@ pub(crate) fn run(bench: &Bench, plan: &Plan) -> Vec<Measured> {
             }
         }
     }
-    lanes.iter().for_each(|(_, lane)| lane.must_have_first_leases());
+    lanes.iter().for_each(|(_, lane)| lane.must_be_as_at_first());
     drop((lanes, first_pods, pods));
     bench.settle();
     measured

@@ -2,9 +2,15 @@
 
 use crate::contestant::Contestant::{Floor, Go, Podwire};
 use crate::crowd::Crowd;
+use crate::machine::PODWIRE;
+use crate::rate::Way;
 use crate::results::Results;
 use crate::results::Verb::{Add, Del};
-use crate::work::{BRIDGE, BRIDGE_MASQUERADE, BRIDGE_NFTABLES, FEW_LEASES, MANY_LEASES, PTP_DUAL};
+use crate::work::{
+    BRIDGE, BRIDGE_MASQUERADE, BRIDGE_NFTABLES, CHAIN_IPTABLES, CHAIN_NFTABLES, FEW_LEASES,
+    MANY_LEASES, PORTMAP_CROWDED, PORTMAP_IPTABLES, PORTMAP_NFTABLES, PORTMAP_QUIET, PTP_DUAL,
+    Work,
+};
 use measuring::Series;
 
 /// A bound on what was measured.
@@ -14,8 +20,14 @@ pub(crate) enum Bound {
     Faster(f64),
     /// So many times of what it is compared with, or less.
     Times(f64),
+    /// So many times of what it is compared with, or more.
+    AtLeast(f64),
+    /// As much as what it is compared with, but for such a share of it.
+    Within(f64),
     /// So many KiB, or less.
     KiB(f64),
+    /// So many millions of bytes, or less.
+    MB(f64),
 }
 
 /// One target.
@@ -33,8 +45,9 @@ impl Target {
     pub(crate) fn is_reached(&self) -> Option<bool> {
         let measured = self.measured?;
         Some(match self.bound {
-            Bound::Faster(bound) => measured >= bound,
-            Bound::Times(bound) | Bound::KiB(bound) => measured <= bound,
+            Bound::Faster(bound) | Bound::AtLeast(bound) => measured >= bound,
+            Bound::Within(bound) => (measured - 1.0).abs() <= bound,
+            Bound::Times(bound) | Bound::KiB(bound) | Bound::MB(bound) => measured <= bound,
         })
     }
 }
@@ -42,6 +55,7 @@ impl Target {
 /// The targets.
 pub(crate) fn all(results: &Results) -> Vec<Target> {
     let mut targets = of_calls(results);
+    targets.extend(of_chained(results));
     targets.extend(of_crowds(results));
     let peak = results.memory.iter().filter_map(|memory| memory.peaks[Podwire as usize]).max();
     targets.push(Target {
@@ -49,6 +63,13 @@ pub(crate) fn all(results: &Results) -> Vec<Target> {
         against: "",
         bound: Bound::KiB(2.5 * 1024.0),
         measured: peak.map(|kib| kib as f64),
+    });
+    let size = results.sizes.iter().find(|(name, _)| *name == PODWIRE);
+    targets.push(Target {
+        work: PODWIRE,
+        against: "",
+        bound: Bound::MB(3.5),
+        measured: size.map(|(_, bytes)| *bytes as f64 / 1e6),
     });
     targets
 }
@@ -97,6 +118,50 @@ fn of_calls(results: &Results) -> Vec<Target> {
     ]
 }
 
+fn of_chained(results: &Results) -> Vec<Target> {
+    let ratio = |over: Option<f64>, under: Option<f64>| Some(over? / under?);
+    let target = |work, against, bound, measured| Target { work, against, bound, measured };
+    let go =
+        |work, verb| ratio(results.median(work, verb, Go), results.median(work, verb, Podwire));
+    let of_faster_go = {
+        let of_go = |work| results.median(work, Add, Go);
+        let fastest = of_go(CHAIN_IPTABLES).zip(of_go(CHAIN_NFTABLES)).map(|(a, b)| a.min(b));
+        ratio(fastest, results.median(CHAIN_NFTABLES, Add, Podwire))
+    };
+    let published = |of: fn(&Results, Work) -> Option<f64>| {
+        ratio(of(results, PORTMAP_CROWDED), of(results, PORTMAP_QUIET))
+    };
+    let add = published(|results, work| results.median(work, Add, Podwire));
+    let connections = published(|results, work| results.connections(work, Podwire));
+    let rate = |way| results.rate(way, Podwire).and_then(crate::rate::Rate::median);
+    let (than_go, with_one) = ("than Go", "with one");
+    let by_iptables = |verb| go(PORTMAP_IPTABLES, verb);
+    let by_nftables = |verb| go(PORTMAP_NFTABLES, verb);
+    let asked = "what was asked for";
+    vec![
+        target("portmap by iptables, ADD", than_go, Bound::Faster(8.0), by_iptables(Add)),
+        target("portmap by iptables, DEL", than_go, Bound::Faster(8.0), by_iptables(Del)),
+        target("portmap by nf_tables, ADD", than_go, Bound::Faster(25.0), by_nftables(Add)),
+        target("portmap by nf_tables, DEL", than_go, Bound::Faster(25.0), by_nftables(Del)),
+        target("portmap with 2,000 ports published, ADD", with_one, Bound::Times(1.2), add),
+        target("connections through one of them", with_one, Bound::AtLeast(0.8), connections),
+        target(
+            "the usual chain by iptables, ADD",
+            "than Go's by iptables (its default)",
+            Bound::Faster(10.0),
+            go(CHAIN_IPTABLES, Add),
+        ),
+        target(
+            "the usual chain by nf_tables, ADD",
+            "than Go's faster one",
+            Bound::Faster(10.0),
+            of_faster_go,
+        ),
+        target("bandwidth, to the pod", asked, Bound::Within(0.1), rate(Way::ToPod)),
+        target("bandwidth, from the pod", asked, Bound::Within(0.1), rate(Way::FromPod)),
+    ]
+}
+
 fn of_crowds(results: &Results) -> Vec<Target> {
     let ratio = |crowds: &Option<(usize, [Crowd; 2])>, series: fn(&Crowd) -> &Series| {
         let (_, [go, podwire]) = crowds.as_ref()?;
@@ -130,5 +195,8 @@ mod tests {
         assert_eq!(target(Bound::Faster(5.0), Some(5.1)).is_reached(), Some(true));
         assert_eq!(target(Bound::Times(2.0), Some(2.1)).is_reached(), Some(false));
         assert_eq!(target(Bound::KiB(2560.0), None).is_reached(), None);
+        assert_eq!(target(Bound::AtLeast(0.8), Some(0.81)).is_reached(), Some(true));
+        assert_eq!(target(Bound::Within(0.1), Some(0.95)).is_reached(), Some(true));
+        assert_eq!(target(Bound::Within(0.1), Some(1.11)).is_reached(), Some(false));
     }
 }
