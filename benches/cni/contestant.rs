@@ -31,8 +31,18 @@ impl fmt::Display for Contestant {
 }
 
 /// The plugins that both suites have.
-pub(crate) const PLUGINS: [&str; 9] =
-    ["bridge", "ptp", "loopback", "host-local", "static", "portmap", "tuning", "bandwidth", "sbr"];
+pub(crate) const PLUGINS: [&str; 10] = [
+    "bridge",
+    "ptp",
+    "loopback",
+    "host-local",
+    "static",
+    "portmap",
+    "firewall",
+    "tuning",
+    "bandwidth",
+    "sbr",
+];
 
 /// Where the programs are.
 #[derive(Debug)]

@@ -71,7 +71,7 @@ impl<'a> Lane<'a> {
     ) -> Self {
         let data = tempfile::tempdir_in(&bench.home).expect("the directory is ours").keep();
         let data = data.to_str().expect("temporary names are ASCII").to_owned();
-        let steps = work.steps(&data);
+        let steps = work.steps(contestant, &data);
         let node = Netns::new();
         let at_first = World::new();
         let mut lane =

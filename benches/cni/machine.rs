@@ -22,8 +22,8 @@ pub(crate) fn facts(bench: &Bench) -> Vec<(&'static str, String)> {
 }
 
 /// The reference's plugins that podwire has not.
-const OTHERS: [&str; 9] =
-    ["dhcp", "dummy", "firewall", "host-device", "ipvlan", "macvlan", "tap", "vlan", "vrf"];
+const OTHERS: [&str; 8] =
+    ["dhcp", "dummy", "host-device", "ipvlan", "macvlan", "tap", "vlan", "vrf"];
 
 /// The program that is all of podwire's plugins.
 pub(crate) const PODWIRE: &str = "podwire (all its plugins)";

@@ -137,6 +137,7 @@ fn measure(bench: &Bench, options: &Options) -> Results {
         plan(&[work::FEW_LEASES, work::MANY_LEASES], 100, 1),
         plan(&[work::PORTMAP_IPTABLES, work::PORTMAP_NFTABLES], 100, 1),
         plan(&[work::PORTMAP_QUIET, work::PORTMAP_CROWDED], 60, 4),
+        plan(&[work::FIREWALL_IPTABLES, work::FIREWALL_NFTABLES], 100, 1),
         plan(&[work::TUNING], 100, 1),
         plan(&[work::BANDWIDTH], 100, 1),
         plan(&[work::SBR], 100, 1),

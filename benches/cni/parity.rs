@@ -13,6 +13,9 @@ use crate::world::{self, World};
 /// Parameters that show what tuning was to do.
 const TUNED: [&str; 2] = ["ipv4/conf/eth0/arp_filter", "ipv6/conf/eth0/mtu"];
 
+/// In chains of these names, to which nothing leads, podwire's firewall keeps whose an address is.
+const RECORD: &str = "CNI-FW-";
+
 /// A pod of a contestant.
 struct Attached<'a> {
     lane: Lane<'a>,
@@ -68,7 +71,7 @@ impl<'a> Attached<'a> {
         let mut world = self.world(world::token_buckets);
         if work.backend == "iptables" {
             self.lane.enter();
-            world.extend(world::rules());
+            world.extend(world::rules().into_iter().filter(|rule| !rule.contains(RECORD)));
         }
         self.pod.enter();
         world.extend(TUNED.map(|key| {

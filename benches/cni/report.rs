@@ -25,7 +25,7 @@ pub(crate) fn render(results: &Results) -> String {
     text.push_str("\n## Targets\n\n");
     push_targets(&mut text, &targets::all(results));
     text.push_str("## One call at a time\n\nFrom the start of the process to its end, its output read; median / 99th percentile. Of a chain, the calls of its plugins are added, made one after the other as a runtime makes them. \
-         What is chained and named alone is so without the bridge, which prepares the pod. Where it says nf_tables, so does the reference's configuration.\n\n");
+         What is chained and named alone is so without the bridge, which prepares the pod. Where it says nf_tables, so does the reference's configuration, but for firewall, which it has by iptables alone.\n\n");
     push_calls(&mut text, results);
     text.push_str("## Connections through a published port\n\nAs many as a client beside the node can make one after the other, to a server in a pod, by portmap with nf_tables: connections a second, medians.\n\n");
     push_connections(&mut text, results);

@@ -8,8 +8,8 @@ use crate::results::Results;
 use crate::results::Verb::{Add, Del};
 use crate::work::{
     BRIDGE, BRIDGE_MASQUERADE, BRIDGE_NFTABLES, CHAIN_IPTABLES, CHAIN_NFTABLES, FEW_LEASES,
-    MANY_LEASES, PORTMAP_CROWDED, PORTMAP_IPTABLES, PORTMAP_NFTABLES, PORTMAP_QUIET, PTP_DUAL,
-    Work,
+    FIREWALL_IPTABLES, FIREWALL_NFTABLES, MANY_LEASES, PORTMAP_CROWDED, PORTMAP_IPTABLES,
+    PORTMAP_NFTABLES, PORTMAP_QUIET, PTP_DUAL, Work,
 };
 use measuring::Series;
 
@@ -137,6 +137,8 @@ fn of_chained(results: &Results) -> Vec<Target> {
     let (than_go, with_one) = ("than Go", "with one");
     let by_iptables = |verb| go(PORTMAP_IPTABLES, verb);
     let by_nftables = |verb| go(PORTMAP_NFTABLES, verb);
+    let firewall_by_iptables = |verb| go(FIREWALL_IPTABLES, verb);
+    let firewall_by_nftables = |verb| go(FIREWALL_NFTABLES, verb);
     let asked = "what was asked for";
     vec![
         target("portmap by iptables, ADD", than_go, Bound::Faster(8.0), by_iptables(Add)),
@@ -145,6 +147,20 @@ fn of_chained(results: &Results) -> Vec<Target> {
         target("portmap by nf_tables, DEL", than_go, Bound::Faster(25.0), by_nftables(Del)),
         target("portmap with 2,000 ports published, ADD", with_one, Bound::Times(1.2), add),
         target("connections through one of them", with_one, Bound::AtLeast(0.8), connections),
+        target("firewall by iptables, ADD", than_go, Bound::Faster(8.0), firewall_by_iptables(Add)),
+        target("firewall by iptables, DEL", than_go, Bound::Faster(4.0), firewall_by_iptables(Del)),
+        target(
+            "firewall by nf_tables, ADD",
+            "than Go by iptables",
+            Bound::Faster(20.0),
+            firewall_by_nftables(Add),
+        ),
+        target(
+            "firewall by nf_tables, DEL",
+            "than Go by iptables",
+            Bound::Faster(20.0),
+            firewall_by_nftables(Del),
+        ),
         target(
             "the usual chain by iptables, ADD",
             "than Go's by iptables (its default)",

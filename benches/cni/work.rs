@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use serde_json::{Value, json};
 
+use crate::contestant::Contestant;
+
 /// A plugin with a configuration, and what is chained to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Work {
@@ -126,19 +128,23 @@ pub(crate) const PORTMAP_CROWDED: Work = Work {
     published: 2000,
     ..PORTMAP_QUIET
 };
+pub(crate) const FIREWALL_IPTABLES: Work =
+    Work { title: "firewall (iptables)", chained: &["firewall"], backend: "iptables", ..CHAINED };
+pub(crate) const FIREWALL_NFTABLES: Work =
+    Work { title: "firewall (nf_tables; Go: iptables)", backend: "nftables", ..FIREWALL_IPTABLES };
 pub(crate) const TUNING: Work = Work { title: "tuning", chained: &["tuning"], ..CHAINED };
 pub(crate) const BANDWIDTH: Work = Work { title: "bandwidth", chained: &["bandwidth"], ..CHAINED };
 pub(crate) const SBR: Work = Work { title: "sbr", chained: &["sbr"], ..CHAINED };
 /// As engines have it by default; the bridge masquerades.
 pub(crate) const CHAIN_IPTABLES: Work = Work {
-    title: "bridge + portmap + tuning + bandwidth (iptables)",
+    title: "bridge + portmap + firewall + tuning + bandwidth (iptables)",
     masquerade: Some("iptables"),
-    chained: &["portmap", "tuning", "bandwidth"],
+    chained: &["portmap", "firewall", "tuning", "bandwidth"],
     backend: "iptables",
     ..BASE
 };
 pub(crate) const CHAIN_NFTABLES: Work = Work {
-    title: "bridge + portmap + tuning + bandwidth (nf_tables)",
+    title: "bridge + portmap + firewall + tuning + bandwidth (nf_tables)",
     masquerade: Some("nftables"),
     backend: "nftables",
     ..CHAIN_IPTABLES
@@ -146,7 +152,7 @@ pub(crate) const CHAIN_NFTABLES: Work = Work {
 
 impl Work {
     /// The plugins in the order of ADD, with what they keep on disk below `data_dir`.
-    pub(crate) fn steps(&self, data_dir: &str) -> Vec<Step> {
+    pub(crate) fn steps(&self, contestant: Contestant, data_dir: &str) -> Vec<Step> {
         let first = Step {
             plugin: self.plugin,
             conf: serde_json::from_str(&self.conf(data_dir)).expect("it is JSON"),
@@ -154,7 +160,7 @@ impl Work {
         };
         let chained = self.chained.iter().map(|plugin| Step {
             plugin,
-            conf: self.conf_of_chained(plugin, data_dir),
+            conf: self.conf_of_chained(plugin, contestant, data_dir),
             is_measured: true,
         });
         [first].into_iter().chain(chained).collect()
@@ -176,9 +182,12 @@ impl Work {
         self.chained.contains(&"portmap")
     }
 
-    fn conf_of_chained(&self, plugin: &str, data_dir: &str) -> Value {
+    fn conf_of_chained(&self, plugin: &str, contestant: Contestant, data_dir: &str) -> Value {
         let mut conf = match plugin {
             "portmap" => json!({"backend": self.backend}),
+            // The reference's has no other.
+            "firewall" if contestant == Contestant::Go => json!({"backend": "iptables"}),
+            "firewall" => json!({"backend": self.backend}),
             "tuning" => json!({"sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400,
                 "dataDir": tuning_dir(data_dir)}),
             "bandwidth" => json!({"ingressRate": INGRESS_RATE, "ingressBurst": BURST,
