@@ -30,6 +30,8 @@ use rounds::{AtOnce, OneByOne};
 struct Options {
     /// Pods of each contestant, one after the other and at once.
     pods: u32,
+    /// How often so many come one after the other.
+    times: u32,
     /// How often so many come at once.
     crowds: u32,
     is_quick: bool,
@@ -39,8 +41,8 @@ impl Options {
     fn parse() -> Self {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
         match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            [] => Self { pods: 50, crowds: 8, is_quick: false },
-            ["--quick"] => Self { pods: 4, crowds: 1, is_quick: true },
+            [] => Self { pods: 50, times: 3, crowds: 8, is_quick: false },
+            ["--quick"] => Self { pods: 4, times: 1, crowds: 1, is_quick: true },
             _ => panic!("usage: bench-cluster [--quick]"),
         }
     }
@@ -81,7 +83,7 @@ fn measure(family: Family, options: Options) -> Results {
         Bed::up(Settings { nodes: 1, family, proxy: Proxy::Iptables, backend: Backend::Auto });
     contestant::prepare(&bed);
     eprintln!("{family:?}: one pod after the other ...");
-    let one_by_one = rounds::one_by_one(&bed, options.pods);
+    let one_by_one = rounds::one_by_one(&bed, options.pods, options.times);
     eprintln!("{family:?}: {} pods at once ...", options.pods);
     let at_once = rounds::at_once(&bed, options.pods, options.crowds);
     bed.down();

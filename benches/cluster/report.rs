@@ -20,14 +20,16 @@ pub(crate) fn render(facts: &[(&'static str, String)], pods: u32, results: &[Res
     for (name, value) in facts {
         let _ = writeln!(text, "- {name}: {value}");
     }
-    push_one_by_one(&mut text, pods, results);
+    push_one_by_one(&mut text, results);
     push_at_once(&mut text, pods, results);
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
 }
 
-fn push_one_by_one(text: &mut String, pods: u32, results: &[Results]) {
+fn push_one_by_one(text: &mut String, results: &[Results]) {
+    let pods = results.iter().flat_map(|it| &it.one_by_one).map(|it| it.1.ready.len()).max();
+    let pods = pods.unwrap_or_default();
     let _ =
         writeln!(text, "\n## One pod after the other\n\nMedian / longest of {pods} pods each.\n");
     let rows: Vec<_> = results

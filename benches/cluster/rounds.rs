@@ -37,29 +37,32 @@ pub(crate) struct AtOnce {
     pub(crate) del: Series,
 }
 
-/// A pod of one and of the other, as often as `pods` says; who is first changes.
-pub(crate) fn one_by_one(bed: &Bed, pods: u32) -> [(Plugins, OneByOne); 2] {
-    bed.namespace(NAMESPACE);
-    let watch = Watch::of(bed, NAMESPACE);
+/// A pod of one and of the other, as often as `pods` says, and all that so many times; who is first changes. As they
+/// stay until the end of their time, there are no more of them than a node takes.
+pub(crate) fn one_by_one(bed: &Bed, pods: u32, times: u32) -> [(Plugins, OneByOne); 2] {
     let mut results = Plugins::BOTH.map(|it| (it, OneByOne::default()));
-    for round in 0..pods {
-        for turn in 0..2 {
-            let which = usize::from((round + turn) % 2 == 1);
-            let Some((plugins, result)) = results.get_mut(which) else { continue };
-            plugins.take_over(bed);
-            let before = Work::Add.spent(bed);
-            let name = format!("pod-{}", round * 2 + turn);
-            bed.apply(&objects::idle(NAMESPACE, &name));
-            let seen = watch.await_ready((round * 2 + turn + 1) as usize);
-            let took = seen.get(&name).and_then(|it| it.took()).expect("it is ready");
-            result.ready.push(took);
-            result.add.push(Work::Add.spent(bed).mean_since(before));
+    for time in 0..times {
+        bed.namespace(NAMESPACE);
+        let watch = Watch::of(bed, NAMESPACE);
+        for round in 0..pods {
+            for turn in 0..2 {
+                let which = usize::from((time + round + turn) % 2 == 1);
+                let Some((plugins, result)) = results.get_mut(which) else { continue };
+                plugins.take_over(bed);
+                let before = Work::Add.spent(bed);
+                let name = format!("pod-{}", round * 2 + turn);
+                bed.apply(&objects::idle(NAMESPACE, &name));
+                let seen = watch.await_ready((round * 2 + turn + 1) as usize);
+                let took = seen.get(&name).and_then(|it| it.took()).expect("it is ready");
+                result.ready.push(took);
+                result.add.push(Work::Add.spent(bed).mean_since(before));
+            }
         }
+        drop(watch);
+        Plugins::Podwire.take_over(bed);
+        bed.remove_namespace(NAMESPACE);
+        await_that("the pods have gone", GONE, || bed.leases(1) == bed.wired(1));
     }
-    drop(watch);
-    Plugins::Podwire.take_over(bed);
-    bed.remove_namespace(NAMESPACE);
-    await_that("the pods have gone", GONE, || bed.leases(1) == bed.wired(1));
     results
 }
 
