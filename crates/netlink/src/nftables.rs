@@ -7,12 +7,13 @@ mod change;
 mod changes;
 mod closed;
 mod expression;
+mod hooks;
 mod message;
 mod only_ip;
 mod rule;
 mod set;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 use ruleset::nft::{Encoded, Family, Hook, Table};
@@ -25,6 +26,7 @@ pub use batch::Batch;
 pub use change::Change;
 pub use changes::{Changes, Generation};
 pub use closed::{Closed, Sides, close_interface};
+use hooks::Place;
 use message::{DORMANT, OWNED};
 pub use only_ip::{Held, OnlyIp};
 pub use rule::Jump;
@@ -168,17 +170,51 @@ impl Client {
         Ok(Some(HeldTable { is_awake: message::flags(&found) & DORMANT == 0, chains }))
     }
 
-    /// The chains of these families that the kernel calls at a hook to let packets pass or not.
+    /// The chains that the kernel calls at a hook of IP to let packets pass or not. Those of a dormant table may be among
+    /// them.
     ///
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
-    pub fn filters(&mut self, families: &[Family], hook: Hook<'_>) -> Result<Vec<Called>, Error> {
+    pub fn filters(&mut self, hook: Hook<'_>) -> Result<Vec<Called>, Error> {
+        let what = format!("list the chains of nf_tables at hook {hook}");
+        let Some(places) = self.places(hook, &what)? else { return self.listed(hook, &what) };
         let mut called = Vec::new();
-        for family in families.iter().copied() {
-            let what = format!("list the chains of nf_tables at hook {hook}");
+        for Place { family, table, chain } in places {
+            let of = Table { family, name: &table };
+            let found = self.get(Message::get_chain(of, &chain), &what)?;
+            // One that has gone since is no more called.
+            let held = found.and_then(|found| message::read_chain(&found, of));
+            let held = held.filter(|it| it.filters_at(hook));
+            called.extend(held.map(|chain| Called { family, table, chain }));
+        }
+        Ok(called)
+    }
+
+    /// What is called at a hook; `None` where the kernel does not tell.
+    fn places(&mut self, hook: Hook<'_>, what: &str) -> Result<Option<BTreeSet<Place>>, Error> {
+        let mut places = BTreeSet::new();
+        for protocol in hooks::PROTOCOLS {
+            let list = || hooks::list(protocol, hook);
+            let found = self.list(list, what, |found: &mut Vec<Place>, called| {
+                found.extend(hooks::read(called));
+            });
+            match found.map_err(|error| (error.errno(), error)) {
+                Ok(found) => places.extend(found),
+                // `nfnetlink_rcv_msg`: nobody is there for such questions.
+                Err((Some(Errno::EINVAL | Errno::EOPNOTSUPP), _)) => return Ok(None),
+                Err((_, error)) => return Err(error),
+            }
+        }
+        Ok(Some(places))
+    }
+
+    /// The same as [`Self::filters`], found among all chains.
+    fn listed(&mut self, hook: Hook<'_>, what: &str) -> Result<Vec<Called>, Error> {
+        let mut called = Vec::new();
+        for family in [Family::Ip, Family::Ip6, Family::Inet] {
             // Of the table only its family matters to the kernel.
             let list = || Message::list_chains(Table { family, name: "" });
-            let of_family = self.list(list, &what, |found: &mut Vec<Called>, chain| {
+            let of_family = self.list(list, what, |found: &mut Vec<Called>, chain| {
                 let chain = message::read_any_chain(chain).filter(|(_, it)| it.filters_at(hook));
                 found.extend(chain.map(|(table, chain)| Called { family, table, chain }));
             })?;

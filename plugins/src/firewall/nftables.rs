@@ -35,7 +35,7 @@ pub(super) fn dropping(client: &mut Client) -> Result<Vec<Called>, netlink::Erro
 
 /// The chains of others that the kernel asks of what it forwards.
 fn others(client: &mut Client) -> Result<Vec<Called>, netlink::Error> {
-    let mut chains = client.filters(&[Family::Ip, Family::Ip6, Family::Inet], Hook::Forward)?;
+    let mut chains = client.filters(Hook::Forward)?;
     chains.retain(|it| it.table != isolation::TABLE.name);
     Ok(chains)
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod bridges;
+mod called;
 mod changes;
 mod closed;
 mod conntrack;
