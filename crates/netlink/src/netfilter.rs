@@ -2,13 +2,18 @@
 
 pub(crate) mod message;
 
+use std::io::IoSlice;
 use std::ops::RangeInclusive;
+use std::os::fd::AsRawFd;
 
 use netlink_packet_core::NLM_F_DUMP_INTR;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket as SystemSocket, SocketAddr};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, setsockopt, socketpair,
+    sockopt,
+};
 
 use crate::Error;
 use crate::datagram::{RECEIVE_BUFFER, Received, messages};
@@ -44,6 +49,21 @@ impl Socket {
     /// Only to be read from now on.
     pub(crate) fn into_inner(self) -> SystemSocket {
         self.socket
+    }
+
+    /// Leaves it to the kernel to close it, in a time of its own.
+    ///
+    /// It goes as a message to a socket that is in the same message, and that nobody else has. What can be reached by
+    /// nobody any more the kernel collects (`unix_gc`), since Linux 6.10 by itself and not in this process. Before that, and
+    /// where it cannot be sent, it is closed here, which waits for what closing it waits for.
+    pub(crate) fn leave_to_kernel(self) {
+        let kind = SockType::Datagram;
+        let pair = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC);
+        let Ok((near, far)) = pair else { return };
+        let both = [self.socket.as_raw_fd(), far.as_raw_fd()];
+        let (message, both) = ([IoSlice::new(&[0])], [ControlMessage::ScmRights(&both)]);
+        // Where it is refused, all are closed here.
+        _ = sendmsg::<()>(near.as_raw_fd(), &message, &both, MsgFlags::MSG_DONTWAIT, None);
     }
 
     /// The port that the kernel gave it with the first message.

@@ -12,6 +12,7 @@ mod message;
 mod only_ip;
 mod rule;
 mod set;
+mod translation;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +31,7 @@ use hooks::Place;
 use message::{DORMANT, OWNED};
 pub use only_ip::{Held, OnlyIp};
 pub use rule::Jump;
+pub use translation::Translation;
 
 /// A rule that the kernel holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,9 +95,13 @@ impl Called {
 ///
 /// Closing it waits until the kernel has freed what was deleted, an RCU grace period (8 to 19 ms),
 /// and keeps everybody else from changing rules meanwhile (`nft_rcv_nl_event`): worth doing late,
-/// when that time has passed anyway.
+/// when that time has passed anyway, or [leaving](Self::leave) to the kernel.
 #[derive(Debug)]
-pub struct Client(Socket);
+pub struct Client {
+    socket: Socket,
+    /// Whether something was deleted by it.
+    has_deleted: bool,
+}
 
 impl Client {
     /// Opens a socket in the calling thread's namespace; `None` when the kernel has no nf_tables.
@@ -103,7 +109,8 @@ impl Client {
     /// # Errors
     /// [`Error::Socket`].
     pub fn open() -> Result<Option<Self>, Error> {
-        Ok(Socket::open("an nf_tables")?.map(Self))
+        let socket = Socket::open("an nf_tables")?;
+        Ok(socket.map(|socket| Self { socket, has_deleted: false }))
     }
 
     /// The number of the generation of the namespace's rules: another one after each change. `None` when the
@@ -113,9 +120,9 @@ impl Client {
     /// [`Error`], also without `CAP_NET_ADMIN`.
     pub fn generation(&mut self) -> Result<Option<u32>, Error> {
         let what = "ask for the generation of nf_tables";
-        let sequence = self.0.next();
-        self.0.send(&Message::get_generation().numbered(sequence).into_bytes(), what)?;
-        self.0.receive(what, sequence..=sequence, |answer| {
+        let sequence = self.socket.next();
+        self.socket.send(&Message::get_generation().numbered(sequence).into_bytes(), what)?;
+        self.socket.receive(what, sequence..=sequence, |answer| {
             match answer.code().map(|code| (code, Errno::from_raw(code))) {
                 // `nfnetlink_rcv_msg`.
                 Some((_, Errno::EINVAL | Errno::EOPNOTSUPP)) => return Ok(Some(None)),
@@ -308,6 +315,37 @@ impl Client {
         )
     }
 
+    /// The ports of each rule of `chain` that the iptables programs made of `-m multiport --dports`; `None` of a rule that
+    /// is not told by such a list.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn ports(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<Option<Vec<u16>>>, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let ports = self.list(list, &what, |ports: &mut Vec<_>, rule| {
+            ports.extend(rule::read_ports(rule, table, chain));
+        });
+        none_if_missing(ports)
+    }
+
+    /// The rules of `chain` that lead ports to other addresses, as the program nft writes them.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn translations(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+    ) -> Result<Vec<Translation>, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let found = self.list(list, &what, |found: &mut Vec<_>, rule| {
+            found.extend(translation::read(rule, table, chain));
+        });
+        none_if_missing(found)
+    }
+
     /// Deletes rules of `chain` by their handles and, with all its rules, `target`: all or nothing.
     ///
     /// # Errors
@@ -365,6 +403,7 @@ impl Client {
     pub fn change(&mut self, table: Table<'_>, changes: &[Change<'_>]) -> Result<(), Error> {
         let mut batch = Batch::default();
         changes.iter().for_each(|it| batch.push(table, it));
+        self.has_deleted |= changes.iter().any(Change::deletes);
         self.commit(&batch, &format!("change table {table} in nf_tables"))
     }
 
@@ -373,7 +412,7 @@ impl Client {
     /// # Errors
     /// [`Error::Socket`].
     pub fn port(&self) -> Result<u32, Error> {
-        self.0.port()
+        self.socket.port()
     }
 
     /// Makes all of these changes, or none; `what` says what is tried by them.
@@ -384,12 +423,12 @@ impl Client {
         if batch.is_empty() {
             return Ok(());
         }
-        let first = self.0.next();
+        let first = self.socket.next();
         let (bytes, last) = batch.framed(first);
-        self.0.used(last);
-        self.0.send_all(&bytes, what)?;
+        self.socket.used(last);
+        self.socket.send_all(&bytes, what)?;
         // The last change is acknowledged, and refusals are always answered.
-        self.0.receive(what, first..=last, |answer| match answer.code() {
+        self.socket.receive(what, first..=last, |answer| match answer.code() {
             Some(0) => Ok(Some(())),
             Some(code) => {
                 let refused = answer.sequence.wrapping_sub(first).checked_sub(1);
@@ -401,11 +440,18 @@ impl Client {
         })
     }
 
+    /// Done with it, without a wait for the kernel to free what was deleted by [`Self::change`].
+    pub fn leave(self) {
+        if self.has_deleted {
+            self.socket.leave_to_kernel();
+        }
+    }
+
     /// The attributes of one object; `None` when there is none of that name.
     fn get(&mut self, message: Message, what: &str) -> Result<Option<Vec<u8>>, Error> {
-        let sequence = self.0.next();
-        self.0.send(&message.numbered(sequence).into_bytes(), what)?;
-        let found = self.0.receive(what, sequence..=sequence, |answer| {
+        let sequence = self.socket.next();
+        self.socket.send(&message.numbered(sequence).into_bytes(), what)?;
+        let found = self.socket.receive(what, sequence..=sequence, |answer| {
             let Some(code) = answer.code() else {
                 return Ok(Some(Ok(answer.bytes.get(HEADERS..).unwrap_or_default().to_vec())));
             };
@@ -429,7 +475,7 @@ impl Client {
     ) -> Result<T, Error> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut found = T::default();
-            if !self.0.list(message(), what, |entry| take(&mut found, entry))? {
+            if !self.socket.list(message(), what, |entry| take(&mut found, entry))? {
                 return Ok(found);
             }
         }

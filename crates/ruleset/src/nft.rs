@@ -8,6 +8,6 @@ mod rule;
 mod set;
 
 pub use chain::{Base, Chain, Family, Hook, Kind, Policy, Table};
-pub use matches::{Field, FrameKind, FrameType, Match};
+pub use matches::{Field, FrameKind, FrameType, Match, mask};
 pub use rule::{Rule, Statement, Verdict};
 pub use set::{Element, Encoded, Key, Set, Value};

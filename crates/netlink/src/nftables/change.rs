@@ -41,6 +41,26 @@ pub enum Change<'a> {
 }
 
 impl Change<'_> {
+    /// Whether something goes.
+    pub(super) const fn deletes(&self) -> bool {
+        match self {
+            Self::DeleteTable
+            | Self::DeleteAll
+            | Self::Empty(_)
+            | Self::DeleteChain(_)
+            | Self::DeleteRule(..)
+            | Self::DeleteSet(_)
+            | Self::EmptySet(_)
+            | Self::DeleteElements(..) => true,
+            Self::Table(_)
+            | Self::Chain(_)
+            | Self::Rule(..)
+            | Self::RuleBefore(..)
+            | Self::Set(_)
+            | Self::Elements(..) => false,
+        }
+    }
+
     /// What the kernel is told, most often in one message.
     pub(super) fn messages(&self, table: Table<'_>) -> Vec<Message> {
         vec![match *self {

@@ -5,8 +5,10 @@ mod meta;
 mod payload;
 mod statement;
 
+use std::net::IpAddr;
+
 use ruleset::iptables::Packets;
-use ruleset::nft::{Family, Field, FrameKind, FrameType, Match, Rule};
+use ruleset::nft::{Family, Field, FrameKind, FrameType, Match, Rule, mask};
 
 use crate::netfilter::message::Message;
 use meta::{Conntrack, Meta};
@@ -166,11 +168,11 @@ impl Expressions {
     }
 
     fn mask(&mut self, mask: &[u8]) {
-        self.mask_and_flip(mask, &vec![0; mask.len()]);
+        self.mask_and_flip(FIRST, mask, &vec![0; mask.len()]);
     }
 
     /// What was loaded is what of it is in `mask`, with the bits of `flipped` turned round.
-    fn mask_and_flip(&mut self, mask: &[u8], flipped: &[u8]) {
+    fn mask_and_flip(&mut self, register: Register, mask: &[u8], flipped: &[u8]) {
         const FROM: u16 = 1;
         const TO: u16 = 2;
         const LENGTH: u16 = 3;
@@ -178,8 +180,8 @@ impl Expressions {
         const XOR: u16 = 5;
         let length = u32::try_from(mask.len()).unwrap_or_default();
         self.push("bitwise", |it| {
-            it.attribute(FROM, &FIRST.bytes())
-                .attribute(TO, &FIRST.bytes())
+            it.attribute(FROM, &register.bytes())
+                .attribute(TO, &register.bytes())
                 .attribute(LENGTH, &length.to_be_bytes())
                 .nested(MASK, |data| data.attribute(DATA_VALUE, mask))
                 .nested(XOR, |data| data.attribute(DATA_VALUE, flipped))
@@ -202,14 +204,25 @@ impl Expressions {
     fn load_fields(&mut self, fields: &[Field]) {
         let mut register = FIRST;
         for field in fields {
-            if let Field::Ipv4(_) | Field::Ipv6(_) = field {
-                self.of_family(matches!(field, Field::Ipv4(_)));
+            match *field {
+                Field::Ipv4(_) | Field::Network { is_ipv4: true, .. } => self.of_family(true),
+                Field::Ipv6(_) | Field::Network { is_ipv4: false, .. } => self.of_family(false),
+                _ => {}
             }
         }
         for field in fields {
             let size = match *field {
                 Field::Ipv4(side) => self.load(payload::address(side, true), register),
                 Field::Ipv6(side) => self.load(payload::address(side, false), register),
+                Field::Network { side, is_ipv4, prefix } => {
+                    let size = self.load(payload::address(side, is_ipv4), register);
+                    let mask = match mask(is_ipv4, prefix) {
+                        IpAddr::V4(it) => it.octets().to_vec(),
+                        IpAddr::V6(it) => it.octets().to_vec(),
+                    };
+                    self.mask_and_flip(register, &mask, &vec![0; mask.len()]);
+                    size
+                }
                 Field::Protocol => self.load_meta(Meta::Protocol, register),
                 Field::DestinationPort => self.load(payload::DESTINATION_PORT, register),
                 Field::InInterface => self.load_meta(Meta::InInterface, register),

@@ -14,7 +14,7 @@ const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
-const RULE_REMARK: u16 = 7;
+pub(super) const RULE_REMARK: u16 = 7;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
 const COUNTER_PACKETS: u16 = 2;
@@ -23,6 +23,9 @@ const DATA_VERDICT: u16 = 2;
 const IMMEDIATE_DATA: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
+const MATCH_NAME: u16 = 1;
+const MATCH_REVISION: u16 = 2;
+const MATCH_DATA: u16 = 3;
 const PAYLOAD_BASE: u16 = 2;
 const PAYLOAD_OFFSET: u16 = 3;
 const BITWISE_MASK: u16 = 4;
@@ -42,17 +45,17 @@ pub struct Jump {
     pub source: Option<IpNetwork>,
 }
 
-fn find_number(bytes: &[u8], kind: u16) -> Option<u32> {
+pub(super) fn find_number(bytes: &[u8], kind: u16) -> Option<u32> {
     find(bytes, kind).and_then(network_number)
 }
 
-fn is_text(bytes: &[u8], text: &str) -> bool {
+pub(super) fn is_text(bytes: &[u8], text: &str) -> bool {
     bytes.strip_suffix(&[0]) == Some(text.as_bytes())
 }
 
 /// The handle of the rule with these attributes, if it is one of the table's `chain`: old kernels list
 /// those of all.
-fn handle(rule: &[u8], table: Table<'_>, chain: &str) -> Option<u64> {
+pub(super) fn handle(rule: &[u8], table: Table<'_>, chain: &str) -> Option<u64> {
     find(rule, RULE_TABLE).filter(|name| is_text(name, table.name))?;
     find(rule, RULE_CHAIN).filter(|name| is_text(name, chain))?;
     find(rule, RULE_HANDLE)?.try_into().ok().map(u64::from_be_bytes)
@@ -73,12 +76,43 @@ pub(super) fn read_any(rule: &[u8], table: Table<'_>) -> Option<(String, HeldRul
     Some((chain, HeldRule { handle, comment, packets: packets(rule) }))
 }
 
+/// The names of a rule's expressions, and what each is told.
+pub(super) fn expressions(rule: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    attributes(find(rule, RULE_EXPRESSIONS).unwrap_or_default()).map(|(_, expression)| {
+        let part = |kind| find(expression, kind).unwrap_or_default();
+        (part(EXPRESSION_NAME), part(EXPRESSION_DATA))
+    })
+}
+
+/// The ports of a rule of the iptables programs that has `-m multiport --dports`, if it is one of the table's `chain`;
+/// `None` within when it names no ports, or not one by one.
+pub(super) fn read_ports(rule: &[u8], table: Table<'_>, chain: &str) -> Option<Option<Vec<u16>>> {
+    handle(rule, table, chain)?;
+    Some(expressions(rule).find_map(|(name, data)| {
+        is_text(name, "match").then_some(())?;
+        find(data, MATCH_NAME).filter(|name| is_text(name, "multiport"))?;
+        (find_number(data, MATCH_REVISION)? == 1).then_some(())?;
+        multiport(find(data, MATCH_DATA)?)
+    }))
+}
+
+/// The ports of an `xt_multiport_v1`: what they are (source, destination or either), how many, fifteen places for them,
+/// as many bytes that tell where ranges begin, and whether all but these are meant.
+fn multiport(data: &[u8]) -> Option<Vec<u16>> {
+    const PLACES: usize = 15;
+    const DESTINATION: u8 = 1;
+    let ([of, count], rest) = data.split_first_chunk()?;
+    let (ports, rest) = rest.split_at_checked(2 * PLACES)?;
+    let (ranges, rest) = rest.split_at_checked(PLACES)?;
+    let is_list = ranges.iter().all(|it| *it == 0) && rest.first() == Some(&0);
+    (is_list && *of == DESTINATION).then_some(())?;
+    let ports = ports.chunks_exact(2).take(usize::from(*count));
+    ports.map(|it| it.try_into().ok().map(u16::from_ne_bytes)).collect()
+}
+
 fn packets(rule: &[u8]) -> Option<u64> {
-    let mut expressions = attributes(find(rule, RULE_EXPRESSIONS)?);
-    let is_counter =
-        |it: &[u8]| find(it, EXPRESSION_NAME).is_some_and(|name| is_text(name, "counter"));
-    let (_, counter) = expressions.find(|(_, it)| is_counter(it))?;
-    let packets = find(find(counter, EXPRESSION_DATA)?, COUNTER_PACKETS)?;
+    let (_, counter) = expressions(rule).find(|(name, _)| is_text(name, "counter"))?;
+    let packets = find(counter, COUNTER_PACKETS)?;
     packets.try_into().ok().map(u64::from_be_bytes)
 }
 
@@ -87,9 +121,7 @@ pub(super) fn read_jump(rule: &[u8], table: Table<'_>, chain: &str, target: &str
     let handle = handle(rule, table, chain)?;
     let mut source = SourceMatch { is_ipv4: table.family == Family::Ip, loaded: None, found: None };
     let mut jumps = false;
-    for (_, expression) in attributes(find(rule, RULE_EXPRESSIONS)?) {
-        let name = find(expression, EXPRESSION_NAME)?;
-        let data = find(expression, EXPRESSION_DATA).unwrap_or_default();
+    for (name, data) in expressions(rule) {
         jumps |= is_text(name, "immediate") && is_jump(data, target);
         source.take(name, data);
     }
@@ -151,4 +183,32 @@ fn padded(bytes: &[u8]) -> Option<[u8; 16]> {
     let mut room = [0; 16];
     room.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(room)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of destinations, with this many ports.
+    fn data(ports: &[u16]) -> Vec<u8> {
+        let mut data = vec![1, u8::try_from(ports.len()).unwrap()];
+        data.extend(ports.iter().flat_map(|it| it.to_ne_bytes()));
+        data.resize(48, 0);
+        data
+    }
+
+    #[test]
+    fn ports_are_read_where_they_are_a_list_of_destinations() {
+        assert_eq!(multiport(&data(&[80, 8080])), Some(vec![80, 8080]));
+        let all: Vec<u16> = (1..=15).collect();
+        assert_eq!(multiport(&data(&all)), Some(all));
+        // Of sources; a range; all others; cut off.
+        for (place, value) in [(0, 0), (0, 2), (32, 1), (47, 1)] {
+            let mut other = data(&[80, 8080]);
+            other[place] = value;
+            assert_eq!(multiport(&other), None, "{place}");
+        }
+        assert_eq!(multiport(&data(&[80])[..47]), None);
+        assert_eq!(multiport(&[]), None);
+    }
 }

@@ -14,6 +14,7 @@ mod links;
 mod nflog;
 mod nftables;
 mod only_ip;
+mod ports;
 mod routed;
 mod rules;
 mod space;

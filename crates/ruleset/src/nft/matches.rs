@@ -1,6 +1,7 @@
 //! What rules ask of packets.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
@@ -112,6 +113,15 @@ pub enum Field {
     Ipv4(Side),
     /// The same of IPv6.
     Ipv6(Side),
+    /// The first address of the network that its address is in. Packets of the other family are not looked up.
+    Network {
+        /// Which of its addresses.
+        side: Side,
+        /// Whether that is of IPv4.
+        is_ipv4: bool,
+        /// How many bits the network has.
+        prefix: u8,
+    },
     /// The number of its protocol.
     Protocol,
     /// The port that it is for, of TCP, UDP or SCTP.
@@ -127,6 +137,17 @@ impl Field {
     #[must_use]
     pub const fn address(side: Side, is_ipv4: bool) -> Self {
         if is_ipv4 { Self::Ipv4(side) } else { Self::Ipv6(side) }
+    }
+}
+
+/// The address with as many leading bits as a prefix has.
+#[must_use]
+pub fn mask(is_ipv4: bool, prefix: u8) -> IpAddr {
+    let spare = |bits: u8| u32::from(bits.saturating_sub(prefix));
+    if is_ipv4 {
+        Ipv4Addr::from(u32::MAX.checked_shl(spare(32)).unwrap_or_default()).into()
+    } else {
+        Ipv6Addr::from(u128::MAX.checked_shl(spare(128)).unwrap_or_default()).into()
     }
 }
 
@@ -200,6 +221,10 @@ impl fmt::Display for Field {
         match self {
             Self::Ipv4(side) => write!(formatter, "ip {}", word(*side)),
             Self::Ipv6(side) => write!(formatter, "ip6 {}", word(*side)),
+            Self::Network { side, is_ipv4, prefix } => {
+                let address = Self::address(*side, *is_ipv4);
+                write!(formatter, "{address} & {}", mask(*is_ipv4, *prefix))
+            }
             Self::Protocol => formatter.write_str("meta l4proto"),
             Self::DestinationPort => formatter.write_str("th dport"),
             Self::InInterface => formatter.write_str("iifname"),
@@ -275,5 +300,25 @@ fn address(
     match network.prefix() {
         prefix if prefix == full => Ok(()),
         prefix => write!(formatter, "/{prefix}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_has_as_many_bits_as_the_prefix() {
+        for (is_ipv4, prefix, expected) in [
+            (true, 0, "0.0.0.0"),
+            (true, 20, "255.255.240.0"),
+            (true, 32, "255.255.255.255"),
+            (true, 33, "255.255.255.255"),
+            (false, 0, "::"),
+            (false, 49, "ffff:ffff:ffff:8000::"),
+            (false, 128, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            assert_eq!(mask(is_ipv4, prefix).to_string(), expected);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use ruleset::nft::{Element, Field, Match, Rule, Statement, Value};
 
 use super::super::walk::{Step, Way};
@@ -68,8 +69,8 @@ fn can_be(way: &Way<'_>, it: &Match) -> bool {
 /// Whether a packet that goes this way has them: of addresses, those of its family.
 fn can_have(way: &Way<'_>, fields: &[Field]) -> bool {
     fields.iter().all(|it| match it {
-        Field::Ipv4(_) => way.source.is_ipv4(),
-        Field::Ipv6(_) => way.source.is_ipv6(),
+        Field::Ipv4(_) | Field::Network { is_ipv4: true, .. } => way.source.is_ipv4(),
+        Field::Ipv6(_) | Field::Network { is_ipv4: false, .. } => way.source.is_ipv6(),
         _ => true,
     })
 }
@@ -83,6 +84,8 @@ fn has(way: &Way<'_>, fields: &[Field], values: &[Value]) -> bool {
     };
     fields.iter().zip(values).all(|(field, value)| match field {
         Field::Ipv4(side) | Field::Ipv6(side) => is_address(way.address(*side), value),
+        Field::Network { side, prefix, .. } => IpNetwork::new(way.address(*side), *prefix)
+            .is_ok_and(|it| is_address(it.network(), value)),
         Field::InInterface => is_interface(way.interface, value),
         Field::OutInterface => is_interface(way.to, value),
         Field::Protocol | Field::DestinationPort => true,

@@ -73,7 +73,7 @@ impl Expressions {
         const KEY: u16 = 2;
         const FROM: u16 = 3;
         self.load_meta(Meta::Mark, FIRST);
-        self.mask_and_flip(&kept.to_ne_bytes(), &set.to_ne_bytes());
+        self.mask_and_flip(super::FIRST, &kept.to_ne_bytes(), &set.to_ne_bytes());
         self.push("meta", |it| {
             it.attribute(KEY, &(Meta::Mark as u32).to_be_bytes()).attribute(FROM, &FIRST.bytes())
         });
