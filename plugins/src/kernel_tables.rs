@@ -1,6 +1,7 @@
 //! The kernel's tables, without starting a program: also those that the iptables programs made in
 //! nf_tables.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
@@ -19,13 +20,16 @@ pub(crate) struct Signs<'a> {
     pub(crate) iptables: &'a [&'a str],
 }
 
-/// The kernel's tables.
-///
-/// Dropping it waits for the kernel to free what was removed, and so does removing a link: at the
-/// end of a DEL both have passed.
+/// The kernel's tables. Dropping it does not wait for the kernel to free what was removed.
 #[derive(Debug, Default)]
 pub(crate) struct KernelTables {
     nftables: Option<Client>,
+}
+
+impl Drop for KernelTables {
+    fn drop(&mut self) {
+        self.nftables.take().into_iter().for_each(Client::leave);
+    }
 }
 
 impl KernelTables {
@@ -74,6 +78,25 @@ impl KernelTables {
             client.map_or(Ok(false), |client| client.has_chain(table(family, name), chain))
         });
         Places { nftables: has_chain.unwrap_or(true), legacy: has_legacy_table(family, name) }
+    }
+
+    /// Whether it is certain, without a program, that nothing but the tables of nf_tables has to be looked at; that table
+    /// nat has no chain `own`; and that no rule of `chain` is for one of these ports.
+    pub(crate) fn is_free(
+        &mut self,
+        family: Family,
+        (chain, own): (&str, &str),
+        ports: &BTreeSet<u16>,
+    ) -> Result<bool, netlink::Error> {
+        let table = table(family, NAT);
+        let Some(client) = self.client()? else { return Ok(false) };
+        if has_legacy_table(family, NAT) || client.has_chain(table, own)? {
+            return Ok(false);
+        }
+        let is_other = |of_rule: Option<Vec<u16>>| {
+            of_rule.is_some_and(|it| !it.iter().any(|port| ports.contains(port)))
+        };
+        Ok(client.ports(table, chain)?.into_iter().all(is_other))
     }
 
     /// `None` when the kernel has no nf_tables.

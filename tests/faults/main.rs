@@ -12,6 +12,7 @@ mod locks;
 mod masquerade;
 mod parallel;
 mod portmap;
+mod portmap_index;
 mod rollback;
 mod routes;
 mod siblings;

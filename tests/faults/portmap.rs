@@ -14,7 +14,7 @@ const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 const CONTAINERS: u16 = 50;
 
 /// What a bridge would have answered for the container of a number.
-fn result(number: u16) -> Value {
+pub(crate) fn result(number: u16) -> Value {
     json!({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/n"}],
         "ips": [{"address": format!("10.1.{}.{}/16", number / 200, 2 + number % 200), "interface": 0},
                 {"address": format!("fd00:1::{:x}/64", number + 2), "interface": 0}]})
@@ -30,7 +30,7 @@ pub(crate) fn conf(backend: &str) -> Value {
         "prevResult": result(0), "runtimeConfig": {"portMappings": mappings(0)}})
 }
 
-fn call(site: &Site, command: &str, number: u16) -> Call {
+pub(crate) fn call(site: &Site, command: &str, number: u16) -> Call {
     let keys =
         json!({"prevResult": result(number), "runtimeConfig": {"portMappings": mappings(number)}});
     Call::new("portmap", command)
@@ -309,6 +309,37 @@ fn rules_of_either_kind_of_iptables_are_made_checked_and_removed() {
     let _ = reply.ok();
     assert_eq!(reply.stderr, "", "{reply}");
     assert_eq!(rules(&site), 0);
+}
+
+/// Where none of the ports is published, ADD changes what it has not read: here it could not read it.
+#[test]
+fn a_port_beside_those_of_others_needs_one_program() {
+    let site = Site::new(conf("iptables"));
+    let path = path_with("nft");
+    for family in ["iptables", "ip6tables"] {
+        std::fs::remove_file(path.path().join(format!("{family}-save"))).unwrap();
+    }
+    let path = path.path().to_str().unwrap();
+    let with =
+        |command: &str, number: u16| site.run(&call(&site, command, number).env("PATH", path));
+    let before = site.world(&[]);
+    for number in 1..4 {
+        let _ = with("ADD", number).ok();
+    }
+    for number in 1..4 {
+        let _ = site.run(&call(&site, "CHECK", number)).ok();
+    }
+    // A second time, and with what all share gone, it must be read.
+    with("ADD", 1).expect_error(103);
+    let _ = site.run(&call(&site, "ADD", 1)).ok();
+    site.node.sh("iptables -t nat -F CNI-HOSTPORT-MASQ");
+    with("ADD", 4).expect_error(103);
+    let _ = site.run(&call(&site, "ADD", 4)).ok();
+    let _ = site.run(&call(&site, "CHECK", 4)).ok();
+    for number in 1..5 {
+        let _ = with("DEL", number).ok();
+    }
+    site.world(&[]).must_be(&before, "all have gone");
 }
 
 /// Whoever holds the lock is waited for, and not longer.

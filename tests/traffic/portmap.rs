@@ -30,6 +30,7 @@ by_both! {
     services_come_first
     a_flow_follows_the_port_to_the_next_container
     a_port_is_held_by_who_is_there
+    a_port_of_one_address_is_held_against_all
 }
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -75,8 +76,12 @@ impl Site {
 
     /// As a runtime does it: the last of the list first.
     fn leave(&self, guest: &Guest, mappings: &Value) {
-        let _ = self.call("DEL", guest, mappings, &json!({})).ok();
+        self.leave_ports(guest, mappings);
         self.network.leave(guest);
+    }
+
+    fn leave_ports(&self, guest: &Guest, mappings: &Value) {
+        let _ = self.call("DEL", guest, mappings, &json!({})).ok();
     }
 }
 
@@ -374,4 +379,75 @@ fn a_port_is_held_by_who_is_there(backend: &'static str) {
         let _ = site.call("CHECK", &three, &both(), &json!({})).ok();
         site.leave(&three, &both());
     }
+}
+
+/// Ports of one address and of all are in each other's way, and who is there keeps his; of two addresses they are not.
+fn a_port_of_one_address_is_held_against_all(backend: &'static str) {
+    let site = Site::bridge(backend);
+    let (one, two) = (site.network.guest("one"), site.network.guest("two"));
+    let at = |address: &str| {
+        let mut it = mapping(Protocol::Tcp, 8080, 80);
+        it["hostIP"] = json!(address);
+        json!([it])
+    };
+    for (first, second) in [("192.0.2.77", ""), ("", "192.0.2.77"), (NODE6, "::"), ("::", NODE6)] {
+        let (first, second) = (at(first), at(second));
+        site.publish(&one, &first);
+        // What others have published beside does not hide it.
+        let many = json!([at("192.0.2.78")[0], mapping(Protocol::Tcp, 9999, 80)]);
+        if first != at("") {
+            site.publish(&two, &many);
+            site.leave_ports(&two, &many);
+        }
+        let before = site.network.node.sh("nft list ruleset");
+        let error = site.call("ADD", &two, &second, &json!({})).expect_error(7);
+        for part in ["8080/tcp", "\"one\"", "portMappings[0]"] {
+            assert!(error.msg.contains(part), "{}", error.msg);
+        }
+        assert_eq!(before, site.network.node.sh("nft list ruleset"));
+        site.leave_ports(&one, &first);
+        site.publish(&two, &second);
+        site.leave_ports(&two, &second);
+    }
+    site.network.leave(&one);
+    site.network.leave(&two);
+}
+
+/// Ports that the reference has published by nf_tables are held like others, and go with their container.
+#[test]
+fn a_port_of_the_references_is_held_by_who_is_there() {
+    let site = Site::bridge("nftables");
+    let (one, two) = (site.network.guest("one"), site.network.guest("two"));
+    let mut bound = mapping(Protocol::Udp, 8081, 80);
+    bound["hostIP"] = json!(NODE4);
+    let published = json!([mapping(Protocol::Tcp, 8080, 80), bound]);
+    let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": "nftables",
+        "prevResult": one.result, "runtimeConfig": {"portMappings": published}});
+    let call = Call::new("portmap", "ADD").container("one").netns(&one.pod.path()).conf(&conf);
+    let _ = call.run(&site.network.node, &lab::Suite::reference()).ok();
+    let before = site.network.node.sh("nft list ruleset");
+    for (protocol, port) in [(Protocol::Tcp, 8080), (Protocol::Udp, 8081)] {
+        for backend in ["nftables", "iptables"] {
+            let wanted = json!([mapping(protocol, port, 80)]);
+            let error =
+                site.call("ADD", &two, &wanted, &json!({"backend": backend})).expect_error(7);
+            assert!(
+                error.msg.contains(&format!("{port}/")) && error.msg.contains("\"one\""),
+                "{error:?}"
+            );
+        }
+    }
+    assert_eq!(before, site.network.node.sh("nft list ruleset"));
+    let free = json!([mapping(Protocol::Udp, 8080, 80), mapping(Protocol::Tcp, 8081, 80)]);
+    site.publish(&two, &free);
+    site.leave_ports(&two, &free);
+    // Whose container has gone without a word, its ports are free.
+    site.network.leave(&one);
+    let wanted = json!([mapping(Protocol::Tcp, 8080, 80)]);
+    let reply = site.call("ADD", &two, &wanted, &json!({}));
+    assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+    let left =
+        site.network.node.sh("nft list table ip cni_hostport; nft list table ip6 cni_hostport");
+    assert!(!left.contains("dnat") && !left.contains("masquerade "), "{left}");
+    site.leave(&two, &wanted);
 }

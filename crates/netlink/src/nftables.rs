@@ -403,7 +403,6 @@ impl Client {
     pub fn change(&mut self, table: Table<'_>, changes: &[Change<'_>]) -> Result<(), Error> {
         let mut batch = Batch::default();
         changes.iter().for_each(|it| batch.push(table, it));
-        self.has_deleted |= changes.iter().any(Change::deletes);
         self.commit(&batch, &format!("change table {table} in nf_tables"))
     }
 
@@ -423,6 +422,7 @@ impl Client {
         if batch.is_empty() {
             return Ok(());
         }
+        self.has_deleted |= batch.deletes();
         let first = self.socket.next();
         let (bytes, last) = batch.framed(first);
         self.socket.used(last);
@@ -440,7 +440,7 @@ impl Client {
         })
     }
 
-    /// Done with it, without a wait for the kernel to free what was deleted by [`Self::change`].
+    /// Done with it, without a wait for the kernel to free what was deleted by it.
     pub fn leave(self) {
         if self.has_deleted {
             self.socket.leave_to_kernel();

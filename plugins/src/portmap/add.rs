@@ -8,10 +8,10 @@ use netlink::Socket;
 use runner::{Lock, OsRunner};
 
 use super::conf::{self, Conf};
-use super::iptables::{self, Programs, Rules};
-use super::mapping::{Held, Tag};
+use super::iptables::{self, Programs, Rules, Seen};
+use super::mapping::{Held, Key, Tag};
 use super::nftables::{self, Contents, Wanted};
-use super::{SIGNS, WHAT, alive, del, flows, identity_of};
+use super::{SIGNS, WHAT, alive, del, flows, identity_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::{Error, warn};
 use crate::iptables::{FAMILIES, is_missing, lock};
@@ -43,6 +43,14 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     Ok(result)
 }
 
+/// A port that is wanted for one of the container's addresses.
+struct Want {
+    /// The place of its mapping in the configuration.
+    index: usize,
+    key: Key,
+    to: IpAddr,
+}
+
 /// One after the other, so that of two that want one port one is refused.
 fn publish<'a>(
     call: &'a Call,
@@ -55,14 +63,30 @@ fn publish<'a>(
     let mut runner = OsRunner;
     let mut publisher =
         Publisher { call, conf, addresses, kernel: &mut kernel, lock: lock.as_ref() };
-    let tables = publisher.saved(&mut runner)?;
-    let table = match publisher.kernel.client()? {
-        Some(client) => Contents::read(client)?,
-        None => Contents::default(),
-    };
-    let dead = publisher.refuse_conflicts(&tables, &table)?;
-    rollback.push("remove the published ports", || del::tear_down(call).map(drop));
-    publisher.set_up(&mut runner, tables, table, &dead)
+    let wants = wants(conf, addresses);
+    let seen = publisher.seen(&mut runner)?;
+    let keys: Vec<(bool, Key)> = wants.iter().map(|it| (it.to.is_ipv4(), it.key)).collect();
+    let mut table = Contents::default();
+    let mut held: Vec<Held> = seen.iter().flat_map(Seen::held).collect();
+    if let Some(client) = publisher.kernel.client()? {
+        table = Contents::for_add(client, &Owner::of(call), &keys)?;
+        held.extend(table.held());
+        for address in addresses.iter().flatten() {
+            held.extend(reference_nftables::held(client, address.is_ipv4())?);
+        }
+    }
+    let dead = publisher.refuse_conflicts(&wants, held)?;
+    rollback.push("remove the published ports", || del::tear_down(call, conf).map(drop));
+    publisher.set_up(&mut runner, seen, table, &dead)
+}
+
+fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
+    let mappings = conf.mappings.iter().enumerate();
+    let wants = mappings.flat_map(|(index, mapping)| {
+        let addresses = addresses.iter().flatten().map(IpNetwork::ip);
+        addresses.filter_map(move |to| Some(Want { index, key: mapping.key(to.is_ipv4())?, to }))
+    });
+    wants.collect()
 }
 
 struct Publisher<'a> {
@@ -75,51 +99,52 @@ struct Publisher<'a> {
 
 impl Publisher<'_> {
     /// By what is known what dead containers hold of the ports; one who is alive is an error.
-    fn refuse_conflicts(&self, tables: &[String; 2], table: &Contents) -> Result<Vec<Tag>, Error> {
-        let by_iptables = tables.iter().flat_map(|it| iptables::held(it));
-        let mut held: Vec<Held> = by_iptables.chain(table.held()).collect();
+    fn refuse_conflicts(&self, wants: &[Want], mut held: Vec<Held>) -> Result<Vec<Tag>, Error> {
         let (identity, owner) = (identity_of(self.call), Owner::of(self.call));
         let is_own = |tag: &Tag| match tag {
             Tag::Chain(chain) => *chain == identity.chain,
             Tag::Comment(comment) => owner.has(Some(comment)),
+            Tag::Id(id) => *id == self.call.container_id,
         };
         held.retain(|held| !is_own(&held.tag));
         let mut dead: Vec<Tag> = Vec::new();
-        for (index, mapping) in self.conf.mappings.iter().enumerate() {
-            for address in self.addresses.iter().flatten() {
-                let Some(key) = mapping.key(address.is_ipv4()) else { continue };
-                let is_in_the_way =
-                    |it: &&Held| it.to.is_ipv4() == address.is_ipv4() && it.key.overlaps(&key);
-                for held in held.iter().filter(is_in_the_way) {
-                    if !dead.contains(&held.tag) {
-                        refuse_unless_dead(index, held, address.ip())?;
-                        dead.push(held.tag.clone());
-                    }
+        for Want { index, key, to } in wants {
+            let is_in_the_way =
+                |it: &&Held| it.to.is_ipv4() == to.is_ipv4() && it.key.overlaps(key);
+            for held in held.iter().filter(is_in_the_way) {
+                if !dead.contains(&held.tag) {
+                    refuse_unless_dead(*index, held, *to)?;
+                    dead.push(held.tag.clone());
                 }
             }
         }
         Ok(dead)
     }
 
-    /// What iptables has of each family.
-    fn saved(&mut self, runner: &mut OsRunner) -> Result<[String; 2], Error> {
+    /// What iptables has of each family in which the container has an address.
+    fn seen(&mut self, runner: &mut OsRunner) -> Result<[Seen; 2], Error> {
         let mut programs = Programs { runner, lock: self.lock };
-        let mut tables = [String::new(), String::new()];
-        for (family, table) in FAMILIES.into_iter().zip(&mut tables) {
-            match programs.saved(family, self.kernel) {
-                Ok(saved) => *table = saved,
+        let identity = identity_of(self.call);
+        let ports = self.conf.mappings.iter().map(|it| it.host_port).collect();
+        let mut both = [Seen::Free, Seen::Free];
+        for ((family, address), seen) in FAMILIES.into_iter().zip(self.addresses).zip(&mut both) {
+            if address.is_none() {
+                continue;
+            }
+            match programs.look(family, self.kernel, &identity, &ports) {
+                Ok(found) => *seen = found,
                 // Without the program nobody but the kernel knows.
-                Err(error) if is_missing(&error) => {}
+                Err(error) if is_missing(&error) => *seen = Seen::Text(String::new()),
                 Err(error) => return Err(error),
             }
         }
-        Ok(tables)
+        Ok(both)
     }
 
     fn set_up(
         &mut self,
         runner: &mut OsRunner,
-        tables: [String; 2],
+        seen: [Seen; 2],
         table: Contents,
         dead: &[Tag],
     ) -> Result<(), Error> {
@@ -127,15 +152,14 @@ impl Publisher<'_> {
         let mut programs = Programs { runner, lock: self.lock };
         match backend {
             Backend::Iptables => {
-                let families = FAMILIES.into_iter().zip(self.addresses).zip(tables);
-                for ((family, address), saved) in families {
+                let families = FAMILIES.into_iter().zip(self.addresses).zip(seen);
+                for ((family, address), seen) in families {
                     let Some(address) = address else { continue };
                     let rules = Rules::new(self.conf, identity_of(self.call), *address);
-                    programs.set_up(family, saved, &rules, dead)?;
+                    programs.set_up(family, seen, &rules, dead)?;
                 }
-                match self.kernel.client()? {
-                    Some(client) if !dead.is_empty() => nftables::remove_dead(client, dead),
-                    _ => Ok(()),
+                if let (Some(client), false) = (self.kernel.client()?, dead.is_empty()) {
+                    nftables::remove_dead(client, dead)?;
                 }
             }
             Backend::Nftables => {
@@ -145,15 +169,20 @@ impl Publisher<'_> {
                 nftables::set_up(client, table, &wanted, dead)?;
                 let chains = dead.iter().filter_map(|tag| match tag {
                     Tag::Chain(chain) => Some((iptables::HOSTPORTS, chain.as_str())),
-                    Tag::Comment(_) => None,
+                    Tag::Comment(_) | Tag::Id(_) => None,
                 });
                 let chains: Vec<_> = chains.collect();
-                if chains.is_empty() {
-                    return Ok(());
+                if !chains.is_empty() {
+                    iptables::remove_chains(&mut programs, self.kernel, &chains)?;
                 }
-                iptables::remove_chains(&mut programs, self.kernel, &chains)
             }
         }
+        for tag in dead {
+            if let (Tag::Id(id), Some(client)) = (tag, self.kernel.client()?) {
+                reference_nftables::tear_down(client, id)?;
+            }
+        }
+        Ok(())
     }
 }
 

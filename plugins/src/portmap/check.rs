@@ -66,7 +66,8 @@ fn by(
             if reference_nftables::check(client, conf, &call.container_id, addresses)? {
                 return Ok(());
             }
-            nftables::check(client, &Wanted::new(conf, Owner::of(call), addresses))
+            let wanted = Wanted::new(conf, Owner::of(call), addresses);
+            nftables::check(client, &wanted, &conf.mappings)
         }
     }
 }

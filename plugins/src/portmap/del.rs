@@ -18,7 +18,7 @@ use crate::owner::Owner;
 /// Publishes the container's ports no more.
 pub(super) fn del(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse_leniently(call);
-    let removed = tear_down(call);
+    let removed = tear_down(call, &conf);
     let mut mappings = conf.mappings;
     let mut addresses: Vec<IpAddr> = match call.conf.prev_result() {
         Ok(Some(result)) => conf::bare(&conf::addresses(&result, &call.ifname)),
@@ -42,14 +42,15 @@ fn of_held(held: &Held) -> Mapping {
     }
 }
 
-/// Removes what the call's attachment has published. Tells what that was, as far as the layouts do.
-pub(super) fn tear_down(call: &Call) -> Result<Vec<Held>, Error> {
+/// Removes what the call's attachment has published, whatever its configuration tells of that. Tells what that was, as
+/// far as the layouts do.
+pub(super) fn tear_down(call: &Call, conf: &Conf) -> Result<Vec<Held>, Error> {
     // Also for nf_tables: what attachments share goes with the last of them.
     let lock = lock::take()?;
     let mut kernel = KernelTables::default();
     let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
     let by_iptables = iptables::tear_down(&mut programs, &mut kernel, &identity_of(call));
-    let by_nftables = by_nftables(call, &mut kernel);
+    let by_nftables = by_nftables(call, conf, &mut kernel);
     match (by_iptables, by_nftables) {
         (Ok(()), removed) => removed,
         (Err(error), removed) => {
@@ -59,9 +60,9 @@ pub(super) fn tear_down(call: &Call) -> Result<Vec<Held>, Error> {
     }
 }
 
-fn by_nftables(call: &Call, kernel: &mut KernelTables) -> Result<Vec<Held>, Error> {
+fn by_nftables(call: &Call, conf: &Conf, kernel: &mut KernelTables) -> Result<Vec<Held>, Error> {
     let Some(client) = kernel.client()? else { return Ok(Vec::new()) };
-    let removed = nftables::tear_down(client, &Owner::of(call));
+    let removed = nftables::tear_down(client, &Owner::of(call), conf);
     let of_reference = reference_nftables::tear_down(client, &call.container_id);
     removed.and_then(|removed| of_reference.map(|()| removed))
 }

@@ -1,7 +1,7 @@
 //! By iptables, in the reference's layout (`plugins/meta/portmap/portmap_iptables.go`): a chain for each
 //! container, and shared ones that lead there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -86,7 +86,7 @@ impl Rules {
 
     /// The lines that make of what is there what shall be. What the chain held before goes: an earlier ADD may have
     /// been for another address.
-    pub(super) fn lines(&self, saved: &str) -> Vec<String> {
+    fn lines(&self, saved: &str) -> Vec<String> {
         let has = |rule: &str| saved.lines().any(|line| line.strip_prefix("-A ") == Some(rule));
         let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
         let chain = &self.identity.chain;
@@ -100,8 +100,18 @@ impl Rules {
         lines
     }
 
+    /// The lines that make what shall be of a table that was not read. None of them is carried out unless the shared
+    /// chains are as they should be, and the attachment has no chain.
+    fn lines_unseen(&self) -> Vec<String> {
+        let mut lines: Vec<String> =
+            self.shared.iter().map(|(_, rule)| format!("-C {rule}")).collect();
+        lines.push(format!("-N {}", self.identity.chain));
+        lines.extend(self.own.iter().chain(&self.entries).map(|rule| format!("-A {rule}")));
+        lines
+    }
+
     /// What is not as it should be, in words; and the rules that only iptables can compare.
-    pub(super) fn problem(&self, saved: &str) -> Result<&[String], String> {
+    fn problem(&self, saved: &str) -> Result<&[String], String> {
         let chain = &self.identity.chain;
         if !saved.lines().any(|line| is_declaration(line, chain)) {
             return Err(format!("chain {chain} is missing in table nat"));
@@ -213,7 +223,7 @@ pub(super) fn removal_lines(saved: &str, chain: &str) -> Vec<String> {
 }
 
 /// What containers have published. Whose a chain is, the comments of the rules that lead there tell.
-pub(super) fn held(saved: &str) -> Vec<Held> {
+fn held(saved: &str) -> Vec<Held> {
     let rules = || saved.lines().filter_map(|line| line.strip_prefix("-A ")?.split_once(' '));
     let mut holders: BTreeMap<&str, Holder> = BTreeMap::new();
     for (_, rule) in rules().filter(|(chain, _)| *chain == HOSTPORTS) {
@@ -266,6 +276,25 @@ fn translation(rule: &str) -> Option<(Key, IpAddr)> {
     Some((Key { protocol: protocol?, port: port?, address }, to?))
 }
 
+/// What is known of a family's table nat before an ADD.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// What the kernel tells without a program: ports are published, but none that is wanted, and none by the attachment.
+    Free,
+    /// All of it, as `iptables-save` prints it; nothing where no port is published.
+    Text(String),
+}
+
+impl Seen {
+    /// What containers have published, if it can be in anybody's way.
+    pub(super) fn held(&self) -> Vec<Held> {
+        match self {
+            Self::Free => Vec::new(),
+            Self::Text(saved) => held(saved),
+        }
+    }
+}
+
 /// Reads and changes table nat, under the lock.
 pub(super) struct Programs<'a> {
     /// What runs them.
@@ -281,11 +310,7 @@ impl Programs<'_> {
 
     /// Table nat of a family, as the node's own programs show it: nothing where the kernel has neither kind of it with
     /// a published port.
-    pub(super) fn saved(
-        &mut self,
-        family: Family,
-        kernel: &mut KernelTables,
-    ) -> Result<String, Error> {
+    fn saved(&mut self, family: Family, kernel: &mut KernelTables) -> Result<String, Error> {
         let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
         if !nftables && !legacy {
             return Ok(String::new());
@@ -297,21 +322,47 @@ impl Programs<'_> {
         self.tool(family).save_if_there()
     }
 
-    /// Gives an attachment its rules in a table that was `saved` before; those of `dead` containers go.
+    /// Looks at table nat of a family for an attachment that wants these ports.
+    pub(super) fn look(
+        &mut self,
+        family: Family,
+        kernel: &mut KernelTables,
+        identity: &Identity,
+        ports: &BTreeSet<u16>,
+    ) -> Result<Seen, Error> {
+        let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
+        if !nftables && !legacy {
+            return Ok(Seen::Text(String::new()));
+        }
+        match kernel.is_free(family, (HOSTPORTS, &identity.chain), ports) {
+            Ok(true) => Ok(Seen::Free),
+            // What the kernel does not tell, the program may know.
+            Ok(false) | Err(_) => self.read(family).map(Seen::Text),
+        }
+    }
+
+    /// Gives an attachment its rules in a table that was `seen` before; those of `dead` containers go.
     pub(super) fn set_up(
         &mut self,
         family: Family,
-        mut saved: String,
+        seen: Seen,
         rules: &Rules,
         dead: &[Tag],
     ) -> Result<(), Error> {
+        let mut lines = match seen {
+            Seen::Text(saved) => lines_without(&saved, rules, dead),
+            Seen::Free if dead.is_empty() => rules.lines_unseen(),
+            Seen::Free => lines_without(&self.read(family)?, rules, dead),
+        };
         for _ in 1..ATTEMPTS {
-            match self.tool(family).restore(&lines_without(&saved, rules, dead)) {
-                Err(Error::ProgramFailed { .. }) => saved = self.read(family)?,
+            match self.tool(family).restore(&lines) {
+                Err(Error::ProgramFailed { .. }) => {
+                    lines = lines_without(&self.read(family)?, rules, dead);
+                }
                 result => return result,
             }
         }
-        self.tool(family).restore(&lines_without(&saved, rules, dead))
+        self.tool(family).restore(&lines)
     }
 
     /// Whether an attachment has its rules, and no others.
@@ -349,7 +400,7 @@ impl Programs<'_> {
 fn lines_without(saved: &str, rules: &Rules, dead: &[Tag]) -> Vec<String> {
     let gone = dead.iter().flat_map(|tag| match tag {
         Tag::Chain(chain) => removal_lines(saved, chain),
-        Tag::Comment(_) => Vec::new(),
+        Tag::Comment(_) | Tag::Id(_) => Vec::new(),
     });
     gone.chain(rules.lines(saved)).collect()
 }

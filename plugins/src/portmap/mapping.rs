@@ -107,7 +107,7 @@ impl fmt::Display for Key {
 /// Whose something is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Holder {
-    /// The network's name.
+    /// The network's name; empty where the layout does not tell it.
     pub(crate) network: String,
     /// The container's id.
     pub(crate) container_id: String,
@@ -136,7 +136,11 @@ impl Holder {
 
 impl fmt::Display for Holder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "container {:?} (network {:?}", self.container_id, self.network)?;
+        write!(formatter, "container {:?}", self.container_id)?;
+        if self.network.is_empty() {
+            return Ok(());
+        }
+        write!(formatter, " (network {:?}", self.network)?;
         self.ifname.iter().try_for_each(|name| write!(formatter, ", interface {name:?}"))?;
         formatter.write_str(")")
     }
@@ -162,6 +166,8 @@ pub(crate) enum Tag {
     Chain(String),
     /// The comment of its elements of nf_tables.
     Comment(String),
+    /// The container's id: the comment of the reference's rules of nf_tables.
+    Id(String),
 }
 
 #[cfg(test)]

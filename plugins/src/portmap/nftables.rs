@@ -5,22 +5,25 @@
 //! carry in their comments whose they are.
 
 pub(super) mod class;
+mod contents;
 mod elements;
+mod index;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cni::Attachment;
 use ipnetwork::IpNetwork;
-use netlink::nftables::{Change, Client, HeldRule};
+use netlink::nftables::{Change, Client};
 use ruleset::nft::{Encoded, Set};
 
 use super::conf::Conf;
-use super::mapping::{Held, Holder, Tag};
-use super::owner::holder;
+use super::mapping::{Held, Mapping, Tag};
 use crate::error::Error;
 use crate::nf_tables::attempt;
 use crate::owner::{Owner, Stale};
 use class::{Class, TABLE};
+pub(super) use contents::Contents;
+use contents::Recount;
 use elements::Part;
 
 /// What an attachment has.
@@ -40,80 +43,16 @@ impl Wanted {
         let elements = addresses.flat_map(|it| elements::of(conf, &class, &owner, *it)).collect();
         Self { class, owner, elements }
     }
-}
 
-/// What the table holds; sets in it that are not ours are left out.
-#[derive(Debug, Default)]
-pub(super) struct Contents {
-    rules: BTreeMap<String, Vec<HeldRule>>,
-    sets: Vec<(Part, Set, Vec<Encoded>)>,
-}
-
-impl Contents {
-    /// Reads the table.
-    pub(super) fn read(client: &mut Client) -> Result<Self, netlink::Error> {
-        if !client.has_table(TABLE)? {
-            return Ok(Self::default());
-        }
-        let rules = client.all_rules(TABLE)?;
-        let mut sets = Vec::new();
-        for held in client.sets(TABLE)? {
-            let Some((part, suffix)) = Part::named(&held.name) else { continue };
-            let set = part.set(suffix);
-            if held.is_like(&set) {
-                let elements = client.elements(TABLE, &set.name)?;
-                sets.push((part, set, elements));
-            }
-        }
-        Ok(Self { rules, sets })
-    }
-
-    /// What is published.
-    pub(super) fn held(&self) -> Vec<Held> {
-        self.held_of(|_| true)
-    }
-
-    /// What is published by those of whom `is_one` is true, by their comment.
-    fn held_of(&self, is_one: impl Fn(Option<&str>) -> bool) -> Vec<Held> {
-        let maps = self.sets.iter().filter(|(part, ..)| part.leads());
-        let held = maps.flat_map(|(part, set, elements)| {
-            let chosen = elements.iter().filter(|it| is_one(it.comment.as_deref()));
-            chosen.filter_map(|element| {
-                let (key, to) = elements::read(*part, set, element)?;
-                let comment = element.comment.clone().unwrap_or_default();
-                let holder = holder(&comment).unwrap_or_else(Holder::unknown);
-                Some(Held { key, to, holder, tag: Tag::Comment(comment) })
-            })
-        });
-        held.collect()
-    }
-
-    /// The elements of those of whom `is_one` is true, by the sets that they are in.
-    fn elements_of(&self, is_one: impl Fn(Option<&str>) -> bool) -> Vec<(&str, Vec<Encoded>)> {
-        let chosen = self.sets.iter().map(|(_, set, elements)| {
-            let chosen = elements.iter().filter(|it| is_one(it.comment.as_deref()));
-            (set.name.as_str(), chosen.cloned().collect::<Vec<_>>())
-        });
-        chosen.filter(|(_, elements)| !elements.is_empty()).collect()
-    }
-
-    /// The classes but the usual one that have nothing left without what `is_gone`, with the names of their sets.
-    fn emptied(&self, is_gone: impl Fn(Option<&str>) -> bool) -> Vec<(Class, Vec<String>)> {
-        let mut classes: BTreeMap<&str, (bool, Vec<String>)> = BTreeMap::new();
-        for (_, set, elements) in &self.sets {
-            let Some((_, suffix)) = Part::named(&set.name) else { continue };
-            let (is_used, names) = classes.entry(suffix).or_default();
-            *is_used |= elements.iter().any(|it| !is_gone(it.comment.as_deref()));
-            names.push(set.name.clone());
-        }
-        let unused = classes.into_iter().filter(|(_, (is_used, _))| !is_used);
-        let classes = unused.map(|(suffix, (_, names))| (Class::named(suffix), names));
-        classes.filter(|(class, _)| !class.is_usual()).collect()
+    /// What its class must have.
+    fn parts(&self) -> BTreeSet<Part> {
+        let named = self.elements.iter().filter_map(|(set, _)| Part::named(&set.name));
+        Part::ALL.into_iter().chain(named.map(|(part, _)| part)).collect()
     }
 }
 
 /// Gives an attachment its elements, in place of any that it has and of those of `dead` containers, in a table that was
-/// `read` before.
+/// `read` before: all of it, if there are any of those.
 pub(super) fn set_up(
     client: &mut Client,
     read: Contents,
@@ -121,46 +60,65 @@ pub(super) fn set_up(
     dead: &[Tag],
 ) -> Result<(), Error> {
     let mut read = Some(read);
-    let Wanted { class, owner, elements } = wanted;
-    let (sets, chain) = (class.sets(), class.own_chain());
+    let Wanted { class, owner, elements, .. } = wanted;
     let is_gone = |comment: Option<&str>| owner.has(comment) || is_among(dead, comment);
     attempt(|| {
-        let contents = read.take().map_or_else(|| Contents::read(client), Ok)?;
+        let contents = match read.take() {
+            Some(read) => read,
+            None => Contents::all(client)?.with_rules(client)?,
+        };
         let gone = contents.elements_of(is_gone);
-        let mut changes = Vec::new();
-        let has_sets = sets.iter().all(|set| contents.sets.iter().any(|it| it.1.name == set.name));
-        if !has_sets || !class.is_whole(&contents.rules) {
-            changes.extend(class.made(&sets, &chain, &contents.rules));
-        }
-        changes.extend(gone.iter().map(|(set, it)| Change::DeleteElements(set, it)));
+        let recount = contents.recount(&gone, elements);
+        let held = contents.parts(class);
+        let parts = &held | &wanted.parts();
+        let is_made =
+            contents.has_index && parts == held && class.is_whole(&parts, &contents.rules);
+        let made = class.made(&parts);
+        let mut changes = if is_made { Vec::new() } else { made.changes(&contents.rules) };
+        changes.extend(gone.iter().map(|(set, it)| Change::DeleteElements(&set.name, it)));
         changes.extend(elements.iter().map(|(set, it)| Change::Elements(&set.name, it)));
+        changes.extend(recount.changes());
         client.change(TABLE, &changes)
     })
 }
 
 /// Whether an attachment has its elements and no others, and packets get to them.
-pub(super) fn check(client: &mut Client, wanted: &Wanted) -> Result<(), Error> {
-    let contents = Contents::read(client)?;
-    let held = contents.elements_of(|comment| wanted.owner.has(comment));
-    let all = |elements: &[(&str, Vec<Encoded>)]| -> BTreeSet<(String, Encoded)> {
-        let of_set = |(set, elements): &(&str, Vec<Encoded>)| {
-            let set = (*set).to_owned();
-            elements.iter().map(move |it| (set.clone(), it.clone())).collect::<Vec<_>>()
+pub(super) fn check(
+    client: &mut Client,
+    wanted: &Wanted,
+    mappings: &[Mapping],
+) -> Result<(), Error> {
+    let Wanted { class, owner, elements } = wanted;
+    let contents = Contents::of_attachment(client, owner, class, mappings)?.with_rules(client)?;
+    let all = |elements: &[(Set, Vec<Encoded>)]| -> BTreeSet<(String, Encoded)> {
+        let of_set = |(set, elements): &(Set, Vec<Encoded>)| {
+            elements.iter().map(|it| now(set, class, it)).collect::<Vec<_>>()
         };
         elements.iter().flat_map(of_set).collect()
     };
-    let of_wanted: Vec<(&str, Vec<Encoded>)> =
-        wanted.elements.iter().map(|(set, it)| (set.name.as_str(), it.clone())).collect();
-    if all(&held) != all(&of_wanted) {
-        let (has, shall) = (all(&held).len(), all(&of_wanted).len());
+    let held = contents.elements_of(|comment| owner.has(comment));
+    let (held, shall) = (all(&held), all(elements));
+    if held != shall {
+        let (has, shall) = (held.len(), shall.len());
         return Err(Error::Changed(format!(
             "the attachment has other elements in table {TABLE} than ADD made ({has}, not {shall})"
         )));
     }
-    if !wanted.class.is_whole(&contents.rules) {
+    if !class.is_whole(&contents.parts(class), &contents.rules) {
         return Err(Error::Changed(format!("the rules of table {TABLE} are others than ADD made")));
     }
     Ok(())
+}
+
+/// An element with the name of its set, as ADD makes it now.
+fn now(set: &Set, class: &Class, element: &Encoded) -> (String, Encoded) {
+    let converted = Part::named(&set.name).and_then(|(part, _)| {
+        let (part, element) = elements::converted(part, set, element)?;
+        let set = part.set(&class.suffix);
+        let encoded = set.encode(&element).pop()?;
+        Some((set.name, encoded))
+    });
+    converted.unwrap_or_else(|| (set.name.clone(), element.clone()))
 }
 
 fn is_among(tags: &[Tag], comment: Option<&str>) -> bool {
@@ -170,12 +128,26 @@ fn is_among(tags: &[Tag], comment: Option<&str>) -> bool {
 
 /// Removes the elements of containers that are dead.
 pub(super) fn remove_dead(client: &mut Client, dead: &[Tag]) -> Result<(), Error> {
-    remove(client, |comment| is_among(dead, comment)).map(drop)
+    remove(client, Contents::all, |comment| is_among(dead, comment)).map(drop)
 }
 
-/// Removes an attachment's elements. Tells what was published.
-pub(super) fn tear_down(client: &mut Client, owner: &Owner) -> Result<Vec<Held>, Error> {
-    remove(client, |comment| owner.has(comment))
+/// Removes an attachment's elements: what is known to be all of them by the mappings, else whatever it has. Tells what
+/// was published.
+pub(super) fn tear_down(
+    client: &mut Client,
+    owner: &Owner,
+    conf: &Conf,
+) -> Result<Vec<Held>, Error> {
+    let class = Class::of(conf);
+    let look = |client: &mut Client| {
+        // Another class goes with its last attachment, which nobody counts.
+        if class.is_usual() {
+            Contents::of_attachment(client, owner, &class, &conf.mappings)
+        } else {
+            Contents::all(client)
+        }
+    };
+    remove(client, look, |comment| owner.has(comment))
 }
 
 /// Removes the elements of the attachments to `network` that are not among `valid`.
@@ -185,24 +157,34 @@ pub(super) fn collect_garbage(
     valid: &[Attachment],
 ) -> Result<(), Error> {
     let stale = Stale::new(network, valid);
-    remove(client, |comment| stale.has(comment)).map(drop)
+    remove(client, Contents::all, |comment| stale.has(comment)).map(drop)
 }
 
-fn remove(client: &mut Client, is_gone: impl Fn(Option<&str>) -> bool) -> Result<Vec<Held>, Error> {
+/// Removes what `is_gone`, by its comment, from the table as it is found when one has a `look`.
+fn remove(
+    client: &mut Client,
+    look: impl Fn(&mut Client) -> Result<Contents, netlink::Error>,
+    is_gone: impl Fn(Option<&str>) -> bool,
+) -> Result<Vec<Held>, Error> {
     let mut removed = Vec::new();
     attempt(|| {
-        let contents = Contents::read(client)?;
+        let mut contents = look(client)?;
         removed = contents.held_of(&is_gone);
         let gone = contents.elements_of(&is_gone);
         if gone.is_empty() {
             return Ok(());
         }
         let emptied = contents.emptied(&is_gone);
+        if !emptied.is_empty() {
+            contents = contents.with_rules(client)?;
+        }
+        let recount = contents.has_index.then(|| contents.recount(&gone, &[]));
         let mut changes: Vec<Change<'_>> =
-            gone.iter().map(|(set, it)| Change::DeleteElements(set, it)).collect();
+            gone.iter().map(|(set, it)| Change::DeleteElements(&set.name, it)).collect();
         for (class, names) in &emptied {
             changes.extend(class.removed(names, &contents.rules));
         }
+        changes.extend(recount.iter().flat_map(Recount::changes));
         client.change(TABLE, &changes)
     })?;
     Ok(removed)

@@ -1,11 +1,12 @@
 //! What the reference has published by nf_tables (`plugins/meta/portmap/portmap_nftables.go`): rules whose comment is
-//! the container's id. It is checked and removed here, and never made.
+//! the container's id. It is found, checked and removed here, and never made.
 
 use ipnetwork::IpNetwork;
 use netlink::nftables::Client;
 use ruleset::nft::{Family, Table};
 
 use super::conf::Conf;
+use super::mapping::{Held, Holder, Key, Protocol, Tag};
 use crate::error::Error;
 use crate::nf_tables::{attempt, deletions};
 
@@ -26,6 +27,22 @@ const fn table(is_ipv4: bool) -> Table<'static> {
 fn count(client: &mut Client, is_ipv4: bool, chain: &str, id: &str) -> Result<usize, Error> {
     let rules = client.rules(table(is_ipv4), chain)?;
     Ok(rules.iter().filter(|rule| rule.comment.as_deref() == Some(id)).count())
+}
+
+/// What containers have published of a family.
+pub(super) fn held(client: &mut Client, is_ipv4: bool) -> Result<Vec<Held>, netlink::Error> {
+    let rules = client.translations(table(is_ipv4), HOSTPORTS)?;
+    let held = rules.into_iter().filter_map(|it| {
+        let protocol = Protocol::numbered(it.protocol)?;
+        let container_id = it.comment?;
+        Some(Held {
+            key: Key { protocol, port: it.port, address: it.address },
+            to: it.to,
+            tag: Tag::Id(container_id.clone()),
+            holder: Holder { network: String::new(), container_id, is_cut: false, ifname: None },
+        })
+    });
+    Ok(held.collect())
 }
 
 /// Whether a container has as many rules as it must have; `false` when it has none at all.

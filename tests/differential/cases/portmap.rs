@@ -465,5 +465,15 @@ fn nftables() -> Vec<Case> {
             .steps(vec![step("ADD"), step("DEL").patch(json!({"backend": "iptables"}))]),
         by_nftables("del-without-mappings", &tcp(), &none)
             .steps(vec![step("ADD"), step("DEL").patch(json!({"runtimeConfig": null}))]),
+        by_nftables("del-other-ports", &tcp(), &none).steps(vec![
+            step("ADD"),
+            step("DEL").patch(json!({"runtimeConfig": published(&json!([mapping("udp", 1, 2)]))})),
+        ]),
+        by_nftables("added-again-with-another-port", &tcp(), &none).steps(vec![
+            step("ADD"),
+            step("ADD")
+                .patch(json!({"runtimeConfig": published(&json!([mapping("udp", 53, 53)]))})),
+            step("DEL"),
+        ]),
     ]
 }

@@ -18,11 +18,14 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Where the last message begins.
     last: usize,
+    /// Whether something goes.
+    deletes: bool,
 }
 
 impl Batch {
     /// Makes this change too, after those so far.
     pub fn push(&mut self, table: Table<'_>, change: &Change<'_>) {
+        self.deletes |= change.deletes();
         change.messages(table).into_iter().for_each(|it| self.push_message(it));
     }
 
@@ -34,9 +37,15 @@ impl Batch {
     /// Makes these changes too, after those so far.
     pub fn append(&mut self, after: &Self) {
         if !after.is_empty() {
+            self.deletes |= after.deletes;
             self.last = self.bytes.len() + after.last;
             self.bytes.extend(&after.bytes);
         }
+    }
+
+    /// Whether something goes.
+    pub(super) const fn deletes(&self) -> bool {
+        self.deletes
     }
 
     /// Whether nothing changes.

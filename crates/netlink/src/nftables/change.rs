@@ -55,6 +55,7 @@ impl Change<'_> {
             Self::Table(_)
             | Self::Chain(_)
             | Self::Rule(..)
+            | Self::RuleFirst(..)
             | Self::RuleBefore(..)
             | Self::Set(_)
             | Self::Elements(..) => false,

@@ -217,7 +217,7 @@ fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {
 
 fn set_up(script: &mut Script, rules: &Rules) -> Result<(), Error> {
     let mut programs = Programs { runner: script, lock: None };
-    programs.set_up(FAMILIES[0], String::new(), rules, &[])
+    programs.set_up(FAMILIES[0], Seen::Text(String::new()), rules, &[])
 }
 
 #[test]
@@ -227,6 +227,30 @@ fn a_fresh_node_takes_one_program() {
     let [(program, input)] = script.calls.as_slice() else { panic!("{:?}", script.calls) };
     assert_eq!(program, "iptables-restore");
     assert!(input.starts_with("*nat\n-N CNI-HOSTPORT-SETMARK\n") && !input.contains("\n:"));
+}
+
+#[test]
+fn a_table_that_was_not_read_is_compared_by_the_program_that_changes_it() {
+    let mut script = Script::default();
+    let rules = rules(json!({}), &json!([mapping("tcp", 1, "")]), "10.1.0.2/24");
+    let restore = |script: &mut Script| {
+        let mut programs = Programs { runner: script, lock: None };
+        programs.set_up(FAMILIES[0], Seen::Free, &rules, &[])
+    };
+    script.answers.push(answer(0, "", ""));
+    restore(&mut script).unwrap();
+    let [(program, input)] = script.calls.as_slice() else { panic!("{:?}", script.calls) };
+    assert_eq!(program, "iptables-restore");
+    let verbs: Vec<&str> = input.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    let expected = [&["*nat"][..], &["-C"; 5], &["-N"], &["-A"; 4], &["COMMIT"]].concat();
+    assert_eq!(verbs, expected);
+    // What is refused is read.
+    let mut script = Script::default();
+    let whole = saved(&rules);
+    script.answers.extend([answer(1, "", "Bad rule"), answer(0, &whole, ""), answer(0, "", "")]);
+    restore(&mut script).unwrap();
+    assert_eq!(script.calls[1].0, "iptables-save");
+    assert!(script.calls[2].1.starts_with("*nat\n-D CNI-HOSTPORT-DNAT"), "{}", script.calls[2].1);
 }
 
 #[test]

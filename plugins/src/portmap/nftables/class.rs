@@ -1,6 +1,6 @@
 //! What attachments share that have the same conditions and the same bit of the mark.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netlink::nftables::{Change, HeldRule};
 use ruleset::iptables::Side;
@@ -10,6 +10,7 @@ use ruleset::nft::{
 use ruleset::short_hash;
 
 use super::elements::Part;
+use super::index;
 use crate::portmap::conf::{Conditions, Conf, DEFAULT_MARK_BIT};
 
 /// The table of both families.
@@ -57,18 +58,19 @@ pub(super) struct Class {
     pub(super) suffix: String,
     /// Its chain.
     chain: String,
-    /// Its rules, each with the chain that it is in.
-    rules: Vec<(String, Rule)>,
+    /// The bit of the mark.
+    bit: u32,
+    /// What packets must be like, for IPv4 and for IPv6.
+    conditions: [Vec<Match>; 2],
 }
 
 impl Class {
     /// That of a configuration.
     pub(super) fn of(conf: &Conf) -> Self {
         let bit = 1_u32 << conf.mark_bit;
-        let none = [Vec::new(), Vec::new()];
         let conditions = match &conf.conditions {
-            Conditions::Nftables(conditions) => conditions,
-            Conditions::Iptables(_) => &none,
+            Conditions::Nftables(conditions) => conditions.clone(),
+            Conditions::Iptables(_) => [Vec::new(), Vec::new()],
         };
         let is_usual = conf.mark_bit == DEFAULT_MARK_BIT && conditions.iter().all(Vec::is_empty);
         let suffix = if is_usual {
@@ -78,16 +80,14 @@ impl Class {
             let [four, six] = conditions.each_ref().map(words);
             format!("-{}", short_hash(&format!("{bit} {} / {}", four.join(" "), six.join(" "))))
         };
-        let chain = format!("{HOSTPORTS}{suffix}");
-        let mut it = Self { rules: Vec::new(), chain, suffix };
-        it.write(bit, conditions);
-        it
+        Self { bit, conditions, ..Self::named(&suffix) }
     }
 
     /// The class whose sets have such names, as far as its rules do not matter.
     pub(super) fn named(suffix: &str) -> Self {
         let suffix = suffix.to_owned();
-        Self { chain: format!("{HOSTPORTS}{suffix}"), suffix, rules: Vec::new() }
+        let conditions = [Vec::new(), Vec::new()];
+        Self { chain: format!("{HOSTPORTS}{suffix}"), suffix, bit: 0, conditions }
     }
 
     /// Whether it is the one that stays without attachments.
@@ -95,51 +95,73 @@ impl Class {
         self.suffix.is_empty()
     }
 
-    fn write(&mut self, bit: u32, conditions: &[Vec<Match>; 2]) {
+    /// Its rules, each with the chain that it is in, when it has these parts.
+    fn rules(&self, parts: &BTreeSet<Part>) -> Vec<(String, Rule)> {
+        let mut rules = Vec::new();
         for hook in [&PREROUTING, &OUTPUT] {
-            let jump = || Verdict::Jump(self.chain.clone());
-            let rules: Vec<Rule> = if conditions.iter().all(Vec::is_empty) {
-                vec![Rule::new([Match::ToLocal], jump())]
-            } else {
-                let of_family =
-                    conditions.iter().zip([true, false]).map(|(conditions, is_ipv4)| {
-                        let mut matches = vec![Match::Family { is_ipv4 }];
-                        matches.extend(conditions.iter().cloned());
-                        matches.push(Match::ToLocal);
-                        Rule::new(matches, jump())
-                    });
-                of_family.collect()
-            };
-            rules.into_iter().for_each(|rule| self.push(hook.name, rule));
+            rules.extend(self.jumps().into_iter().map(|rule| (hook.name.to_owned(), rule)));
         }
-        let chain = self.chain.clone();
         for is_ipv4 in [true, false] {
-            let to = Field::address(Side::Destination, is_ipv4);
-            let port = [Field::Protocol, Field::DestinationPort];
-            let from = [&[Field::address(Side::Source, is_ipv4), to][..], &port].concat();
-            let set = Part::Masqueraded { is_ipv4 }.name(&self.suffix);
-            self.push(&chain, Rule::new([Match::In(from, set)], Statement::SetMark(bit)));
-            let with_address = [&[to][..], &port].concat();
-            for (part, fields) in [
-                (Part::Addresses { is_ipv4 }, with_address),
-                (Part::Ports { is_ipv4 }, port.to_vec()),
-            ] {
-                let map = part.name(&self.suffix);
-                self.push(&chain, Rule::new([], Statement::Redirect { is_ipv4, fields, map }));
-            }
+            let of_family = parts.iter().filter(|it| it.is_ipv4() == is_ipv4);
+            let (leading, masqueraded): (Vec<&Part>, Vec<&Part>) =
+                of_family.partition(|it| it.leads());
+            // Who leads to a container ends the way.
+            let in_order = masqueraded.into_iter().chain(leading);
+            rules.extend(in_order.map(|part| (self.chain.clone(), self.look_up(*part))));
         }
-        self.push(POSTROUTING.name, Rule::new([Match::Mark(bit)], Statement::MASQUERADE));
+        let masquerade = Rule::new([Match::Mark(self.bit)], Statement::MASQUERADE);
+        rules.push((POSTROUTING.name.to_owned(), masquerade));
         let from_elsewhere = Match::NotInInterface("lo".to_owned());
         let loopback = "127.0.0.0/8".parse().map(|it| Match::Address(Side::Destination, it));
         if let (true, Ok(loopback)) = (self.is_usual(), loopback) {
-            self.push(LOOPBACK.name, Rule::new([from_elsewhere, loopback], Verdict::Drop));
+            let drop = Rule::new([from_elsewhere, loopback], Verdict::Drop);
+            rules.push((LOOPBACK.name.to_owned(), drop));
         }
+        let commented = rules.into_iter().map(|(chain, rule)| {
+            // A hash of itself, behind the name of the class.
+            let comment = format!("{} {}", self.chain, short_hash(&rule.to_string()));
+            (chain, rule.commented(comment))
+        });
+        commented.collect()
     }
 
-    /// Each rule carries a hash of itself, behind the name of the class.
-    fn push(&mut self, chain: &str, rule: Rule) {
-        let comment = format!("{} {}", self.chain, short_hash(&rule.to_string()));
-        self.rules.push((chain.to_owned(), rule.commented(comment)));
+    /// From a hook to its chain.
+    fn jumps(&self) -> Vec<Rule> {
+        let jump = || Verdict::Jump(self.chain.clone());
+        if self.conditions.iter().all(Vec::is_empty) {
+            return vec![Rule::new([Match::ToLocal], jump())];
+        }
+        let of_family = self.conditions.iter().zip([true, false]).map(|(conditions, is_ipv4)| {
+            let mut matches = vec![Match::Family { is_ipv4 }];
+            matches.extend(conditions.iter().cloned());
+            matches.push(Match::ToLocal);
+            Rule::new(matches, jump())
+        });
+        of_family.collect()
+    }
+
+    /// What is done by a part.
+    fn look_up(&self, part: Part) -> Rule {
+        let (is_ipv4, name) = (part.is_ipv4(), part.name(&self.suffix));
+        let to = Field::address(Side::Destination, is_ipv4);
+        let port = [Field::Protocol, Field::DestinationPort];
+        let side = Side::Source;
+        let fields = match part {
+            Part::Ports { .. } => port.to_vec(),
+            Part::Addresses { .. } => [&[to][..], &port].concat(),
+            Part::Masqueraded { prefix, is_bound, .. } => {
+                let is_one = prefix == if is_ipv4 { 32 } else { 128 };
+                let network = Field::Network { side, is_ipv4, prefix };
+                let from = if is_one { Field::address(side, is_ipv4) } else { network };
+                let to = is_bound.then_some(to);
+                [from].into_iter().chain(to).chain(port).collect()
+            }
+            Part::Former { .. } => [&[Field::address(side, is_ipv4), to][..], &port].concat(),
+        };
+        if part.leads() {
+            return Rule::new([], Statement::Redirect { is_ipv4, fields, map: name });
+        }
+        Rule::new([Match::In(fields, name)], Statement::SetMark(self.bit))
     }
 
     fn has(&self, rule: &HeldRule) -> bool {
@@ -147,41 +169,36 @@ impl Class {
         comment.is_some_and(|rest| rest.starts_with(' '))
     }
 
-    /// Whether the kernel holds its rules, and no others of it.
-    pub(super) fn is_whole(&self, held: &BTreeMap<String, Vec<HeldRule>>) -> bool {
+    /// Whether the kernel holds its rules for these parts, and no others of it.
+    pub(super) fn is_whole(
+        &self,
+        parts: &BTreeSet<Part>,
+        held: &BTreeMap<String, Vec<HeldRule>>,
+    ) -> bool {
+        let rules = self.rules(parts);
         let mut chains: Vec<&str> = BASES.iter().map(|it| it.name).collect();
         chains.push(&self.chain);
         chains.iter().all(|chain| {
             let held = held.get(*chain).into_iter().flatten().filter(|rule| self.has(rule));
             let held = held.map(|rule| rule.comment.as_deref());
-            let wanted = self.rules.iter().filter(|(name, _)| name == chain);
+            let wanted = rules.iter().filter(|(name, _)| name == chain);
             held.eq(wanted.map(|(_, rule)| rule.comment.as_deref()))
         })
     }
 
-    /// Its sets and maps.
-    pub(super) fn sets(&self) -> Vec<Set> {
-        Part::ALL.iter().map(|part| part.set(&self.suffix)).collect()
-    }
-
-    /// Makes it, in place of what the kernel holds of it.
-    pub(super) fn made<'a>(
-        &'a self,
-        sets: &'a [Set],
-        own: &'a Chain<'a>,
-        held: &'a BTreeMap<String, Vec<HeldRule>>,
-    ) -> Vec<Change<'a>> {
-        let mut changes = vec![Change::Table(Some(TABLE_COMMENT))];
-        changes.extend(BASES.iter().map(Change::Chain));
-        changes.push(Change::Chain(own));
-        changes.extend(sets.iter().map(Change::Set));
-        changes.extend(self.without_rules(held));
-        changes.extend(self.rules.iter().map(|(chain, rule)| Change::Rule(chain, rule)));
-        changes
+    /// What it has in the kernel when it has these parts.
+    pub(super) fn made(&self, parts: &BTreeSet<Part>) -> Made<'_> {
+        let sets = parts.iter().map(|it| it.set(&self.suffix)).chain(index::sets());
+        Made {
+            class: self,
+            chain: self.own_chain(),
+            sets: sets.collect(),
+            rules: self.rules(parts),
+        }
     }
 
     /// Its own chain.
-    pub(super) fn own_chain(&self) -> Chain<'_> {
+    fn own_chain(&self) -> Chain<'_> {
         Chain { name: &self.chain, base: None, comment: None }
     }
 
@@ -208,6 +225,31 @@ impl Class {
     }
 }
 
+/// A class in the kernel.
+#[derive(Debug)]
+pub(super) struct Made<'a> {
+    class: &'a Class,
+    chain: Chain<'a>,
+    sets: Vec<Set>,
+    rules: Vec<(String, Rule)>,
+}
+
+impl Made<'_> {
+    /// Makes it, in place of what the kernel holds of it.
+    pub(super) fn changes<'a>(
+        &'a self,
+        held: &'a BTreeMap<String, Vec<HeldRule>>,
+    ) -> Vec<Change<'a>> {
+        let mut changes = vec![Change::Table(Some(TABLE_COMMENT))];
+        changes.extend(BASES.iter().map(Change::Chain));
+        changes.push(Change::Chain(&self.chain));
+        changes.extend(self.sets.iter().map(Change::Set));
+        changes.extend(self.class.without_rules(held));
+        changes.extend(self.rules.iter().map(|(chain, rule)| Change::Rule(chain, rule)));
+        changes
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,12 +262,18 @@ mod tests {
         Class::of(&read(&Fields::root(conf.as_object().unwrap(), &problems)))
     }
 
+    /// With networks of 24 and of 64 bits.
+    fn parts() -> BTreeSet<Part> {
+        let of = |is_ipv4, prefix, is_bound| Part::Masqueraded { is_ipv4, prefix, is_bound };
+        Part::ALL.into_iter().chain([of(true, 24, false), of(false, 64, true)]).collect()
+    }
+
     fn texts(class: &Class) -> Vec<String> {
         let text = |(chain, rule): &(String, Rule)| {
             let rule = rule.to_string();
             format!("{chain}: {}", rule.split(" comment").next().unwrap())
         };
-        class.rules.iter().map(text).collect()
+        class.rules(&parts()).iter().map(text).collect()
     }
 
     #[test]
@@ -237,12 +285,12 @@ mod tests {
                 "prerouting: fib daddr type local jump hostports".to_owned(),
                 "output: fib daddr type local jump hostports".to_owned(),
                 format!(
-                    "hostports: ip saddr . ip daddr . {port} @masqueraded4 meta mark set meta mark | 0x00002000"
+                    "hostports: ip saddr & 255.255.255.0 . {port} @masqueraded4/24 meta mark set meta mark | 0x00002000"
                 ),
                 format!("hostports: dnat ip to ip daddr . {port} map @addresses4"),
                 format!("hostports: dnat ip to {port} map @ports4"),
                 format!(
-                    "hostports: ip6 saddr . ip6 daddr . {port} @masqueraded6 meta mark set meta mark | 0x00002000"
+                    "hostports: ip6 saddr & ffff:ffff:ffff:ffff:: . ip6 daddr . {port} @masqueraded6/64/bound meta mark set meta mark | 0x00002000"
                 ),
                 format!("hostports: dnat ip6 to ip6 daddr . {port} map @addresses6"),
                 format!("hostports: dnat ip6 to {port} map @ports6"),
@@ -276,18 +324,19 @@ mod tests {
     fn what_is_held_is_told_by_hashes() {
         let class = class(&json!({}));
         let mut held: BTreeMap<String, Vec<HeldRule>> = BTreeMap::new();
-        for (handle, (chain, rule)) in class.rules.iter().enumerate() {
+        for (handle, (chain, rule)) in class.rules(&parts()).iter().enumerate() {
             let rules = held.entry(chain.clone()).or_default();
             let comment = rule.comment.clone();
             rules.push(HeldRule { handle: handle as u64, comment, packets: None });
         }
-        assert!(class.is_whole(&held));
+        assert!(class.is_whole(&parts(), &held));
         // Those of other classes do not count.
         let other = HeldRule { handle: 99, comment: Some("hostports-x y".into()), packets: None };
         held.get_mut("output").unwrap().push(other);
-        assert!(class.is_whole(&held));
+        assert!(class.is_whole(&parts(), &held));
+        assert!(!class.is_whole(&Part::ALL.into(), &held));
         held.get_mut("hostports").unwrap().swap(1, 2);
-        assert!(!class.is_whole(&held));
-        assert!(!class.is_whole(&BTreeMap::new()));
+        assert!(!class.is_whole(&parts(), &held));
+        assert!(!class.is_whole(&parts(), &BTreeMap::new()));
     }
 }
