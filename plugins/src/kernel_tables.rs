@@ -126,7 +126,8 @@ impl KernelTables {
     }
 }
 
-fn table(family: Family, name: &str) -> Table<'_> {
+/// A table of iptables, as nf_tables has it.
+pub(crate) fn table(family: Family, name: &str) -> Table<'_> {
     Table { family: if family.is_ipv4 { nft::Family::Ip } else { nft::Family::Ip6 }, name }
 }
 

@@ -30,7 +30,7 @@ pub use closed::{Closed, Sides, close_interface};
 use hooks::Place;
 use message::{DORMANT, OWNED};
 pub use only_ip::{Held, OnlyIp};
-pub use rule::Jump;
+pub use rule::{Addressed, Jump};
 pub use translation::Translation;
 
 /// A rule that the kernel holds.
@@ -313,6 +313,19 @@ impl Client {
             &what,
             |jumps: &mut Vec<Jump>, rule| jumps.extend(rule::read_jump(rule, table, chain, target)),
         )
+    }
+
+    /// The rules of `chain` by the addresses that they are for; none when there is no such chain.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn addressed(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<Addressed>, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let rules = self.list(list, &what, |rules: &mut Vec<_>, rule| {
+            rules.extend(rule::read_addressed(rule, table, chain));
+        });
+        none_if_missing(rules)
     }
 
     /// The ports of each rule of `chain` that the iptables programs made of `-m multiport --dports`; `None` of a rule that

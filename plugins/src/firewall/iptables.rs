@@ -1,13 +1,14 @@
 //! By iptables, in the reference's layout (`plugins/meta/firewall/iptables.go`, `ingresspolicy.go`).
 //!
-//! There a rule does not tell whose it is, and addresses are given to others. So beside the reference's rules each
-//! attachment has a chain to which nothing leads, the [record](record) of its addresses: by it DEL knows them without
-//! a result, leaves those that are another's by now, and GC knows whose are stale.
+//! There a rule does not tell whose it is, and addresses are given to others. So each attachment adds rules of its own,
+//! though there may be the same already, and has a chain to which nothing leads, the [record](record) of its addresses.
+//! By it DEL knows them without a result, and removes as many rules as were added; and GC knows whose are stale.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni::{Attachment, Call};
+use netlink::nftables::{Addressed, Change, Client};
+use ruleset::nft::Table;
 use runner::{Lock, Runner};
 
 use super::Wanted;
@@ -15,8 +16,9 @@ use super::conf::IngressPolicy;
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::iptables::{FILTER, Family, Places, Tool, Work, is_declaration};
-use crate::kernel_tables::KernelTables;
+use crate::kernel_tables::{KernelTables, table};
 use crate::names::hex;
+use crate::nf_tables::attempt;
 
 /// What the programs are for.
 const WORK: Work = Work { purpose: "letting containers' packets pass", table: FILTER };
@@ -116,14 +118,13 @@ impl Rules {
         let missing = self.shared.iter().filter(|(_, rule)| !has(rule));
         lines.extend(missing.map(|(verb, rule)| format!("{verb} {rule}")));
         // Of an earlier ADD.
-        let mut gone = held_by(saved, |chain| chain == self.record);
-        gone.retain(|address| !self.addresses.contains(address));
-        let others = held_by(saved, |chain| chain != self.record);
-        lines.extend(deletions(saved, &gone, &others));
-        let verb = if is_there(&self.record) { "-F" } else { "-N" };
-        lines.push(format!("{verb} {}", self.record));
-        let own = self.own().filter(|rule| rule.starts_with(&self.record) || !has(rule));
-        lines.extend(own.map(|rule| format!("-A {rule}")));
+        if is_there(&self.record) {
+            lines.extend(deletions(saved, &recorded(saved, |chain| chain == self.record)));
+            lines.push(format!("-F {}", self.record));
+        } else {
+            lines.push(format!("-N {}", self.record));
+        }
+        lines.extend(self.own().map(|rule| format!("-A {rule}")));
         lines
     }
 
@@ -155,8 +156,8 @@ fn rules(saved: &str) -> impl Iterator<Item = &str> {
     saved.lines().filter_map(|line| line.strip_prefix("-A "))
 }
 
-/// The addresses in the records of which `is_one` is true.
-fn held_by(saved: &str, is_one: impl Fn(&str) -> bool) -> BTreeSet<IpAddr> {
+/// The addresses in the records of which `is_one` is true, each as often as it is there.
+fn recorded(saved: &str, is_one: impl Fn(&str) -> bool) -> Vec<IpAddr> {
     let of_records = rules(saved).filter_map(|rule| {
         let (chain, rest) = rule.split_once(" -s ")?;
         let is_chosen = chain.starts_with(RECORD_PREFIX) && is_one(chain);
@@ -165,22 +166,68 @@ fn held_by(saved: &str, is_one: impl Fn(&str) -> bool) -> BTreeSet<IpAddr> {
     of_records.collect()
 }
 
-/// The lines that remove the rules of addresses which are nobody else's, each as often as it is there.
-fn deletions(saved: &str, gone: &BTreeSet<IpAddr>, others: &BTreeSet<IpAddr>) -> Vec<String> {
-    let gone: Vec<String> = gone.difference(others).flat_map(|it| accepting(*it)).collect();
-    let held = rules(saved).filter(|rule| gone.iter().any(|it| it == rule));
-    held.map(|rule| format!("-D {rule}")).collect()
+/// The lines that remove the rules of each of these addresses once, as far as they are there.
+fn deletions(saved: &str, addresses: &[IpAddr]) -> Vec<String> {
+    let mut left: Vec<&str> = rules(saved).collect();
+    let gone = addresses.iter().flat_map(|it| accepting(*it)).filter(|rule| {
+        let place = left.iter().position(|it| it == rule);
+        place.map(|place| left.swap_remove(place)).is_some()
+    });
+    gone.map(|rule| format!("-D {rule}")).collect()
 }
 
-/// The lines that remove the records of which `is_gone` is true, and the rules of their addresses and of `addresses`.
+/// The lines that remove the records of which `is_gone` is true, and the rules of their addresses; or where there is no
+/// such record those of `addresses`.
 fn removal_lines(saved: &str, is_gone: impl Fn(&str) -> bool, addresses: &[IpAddr]) -> Vec<String> {
-    let mut gone = held_by(saved, &is_gone);
-    gone.extend(addresses);
-    let mut lines = deletions(saved, &gone, &held_by(saved, |chain| !is_gone(chain)));
     let chains = saved.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
-    let records = chains.filter(|chain| chain.starts_with(RECORD_PREFIX) && is_gone(chain));
-    lines.extend(records.flat_map(|chain| [format!("-F {chain}"), format!("-X {chain}")]));
+    let is_record = |chain: &&str| chain.starts_with(RECORD_PREFIX) && is_gone(chain);
+    let records: Vec<&str> = chains.filter(is_record).collect();
+    if records.is_empty() {
+        return deletions(saved, addresses);
+    }
+    let mut lines = deletions(saved, &recorded(saved, &is_gone));
+    lines.extend(records.iter().flat_map(|it| [format!("-F {it}"), format!("-X {it}")]));
     lines
+}
+
+/// Removes an attachment's rules of a family from nf_tables, without a program, in the way of [`removal_lines`].
+fn remove_from_nftables(
+    client: &mut Client,
+    table: Table<'_>,
+    record: &str,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
+    attempt(|| {
+        let is_there = client.has_chain(table, record)?;
+        let recorded = if is_there { client.addressed(table, record)? } else { Vec::new() };
+        let recorded: Vec<IpAddr> =
+            recorded.iter().filter_map(|it| Some(it.source?.ip())).collect();
+        let mut held = client.addressed(table, ACCEPT)?;
+        let mut changes = Vec::new();
+        for address in if is_there { &recorded } else { addresses } {
+            for of_kind in [lets_answers_in, lets_out] {
+                if let Some(place) = held.iter().position(|rule| of_kind(rule, *address)) {
+                    changes.push(Change::DeleteRule(ACCEPT, held.swap_remove(place).handle));
+                }
+            }
+        }
+        if is_there {
+            changes.extend([Change::Empty(record), Change::DeleteChain(record)]);
+        }
+        client.change(table, &changes)
+    })
+}
+
+/// Whether a rule is the first of [`accepting`].
+fn lets_answers_in(rule: &Addressed, address: IpAddr) -> bool {
+    let is_for = rule.source.is_none() && rule.destination == Some(address.into());
+    rule.accepts && is_for && rule.asks == ["conntrack"]
+}
+
+/// Whether a rule is the second of [`accepting`].
+fn lets_out(rule: &Addressed, address: IpAddr) -> bool {
+    let is_for = rule.destination.is_none() && rule.source == Some(address.into());
+    rule.accepts && is_for && rule.asks.is_empty()
 }
 
 /// Reads and changes table filter, under the lock.
@@ -223,7 +270,20 @@ impl Programs<'_> {
         record: &str,
         addresses: &[IpAddr],
     ) -> Result<(), Error> {
-        self.remove(kernel, &|saved| removal_lines(saved, |chain| chain == record, addresses))
+        let mut look_in = |family: Family| {
+            let mut places = kernel.places(family, FILTER, ACCEPT);
+            let of_family = |it: &&IpAddr| it.is_ipv4() == family.is_ipv4;
+            let addresses: Vec<IpAddr> = addresses.iter().filter(of_family).copied().collect();
+            if places.nftables
+                && let Ok(Some(client)) = kernel.client()
+            {
+                // What is refused here, and why, the programs tell.
+                let table = table(family, FILTER);
+                places.nftables = remove_from_nftables(client, table, record, &addresses).is_err();
+            }
+            places
+        };
+        self.remove(&mut look_in, &|saved| removal_lines(saved, |chain| chain == record, addresses))
     }
 
     /// Removes the rules of the attachments to `network` that are not among `valid`. Those that the reference made
@@ -240,16 +300,16 @@ impl Programs<'_> {
         let is_stale = |chain: &str| {
             chain.starts_with(&of_network) && !valid.iter().any(|record| record == chain)
         };
-        self.remove(kernel, &|saved| removal_lines(saved, is_stale, &[]))
+        let mut look_in = |family| kernel.places(family, FILTER, ACCEPT);
+        self.remove(&mut look_in, &|saved| removal_lines(saved, is_stale, &[]))
     }
 
     fn remove(
         &mut self,
-        kernel: &mut KernelTables,
+        look_in: &mut dyn FnMut(Family) -> Places,
         lines_for: &dyn Fn(&str) -> Vec<String>,
     ) -> Result<(), Error> {
-        let mut look_in = |family| -> Places { kernel.places(family, FILTER, ACCEPT) };
-        WORK.remove(&mut *self.runner, self.lock, &mut look_in, lines_for)
+        WORK.remove(&mut *self.runner, self.lock, look_in, lines_for)
     }
 }
 

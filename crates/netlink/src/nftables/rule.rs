@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
+use ruleset::iptables::Side;
 use ruleset::nft::{Family, Table};
 
 use super::HeldRule;
@@ -119,13 +120,55 @@ fn packets(rule: &[u8]) -> Option<u64> {
 /// The rule with these attributes, if it is one of the table's `chain` that jumps to `target`.
 pub(super) fn read_jump(rule: &[u8], table: Table<'_>, chain: &str, target: &str) -> Option<Jump> {
     let handle = handle(rule, table, chain)?;
-    let mut source = SourceMatch { is_ipv4: table.family == Family::Ip, loaded: None, found: None };
+    let mut source = AddressMatch::new(Side::Source, table);
     let mut jumps = false;
     for (name, data) in expressions(rule) {
         jumps |= is_text(name, "immediate") && is_jump(data, target);
         source.take(name, data);
     }
     jumps.then_some(Jump { handle, source: source.found })
+}
+
+/// A rule that is for addresses, as the programs of iptables make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressed {
+    /// Names the rule within its chain.
+    pub handle: u64,
+    /// The source addresses that it is for.
+    pub source: Option<IpNetwork>,
+    /// The destinations that it is for.
+    pub destination: Option<IpNetwork>,
+    /// What else it asks, by the names of iptables' matches, and of nf_tables' expressions but for those of addresses
+    /// and counters.
+    pub asks: Vec<String>,
+    /// Whether it accepts.
+    pub accepts: bool,
+}
+
+/// The rule with these attributes, if it is one of the table's `chain`.
+pub(super) fn read_addressed(rule: &[u8], table: Table<'_>, chain: &str) -> Option<Addressed> {
+    let handle = handle(rule, table, chain)?;
+    let [mut source, mut destination] =
+        [Side::Source, Side::Destination].map(|side| AddressMatch::new(side, table));
+    let (mut asks, mut accepts) = (Vec::new(), false);
+    for (name, data) in expressions(rule) {
+        let is_of_address = source.take(name, data) | destination.take(name, data);
+        if is_text(name, "immediate") && is_accept(data) {
+            accepts = true;
+        } else if is_text(name, "match") {
+            asks.extend(find(data, MATCH_NAME).map(text));
+        } else if !is_of_address && !is_text(name, "counter") {
+            asks.push(text(name));
+        }
+    }
+    let (source, destination) = (source.found, destination.found);
+    Some(Addressed { handle, source, destination, asks, accepts })
+}
+
+fn is_accept(immediate: &[u8]) -> bool {
+    const ACCEPT: u32 = 1;
+    let verdict = find(immediate, IMMEDIATE_DATA).and_then(|data| find(data, DATA_VERDICT));
+    verdict.and_then(|it| find_number(it, VERDICT_CODE)) == Some(ACCEPT)
 }
 
 fn is_jump(immediate: &[u8], target: &str) -> bool {
@@ -136,32 +179,51 @@ fn is_jump(immediate: &[u8], target: &str) -> bool {
     })
 }
 
-/// Recognises a comparison of the source address: its bytes are loaded, perhaps masked, and
+/// Recognises a comparison of an address: its bytes are loaded, perhaps masked, and
 /// compared, in expressions that follow each other. Whole bytes of a shorter prefix are loaded
 /// without a mask.
-struct SourceMatch {
+struct AddressMatch {
     is_ipv4: bool,
-    /// The mask of what was loaded last, if that began with the source address.
+    /// Where in the header it begins.
+    start: u32,
+    /// The mask of what was loaded last, if that began with the address.
     loaded: Option<[u8; 16]>,
     found: Option<IpNetwork>,
 }
 
-impl SourceMatch {
-    fn take(&mut self, name: &[u8], data: &[u8]) {
+impl AddressMatch {
+    fn new(side: Side, table: Table<'_>) -> Self {
+        let is_ipv4 = table.family == Family::Ip;
+        let start = match (side, is_ipv4) {
+            (Side::Source, true) => 12,
+            (Side::Destination, true) => 16,
+            (Side::Source, false) => 8,
+            (Side::Destination, false) => 24,
+        };
+        Self { is_ipv4, start, loaded: None, found: None }
+    }
+
+    /// Takes an expression; whether it is one of such a comparison.
+    fn take(&mut self, name: &[u8], data: &[u8]) -> bool {
         let loaded = self.loaded.take();
         if is_text(name, "payload") {
-            let start = if self.is_ipv4 { 12 } else { 8 };
-            let is_source = find_number(data, PAYLOAD_BASE) == Some(NETWORK_HEADER)
-                && find_number(data, PAYLOAD_OFFSET) == Some(start);
-            self.loaded = is_source.then_some([0xff; 16]);
+            let is_address = find_number(data, PAYLOAD_BASE) == Some(NETWORK_HEADER)
+                && find_number(data, PAYLOAD_OFFSET) == Some(self.start);
+            self.loaded = is_address.then_some([0xff; 16]);
+            is_address
         } else if is_text(name, "bitwise") {
             let mask = find(data, BITWISE_MASK).and_then(|data| find(data, DATA_VALUE));
             self.loaded = loaded.and(mask).and_then(padded);
+            self.loaded.is_some()
         } else if is_text(name, "cmp") && find_number(data, COMPARE_OPERATOR) == Some(EQUAL) {
             let value = find(data, COMPARE_DATA).and_then(|data| find(data, DATA_VALUE));
             if let (Some(mask), Some(value)) = (loaded, value) {
                 self.found = self.network(value, mask);
+                return true;
             }
+            false
+        } else {
+            false
         }
     }
 

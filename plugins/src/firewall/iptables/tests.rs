@@ -94,14 +94,14 @@ fn an_address_that_is_anothers_by_now_is_left_to_it() {
 }
 
 #[test]
-fn what_is_there_twice_goes_as_often() {
-    let it = rules_of("a", &json!({}), "10.1.0.2/24");
-    let saved = applied("", &it.lines(""));
-    let twice: Vec<String> =
-        accepting("10.1.0.2".parse().unwrap()).iter().map(|rule| format!("-A {rule}")).collect();
-    let saved = applied(&saved, &twice);
-    let saved = applied(&saved, &removal_lines(&saved, |chain| chain == it.record, &[]));
-    assert!(!saved.contains("10.1.0.2"), "{saved}");
+fn without_a_record_the_rules_go_once() {
+    let saved = applied("", &rules_of("a", &json!({}), "10.1.0.2/24").lines(""));
+    let others = "10.1.0.2".parse().unwrap();
+    let by_reference: Vec<String> = accepting(others).map(|rule| format!("-A {rule}")).into();
+    let both = applied(&saved, &by_reference);
+    let lines = removal_lines(&both, |_| false, &[others, "10.1.0.9".parse().unwrap()]);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(applied(&both, &lines).lines().count(), saved.lines().count());
 }
 
 #[test]
