@@ -347,12 +347,12 @@ fn a_port_is_held_by_who_is_there(backend: &'static str) {
     for site in Site::all(backend) {
         let (one, two) = (site.network.guest("one"), site.network.guest("two"));
         site.publish(&one, &both());
-        let before = site.network.node.sh("nft list ruleset");
+        let before = site.network.node.sh("nft -s list ruleset");
         let error = site.call("ADD", &two, &both(), &json!({})).expect_error(7);
         for part in ["8080/tcp", "\"one\"", "portMappings[0]", one.v4.as_str()] {
             assert!(error.msg.contains(part), "{}", error.msg);
         }
-        let after = site.network.node.sh("nft list ruleset");
+        let after = site.network.node.sh("nft -s list ruleset");
         assert_eq!(before, after);
         // By the other backend as well.
         let other = if backend == "iptables" { "nftables" } else { "iptables" };
@@ -399,12 +399,12 @@ fn a_port_of_one_address_is_held_against_all(backend: &'static str) {
             site.publish(&two, &many);
             site.leave_ports(&two, &many);
         }
-        let before = site.network.node.sh("nft list ruleset");
+        let before = site.network.node.sh("nft -s list ruleset");
         let error = site.call("ADD", &two, &second, &json!({})).expect_error(7);
         for part in ["8080/tcp", "\"one\"", "portMappings[0]"] {
             assert!(error.msg.contains(part), "{}", error.msg);
         }
-        assert_eq!(before, site.network.node.sh("nft list ruleset"));
+        assert_eq!(before, site.network.node.sh("nft -s list ruleset"));
         site.leave_ports(&one, &first);
         site.publish(&two, &second);
         site.leave_ports(&two, &second);
@@ -425,7 +425,7 @@ fn a_port_of_the_references_is_held_by_who_is_there() {
         "prevResult": one.result, "runtimeConfig": {"portMappings": published}});
     let call = Call::new("portmap", "ADD").container("one").netns(&one.pod.path()).conf(&conf);
     let _ = call.run(&site.network.node, &lab::Suite::reference()).ok();
-    let before = site.network.node.sh("nft list ruleset");
+    let before = site.network.node.sh("nft -s list ruleset");
     for (protocol, port) in [(Protocol::Tcp, 8080), (Protocol::Udp, 8081)] {
         for backend in ["nftables", "iptables"] {
             let wanted = json!([mapping(protocol, port, 80)]);
@@ -437,7 +437,7 @@ fn a_port_of_the_references_is_held_by_who_is_there() {
             );
         }
     }
-    assert_eq!(before, site.network.node.sh("nft list ruleset"));
+    assert_eq!(before, site.network.node.sh("nft -s list ruleset"));
     let free = json!([mapping(Protocol::Udp, 8080, 80), mapping(Protocol::Tcp, 8081, 80)]);
     site.publish(&two, &free);
     site.leave_ports(&two, &free);

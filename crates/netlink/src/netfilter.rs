@@ -54,7 +54,7 @@ impl Socket {
     /// Leaves it to the kernel to close it, in a time of its own.
     ///
     /// It goes as a message to a socket that is in the same message, and that nobody else has. What can be reached by
-    /// nobody any more the kernel collects (`unix_gc`), since Linux 6.10 by itself and not in this process. Before that, and
+    /// nobody any more the kernel collects (`unix_gc`), since Linux 6.9 by itself and not in this process. Before that, and
     /// where it cannot be sent, it is closed here, which waits for what closing it waits for.
     pub(crate) fn leave_to_kernel(self) {
         let kind = SockType::Datagram;
@@ -64,6 +64,9 @@ impl Socket {
         let (message, both) = ([IoSlice::new(&[0])], [ControlMessage::ScmRights(&both)]);
         // Where it is refused, all are closed here.
         _ = sendmsg::<()>(near.as_raw_fd(), &message, &both, MsgFlags::MSG_DONTWAIT, None);
+        // Closing the sender has the kernel look for what nobody can reach: until then only the message may hold it.
+        drop((self, far));
+        drop(near);
     }
 
     /// The port that the kernel gave it with the first message.
