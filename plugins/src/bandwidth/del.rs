@@ -12,7 +12,7 @@ use crate::owner::Stale;
 pub(super) fn del(call: &Call) -> Result<(), Error> {
     let ifb = Ifb::of(call);
     let mut host = Socket::open()?;
-    let mut remains = Remains::open()?;
+    let mut remains = Remains::default();
     let errors = [remains.remove_of(&ifb).err(), delete_ifb(&mut host, &ifb).err()];
     Error::of_teardown(errors.into_iter().flatten().collect())
 }
@@ -29,7 +29,7 @@ fn delete_ifb(host: &mut Socket, ifb: &Ifb) -> Result<(), Error> {
 pub(super) fn gc(call: &Call) -> Result<(), Error> {
     let stale = Stale::new(&call.conf.name, &call.conf.valid_attachments()?);
     let mut host = Socket::open()?;
-    let mut remains = Remains::open()?;
+    let mut remains = Remains::default();
     let mut errors: Vec<_> = remains.collect_garbage(&stale).err().into_iter().collect();
     let links = host.links()?.into_iter().filter(|it| it.kind == IFB);
     for link in links.filter(|it| stale.has(it.alias.as_deref())) {

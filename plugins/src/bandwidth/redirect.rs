@@ -14,6 +14,7 @@ use ruleset::nft::{Base, Chain, Family, Hook, Kind, Policy, Rule, Statement, Tab
 
 use super::Ifb;
 use crate::error::Error;
+use crate::kernel_tables::KernelTables;
 use crate::owner::{Owner, Stale};
 
 /// Each chain has the name of the IFB that it leads to.
@@ -111,21 +112,14 @@ fn is_one_of(rules: &[HeldRule], owner: &Owner) -> bool {
     matches!(rules, [rule] if owner.has(rule.comment.as_deref()))
 }
 
-/// What remains of redirections by nf_tables; what traffic control has goes with the link. Closing it may wait
-/// until the kernel has freed what was deleted: worth doing late.
-#[derive(Debug)]
-pub(super) struct Remains {
-    client: Option<Client>,
-}
+/// What remains of redirections by nf_tables; what traffic control has goes with the link.
+#[derive(Debug, Default)]
+pub(super) struct Remains(KernelTables);
 
 impl Remains {
-    pub(super) fn open() -> Result<Self, Error> {
-        Ok(Self { client: Client::open()? })
-    }
-
     /// Removes an attachment's.
     pub(super) fn remove_of(&mut self, ifb: &Ifb) -> Result<(), Error> {
-        let Some(client) = &mut self.client else { return Ok(()) };
+        let Some(client) = self.0.client()? else { return Ok(()) };
         for name in [&ifb.name, &ifb.own_name] {
             if is_one_of(&client.rules(TABLE, name)?, &ifb.owner) {
                 remove(client, name)?;
@@ -136,7 +130,7 @@ impl Remains {
 
     /// Removes those of attachments that are not valid.
     pub(super) fn collect_garbage(&mut self, stale: &Stale) -> Result<(), Error> {
-        let Some(client) = &mut self.client else { return Ok(()) };
+        let Some(client) = self.0.client()? else { return Ok(()) };
         let held: BTreeMap<_, _> = client.all_rules(TABLE)?;
         for (chain, rules) in held {
             if rules.iter().any(|it| stale.has(it.comment.as_deref())) {
