@@ -1,15 +1,11 @@
 //! firewall among others, at once, killed, after a reboot, and whatever programs there are.
 
-use std::thread;
-use std::time::Instant;
-
 use lab::{Call, World};
 use serde_json::{Value, json};
 
 use crate::common::Site;
-use crate::portmap::{KUBE_PROXY, all_at_once, others, path_with};
+use crate::rules::{all_at_once, killed_at_any_moment, many_among_others, path_with};
 
-const CONTAINERS: u16 = 50;
 /// Who drops what is forwarded, so that each backend has something to do.
 const DROPS: &str = "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; nft -f - <<END
 table inet mine {
@@ -48,27 +44,13 @@ fn call(site: &Site, command: &str, number: u16) -> Call {
         .conf(&site.conf_with(&json!({"prevResult": result(number)})))
 }
 
-/// Backends, and what each container of theirs is known by.
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 
 #[test]
 fn many_at_once_among_the_rules_of_others() {
     for backend in BACKENDS {
         let site = site(backend);
-        site.node.sh(KUBE_PROXY);
-        let (before, foreign) = (site.world(&[]), others(&site));
-        let numbers: Vec<u16> = (1..=CONTAINERS).collect();
-        let run = |command: &'static str| |number| site.run(&call(&site, command, number));
-        all_at_once(&numbers, run("ADD"));
-        all_at_once(&numbers, run("CHECK"));
-        assert_eq!(others(&site), foreign, "{backend}");
-        let (gone, kept): (Vec<u16>, Vec<u16>) =
-            numbers.iter().partition(|number| *number % 2 == 0);
-        all_at_once(&gone, run("DEL"));
-        all_at_once(&kept, run("CHECK"));
-        all_at_once(&kept, run("DEL"));
-        assert_eq!(others(&site), foreign, "{backend}");
-        site.world(&[]).must_be(&before, backend);
+        many_among_others(&site, &|command, number| call(&site, command, number));
     }
 }
 
@@ -95,41 +77,16 @@ fn many_at_once_on_a_node_that_has_nothing_yet() {
     }
 }
 
-/// Killed at any moment it leaves nothing that the DEL after it does not remove.
 #[test]
 fn after_a_kill_del_leaves_nothing() {
     for backend in BACKENDS {
         let site = site(backend);
-        let before = site.world(&[]);
-        let started = Instant::now();
-        let _ = site.run(&call(&site, "ADD", 1)).ok();
-        let _ = site.run(&call(&site, "DEL", 1)).ok();
-        let mut window = started.elapsed();
-        let mut killed = 0_u32;
-        for round in 0..60_u32 {
-            let command = if round % 4 == 3 { "DEL" } else { "ADD" };
-            if command == "DEL" {
-                let _ = site.run(&call(&site, "ADD", 1)).ok();
-            }
-            let mut running = call(&site, command, 1).start(&site.node, &site.podwire);
-            thread::sleep(window * (round * 37 % 60) / 60);
-            running.kill();
-            if running.finish().exit.is_none() {
-                killed += 1;
-                window += window / 16;
-            } else {
-                window -= window / 8;
-            }
-            let what = format!("{backend}: round {round}, {command}");
-            // A runtime may have no result then.
-            let keys = if round % 2 == 0 { json!({"prevResult": null}) } else { json!({}) };
+        // A runtime may have no result then.
+        let without_result = site.conf_with(&json!({"prevResult": null}));
+        killed_at_any_moment(&site, &|command| call(&site, command, 1), &|round| {
             let del = call(&site, "DEL", 1);
-            let del = if round % 2 == 0 { del.conf(&site.conf_with(&keys)) } else { del };
-            let del = site.run(&del);
-            assert!(del.succeeded(), "{what}: {del}");
-            site.world(&[]).must_be(&before, &what);
-        }
-        assert!(killed > 15, "{backend}: only {killed} of 60 kills hit");
+            if round % 2 == 0 { del.conf(&without_result) } else { del }
+        });
     }
 }
 

@@ -15,6 +15,7 @@ mod portmap;
 mod portmap_index;
 mod rollback;
 mod routes;
+mod rules;
 mod siblings;
 mod unheard;
 mod vanished;

@@ -1,17 +1,16 @@
 //! portmap among others, at once, killed, after a reboot, and whatever programs there are.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::symlink;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lab::{Call, Pod, Reply};
+use lab::{Call, Pod};
 use serde_json::{Value, json};
 
 use crate::common::Site;
+use crate::rules::{all_at_once, killed_at_any_moment, many_among_others, path_with};
 
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
-const CONTAINERS: u16 = 50;
 
 /// What a bridge would have answered for the container of a number.
 pub(crate) fn result(number: u16) -> Value {
@@ -39,68 +38,11 @@ pub(crate) fn call(site: &Site, command: &str, number: u16) -> Call {
         .conf(&site.conf_with(&keys))
 }
 
-/// What kube-proxy keeps of its own, by either of its backends.
-pub(crate) const KUBE_PROXY: &str = "
-iptables-restore --noflush <<END
-*nat
-:KUBE-SERVICES - [0:0]
-:KUBE-SVC-ABCDEFGHIJKLMNOP - [0:0]
-:KUBE-MARK-MASQ - [0:0]
--A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
--A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
--A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-ABCDEFGHIJKLMNOP
--A KUBE-SVC-ABCDEFGHIJKLMNOP -j KUBE-MARK-MASQ
--A KUBE-SVC-ABCDEFGHIJKLMNOP -p tcp -j DNAT --to-destination 10.1.0.99:6443
--A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
-COMMIT
-END
-nft -f - <<END
-table ip kube-proxy {
-  map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
-  chain services { type nat hook prerouting priority dstnat
-    ip daddr . meta l4proto . th dport vmap @service-ips
-  }
-}
-END
-";
-
-/// The rules and elements of others.
-pub(crate) fn others(site: &Site) -> Vec<String> {
-    let all = site.node.sh("iptables-save; ip6tables-save; nft list table ip kube-proxy");
-    let is_others = |line: &&str| !line.contains("CNI-") && !line.starts_with(['#', ':']);
-    all.lines().filter(is_others).map(str::to_owned).collect()
-}
-
-pub(crate) fn all_at_once(numbers: &[u16], run: impl Fn(u16) -> Reply + Sync) {
-    thread::scope(|scope| {
-        for number in numbers {
-            scope.spawn(|| {
-                let reply = run(*number);
-                assert!(reply.succeeded(), "{reply}");
-            });
-        }
-    });
-}
-
 #[test]
 fn many_at_once_among_the_rules_of_others() {
     for backend in BACKENDS {
         let site = Site::new(conf(backend));
-        site.node.sh(KUBE_PROXY);
-        let (before, foreign) = (site.world(&[]), others(&site));
-        let numbers: Vec<u16> = (1..=CONTAINERS).collect();
-        let run = |command: &'static str| |number| site.run(&call(&site, command, number));
-        all_at_once(&numbers, run("ADD"));
-        all_at_once(&numbers, run("CHECK"));
-        assert_eq!(others(&site), foreign, "{backend}");
-        // Half of them go, and the others have all that is theirs.
-        let (gone, kept): (Vec<u16>, Vec<u16>) =
-            numbers.iter().partition(|number| *number % 2 == 0);
-        all_at_once(&gone, run("DEL"));
-        all_at_once(&kept, run("CHECK"));
-        all_at_once(&kept, run("DEL"));
-        assert_eq!(others(&site), foreign, "{backend}");
-        site.world(&[]).must_be(&before, backend);
+        many_among_others(&site, &|command, number| call(&site, command, number));
     }
 }
 
@@ -148,37 +90,11 @@ fn a_late_del_takes_nothing_from_who_has_the_address_now() {
     }
 }
 
-/// Killed at any moment it leaves nothing that the DEL after it does not remove.
 #[test]
 fn after_a_kill_del_leaves_nothing() {
     for backend in BACKENDS {
         let site = Site::new(conf(backend));
-        let before = site.world(&[]);
-        let started = Instant::now();
-        let _ = site.run(&call(&site, "ADD", 1)).ok();
-        let _ = site.run(&call(&site, "DEL", 1)).ok();
-        let mut window = started.elapsed();
-        let mut killed = 0_u32;
-        for round in 0..60_u32 {
-            let command = if round % 4 == 3 { "DEL" } else { "ADD" };
-            if command == "DEL" {
-                let _ = site.run(&call(&site, "ADD", 1)).ok();
-            }
-            let mut running = call(&site, command, 1).start(&site.node, &site.podwire);
-            thread::sleep(window * (round * 37 % 60) / 60);
-            running.kill();
-            if running.finish().exit.is_none() {
-                killed += 1;
-                window += window / 16;
-            } else {
-                window -= window / 8;
-            }
-            let what = format!("{backend}: round {round}, {command}");
-            let del = site.run(&call(&site, "DEL", 1));
-            assert!(del.succeeded(), "{what}: {del}");
-            site.world(&[]).must_be(&before, &what);
-        }
-        assert!(killed > 15, "{backend}: only {killed} of 60 kills hit");
+        killed_at_any_moment(&site, &|command| call(&site, command, 1), &|_| call(&site, "DEL", 1));
     }
 }
 
@@ -261,18 +177,6 @@ fn garbage_is_told_by_container_and_interface() {
     // An absent list is not an empty one.
     let keys = json!({"cniVersion": "1.1.0"});
     site.run(&gc.conf(&site.conf_with(&keys))).expect_error(7);
-}
-
-/// A `PATH` with only these iptables programs, under their usual names.
-pub(crate) fn path_with(kind: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("there is room for files");
-    for family in ["iptables", "ip6tables"] {
-        for verb in ["restore", "save"] {
-            let program = format!("/usr/sbin/{family}-{kind}-{verb}");
-            symlink(program, folder.path().join(format!("{family}-{verb}"))).expect("it is ours");
-        }
-    }
-    folder
 }
 
 /// The rules of containers, in the tables of nf_tables and in those of old.

@@ -40,19 +40,8 @@ impl Suite {
     /// The reference plugins: `PEERS_BIN_DIR`, or `target/lab/peers` of the workspace.
     #[must_use]
     pub fn reference() -> Self {
-        let plugins = [
-            "bridge",
-            "ptp",
-            "loopback",
-            "host-local",
-            "static",
-            "portmap",
-            "firewall",
-            "tuning",
-            "sbr",
-            "bandwidth",
-            "cnitool",
-        ];
+        let plugins = PLUGINS.into_iter().filter(|name| *name != "podwire-policy");
+        let plugins: Vec<&str> = plugins.chain(["cnitool"]).collect();
         Self::find("reference", "PEERS_BIN_DIR", &plugins)
     }
 

@@ -1,0 +1,118 @@
+//! What befalls whoever makes rules: many at once, among the rules of others, and kills; and what programs there are.
+
+use std::os::unix::fs::symlink;
+use std::thread;
+use std::time::Instant;
+
+use lab::{Call, Reply};
+
+use crate::common::Site;
+
+const CONTAINERS: u16 = 50;
+
+/// What kube-proxy keeps of its own, by either of its backends.
+const KUBE_PROXY: &str = "
+iptables-restore --noflush <<END
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-ABCDEFGHIJKLMNOP - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-ABCDEFGHIJKLMNOP
+-A KUBE-SVC-ABCDEFGHIJKLMNOP -j KUBE-MARK-MASQ
+-A KUBE-SVC-ABCDEFGHIJKLMNOP -p tcp -j DNAT --to-destination 10.1.0.99:6443
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+COMMIT
+END
+nft -f - <<END
+table ip kube-proxy {
+  map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; }
+  chain services { type nat hook prerouting priority dstnat
+    ip daddr . meta l4proto . th dport vmap @service-ips
+  }
+}
+END
+";
+
+/// The rules and elements of others.
+fn others(site: &Site) -> Vec<String> {
+    let all = site.node.sh("iptables-save; ip6tables-save; nft list table ip kube-proxy");
+    let is_others = |line: &&str| !line.contains("CNI-") && !line.starts_with(['#', ':']);
+    all.lines().filter(is_others).map(str::to_owned).collect()
+}
+
+pub(crate) fn all_at_once(numbers: &[u16], run: impl Fn(u16) -> Reply + Sync) {
+    thread::scope(|scope| {
+        for number in numbers {
+            scope.spawn(|| {
+                let reply = run(*number);
+                assert!(reply.succeeded(), "{reply}");
+            });
+        }
+    });
+}
+
+/// Fifty containers come at once among the rules of others, half of them go at once, and then the others.
+pub(crate) fn many_among_others(site: &Site, call: &(dyn Fn(&'static str, u16) -> Call + Sync)) {
+    site.node.sh(KUBE_PROXY);
+    let (before, foreign) = (site.world(&[]), others(site));
+    let numbers: Vec<u16> = (1..=CONTAINERS).collect();
+    let run = |command: &'static str| move |number| site.run(&call(command, number));
+    all_at_once(&numbers, run("ADD"));
+    all_at_once(&numbers, run("CHECK"));
+    assert_eq!(others(site), foreign);
+    // Those that stay have all that is theirs.
+    let (gone, kept): (Vec<u16>, Vec<u16>) = numbers.iter().partition(|number| *number % 2 == 0);
+    all_at_once(&gone, run("DEL"));
+    all_at_once(&kept, run("CHECK"));
+    all_at_once(&kept, run("DEL"));
+    assert_eq!(others(site), foreign);
+    site.world(&[]).must_be(&before, &site.conf.to_string());
+}
+
+/// Killed at any moment it leaves nothing that the DEL after it, which `del` gives for each round, does not remove.
+pub(crate) fn killed_at_any_moment(
+    site: &Site,
+    call: &dyn Fn(&'static str) -> Call,
+    del: &dyn Fn(u32) -> Call,
+) {
+    let before = site.world(&[]);
+    let started = Instant::now();
+    let _ = site.run(&call("ADD")).ok();
+    let _ = site.run(&call("DEL")).ok();
+    let mut window = started.elapsed();
+    let mut killed = 0_u32;
+    for round in 0..60_u32 {
+        let command = if round % 4 == 3 { "DEL" } else { "ADD" };
+        if command == "DEL" {
+            let _ = site.run(&call("ADD")).ok();
+        }
+        let mut running = call(command).start(&site.node, &site.podwire);
+        thread::sleep(window * (round * 37 % 60) / 60);
+        running.kill();
+        if running.finish().exit.is_none() {
+            killed += 1;
+            window += window / 16;
+        } else {
+            window -= window / 8;
+        }
+        let what = format!("{}: round {round}, {command}", site.conf);
+        let done = site.run(&del(round));
+        assert!(done.succeeded(), "{what}: {done}");
+        site.world(&[]).must_be(&before, &what);
+    }
+    assert!(killed > 15, "{}: only {killed} of 60 kills hit", site.conf);
+}
+
+/// A `PATH` with only these iptables programs, under their usual names.
+pub(crate) fn path_with(kind: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("there is room for files");
+    for family in ["iptables", "ip6tables"] {
+        for verb in ["restore", "save"] {
+            let program = format!("/usr/sbin/{family}-{kind}-{verb}");
+            symlink(program, folder.path().join(format!("{family}-{verb}"))).expect("it is ours");
+        }
+    }
+    folder
+}
