@@ -1,6 +1,7 @@
 //! ADD.
 
 use cni::{AddResult, Call};
+use netlink::nftables::Called;
 use runner::OsRunner;
 
 use super::conf::Conf;
@@ -54,8 +55,9 @@ fn set_up<'a>(
         }
     }
     if let Some(client) = plan.opening(&mut kernel)? {
-        let owner = Owner::of(call);
-        nftables::set_up(client, &owner, &wanted.addresses, |it| plan.is_by_nftables(it))?;
+        let (found, owner) = (plan.dropping.clone(), Owner::of(call));
+        let is_one = |it: &Called| plan.is_by_nftables(it);
+        nftables::set_up(client, found, &owner, &wanted.addresses, is_one)?;
     }
     Ok(())
 }

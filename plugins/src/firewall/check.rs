@@ -1,6 +1,7 @@
 //! CHECK.
 
 use cni::Call;
+use netlink::nftables::Called;
 use runner::OsRunner;
 
 use super::conf::Conf;
@@ -71,8 +72,9 @@ fn by(
     }
     match plan.opening(kernel)? {
         Some(client) => {
-            let owner = Owner::of(call);
-            nftables::check(client, &owner, &wanted.addresses, |it| plan.is_by_nftables(it))
+            let (found, owner) = (&plan.dropping, Owner::of(call));
+            let is_one = |it: &Called| plan.is_by_nftables(it);
+            nftables::check(client, found, &owner, &wanted.addresses, is_one)
         }
         None => Ok(()),
     }

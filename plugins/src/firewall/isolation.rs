@@ -178,17 +178,14 @@ pub(super) fn collect_garbage(client: &mut Client, network: &str) -> Result<(), 
 /// Keeps the container's port from the other ports of its bridge that are kept so: what a bridge takes from port to
 /// port no table sees unless the module br_netfilter is there.
 pub(super) fn isolate_port(call: &Call, wanted: &Wanted) -> Result<(), Error> {
-    let mut host = Socket::open()?;
-    match port(call, wanted, &mut host)? {
-        Some(port) => Ok(host.execute(&[Request::isolate_port(port.index, &port.name)])?),
-        None => Ok(()),
-    }
+    let Some((mut host, port)) = port(call, wanted)? else { return Ok(()) };
+    Ok(host.execute(&[Request::isolate_port(port.index, &port.name)])?)
 }
 
 /// Whether the container's port is kept from others as its policy says.
 pub(super) fn check_port(call: &Call, wanted: &Wanted) -> Result<(), Error> {
-    match port(call, wanted, &mut Socket::open()?)? {
-        Some(port) if !port.is_isolated => Err(Error::Changed(format!(
+    match port(call, wanted)? {
+        Some((_, port)) if !port.is_isolated => Err(Error::Changed(format!(
             "port {:?} of the bridge is not isolated any more",
             port.name
         ))),
@@ -197,16 +194,17 @@ pub(super) fn check_port(call: &Call, wanted: &Wanted) -> Result<(), Error> {
 }
 
 /// The port that is to be kept from others, if the container is isolated and has one.
-fn port(call: &Call, wanted: &Wanted, host: &mut Socket) -> Result<Option<Link>, Error> {
+fn port(call: &Call, wanted: &Wanted) -> Result<Option<(Socket, Link)>, Error> {
     let Some(bridge) = &wanted.bridge else { return Ok(None) };
     if wanted.conf.ingress_policy != IngressPolicy::Isolated {
         return Ok(None);
     }
+    let mut host = Socket::open()?;
     let Some(bridge) = host.link_by_name(bridge)?.filter(|it| it.kind == "bridge") else {
         return Ok(None);
     };
-    let port = veth::host_end(call, host)?;
-    Ok(port.filter(|port| port.controller == Some(bridge.index)))
+    let port = veth::host_end(call, &mut host)?;
+    Ok(port.filter(|port| port.controller == Some(bridge.index)).map(|port| (host, port)))
 }
 
 #[cfg(test)]

@@ -57,16 +57,20 @@ fn rules(family: Family, owner: &Owner, addresses: &[IpAddr]) -> Vec<Rule> {
     addresses.iter().filter(is_seen).flat_map(of_address).collect()
 }
 
-/// Has an attachment's packets pass these chains, in place of what it has there.
+/// Has an attachment's packets pass those of the chains that were `found` of which `is_one` is true, in place of what it
+/// has there.
 pub(super) fn set_up(
     client: &mut Client,
+    found: Vec<Called>,
     owner: &Owner,
     addresses: &[IpAddr],
     is_one: impl Fn(&Called) -> bool,
 ) -> Result<(), Error> {
+    let mut found = Some(found);
     attempt(|| {
         let mut batch = Batch::default();
-        for it in dropping(client)?.iter().filter(|it| is_one(it)) {
+        let chains = found.take().map_or_else(|| dropping(client), Ok)?;
+        for it in chains.iter().filter(|it| is_one(it)) {
             let table = it.table();
             if client.is_owned(table)? {
                 warn(&format!(
@@ -87,14 +91,15 @@ pub(super) fn set_up(
     })
 }
 
-/// Whether an attachment's packets pass.
+/// Whether an attachment's packets pass those of these chains of which `is_one` is true.
 pub(super) fn check(
     client: &mut Client,
+    found: &[Called],
     owner: &Owner,
     addresses: &[IpAddr],
     is_one: impl Fn(&Called) -> bool,
 ) -> Result<(), Error> {
-    for it in dropping(client)?.iter().filter(|it| is_one(it)) {
+    for it in found.iter().filter(|it| is_one(it)) {
         let table = it.table();
         let held = client.rules(table, &it.chain.name)?;
         let own = held.iter().filter(|rule| owner.has(rule.comment.as_deref())).count();

@@ -20,6 +20,8 @@ pub(super) struct Plan {
     pub(super) backend: Backend,
     /// The families for which the programs of iptables are needed.
     pub(super) by_programs: Vec<Family>,
+    /// The chains that drop what is forwarded, where nf_tables has packets pass.
+    pub(super) dropping: Vec<Called>,
     has_programs: bool,
 }
 
@@ -43,6 +45,10 @@ impl Plan {
         kernel: &mut KernelTables,
     ) -> Result<Self, Error> {
         let has_programs = iptables::find().is_some();
+        let dropping = match (backend, kernel.client()?) {
+            (Backend::Nftables, Some(client)) if firewalld.is_none() => nftables::dropping(client)?,
+            _ => Vec::new(),
+        };
         let mut by_programs = Vec::new();
         for family in FAMILIES {
             let has_addresses = wanted.addresses.iter().any(|it| it.is_ipv4() == family.is_ipv4);
@@ -50,14 +56,14 @@ impl Plan {
                 && match (backend, firewalld.is_some()) {
                     (Backend::Iptables, false) => true,
                     (Backend::Iptables, true) => wanted.bridge.is_some(),
-                    (Backend::Nftables, false) => has_programs && drops(kernel, family)?,
+                    (Backend::Nftables, false) => has_programs && drops(&dropping, family),
                     (Backend::Nftables, true) => false,
                 };
             if is_needed {
                 by_programs.push(family);
             }
         }
-        Ok(Self { firewalld, backend, by_programs, has_programs })
+        Ok(Self { firewalld, backend, by_programs, dropping, has_programs })
     }
 
     /// nf_tables, if it has packets pass.
@@ -94,12 +100,8 @@ fn client(kernel: &mut KernelTables) -> Result<&mut Client, Error> {
 }
 
 /// Whether iptables drops what is forwarded, or may: what the tables of old hold only their programs tell.
-fn drops(kernel: &mut KernelTables, family: Family) -> Result<bool, Error> {
-    if has_legacy_table(family, FILTER) {
-        return Ok(true);
-    }
-    let Some(client) = kernel.client()? else { return Ok(false) };
+fn drops(dropping: &[Called], family: Family) -> bool {
     let is_of_family = |it: &Called| (it.family == nft::Family::Ip) == family.is_ipv4;
-    let dropping = nftables::dropping(client)?;
-    Ok(dropping.iter().any(|it| nftables::is_of_iptables(it) && is_of_family(it)))
+    has_legacy_table(family, FILTER)
+        || dropping.iter().any(|it| nftables::is_of_iptables(it) && is_of_family(it))
 }
