@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::space::Space;
+use crate::suite::slowed;
 
 /// A program that runs until this is dropped, or the thread that started it ends.
 #[derive(Debug)]
@@ -53,11 +54,10 @@ impl Daemon {
     }
 
     /// Waits until `ready` says so; a program that ends before, or takes longer than `bound`, fails
-    /// the test. On a machine that is emulated, `LAB_SLOWER` times as long.
+    /// the test.
     pub fn wait_until(&mut self, bound: Duration, mut ready: impl FnMut() -> bool) {
         let started = Instant::now();
-        let slower = std::env::var("LAB_SLOWER").ok().and_then(|it| it.parse().ok());
-        let bound = bound * slower.unwrap_or(1);
+        let bound = slowed(bound);
         while !ready() {
             let ended = self.child.try_wait().expect("cannot wait for a child of ours");
             assert!(ended.is_none(), "{} ended early: {ended:?}", self.name);
@@ -75,7 +75,7 @@ impl Daemon {
     /// Asks it to end, which must succeed within `bound`.
     pub fn terminate(&mut self, bound: Duration) {
         self.signal(Signal::SIGTERM);
-        let started = Instant::now();
+        let (started, bound) = (Instant::now(), slowed(bound));
         loop {
             match self.child.try_wait().expect("cannot wait for a child of ours") {
                 Some(status) => return assert!(status.success(), "{}: {status}", self.name),
@@ -87,7 +87,7 @@ impl Daemon {
 
     /// Waits until it has ended by itself, which must be within `bound`; whether it succeeded.
     pub fn ends_by_itself(&mut self, bound: Duration) -> bool {
-        let started = Instant::now();
+        let (started, bound) = (Instant::now(), slowed(bound));
         loop {
             match self.child.try_wait().expect("cannot wait for a child of ours") {
                 Some(status) => return status.success(),

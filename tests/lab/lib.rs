@@ -28,8 +28,8 @@ pub use node::{Node, Options, Pod};
 pub use process::{Finished, Running, program};
 pub use space::Space;
 pub use suite::{
-    PLUGINS, Suite, backend, bound, by_nftables, has_iptables, iptables_rules, let_pass, nft_parts,
-    peer, policy_rules, policyd, workspace,
+    PLUGINS, Suite, all_rules, backend, bound, by_nftables, has_iptables, iptables_rules, let_pass,
+    nft_parts, peer, policy_rules, policyd, slowed, workspace,
 };
 pub use switch::Switch;
 pub use world::World;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::Space;
 
@@ -120,6 +121,16 @@ pub fn workspace() -> PathBuf {
     }
 }
 
+/// As long as `time` is on a machine of usual speed: on one that is emulated `LAB_SLOWER` times as long.
+///
+/// For whoever waits for something that must come, and for whoever listens for what must not: there, a time that is
+/// too short hears nothing, whatever happens.
+#[must_use]
+pub fn slowed(time: Duration) -> Duration {
+    let slower = env::var("LAB_SLOWER").ok().and_then(|it| it.parse().ok());
+    time * slower.unwrap_or(1)
+}
+
 /// Whether this machine has the programs of iptables: what tests do as others do it is done by nft where not.
 #[must_use]
 pub fn has_iptables() -> bool {
@@ -154,10 +165,20 @@ pub fn policy_rules(space: &Space) -> String {
     parts.flat_map(|part| lines_of(&part)).collect::<Vec<_>>().join("\n")
 }
 
-/// The same by iptables and ipset, whatever is tested.
+/// The same by iptables and ipset, whatever is tested; nothing where their programs are not.
 #[must_use]
 pub fn iptables_rules(space: &Space) -> String {
+    if !has_iptables() {
+        return String::new();
+    }
     space.sh("for p in iptables ip6tables; do $p-save | grep -i podwire || true; done; ipset save | grep podwire | sed 's/initval [^ ]*//' | sort || true")
+}
+
+/// All rules and sets of a node, of whomever, by each program that there is.
+#[must_use]
+pub fn all_rules(space: &Space) -> String {
+    let older = if has_iptables() { "iptables-save; ip6tables-save; ipset save" } else { ":" };
+    space.sh(&format!("{older}; nft list ruleset"))
 }
 
 /// What nft lists of policyd's tables of packets, by table and set or chain: the line that begins it, and what

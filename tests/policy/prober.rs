@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use lab::slowed;
+
 use crate::cluster::Cluster;
 
 mod asker;
@@ -68,7 +70,7 @@ pub(crate) fn deviations(cluster: &Cluster, probes: &[(Probe, bool)]) -> Vec<Str
     let mut open: Vec<usize> = (0..probes.len()).collect();
     let mut found = Vec::new();
     for patience in PATIENCE {
-        let asked = round(cluster, probes, &open, patience);
+        let asked = round(cluster, probes, &open, slowed(patience));
         let arrived = std::mem::take(&mut *cluster.arrivals.lock().unwrap());
         open.clear();
         for (Question { index, expected, token, .. }, answered) in asked {

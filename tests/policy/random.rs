@@ -9,12 +9,13 @@ use lab::workspace;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
-use proptest::test_runner::{Config, TestError, TestRunner};
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Wiring, gated, nine};
 use crate::objects::{namespace, pod, policy, uid, with_addresses};
 use crate::prober::Protocol::{Echo, Sctp, Tcp, Udp};
+use crate::saved;
 use crate::table::Kind;
 
 /// How many worlds; more by `PODWIRE_WORLDS`.
@@ -122,12 +123,29 @@ fn world() -> impl Strategy<Value = Vec<Value>> {
         .prop_map(|(policies, pods, namespaces)| [policies, pods, namespaces].concat())
 }
 
-/// Plays the world, and tells what is otherwise than the oracle says.
-fn play(cluster: &mut Cluster, objects: &[Value]) -> Vec<String> {
+/// What is told of a world that failed: a machine that is only started for the tests keeps no files.
+fn told(cluster: &Cluster, objects: &[Value], former: &[Value], wrong: &[String]) -> String {
+    let rules = saved::all(&cluster.node);
+    let again = cluster.compare(KINDS);
+    let text = |objects: &[Value]| serde_json::to_string(objects).unwrap();
+    [
+        format!("the world: {}", text(objects)),
+        format!("after this one: {}", text(former)),
+        format!("in the kernel:\n{rules}"),
+        format!("first: {}", wrong.join("\n")),
+        format!("at another look: {again:#?}"),
+    ]
+    .join("\n")
+}
+
+/// Plays the world after a former one.
+fn play(cluster: &mut Cluster, objects: &[Value], former: &[Value]) -> Result<(), String> {
     let before = cluster.objects.clone();
     objects.iter().for_each(|object| cluster.tell(object));
     cluster.enforce();
     let wrong = cluster.compare(KINDS);
+    let result =
+        if wrong.is_empty() { Ok(()) } else { Err(told(cluster, objects, former, &wrong)) };
     for object in objects {
         match before.get(&uid(object)) {
             Some(former) => cluster.tell(former),
@@ -135,7 +153,7 @@ fn play(cluster: &mut Cluster, objects: &[Value]) -> Vec<String> {
             None => {}
         }
     }
-    wrong
+    result
 }
 
 fn folder() -> PathBuf {
@@ -151,10 +169,11 @@ fn random(wiring: Wiring) {
         ..Config::default()
     };
     let cluster = RefCell::new(Cluster::nine(wiring, gated()));
+    let former = RefCell::new(Vec::new());
     let result = TestRunner::new(config).run(&world(), |objects| {
-        let wrong = play(&mut cluster.borrow_mut(), &objects);
-        prop_assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        Ok(())
+        let mut cluster = cluster.borrow_mut();
+        let former = former.replace(objects.clone());
+        play(&mut cluster, &objects, &former).map_err(TestCaseError::fail)
     });
     if let Err(TestError::Fail(reason, objects)) = &result {
         let text = serde_json::to_string_pretty(&objects).unwrap();
@@ -169,12 +188,14 @@ fn random(wiring: Wiring) {
 /// The worlds that once failed, or that were thought of.
 fn kept(wiring: Wiring) {
     let mut cluster = Cluster::nine(wiring, gated());
-    let mut played = 0;
+    let (mut played, mut former) = (0, Vec::new());
     for file in fs::read_dir(folder()).unwrap() {
         let path = file.unwrap().path();
         let objects: Vec<Value> = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        let wrong = play(&mut cluster, &objects);
-        assert!(wrong.is_empty(), "{wiring:?}: {}: {}", path.display(), wrong.join("\n"));
+        if let Err(reason) = play(&mut cluster, &objects, &former) {
+            panic!("{wiring:?}: {}: {reason}", path.display());
+        }
+        former = objects;
         played += 1;
     }
     assert!(played > 0, "no worlds in {}", folder().display());

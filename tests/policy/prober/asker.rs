@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::SockProtocol;
 
 use super::{Protocol, Question};
+use lab::slowed;
 use lab::sockets::{begin_tcp, raw, udp};
 use lab::wire::{LONGEST, echo_request, read_echo_reply, read_init_ack, sctp_init};
 
@@ -27,13 +28,13 @@ pub(super) fn ask(
     patience: Duration,
 ) -> Vec<bool> {
     let mut asker = Asker::begin(from, questions, port);
-    let started = Instant::now();
+    let (started, silence) = (Instant::now(), slowed(SILENCE));
     let is_silence_expected = questions.iter().any(|it| !it.expected);
     loop {
         asker.look();
         let all_heard =
             questions.iter().zip(&asker.answered).all(|(it, answered)| *answered || !it.expected);
-        let quiet = !is_silence_expected || started.elapsed() >= SILENCE;
+        let quiet = !is_silence_expected || started.elapsed() >= silence;
         if all_heard && quiet || started.elapsed() >= patience {
             return asker.answered;
         }
