@@ -153,47 +153,53 @@ fn a_pod_is_opened_that_came_while_policyd_was_slow() {
     node.clean_up();
 }
 
+fn opened_when_policyd_comes_back_and_when_it_learns_of_the_pod(is_bridged: bool) {
+    let names = ["other"];
+    let mut node = if is_bridged { PolicedNode::bridged(&names) } else { PolicedNode::new(&names) };
+    node.kill();
+    let [(one, of_one), (two, of_two)] = ["one", "two"].map(|name| {
+        let (pod, result) = wire(&node, name);
+        add(&node, name, &pod, &result);
+        (pod, result)
+    });
+    let [first, second] = ["one", "two"].map(|name| interface(&node, name));
+    assert_eq!(node.closed(), set(&[&first, &second]));
+    write_pod(&node, "one");
+    node.start();
+    // Of the other nobody has heard.
+    node.wait("the first", |it| it.closed() == set(&[&second]));
+    must_reach_all(&one, node.space("other"), node.addresses("other"));
+    // Nor is a third known, about which policyd is asked now.
+    let (three, of_three) = wire(&node, "three");
+    add(&node, "three", &three, &of_three);
+    let third = interface(&node, "three");
+    assert_eq!(node.closed(), set(&[&second, &third]));
+    sleep(Duration::from_secs(3));
+    assert_eq!(node.closed(), set(&[&second, &third]));
+    write_pod(&node, "two");
+    node.wait("the second", |it| it.closed() == set(&[&third]));
+    must_reach_all(&two, node.space("other"), node.addresses("other"));
+    // It goes before anybody has heard of it.
+    del(&node, "three", &three, &of_three);
+    node.wait("all to be open", is_open);
+    del(&node, "one", &one, &of_one);
+    del(&node, "two", &two, &of_two);
+    // What is closed goes with all else.
+    node.kill();
+    let (four, of_four) = wire(&node, "four");
+    add(&node, "four", &four, &of_four);
+    assert!(!is_open(&node));
+    node.clean_up();
+}
+
 #[test]
-fn a_pod_is_opened_when_policyd_comes_back_and_when_it_learns_of_the_pod() {
-    for is_bridged in [false, true] {
-        let names = ["other"];
-        let mut node =
-            if is_bridged { PolicedNode::bridged(&names) } else { PolicedNode::new(&names) };
-        node.kill();
-        let [(one, of_one), (two, of_two)] = ["one", "two"].map(|name| {
-            let (pod, result) = wire(&node, name);
-            add(&node, name, &pod, &result);
-            (pod, result)
-        });
-        let [first, second] = ["one", "two"].map(|name| interface(&node, name));
-        assert_eq!(node.closed(), set(&[&first, &second]));
-        write_pod(&node, "one");
-        node.start();
-        // Of the other nobody has heard.
-        node.wait("the first", |it| it.closed() == set(&[&second]));
-        must_reach_all(&one, node.space("other"), node.addresses("other"));
-        // Nor is a third known, about which policyd is asked now.
-        let (three, of_three) = wire(&node, "three");
-        add(&node, "three", &three, &of_three);
-        let third = interface(&node, "three");
-        assert_eq!(node.closed(), set(&[&second, &third]));
-        sleep(Duration::from_secs(3));
-        assert_eq!(node.closed(), set(&[&second, &third]));
-        write_pod(&node, "two");
-        node.wait("the second", |it| it.closed() == set(&[&third]));
-        must_reach_all(&two, node.space("other"), node.addresses("other"));
-        // It goes before anybody has heard of it.
-        del(&node, "three", &three, &of_three);
-        node.wait("all to be open", is_open);
-        del(&node, "one", &one, &of_one);
-        del(&node, "two", &two, &of_two);
-        // What is closed goes with all else.
-        node.kill();
-        let (four, of_four) = wire(&node, "four");
-        add(&node, "four", &four, &of_four);
-        assert!(!is_open(&node));
-        node.clean_up();
-    }
+fn a_routed_pod_is_opened_when_policyd_comes_back_and_when_it_learns_of_the_pod() {
+    opened_when_policyd_comes_back_and_when_it_learns_of_the_pod(false);
+}
+
+#[test]
+fn a_bridged_pod_is_opened_when_policyd_comes_back_and_when_it_learns_of_the_pod() {
+    opened_when_policyd_comes_back_and_when_it_learns_of_the_pod(true);
 }
 
 #[test]
@@ -224,5 +230,30 @@ fn only_what_has_rules_is_opened_and_what_is_gone_forgotten() {
     node.start();
     node.wait("all to be open", is_open);
     assert_eq!(differences(&node, "allowed"), []);
+    node.clean_up();
+}
+
+/// A pod whose packets would go from port to port without being judged is kept back, and policyd says why.
+#[test]
+fn a_bridged_pod_is_opened_only_where_the_frames_of_its_bridge_are_seen() {
+    let node = PolicedNode::bridged(&[]);
+    let are_seen = node.node.sysctl("net/bridge/bridge-nf-call-iptables").is_some();
+    write_pod(&node, "one");
+    let (pod, result) = wire(&node, "one");
+    let reply = begin(&node, "one", &pod, &result, 20_000).finish();
+    assert_eq!(reply.ok(), result);
+    let readiness =
+        |it: &PolicedNode| it.node.sh("curl -s --max-time 5 http://127.0.0.1:9099/readyz");
+    if are_seen {
+        assert_eq!((reply.stderr.as_str(), readiness(&node).as_str()), ("", "ok\n"));
+        assert!(is_open(&node));
+    } else {
+        assert!(reply.stderr.contains("the gate keeps the pod's traffic back"), "{reply}");
+        node.wait("the reason", |it| readiness(it).contains("br_netfilter"));
+        sleep(Duration::from_secs(3));
+        assert_eq!(node.closed(), set(&[&interface(&node, "one")]));
+    }
+    del(&node, "one", &pod, &result);
+    node.wait("all to be well", |it| is_open(it) && it.is_ready());
     node.clean_up();
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use lab::probe::{must_not_reach, must_reach};
-use lab::{addresses, by_nftables};
+use lab::{addresses, by_nftables, has_iptables};
 use serde_json::{Value, json};
 
 use crate::node::{BY_IPTABLES, PolicedNode};
@@ -178,18 +178,23 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
     );
     node.wait("isolation", |it| it.rules().contains("PODWIRE-TO-"));
     let before = node.state();
-    node.node.sh(
-        "ipset create foreign hash:ip; ipset add foreign 198.51.100.2; nft add table inet foreign",
-    );
+    let (add_set, destroy_set, open) = if has_iptables() {
+        let add = "ipset create foreign hash:ip; ipset add foreign 198.51.100.2";
+        (add, "ipset destroy foreign", "; iptables -t filter -P FORWARD ACCEPT")
+    } else {
+        (":", ":", "")
+    };
+    node.node.sh(&format!("{add_set}; nft add table inet foreign"));
     let with_foreign = node.state();
+    // As firewalld does when it starts: all goes, and its own comes.
+    let anew = format!("nft flush ruleset; nft add table inet foreign{open}");
     let by_iptables = [
         "iptables -t mangle -F; ip6tables -t mangle -F",
         "iptables -t mangle -F; iptables -t mangle -X",
         "iptables -t raw -F; ip6tables -t raw -D PREROUTING 1",
         "nft delete table ip mangle; nft delete table ip6 mangle",
         "nft delete table ip raw; nft delete table ip6 mangle",
-        // As firewalld does when it starts: all goes, and its own comes.
-        "nft flush ruleset; nft add table inet foreign; iptables -t filter -P FORWARD ACCEPT",
+        &anew,
         // Of sets, nobody tells.
         "ipset flush podwire-4-programmed",
         "ipset add podwire-6-bound 2001:db8::9",
@@ -200,7 +205,7 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
         "nft add rule inet podwire forward-from accept",
         "nft insert rule inet podwire forward-to ip saddr 192.0.2.1 accept",
         "nft delete table inet podwire",
-        "nft flush ruleset; nft add table inet foreign; iptables -t filter -P FORWARD ACCEPT",
+        &anew,
         "nft flush map inet podwire to-4",
         "nft add element inet podwire bound-6 '{ 2001:db8::9 }'",
     ];
@@ -218,7 +223,7 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
             &node.addresses("server")[0].to_string(),
         );
     }
-    node.node.sh("ipset destroy foreign; nft delete table inet foreign");
+    node.node.sh(&format!("{destroy_set}; nft delete table inet foreign"));
     assert_eq!(before, node.state());
     node.clean_up();
 }

@@ -162,34 +162,32 @@ fn a_flow_through_a_service_is_cut() {
     let node = PolicedNode::new(&["client", "server"]);
     for (app, direction) in [("server", "Ingress"), ("client", "Egress")] {
         let before = node.metric("policyd_flows_cut_total");
-        let (streams, rules) = node
-            .addresses("server")
-            .iter()
-            .map(|address| through_service(&node, *address))
-            .collect::<(Vec<_>, Vec<_>)>();
+        let addresses = node.addresses("server").iter();
+        let streams: Vec<_> = addresses.map(|it| through_service(&node, *it)).collect();
         assert!(streams.iter().all(is_fed));
         isolate(&node, app, direction);
         node.wait(ISOLATED, |it| it.metric("policyd_flows_cut_total") >= before + 2);
         assert!(!streams.iter().any(is_fed), "{direction}");
         node.remove("deny");
         node.wait("the healing", |_| streams.iter().all(is_fed));
-        rules.iter().for_each(|rule| _ = node.node.sh(&rule.replace("-A ", "-D ")));
+        node.node.sh("nft delete table ip services; nft delete table ip6 services");
     }
     node.clean_up();
 }
 
-/// A connection to an address that is nobody's, and the rule that leads it to the server.
-fn through_service(node: &PolicedNode, address: IpAddr) -> (TcpStream, String) {
-    let (program, service, target) = match address {
-        IpAddr::V4(_) => ("iptables", "10.96.0.10", format!("{address}:8080")),
-        IpAddr::V6(_) => ("ip6tables", "fd00:96::10", format!("[{address}]:8080")),
+/// A connection to an address that is nobody's, which a table `services` leads to the server.
+fn through_service(node: &PolicedNode, address: IpAddr) -> TcpStream {
+    let (family, service) = match address {
+        IpAddr::V4(_) => ("ip", "10.96.0.10"),
+        IpAddr::V6(_) => ("ip6", "fd00:96::10"),
     };
-    let rule = format!(
-        "{program} -t nat -A PREROUTING -d {service} -p tcp --dport 80 -j DNAT --to-destination {target}"
-    );
-    node.node.sh(&rule);
-    let service = SocketAddr::new(service.parse().unwrap(), 80);
-    (pushed_by(node, SocketAddr::new(address, 8080), service), rule)
+    let target = SocketAddr::new(address, 8080);
+    node.node.sh(&format!(
+        "nft add table {family} services
+         nft add chain {family} services prerouting '{{ type nat hook prerouting priority -100; }}'
+         nft add rule {family} services prerouting {family} daddr {service} tcp dport 80 dnat to {target}"
+    ));
+    pushed_by(node, target, SocketAddr::new(service.parse().unwrap(), 80))
 }
 
 /// Ends a connection by a reset, and begins another one from the same port: by packets that go no further
@@ -260,8 +258,9 @@ fn is_not_turned_round(direction: &str, when: When) {
     let streams: Vec<_> = node.addresses("server").iter().map(|it| pushed(&node, *it)).collect();
     assert!(streams.iter().all(is_fed));
     // Its own kernel would tell the server.
-    node.space("client").sh("iptables -A INPUT -p tcp --sport 9000 -j DROP
-         ip6tables -A INPUT -p tcp --sport 9000 -j DROP");
+    node.space("client").sh("nft add table inet own
+         nft add chain inet own input '{ type filter hook input priority 0; }'
+         nft add rule inet own input tcp sport 9000 drop");
     let tighten = |node: &PolicedNode| {
         isolate(node, app, direction);
         if when != When::Open {

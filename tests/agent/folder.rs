@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Daemon, by_nftables, policyd, program};
+use lab::{Daemon, by_nftables, has_iptables, policyd, program};
 use serde_json::{Value, json};
 
 use crate::node::{BY_IPTABLES, PATIENCE, PolicedNode, command_at};
@@ -121,7 +121,14 @@ fn what_others_break_is_repaired_and_what_is_theirs_stays() {
     node.write("deny", &deny_all("deny"));
     node.wait("isolation", |it| has_chain(it, "PODWIRE-TO-"));
     let before = node.rules();
-    node.node.sh("iptables -t mangle -A FORWARD -s 192.0.2.1 -j ACCEPT");
+    let (add, list, foreign) = if has_iptables() {
+        let add = "iptables -t mangle -A FORWARD -s 192.0.2.1 -j ACCEPT";
+        (add, "iptables-save", "-A FORWARD -s 192.0.2.1/32 -j ACCEPT")
+    } else {
+        let add = "nft add table inet foreign; nft add chain inet foreign forward; nft add rule inet foreign forward ip saddr 192.0.2.1 accept";
+        (add, "nft list table inet foreign", "ip saddr 192.0.2.1 accept")
+    };
+    node.node.sh(add);
     for damage in if by_nftables() {
         [
             "nft flush chain inet podwire forward-to; nft delete chain inet podwire input",
@@ -137,7 +144,7 @@ fn what_others_break_is_repaired_and_what_is_theirs_stays() {
         node.wait(damage, |it| it.rules() == before);
     }
     assert!(node.metric("policyd_drift_repairs_total") >= 2);
-    assert!(node.node.sh("iptables-save").contains("-A FORWARD -s 192.0.2.1/32 -j ACCEPT"));
+    assert!(node.node.sh(list).contains(foreign));
     reaches(&node, "a", "b", false);
     node.clean_up();
 }

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::by_nftables;
 use lab::frames::{Ear, Fragment, HOPS, Interface, Mac, TO_ALL, UDP};
 use lab::sockets::{received, udp};
+use lab::{by_nftables, slowed};
 use serde_json::{Value, json};
 
 use crate::guards::{remove_frames, remove_sources, remove_sources_of_links, remove_unanswered};
@@ -118,7 +118,7 @@ fn no_frame_makes_a_flow_known_that_is_not_allowed() {
         for (index, it) in all.iter().enumerate() {
             it.make(node, 20_000 + 100 * round + u16::try_from(index).unwrap());
         }
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         let mut came = &received(&at_b) | &received(&at_d);
         came.remove("first");
         came
@@ -164,7 +164,7 @@ fn what_is_for_one_pod_comes_to_no_other_pods_port() {
             by_e.send(&[], by_c.mac(), ends, format!("honestly {family}").as_bytes());
             by_e.send(&[], by_a.mac(), ends, format!("by the way {family}").as_bytes());
         }
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         ears.each_ref().map(|it| it.heard(&words))
     };
     let [to_a, to_c] = [&words[..2], &words[2..]].map(|it| it.iter().copied().collect());
@@ -192,7 +192,7 @@ fn no_link_local_address_is_reached_by_way_of_the_node() {
     let to = SocketAddr::new(node.space("b").link_local("eth0").into(), PORT);
     let came = || {
         by_a.send(&[], gateway, [SocketAddr::new(own, PORT), to], b"by way of the node");
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         received(&at_b)
     };
     assert_eq!(came(), BTreeSet::from(["by way of the node".to_owned()]));
@@ -228,7 +228,7 @@ fn no_error_comes_about_an_answer_that_was_not_given() {
             let back = [there[1], there[0]];
             by_a.send_undelivered(by_b.mac(), [*from, *to], back, word.as_bytes());
         }
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         ear.heard(&words)
     };
     assert_eq!(heard(&node, 30_000), BTreeSet::new());
@@ -257,7 +257,7 @@ fn frames_of_other_protocols_pass_no_pods_port() {
             by_a.send_other(&[], by_b.mac(), kind, content.as_bytes());
             by_a.send_other(&[], TO_ALL, kind, content.as_bytes());
         }
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         ear.heard(&words)
     };
     assert_eq!(heard(), BTreeSet::new());
@@ -297,7 +297,7 @@ fn the_node_answers_nobody_for_a_forger() {
             by_a.send_dying(gateway, ends, word.as_bytes());
         }
     }
-    sleep(SILENCE);
+    sleep(slowed(SILENCE));
     let [at_a, at_b] = ears.each_ref().map(|it| it.heard(&words));
     assert_eq!(at_a, words.into());
     assert_eq!(at_b, BTreeSet::new());
@@ -323,7 +323,7 @@ fn no_source_is_forged_by_a_frame_to_the_bridge_alone() {
             let ends = [from, to].map(|it| SocketAddr::new(it.parse().unwrap(), PORT));
             by_a.send(&[], TO_BRIDGE, ends, from.as_bytes());
         }
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         received(&at_node)
     };
     assert_eq!(came(), BTreeSet::new());
@@ -366,7 +366,7 @@ fn the_node_refuses_no_option_for_a_forger() {
             // Of errors to one address, the kernel sends few at a time.
             sleep(Duration::from_millis(300));
         }
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         ear.heard(&words)
     };
     assert_eq!(heard(), BTreeSet::new());
@@ -396,7 +396,7 @@ fn no_option_of_discovery_has_the_node_answer_a_forger() {
     let content = [&[135, 0, 0, 0][..], &[0; 20], b"to be quoted"].concat();
     let heard = || {
         by_a.send_refused(&[], bridge, ends, 58, &content);
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         !ear.heard(&["to be quoted"]).is_empty()
     };
     assert!(!heard());
@@ -471,7 +471,7 @@ fn no_fragment_comes_among_those_of_another_pod() {
         let content = b"________";
         let end = Fragment { protocol: UDP, number, place: 2, is_last: true, content };
         by_c.send_fragment(gateways[1], ends, HOPS, &end);
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         received(&at_b)
     };
     let word = |word: &str| BTreeSet::from([format!("{word:_<16}")]);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use lab::frames::{Interface, Mac, PRIORITY_TAGS};
-use lab::{Call, Pod, Space, Suite, by_nftables};
+use lab::{Call, Pod, Space, Suite, by_nftables, slowed};
 use serde_json::json;
 
 use crate::guards::{remove_frames, remove_sources_of_links};
@@ -49,7 +49,7 @@ fn arrivals(ways: &[Way<'_>]) -> BTreeSet<String> {
             sockets.push(socket);
         }
     }
-    std::thread::sleep(SILENCE);
+    std::thread::sleep(slowed(SILENCE));
     let mut room = [0; 256];
     let mut came = BTreeSet::new();
     for socket in &sockets {

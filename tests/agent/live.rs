@@ -273,36 +273,42 @@ fn one_that_is_asked_of_another_policyd_says_that_options_matter() {
     node.clean_up();
 }
 
+const FOUND: &[&str] = &["a", "b"];
+
 #[test]
-fn of_pods_that_policyd_found_by_itself_it_says_what_is_not_known() {
-    let (names, bridged) = (&["a", "b"], || PolicedNode::bridged(&["a", "b"]));
-    // On a bridge they are found once the node has neighbours there.
-    let nodes = [(PolicedNode::new(names), true), (bridged(), false), (bridged(), true)];
-    for (mut node, are_found) in nodes {
-        write_policies(&node);
-        if are_found {
-            let addresses = names.iter().flat_map(|it| node.addresses(it));
-            addresses.for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
-            node.wait("both links", |it| it.knows(names));
-        }
-        let (code, text) = ask(&node, &[], "a", "b", &[]);
-        assert_eq!(code, 0, "{text}");
-        assert!(text.contains("\nkernel of node-1: holds exactly this ("), "{text}");
-        assert!(
-            text.contains("note: the CNI plugin has not told the interfaces of 2 pods"),
-            "{text}"
-        );
-        node.kill();
-        let chain = name(&node, "PODWIRE-FROM-", "default/a");
-        let (damage, place) = if by_nftables() {
-            ("nft flush chain inet podwire", "nf_tables: chain inet podwire")
-        } else {
-            ("iptables -t mangle -F", "iptables-save: chain")
-        };
-        node.node.sh(&format!("{damage} {chain}"));
-        let told = differences(&node, "allowed");
-        assert_eq!(told.len(), 1, "{told:#?}");
-        assert_eq!(told[0].0, format!("{place} {chain} of default/a"));
-        node.wipe();
+fn of_routed_pods_that_policyd_found_by_itself_it_says_what_is_not_known() {
+    says_what_is_not_known(PolicedNode::new(FOUND), true);
+}
+
+/// On a bridge they are found once the node has neighbours there.
+#[test]
+fn of_bridged_pods_that_policyd_found_by_itself_it_says_what_is_not_known() {
+    for are_found in [false, true] {
+        says_what_is_not_known(PolicedNode::bridged(FOUND), are_found);
     }
+}
+
+fn says_what_is_not_known(mut node: PolicedNode, are_found: bool) {
+    write_policies(&node);
+    if are_found {
+        let addresses = FOUND.iter().flat_map(|it| node.addresses(it));
+        addresses.for_each(|it| _ = node.node.sh(&format!("ping -c1 -W5 {it}")));
+        node.wait("both links", |it| it.knows(FOUND));
+    }
+    let (code, text) = ask(&node, &[], "a", "b", &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("\nkernel of node-1: holds exactly this ("), "{text}");
+    assert!(text.contains("note: the CNI plugin has not told the interfaces of 2 pods"), "{text}");
+    node.kill();
+    let chain = name(&node, "PODWIRE-FROM-", "default/a");
+    let (damage, place) = if by_nftables() {
+        ("nft flush chain inet podwire", "nf_tables: chain inet podwire")
+    } else {
+        ("iptables -t mangle -F", "iptables-save: chain")
+    };
+    node.node.sh(&format!("{damage} {chain}"));
+    let told = differences(&node, "allowed");
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0].0, format!("{place} {chain} of default/a"));
+    node.wipe();
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use attachment::CLOSED_TABLE;
 use lab::sockets::udp;
 use lab::{
-    Call, Daemon, Node, Pod, Reply, Suite, addresses, by_nftables, iptables_rules, nft_parts,
-    policy_rules, policyd, program,
+    Call, Daemon, Node, Pod, Reply, Suite, addresses, all_rules, by_nftables, iptables_rules,
+    nft_parts, policy_rules, policyd, program, slowed,
 };
 use netlink::nftables::Client;
 use serde_json::{Value, json};
@@ -67,7 +67,8 @@ impl PolicedNode {
 
     fn with(names: &[&'static str], is_bridged: bool, options: &'static [&'static str]) -> Self {
         let node = Node::quick();
-        node.sh("for it in /proc/sys/net/bridge/bridge-nf-call-*; do echo 0 > $it; done");
+        // Without br_netfilter there are none.
+        node.sh("for it in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $it ] || echo 0 > $it; done");
         fs::create_dir(node.home().join("manifests")).unwrap();
         let mut policed = Self { node, pods: BTreeMap::new(), policyd: None, is_bridged, options };
         for name in names {
@@ -258,9 +259,9 @@ impl PolicedNode {
 
     /// Waits until `is_so`.
     pub(crate) fn wait(&self, what: &str, mut is_so: impl FnMut(&Self) -> bool) {
-        let started = Instant::now();
+        let (started, patience) = (Instant::now(), slowed(PATIENCE));
         while !is_so(self) {
-            assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+            assert!(started.elapsed() < patience, "not within {patience:?}: {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -294,7 +295,7 @@ impl PolicedNode {
         command.env_remove("KUBECONFIG").arg("cleanup");
         let ended = self.node.run(command);
         assert!(ended.status.success(), "{}", ended.stderr);
-        let left = self.node.sh("iptables-save; ip6tables-save; ipset save; nft list ruleset");
+        let left = all_rules(&self.node);
         assert!(!left.to_lowercase().contains("podwire"), "{left}");
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use lab::{Daemon, Finished, Node, policyd, program};
+use lab::{Daemon, Finished, Node, all_rules, policyd, program};
 
 use crate::node::{BY_IPTABLES, PATIENCE, command};
 
@@ -47,7 +47,7 @@ fn a_good_kernel_passes_and_keeps_nothing() {
         // Nor is nf_tables for bridges missing, which is no failure.
         assert_eq!(ended.stderr, "", "{words:?}");
     }
-    let left = node.sh("iptables-save; ip6tables-save; ipset save; nft list ruleset");
+    let left = all_rules(&node);
     assert!(!left.to_lowercase().contains("podwire"), "{left}");
 }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::thread::sleep;
 
 use lab::frames::{Ear, Interface};
+use lab::slowed;
 use lab::sockets::received;
 
 use crate::forged::{SILENCE, settle_and_isolate_b, v6};
@@ -31,7 +32,7 @@ fn discovery_passes_unasked_only_as_long_as_it_is_in_one_piece() {
         by_a.send_solicitation(by_b.mac(), ends, b"short");
         by_a.send_solicitation_in_parts(by_b.mac(), ends, b"in parts");
         by_a.send_solicitation(by_b.mac(), ends, &long("long"));
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         ear.heard(&words)
     };
     assert_eq!(heard(), ["short"].into());
@@ -71,7 +72,7 @@ fn errors_come_in_one_piece() {
                 by_a.send_undelivered(gateway, ends, his, &long("long 6"));
             }
         }
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         ear.heard(&words)
     };
     let short = || BTreeSet::from(["short 4", "short 6"]);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
-use lab::Pod;
+use lab::{Pod, slowed};
 
 const PORT: u16 = 7000;
 /// An answer that takes longer has been lost.
@@ -130,7 +130,7 @@ fn new_datagrams(target: SocketAddr, stop: &AtomicBool) -> u64 {
     let mut answers = 0;
     while !stop.load(Ordering::Relaxed) {
         let socket = UdpSocket::bind(any(target)).unwrap();
-        socket.set_read_timeout(Some(LOST)).unwrap();
+        socket.set_read_timeout(Some(slowed(LOST))).unwrap();
         socket.send_to(b"question", target).unwrap();
         let answered = socket.recv(&mut [0; 64]);
         assert!(answered.is_ok(), "a datagram to {target} was lost after {answers}: {answered:?}");
@@ -163,7 +163,7 @@ fn one_connection(target: SocketAddr, stop: &AtomicBool) -> u64 {
 }
 
 fn ask(stream: &mut TcpStream) {
-    stream.set_read_timeout(Some(LOST)).unwrap();
+    stream.set_read_timeout(Some(slowed(LOST))).unwrap();
     stream.write_all(b"question").expect("it is sent");
     stream.read_exact(&mut [0; 8]).expect("it is answered");
 }

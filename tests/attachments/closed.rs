@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use lab::frames::{Interface, Mac};
 use lab::probe::must_reach;
 use lab::sockets::{begin_tcp, udp};
-use lab::{Pod, Space};
+use lab::{Pod, Space, slowed};
 use serde_json::{Value, json};
 
 use crate::agent::Manner;
@@ -161,14 +161,14 @@ fn nothing_comes_before_policyd_is_there(main: Value) {
         let (started, mut came) = (Instant::now(), BTreeSet::new());
         while came != scene.ways() {
             came.extend(scene.came());
-            assert!(started.elapsed() < PATIENCE, "{came:?}");
+            assert!(started.elapsed() < slowed(PATIENCE), "{came:?}");
             sleep(Duration::from_millis(10));
         }
         let reply = site.protect(&one, &wired);
         assert!(reply.stderr.contains("the gate keeps the pod's traffic back"), "{reply}");
         assert_eq!(site.closed(), site.interfaces(&[&one]));
         scene.came();
-        sleep(SILENCE);
+        sleep(slowed(SILENCE));
         assert_eq!(scene.came(), BTreeSet::new());
         // The node itself is kept back, too, and the same again changes nothing.
         let closed = site.node.sh("nft list table netdev podwire");

@@ -112,12 +112,17 @@ fn without_programs_it_says_so_where_forward_is_closed_and_only_there() {
         host.node.enter(look).state().map_err(|it| format!("{it:?}"))
     };
     assert_eq!(state(), Ok(()));
-    for program in ["iptables", "ip6tables"] {
-        host.node.sh(&format!("{program} -P FORWARD DROP"));
+    for (program, family) in [("iptables", "ip"), ("ip6tables", "ip6")] {
+        // As the program makes it in nf_tables.
+        let chain = "'{ type filter hook forward priority 0; policy drop; }'";
+        host.node.sh(&format!(
+            "nft add table {family} filter; nft add chain {family} filter FORWARD {chain}"
+        ));
         let told = state().unwrap_err();
         assert!(told.contains(&format!("{program}-save")), "{told}");
-        host.node.sh(&format!("{program} -P FORWARD ACCEPT"));
+        host.node.sh(&format!("nft chain {family} filter FORWARD '{{ policy accept; }}'"));
         assert_eq!(state(), Ok(()));
+        host.node.sh(&format!("nft delete table {family} filter"));
     }
     nodes.clean_up();
 }

@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use lab::Node;
+use lab::{Node, slowed};
 
 use crate::nodes::Nodes;
 
@@ -16,7 +16,7 @@ fn has_router(node: &Node) -> bool {
 fn wait_for_router(nodes: &Nodes, is_waiting: impl Fn() -> bool) {
     let started = Instant::now();
     while is_waiting() {
-        assert!(started.elapsed() < PATIENCE, "no advertisement is taken");
+        assert!(started.elapsed() < slowed(PATIENCE), "no advertisement is taken");
         nodes.switch.advertise();
         sleep(Duration::from_millis(50));
     }

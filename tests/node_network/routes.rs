@@ -1,5 +1,6 @@
 //! Routes between nodes, with real traffic over them.
 
+use lab::has_iptables;
 use lab::probe::must_not_reach;
 use policyd::dataplane::Programs;
 use policyd::node_network::conflist::Main;
@@ -146,8 +147,11 @@ fn a_node_with_another_address_is_found_there_and_one_with_other_ranges_too() {
     let (ours, own) = (nodes.all[0].routes(true), nodes.all[1].routes(true));
     assert!(ours.contains("10.244.200.0/24 via") && !ours.contains("10.244.2.0"), "{ours}");
     assert!(own.contains("unreachable 10.244.200.0/24") && !own.contains("10.244.2.0"), "{own}");
-    let accepted = nodes.all[1].node.sh("iptables-save -t filter");
-    assert!(accepted.contains("10.244.200.0/24") && !accepted.contains("10.244.2.0"), "{accepted}");
+    if has_iptables() {
+        let accepted = nodes.all[1].node.sh("iptables-save -t filter");
+        let is_new = accepted.contains("10.244.200.0/24");
+        assert!(is_new && !accepted.contains("10.244.2.0"), "{accepted}");
+    }
     assert_eq!(
         nodes.all[1].list()["plugins"][0]["ipam"]["ranges"][0][0]["subnet"],
         "10.244.200.0/24"
