@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink::Error;
-use netlink::nftables::{Change, Client, HeldRule};
+use netlink::nftables::{Change, Client, HeldChain, HeldRule};
 use nix::errno::Errno;
 use ruleset::iptables::Side;
 use ruleset::networks::{LINK_LOCAL_V6, UNSPECIFIED_V6};
@@ -147,18 +147,29 @@ pub(crate) fn see_to(
     is_known: impl Fn(&str) -> bool,
 ) -> Result<Option<u32>, Error> {
     let Some(mut client) = Client::open()? else { return Ok(None) };
-    let Some(chains) = client.chains(NETDEV)? else { return put_all(&mut client, sources) };
-    match repair(&mut client, &chains, sources, is_known) {
-        Ok(true) => client.port().map(Some),
-        Ok(false) => Ok(None),
-        // Another release, or somebody else, has chains of these names called from elsewhere, or from others.
-        Err(error) if is_of_another_kind(&error) => {
-            tracing::warn!(error = crate::chain(&error), "table {TABLE} is made anew");
-            client.remove(NETDEV)?;
-            put_all(&mut client, sources)
-        }
-        Err(error) => Err(error),
-    }
+    let Some(held) = client.table(NETDEV)? else { return put_all(&mut client, sources) };
+    // Another release, or somebody else, has chains of these names called from elsewhere, or from others.
+    let why = match held.chains.iter().find(|it| is_called_elsewhere(it, sources)) {
+        Some(chain) => format!("chain {:?} is called elsewhere: {:?}", chain.name, chain.place()),
+        None => match repair(&mut client, &held.chains, sources, is_known) {
+            Ok(true) => return client.port().map(Some),
+            Ok(false) => return Ok(None),
+            Err(error) if is_of_another_kind(&error) => crate::chain(&error),
+            Err(error) => return Err(error),
+        },
+    };
+    tracing::warn!(why, "table {TABLE} is made anew");
+    client.remove(NETDEV)?;
+    put_all(&mut client, sources)
+}
+
+/// Whether it has the name of one of ours, and the kernel calls it where that is not to be. Kernels such as 6.1
+/// would take it for the wanted one: of chains of this family they compare no priority (`nf_tables_updchain`).
+fn is_called_elsewhere(held: &HeldChain, sources: &Sources) -> bool {
+    let name = &*held.name;
+    let base = sources.contains_key(name).then(|| base(name));
+    let is_ours = base.is_some() || is_end(name);
+    is_ours && !held.is_like(&Chain { name, base, comment: None })
 }
 
 /// Whether what is there can only be removed.
@@ -170,7 +181,7 @@ fn is_of_another_kind(error: &Error) -> bool {
 /// Whether anything was to be done.
 fn repair(
     client: &mut Client,
-    chains: &[String],
+    chains: &[HeldChain],
     sources: &Sources,
     is_known: impl Fn(&str) -> bool,
 ) -> Result<bool, Error> {
@@ -185,9 +196,8 @@ fn repair(
             true
         };
     }
-    let is_end = |it: &str| [FORGED, FRAGMENTS, FRAGMENTS_OF_V6].contains(&it);
-    let is_left = |it: &&String| !is_end(it) && !sources.contains_key(*it) && !is_known(it);
-    for chain in chains.iter().filter(is_left) {
+    let is_left = |it: &&str| !is_end(it) && !sources.contains_key(*it) && !is_known(it);
+    for chain in chains.iter().map(|it| &*it.name).filter(is_left) {
         match client.change(NETDEV, &[Change::Empty(chain), Change::DeleteChain(chain)]) {
             // It went with its interface.
             Err(error) if error.errno() == Some(Errno::ENOENT) => {}
@@ -198,12 +208,20 @@ fn repair(
     Ok(is_written)
 }
 
+fn is_end(chain: &str) -> bool {
+    [FORGED, FRAGMENTS, FRAGMENTS_OF_V6].contains(&chain)
+}
+
+/// Where the kernel calls the chain of an interface.
+const fn base(interface: &str) -> Base<'_> {
+    let hook = Hook::Ingress(interface);
+    Base { kind: Kind::Filter, hook, priority: PRIORITY, policy: Policy::Accept }
+}
+
 /// Writes the chain of an interface, and the table where there is none. Whether it did: not where there is no
 /// such interface.
 fn put(client: &mut Client, interface: &str, rules: &[Rule]) -> Result<bool, Error> {
-    let hook = Hook::Ingress(interface);
-    let base = Base { kind: Kind::Filter, hook, priority: PRIORITY, policy: Policy::Accept };
-    let chain = Chain { name: interface, base: Some(base), comment: None };
+    let chain = Chain { name: interface, base: Some(base(interface)), comment: None };
     let is_missing = |it: &Error| it.errno() == Some(Errno::ENOENT);
     match client.change(NETDEV, &filled(&chain, rules)) {
         Err(error) if is_missing(&error) => {}
