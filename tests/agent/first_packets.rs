@@ -74,7 +74,7 @@ impl Sender {
     fn send(&self) {
         let at = SocketAddr::new(self.target, PORT);
         let address = SocketAddr::new(self.target, 0);
-        _ = begin_tcp(self.from, at);
+        _ = begin_tcp(SocketAddr::new(self.from, 0), at);
         _ = self.udp.send_to(b"noise", at);
         _ = self.sctp.send_to(&sctp_init(20_000, PORT, 7), address);
         _ = self.icmp.send_to(&echo_request(self.target.is_ipv4(), 7, 7), address);

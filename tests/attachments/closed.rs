@@ -92,7 +92,7 @@ impl<'a> Scene<'a> {
         self.pod.enter(|| {
             while !is_over.load(Ordering::Relaxed) {
                 // Refusals are what is to be seen.
-                _ = begin_tcp(Ipv6Addr::UNSPECIFIED.into(), self.gateway);
+                _ = begin_tcp((Ipv6Addr::UNSPECIFIED, 0).into(), self.gateway);
                 if let Some(neighbour) = self.neighbour {
                     _ = from_other.send_to(b"to its link-local address", neighbour);
                 }

@@ -49,13 +49,15 @@ fn at_address(fd: &OwnedFd, at: SocketAddr) {
         .unwrap_or_else(|error| panic!("cannot use address {at}: {error}"));
 }
 
-/// Begins a connection. It ends with a reset: nothing is left of it that waits.
-pub fn begin_tcp(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+/// Begins a connection, from a port of the kernel's choice where that is 0; the same other one serves for
+/// connections to several. It ends with a reset: nothing is left of it that waits.
+pub fn begin_tcp(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
     let fd = open(to.ip(), SockType::Stream, SockProtocol::Tcp);
     let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(&fd, sockopt::Linger, &at_once)?;
-    if !from.is_unspecified() {
-        at_address(&fd, SocketAddr::new(from, 0));
+    setsockopt(&fd, sockopt::ReuseAddr, &(from.port() != 0))?;
+    if !from.ip().is_unspecified() {
+        at_address(&fd, from);
     }
     match connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(fd.into()),

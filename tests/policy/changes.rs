@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use lab::slowed;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Wiring, gated};
@@ -143,7 +144,7 @@ fn ask_without_end(
     while !stop.load(Ordering::Relaxed) {
         let (from, target) = (from[asked % 2], targets[asked % 2]);
         let socket = UdpSocket::bind((from, 0)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        socket.set_read_timeout(Some(slowed(Duration::from_secs(3)))).unwrap();
         asked += 1;
         let answered = socket.send_to(&[0; 8], target).is_ok() && socket.recv(&mut [0; 8]).is_ok();
         lost += usize::from(!answered);

@@ -13,13 +13,13 @@ use lab::slowed;
 use lab::sockets::{begin_tcp, raw, udp};
 use lab::wire::{LONGEST, echo_request, read_echo_reply, read_init_ack, sctp_init};
 
-/// For so long nothing must be heard, where that is what is expected.
+/// For so long nothing must be heard, after whatever was heard last, where that is what is expected.
 const SILENCE: Duration = Duration::from_millis(250);
 /// How long one look for answers lasts at most.
 const LOOK: u16 = 20;
 
-/// Asks all, and says of each whether it was answered. `port` is where datagrams and SCTP come
-/// from: another one each time, so that no known connection answers for a new one. Stops early
+/// Asks all, and says of each whether it was answered. `port` is where all of it comes from: another one each
+/// time, so that no known connection answers for a new one. Stops early
 /// when all expected answers are there and it was silent for a while.
 pub(super) fn ask(
     from: IpAddr,
@@ -29,12 +29,17 @@ pub(super) fn ask(
 ) -> Vec<bool> {
     let mut asker = Asker::begin(from, questions, port);
     let (started, silence) = (Instant::now(), slowed(SILENCE));
+    let (mut count, mut last) = (0, started);
     let is_silence_expected = questions.iter().any(|it| !it.expected);
     loop {
         asker.look();
+        let heard = asker.answered.iter().filter(|it| **it).count();
+        if heard > count {
+            (count, last) = (heard, Instant::now());
+        }
         let all_heard =
             questions.iter().zip(&asker.answered).all(|(it, answered)| *answered || !it.expected);
-        let quiet = !is_silence_expected || started.elapsed() >= silence;
+        let quiet = !is_silence_expected || last.elapsed() >= silence;
         if all_heard && quiet || started.elapsed() >= patience {
             return asker.answered;
         }
@@ -77,7 +82,10 @@ impl Asker {
         let Question { to, token, .. } = *question;
         let address = SocketAddr::new(to.ip(), 0);
         match question.protocol {
-            Protocol::Tcp => self.tcp.push((index, begin_tcp(from, to)?)),
+            Protocol::Tcp => {
+                let from = SocketAddr::new(from, self.port);
+                self.tcp.push((index, begin_tcp(from, to)?));
+            }
             Protocol::Udp => _ = self.udp.send_to(&token.to_be_bytes(), to)?,
             Protocol::Sctp => {
                 let init = sctp_init(self.port, to.port(), u32::try_from(token).unwrap());
