@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use lab::by_nftables;
 use lab::frames::Ear;
 use lab::probe::must_not_reach;
+use lab::{by_nftables, slowed};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
@@ -28,14 +28,16 @@ fn pushed(node: &PolicedNode, address: IpAddr) -> TcpStream {
 /// The same with a server at one address, which the client knows by another.
 fn pushed_by(node: &PolicedNode, server: SocketAddr, known: SocketAddr) -> TcpStream {
     let listener = node.space("server").enter(|| TcpListener::bind(server)).unwrap();
-    let client =
-        node.space("client").enter(|| TcpStream::connect_timeout(&known, PATIENCE)).unwrap();
+    let client = node
+        .space("client")
+        .enter(|| TcpStream::connect_timeout(&known, slowed(PATIENCE)))
+        .unwrap();
     let (mut server, _) = listener.accept().unwrap();
     server.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     spawn(move || {
         let started = Instant::now();
         // A full buffer is no end: it is what a cut flow looks like from here.
-        while started.elapsed() < PATIENCE * 3 {
+        while started.elapsed() < slowed(PATIENCE * 3) {
             match server.write(b"push") {
                 Ok(_) => sleep(Duration::from_millis(5)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -43,7 +45,7 @@ fn pushed_by(node: &PolicedNode, server: SocketAddr, known: SocketAddr) -> TcpSt
             }
         }
     });
-    client.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    client.set_read_timeout(Some(slowed(Duration::from_millis(700)))).unwrap();
     client
 }
 
@@ -51,7 +53,7 @@ fn pushed_by(node: &PolicedNode, server: SocketAddr, known: SocketAddr) -> TcpSt
 fn is_fed(mut stream: &TcpStream) -> bool {
     // What was on its way already does not count.
     let started = Instant::now();
-    while started.elapsed() < Duration::from_millis(500) {
+    while started.elapsed() < slowed(Duration::from_millis(500)) {
         if stream.read(&mut [0; 65536]).is_err() {
             return false;
         }
@@ -121,21 +123,21 @@ fn answered(node: &PolicedNode, address: IpAddr) -> UdpSocket {
     let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
     let client = node.space("client").enter(|| UdpSocket::bind(any)).unwrap();
     client.send_to(b"once", server.local_addr().unwrap()).unwrap();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    server.set_read_timeout(Some(slowed(PATIENCE))).unwrap();
     let (_, peer) = server.recv_from(&mut [0; 9]).unwrap();
     spawn(move || {
         let started = Instant::now();
-        while started.elapsed() < PATIENCE * 3 && server.send_to(b"again", peer).is_ok() {
+        while started.elapsed() < slowed(PATIENCE * 3) && server.send_to(b"again", peer).is_ok() {
             sleep(Duration::from_millis(5));
         }
     });
-    client.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+    client.set_read_timeout(Some(slowed(Duration::from_millis(700)))).unwrap();
     client
 }
 
 fn is_answered(client: &UdpSocket) -> bool {
     let started = Instant::now();
-    while started.elapsed() < Duration::from_millis(500) {
+    while started.elapsed() < slowed(Duration::from_millis(500)) {
         if client.recv(&mut [0; 9]).is_err() {
             return false;
         }
@@ -213,7 +215,7 @@ fn end_and_begin_again(node: &PolicedNode, stream: TcpStream) -> OwnedFd {
         // A child that a test beside this one forks has the old socket open until it is another program.
         let started = Instant::now();
         while let Err(error) = bind(socket.as_raw_fd(), &SockaddrStorage::from(own)) {
-            assert!(error == Errno::EADDRINUSE && started.elapsed() < PATIENCE, "{error}");
+            assert!(error == Errno::EADDRINUSE && started.elapsed() < slowed(PATIENCE), "{error}");
             sleep(Duration::from_millis(10));
         }
         let begun = connect(socket.as_raw_fd(), &SockaddrStorage::from(server));

@@ -48,7 +48,12 @@ fn write_policies(node: &PolicedNode) {
     to["policyTypes"] = json!(["Egress"]);
     to["egress"] = json!([{"to": [is("b")]}]);
     policy("a-to-b", to);
-    node.wait("the policies", |it| it.rules().contains("default/b-from-a ingress 0"));
+    node.wait("the policies", |it| {
+        let rules = it.rules();
+        ["default/b-from-a ingress 0", "default/a-to-b egress 0"]
+            .iter()
+            .all(|of| rules.contains(of))
+    });
 }
 
 /// What `policyd OPTIONS explain --live` from pod or address `from` to `to` says, and its exit code.
