@@ -55,14 +55,14 @@ test: test-setup ## everything: unit, property, differential, conformance, traff
 	POLICYD_BACKEND=nftables cargo test --locked -p lab $(addprefix --test ,$(BY_BOTH))
 
 .PHONY: test-vm
-test-vm: test-setup ## the tests on other kernels, in virtual machines (KERNEL=6.1|6.12|all LANE=full|nft-only|all SUITE=part of a name); needs root
+test-vm: test-setup ## the tests on other kernels, in virtual machines (KERNEL=6.1|6.12|all LANE=full|nft-only|all SUITE=part of a name TEST=parts of names); needs root
 	@scripts/setup vm
 	cargo build --locked --target $(TARGET) -p vm
 	@scripts/kernels $(LAB)/kernels $(patsubst all,6.1 6.12,$(or $(KERNEL),all))
 	@mkdir -p $(LAB)/vm
 	cargo test --no-run --locked --workspace --message-format=json >$(LAB)/vm/built.json
 	@$(VM_BIN) run --built $(LAB)/vm/built.json --kernels $(LAB)/kernels --state $(LAB)/vm \
-		--kernel $(or $(KERNEL),all) --lane $(or $(LANE),all) --suite "$(SUITE)"
+		--kernel $(or $(KERNEL),all) --lane $(or $(LANE),all) --suite "$(SUITE)" --test "$(TEST)"
 
 .PHONY: image
 image: build ## podwire's container images as archives: target/lab/images/podwire.tar, and podwire-nftables.tar without iptables; with their lists of parts

@@ -115,7 +115,7 @@ impl Socket {
     ///
     /// Asked for a link, the kernel first finishes what follows from its carrier (operational
     /// state, queueing); left alone, and before Linux 6.8, it does so later and drops what is sent until
-    /// then (`linkwatch_sync_dev`).
+    /// then (`linkwatch_sync_dev`, which `rtnl_getlink` calls since then).
     ///
     /// # Errors
     /// [`Error`], also when the link does not exist.

@@ -58,6 +58,9 @@ pub(crate) enum Error {
     /// No suite has such a name.
     #[error("no suite of the table has {0:?} in its name")]
     NoSuite(String),
+    /// No test has such a name.
+    #[error("no test of these suites has {0:?} in its name")]
+    NoTest(String),
     /// In the virtual machine something is not as the lane promises.
     #[error("{0}")]
     Broken(String),

@@ -27,9 +27,9 @@ const AT_ONCE: usize = 2;
 /// What is emulated takes about so many times as long as the tests allow for.
 const SLOWER: &str = "6";
 
-/// What the tests are told of where things are.
+/// What the tests are told of where things are, and of how much to do.
 const HANDED_ON: &[&str] =
-    &["PODWIRE_BIN_DIR", "PEERS_BIN_DIR", "POLICYD_BIN", "INSTA_WORKSPACE_ROOT"];
+    &["PODWIRE_BIN_DIR", "PEERS_BIN_DIR", "POLICYD_BIN", "INSTA_WORKSPACE_ROOT", "PODWIRE_WORLDS"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// Only suites with this in their names.
     #[arg(long, value_name = "PART", default_value = "")]
     suite: String,
+    /// And of them only tests with one of these in their names.
+    #[arg(long, value_name = "PART", value_delimiter = ',', default_value = "")]
+    test: Vec<String>,
 }
 
 /// A binary of tests, with all that it has.
@@ -68,6 +71,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let path = &arguments.built;
     let messages = fs::read_to_string(path).map_err(Error::file("read", path))?;
     let listed = list(&built::read(&messages)?, &arguments.suite)?;
+    let has = |part: &str| listed.iter().any(|it| it.tests.iter().any(|it| it.contains(part)));
+    if let Some(part) = arguments.test.iter().find(|it| !has(it)) {
+        return Err(Error::NoTest(part.clone()));
+    }
     let is_asked_for = |asked: &str, name: &str| asked == ALL || asked == name;
     let kernels = KERNELS.iter().filter(|it| is_asked_for(&arguments.kernel, it));
     let lanes = || LANES.iter().filter(|it| is_asked_for(&arguments.lane, it.name));
@@ -116,7 +123,7 @@ fn list(built: &[Built], part: &str) -> Result<Vec<Listed>> {
 
 fn run_lane(arguments: &Arguments, name: &str, lane: &Lane, listed: &[Listed]) -> Result<bool> {
     let kernel = Kernel::open(&arguments.kernels, name)?;
-    let suites = planned(lane, listed)?;
+    let suites = planned(lane, listed, &arguments.test)?;
     if suites.is_empty() {
         report::nothing(name, lane);
         return Ok(true);
@@ -132,16 +139,19 @@ fn run_lane(arguments: &Arguments, name: &str, lane: &Lane, listed: &[Listed]) -
     Ok(faults.is_empty() && went.trouble.is_none())
 }
 
-/// What should run in a lane.
-fn planned(lane: &Lane, listed: &[Listed]) -> Result<Vec<Planned>> {
+/// What should run in a lane, of the tests with one of these parts in their names.
+fn planned(lane: &Lane, listed: &[Listed], parts: &[String]) -> Result<Vec<Planned>> {
     let of_lane = listed.iter().filter(|it| it.suite.lanes.contains(&lane));
-    of_lane
-        .map(|it| {
-            let tests = chosen(it.suite, lane, EXCEPT, it.tests.clone())?;
-            let Built { name, file, folder } = &it.built;
-            Ok(Planned { name: name.clone(), file: file.clone(), folder: folder.clone(), tests })
-        })
-        .collect()
+    let mut all = Vec::new();
+    for it in of_lane {
+        let mut tests = chosen(it.suite, lane, EXCEPT, it.tests.clone())?;
+        tests.retain(|test| parts.iter().any(|part| test.contains(part)));
+        let Built { name, file, folder } = it.built.clone();
+        if !tests.is_empty() {
+            all.push(Planned { name, file, folder, tests });
+        }
+    }
+    Ok(all)
 }
 
 fn plan(kernel: &Kernel, lane: &Lane, suites: Vec<Planned>, folder: &Path) -> Result<Plan> {

@@ -76,14 +76,17 @@ const ROUTED_PODS: &[&str] = &[
     "identity::without_a_gate_unknown_pods_pass",
     "node_port::",
     "odd_packets::ptp::",
+    "order::",
     "paths::ptp::",
     "paths::pods_are_no_routers",
+    "random::ptp::",
     "semantics::ptp::blocks",
     "semantics::ptp::defaults",
     "semantics::ptp::lifecycle",
     "semantics::ptp::peers",
     "semantics::ptp::pitfalls",
     "semantics::ptp::ports",
+    "semantics::what_the_kernel_does_otherwise_is_seen",
     "snapshots::",
 ];
 
@@ -97,6 +100,10 @@ pub(crate) const SUITES: &[Suite] = &[
     part("lab/policy", &[&FULL], &["bypass::bridge::rejected_at_once"]),
     part("lab/policy", &[&NFT_ONLY], ROUTED_PODS),
     part("lab/agent", &[&FULL], &["preflight::"]),
+    whole("lab/agent", &[&NFT_ONLY]),
+    whole("lab/attachments", &[&NFT_ONLY]),
+    whole("lab/node_network", &[&NFT_ONLY]),
+    whole("lab/conformance", &[&NFT_ONLY]),
 ];
 
 /// Tests that do not apply in a lane.
@@ -123,6 +130,10 @@ const IPTABLES: &str = "it writes rules with the programs of iptables, or has th
 const SLOW: &str =
     "on emulated processors fifty at once wait longer for a lock than it is waited for";
 const PYTHON: &str = "it runs firewalld, which is written in Python";
+const LONG: &str =
+    "on emulated processors a hundred starts under traffic take longer than all other tests";
+const BRIDGED: &str =
+    "policyd is not ready with pods on a bridge whose frames it cannot see (br_netfilter)";
 const BRIDGES: &str = "it is about bridges that show iptables their frames (br_netfilter)";
 
 pub(crate) const EXCEPT: &[Except] = &[
@@ -149,6 +160,128 @@ pub(crate) const EXCEPT: &[Except] = &[
     except(&NFT_ONLY, "netlink/kernel", "nflog::ports_of_bridges_are_told", BRIDGES),
     except(&FULL, "lab/faults", "firewall::many_at_once_among_the_rules_of_others", SLOW),
     except(&FULL, "lab/faults", "portmap::many_at_once_among_the_rules_of_others", SLOW),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "folder::rules_of_others_that_lead_to_what_goes_hold_up_nothing",
+        IPTABLES,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "folder::cleanup_tells_of_a_set_that_others_use_and_removes_the_rest",
+        IPTABLES,
+    ),
+    except(&NFT_ONLY, "lab/agent", "crowd::old_tables_that_others_wipe_come_back", IPTABLES),
+    except(&NFT_ONLY, "lab/agent", "firewalled::", IPTABLES),
+    except(&NFT_ONLY, "lab/agent", "kills::", LONG),
+    except(&NFT_ONLY, "lab/agent", "preflight::a_missing_module_is_named_and_waited_for", IPTABLES),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "closed::a_bridged_pod_is_opened_that_was_closed_after_the_commit",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "closed::a_bridged_pod_is_opened_when_policyd_comes_back_and_when_it_learns_of_the_pod",
+        BRIDGED,
+    ),
+    except(&NFT_ONLY, "lab/agent", "first_packets::bridged", BRIDGED),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "forged::no_frame_makes_a_flow_known_that_is_not_allowed",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "forged::what_is_for_one_pod_comes_to_no_other_pods_port",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "forged::no_link_local_address_is_reached_by_way_of_the_node",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "forged::no_error_comes_about_an_answer_that_was_not_given",
+        BRIDGED,
+    ),
+    except(&NFT_ONLY, "lab/agent", "forged::frames_of_other_protocols_pass_no_pods_port", BRIDGED),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "forged::no_source_is_forged_by_a_frame_to_the_bridge_alone",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "forged::no_option_of_discovery_has_the_node_answer_a_forger",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "forged::the_node_tells_nobody_of_fragments_of_a_forger",
+        BRIDGED,
+    ),
+    except(&NFT_ONLY, "lab/agent", "frames::", BRIDGED),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "interfaces::pods_on_one_bridge_are_isolated_from_each_other",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "interfaces::what_others_bridges_carry_is_not_shown_to_rules",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "interfaces::what_a_bridge_floods_or_takes_to_a_link_local_address_is_judged_too",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "interfaces::no_forged_answer_makes_a_flow_to_an_isolated_pod_an_established_one",
+        BRIDGED,
+    ),
+    except(&NFT_ONLY, "lab/agent", "live::what_bridges_bring_to_ports_is_compared_too", BRIDGED),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "live::of_bridged_pods_that_policyd_found_by_itself_it_says_what_is_not_known",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "rewritten::discovery_passes_unasked_only_as_long_as_it_is_in_one_piece",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/node_network",
+        "accept::pods_pass_where_forward_is_closed_and_others_and_denied_ones_do_not",
+        IPTABLES,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/node_network",
+        "accept::rules_are_repaired_and_those_of_others_stay",
+        IPTABLES,
+    ),
     except(&NFT_ONLY, "lab/worlds", "bridge_with_masquerade", IPTABLES),
     except(&NFT_ONLY, "lab/worlds", "ptp_dual_stack", IPTABLES),
     except(&FULL, "lab/traffic", "firewalld::", PYTHON),

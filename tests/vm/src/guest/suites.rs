@@ -18,7 +18,7 @@ use crate::plan::Planned;
 use crate::results::{ENDED, SUCCESS, SUITE};
 
 /// A suite that takes longer hangs; the table names the parts of those that would.
-const BOUND: Duration = Duration::from_secs(30 * 60);
+const BOUND: Duration = Duration::from_secs(45 * 60);
 
 /// As many tests run at once as there are processors.
 const AT_ONCE: &str = "--test-threads=2";
