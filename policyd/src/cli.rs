@@ -45,7 +45,8 @@ impl Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Remove everything of policyd's from the kernel; it must not be running.
+    /// Remove everything of policyd's from the kernel; it must not be running. The options that it ran with
+    /// go before the word cleanup (--run-dir, --cni-conf-dir, --cni-conf-name).
     Cleanup(Cleanup),
     /// Have the node forward packets of these families, as --node-network needs it. For a container
     /// that may write /proc/sys, ahead of policyd's, which may not.

@@ -29,8 +29,8 @@ cp -a /etc/alternatives /etc/protocols "$home/etc"
 mount --bind "$home/etc" /etc
 if [ -d "$home/cni-bin" ]; then
     mount -t tmpfs tmpfs /opt
-    mkdir -p /opt/cni/bin
-    mount --bind "$home/cni-bin" /opt/cni/bin
+    mkdir -p "$CNI_BIN"
+    mount --bind "$home/cni-bin" "$CNI_BIN"
 fi
 mount -t tmpfs tmpfs /run
 mkdir -p /run/podwire /run/secrets/kubernetes.io/serviceaccount
@@ -40,12 +40,12 @@ mount --bind "$home/run/podwire" /run/podwire
 mount --bind "$home/run/xtables.lock" /run/xtables.lock
 mount --bind "$home/account" /run/secrets/kubernetes.io/serviceaccount
 if [ -d "$home/net.d" ]; then
-    mkdir -p /etc/cni/net.d
-    mount --bind "$home/net.d" /etc/cni/net.d
+    mkdir -p "$CNI_CONF"
+    mount --bind "$home/net.d" "$CNI_CONF"
 fi
 for place in $(cut -d' ' -f5 /proc/self/mountinfo | sort -u); do
     case $place in
-    /run/podwire | /run/xtables.lock | /etc/cni/net.d | /opt/cni/bin) ;;
+    /run/podwire | /run/xtables.lock | "$CNI_CONF" | "$CNI_BIN") ;;
     *) mount -o remount,bind,ro "$place" 2>/dev/null || : ;;
     esac
 done
@@ -175,6 +175,13 @@ pub(crate) fn confined(node: &Node, container: &Value) -> Command {
         policyd()
     };
     command.arg(program).args(texts(&container["args"]));
+    let mounted = |name: &str, usual: &'static str| {
+        let mounts = container["volumeMounts"].as_array().into_iter().flatten();
+        let path = mounts.filter(|it| it["name"] == name).find_map(|it| it["mountPath"].as_str());
+        path.unwrap_or(usual).trim_end_matches('/').to_owned()
+    };
+    command.env("CNI_CONF", mounted("cni-conf", "/etc/cni/net.d"));
+    command.env("CNI_BIN", mounted("cni-bin", "/opt/cni/bin"));
     command.env_remove("KUBECONFIG").env("NODE_NAME", NODE);
     command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "6443");
     command

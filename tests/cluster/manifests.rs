@@ -5,10 +5,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use lab::cluster::{Cluster, Version};
-use lab::{Node, peer, program, workspace};
+use lab::{Node, Suite, peer, policyd, program, workspace};
 use serde_json::{Value, json};
 
-use crate::deployed::{PODWIRE, POLICYD, collection};
+use crate::deployed::{PODWIRE, POLICYD, collection, texts};
 
 /// In `conf/kubernetes/overlays`; the chart has an example of values for each.
 const OVERLAYS: [&str; 7] =
@@ -153,6 +153,49 @@ fn values_that_cannot_be_are_refused() {
     }
 }
 
+/// Each program is given one word more, which it cannot know: that, and nothing else, it must complain of.
+#[test]
+fn the_programs_take_every_rendered_command_line() {
+    const UNKNOWN: &str = "--nobody-knows-this";
+    let folders =
+        "cni.confDir=/var/lib/rancher/k3s/agent/etc/cni/net.d,cni.binDir=/var/lib/cni/bin";
+    let bridged = "nodeNetwork.plugin=bridge,nodeNetwork.mtu=1400,cni.confName=05-podwire.conflist,\
+        nodeNetwork.chained={portmap,bandwidth},extraArgs={--deny=reject,--log-denied},port=9100,gate=false";
+    let with_slash = "cni.confDir=/etc/cni/net.d/,nodeNetwork.mtu=576,forwarding=false";
+    let mut lines = Vec::new();
+    for values in ["", folders, bridged, with_slash, "nodeNetwork.mtu=0,masquerade.enabled=false"] {
+        for overlay in OVERLAYS {
+            let text = helm(overlay, &["--set", values]);
+            let objects: Vec<Value> = documents(&text).iter().map(|it| read(it)).collect();
+            for container in objects.iter().flat_map(containers) {
+                let is_podwire = container["command"] == json!(["/usr/bin/podwire"]);
+                assert!(is_podwire || container["command"].is_null(), "{container}");
+                let file = if is_podwire { Suite::podwire().plugin("podwire") } else { policyd() };
+                let arguments = texts(&container["args"]);
+                let mut command = program(file);
+                let output = command.args(&arguments).arg(UNKNOWN).output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr);
+                let first = said.lines().next().unwrap_or_default();
+                assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+                assert!(first.contains(UNKNOWN), "{arguments:?}: {said}");
+                lines.push((values, arguments.join(" ")));
+            }
+        }
+    }
+    // The values get through to whom they are for.
+    for (values, command, part) in [
+        (folders, "cleanup --all", "--cni-conf-dir=/var/lib/rancher/k3s/agent/etc/cni/net.d"),
+        (folders, "unchain", "--from-all=/var/lib/rancher/k3s/agent/etc/cni/net.d"),
+        (folders, "uninstall", "--bin-dir=/var/lib/cni/bin"),
+        (bridged, "cleanup --all", "--cni-conf-name=05-podwire.conflist"),
+        (with_slash, "chain", "--into=/etc/cni/net.d/"),
+    ] {
+        let mut of_values = lines.iter().filter(|(of, _)| *of == values);
+        let has_both = of_values.any(|(_, line)| line.contains(command) && line.contains(part));
+        assert!(has_both, "{command} without {part}: {lines:?}");
+    }
+}
+
 #[test]
 fn the_api_server_takes_them_all() {
     let node = Node::quick();
@@ -163,12 +206,7 @@ fn the_api_server_takes_them_all() {
         image.pullSecrets={registry},extraArgs={--deny=reject}";
     let mut texts: Vec<String> = OVERLAYS.iter().map(|it| kustomize(it)).collect();
     texts.extend(OVERLAYS.iter().map(|it| helm(it, &[])));
-    let with_options = helm("dual-stack", &["--set", options]);
-    // policyd, who cleans up after it, and who waits for that.
-    for (words, places) in [("--cni-conf-name=05-podwire.conflist", 2), ("- name: registry", 3)] {
-        assert_eq!(with_options.matches(words).count(), places, "{words}");
-    }
-    texts.push(with_options);
+    texts.push(helm("dual-stack", &["--set", options]));
     texts.push(fs::read_to_string(conf("kubernetes/cleanup.yaml")).unwrap());
     for document in texts.iter().flat_map(|text| documents(text)) {
         let made = cluster.create_yaml(&format!("{}?dryRun=All", collection(&document)), &document);
@@ -186,5 +224,5 @@ fn the_api_server_takes_them_all() {
 fn containers(object: &Value) -> impl Iterator<Item = &Value> {
     let lists = ["initContainers", "containers"];
     let lists = lists.map(|it| object.pointer(&format!("/spec/template/spec/{it}")));
-    lists.into_iter().flatten().flat_map(|it| it.as_array().unwrap())
+    lists.into_iter().flatten().flat_map(|it| it.as_array().into_iter().flatten())
 }

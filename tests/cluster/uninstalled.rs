@@ -114,6 +114,34 @@ fn a_node_whose_policyd_went_first_is_recovered_by_the_manifest() {
     stays.terminate(PATIENCE);
 }
 
+/// As `helm uninstall` does where the chart was given other folders, and another name.
+#[test]
+fn a_node_with_other_folders_is_cleaned_by_the_chart() {
+    let (node, bin, lists) = used_before();
+    let _switch = Switch::of(&[&node]);
+    fs::write(lists.join("05-mine.conflist"), LIST).unwrap();
+    let before = (files(&bin), files(&lists));
+    let options =
+        "cni.confDir=/etc/other/net.d/,cni.confName=05-mine.conflist,cni.binDir=/opt/other/bin";
+    let text = helm("network", &["--set", options]);
+    let objects: Vec<Value> = documents(&text).iter().map(|it| read(it)).collect();
+    let named = |kind: &str, name: &str| {
+        objects.iter().find(|it| it["kind"] == kind && it["metadata"]["name"] == name).unwrap()
+    };
+    let (cluster, _, _) = deployed(&node, PODWIRE);
+    ready_for_policyd(&node, &cluster);
+    let daemons = named("DaemonSet", "policyd");
+    run(&node, &pods_of(daemons)["initContainers"][1]);
+    let mut daemon = start(&node, named("ConfigMap", "policyd"), daemons);
+    let list = || fs::read_to_string(lists.join("05-mine.conflist")).unwrap();
+    assert!(list().contains("podwire-policy"));
+    daemon.kill();
+    let cleanup = pods_of(named("DaemonSet", "podwire-cleanup"));
+    cleanup["initContainers"].as_array().unwrap().iter().for_each(|it| run(&node, it));
+    assert_eq!(of_podwire(&node), "");
+    assert_eq!((files(&bin), files(&lists)), before);
+}
+
 #[test]
 fn nothing_is_removed_before_policyd_has_ended() {
     let (node, _, lists) = used_before();
