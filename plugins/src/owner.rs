@@ -80,6 +80,7 @@ mod tests {
         assert_eq!(owner.comment, "43d91f8451058a70-0b65a318f52e521b, net: n1, if: eth0, id: cid1");
         assert!(owner.comment.starts_with(&owner.prefix));
         assert!(owner.has(Some(&owner.comment)) && !owner.has(None));
+        assert!(attachment::kernel::tells_attachment(&owner.comment));
         assert!(!owner.has(Some(&Owner::new("n1", "cid1", "eth1").comment)));
         assert!(owner.comment.starts_with(&of_network("n1")));
         let long = Owner::new(&"n".repeat(90), &"c".repeat(64), "a\"b");
@@ -87,5 +88,6 @@ mod tests {
         assert!(!long.comment.contains('"'));
         let long = Owner::new(&"n".repeat(200), "c", "eth0");
         assert!(long.has(Some(&long.comment)));
+        assert!(attachment::kernel::tells_attachment(&long.comment));
     }
 }

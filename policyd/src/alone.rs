@@ -18,6 +18,8 @@ pub(crate) const SOCKET: &str = "policyd.sock";
 pub(crate) const ATTACHMENTS: &str = "attachments";
 /// ... and the file that shows it that policyd is there.
 pub(crate) const ALIVE: &str = "policyd.alive";
+/// By this file plugins run the programs of iptables one at a time (`plugins/src/iptables/lock.rs`).
+const PLUGINS_LOCK: &str = "iptables.lock";
 /// How often it is looked whether the other has ended.
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
@@ -72,7 +74,7 @@ pub(crate) fn remove_files(run_dir: &Path) -> Result<(), Error> {
     let attachments = run_dir.join(ATTACHMENTS);
     gone(&attachments, fs::remove_dir_all(&attachments))?;
     // The lock last: as long as it is there, it keeps policyd out.
-    for name in [SOCKET, ALIVE, LOCK] {
+    for name in [SOCKET, ALIVE, PLUGINS_LOCK, LOCK] {
         let file = run_dir.join(name);
         gone(&file, fs::remove_file(&file))?;
     }
@@ -159,7 +161,7 @@ mod tests {
     fn files_of_others_stay() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(ATTACHMENTS)).unwrap();
-        for name in ["attachments/a", SOCKET, ALIVE, LOCK, "notes"] {
+        for name in ["attachments/a", SOCKET, ALIVE, PLUGINS_LOCK, LOCK, "notes"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
         remove_files(folder.path()).unwrap();

@@ -1,11 +1,13 @@
 //! `policyd cleanup`: taking away what is ours of a node.
 
+use std::error::Error;
 use std::fs::File;
 use std::path::Path;
 use std::pin::pin;
 
-use policyd::dataplane::Kind;
-use policyd::{closed, frames, ingress, masquerade, node_network};
+use policyd::dataplane::{Kind, Programs};
+use policyd::{chained, closed, frames, ingress, masquerade, node_network};
+use runner::OsRunner;
 use tokio::time::sleep;
 
 use crate::alone::{self, Held};
@@ -51,22 +53,45 @@ async fn nobody_else(run_dir: &Path, waits: bool) -> Result<Option<File>, Failur
 /// All is tried, whatever becomes of the rest.
 fn clean(options: &Run, all: bool) -> Result<(), Failure> {
     let programs = programs();
+    let mut failed = Failed::default();
     // New pods first: none may come to a node without the rest.
-    let list = if all { options.network.conf_dir().remove_all() } else { Ok(()) };
-    let masquerading = Kind::ALL.map(|it| masquerade::remove(it, &mut programs.clone()));
-    let frames = frames::remove();
-    let network = node_network::remove(&mut programs.clone());
-    let cleaned = Kind::ALL.map(|it| dataplane(it, options, programs.clone()).clean_up());
-    let (interfaces, sources) = (closed::remove(), ingress::remove());
-    cleaned.into_iter().try_for_each(|it| it)?;
-    interfaces?;
-    sources?;
-    frames?;
-    masquerading.into_iter().try_for_each(|it| it)?;
-    network?;
-    list?;
     if all {
-        alone::remove_files(&options.run_dir)?;
+        failed.note(options.network.conf_dir().remove_all());
+        let (removed, errors) = chained::remove(Programs::new(OsRunner, "-legacy"));
+        if !removed.is_nothing() {
+            tracing::info!(
+                "removed what plugins keep for pods, of those that run as well: {removed}"
+            );
+        }
+        errors.into_iter().for_each(|error| failed.note(Err(error)));
     }
-    Ok(())
+    for kind in Kind::ALL {
+        failed.note(masquerade::remove(kind, &mut programs.clone()));
+    }
+    failed.note(frames::remove());
+    failed.note(node_network::remove(&mut programs.clone()));
+    for kind in Kind::ALL {
+        failed.note(dataplane(kind, options, programs.clone()).clean_up());
+    }
+    failed.note(closed::remove());
+    failed.note(ingress::remove());
+    // What policyd was told of pods stays for as long as rules do.
+    if all && failed.0.is_empty() {
+        failed.note(alone::remove_files(&options.run_dir));
+    }
+    failed.told()
+}
+
+/// What could not be removed.
+#[derive(Debug, Default)]
+struct Failed(Vec<String>);
+
+impl Failed {
+    fn note(&mut self, done: Result<(), impl Error>) {
+        self.0.extend(done.err().map(|error| policyd::chain(&error)));
+    }
+
+    fn told(self) -> Result<(), Failure> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.0.join("; ").into()) }
+    }
 }

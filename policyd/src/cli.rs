@@ -74,7 +74,8 @@ pub(crate) enum Command {
 pub(crate) struct Cleanup {
     /// Also the files: the list that tells the container runtime to use podwire, in whose place comes
     /// what was there before, so that the node may have no network for new pods then; and what the CNI
-    /// plugin told of pods.
+    /// plugin told of pods. And what podwire's other plugins keep in the kernel for pods, of those that run
+    /// as well: published ports, limits, and what lets their packets pass.
     #[arg(long)]
     pub(crate) all: bool,
     /// While policyd runs, wait for its end.

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod attachment;
 pub mod attachments;
+pub mod chained;
 pub mod closed;
 pub mod counters;
 pub mod dataplane;

@@ -10,6 +10,7 @@ mod manifests;
 mod networks;
 mod objects;
 mod ranges;
+mod remains;
 mod role;
 mod source;
 mod spread;

@@ -34,11 +34,11 @@ fn of_podwire(node: &Node) -> String {
         nft list tables; } | grep -i -e podwire -e 'proto 112' || :")
 }
 
-fn pods_of(daemons: &Value) -> &Value {
+pub(crate) fn pods_of(daemons: &Value) -> &Value {
     &daemons["spec"]["template"]["spec"]
 }
 
-fn cleanup() -> Value {
+pub(crate) fn cleanup() -> Value {
     read(&fs::read_to_string(workspace().join("conf/kubernetes/cleanup.yaml")).unwrap())
 }
 

@@ -10,6 +10,7 @@ mod alive;
 mod client;
 mod error;
 mod files;
+pub mod kernel;
 mod message;
 
 use std::net::IpAddr;

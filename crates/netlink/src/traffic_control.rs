@@ -202,6 +202,28 @@ impl Socket {
     /// # Errors
     /// [`Error`].
     pub fn redirects(&mut self, link: u32, name: &str) -> Result<Vec<u32>, Error> {
+        Ok(self.received(link, name)?.into_iter().flat_map(redirections).collect())
+    }
+
+    /// Has nothing that a link receives sent out by another one any more, where [`Request::redirect_received`] did
+    /// that. Filters of others stay.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn end_redirects(&mut self, link: u32, name: &str, to: u32) -> Result<(), Error> {
+        let filters = self.received(link, name)?.into_iter();
+        let ending = filters.filter(|it| redirections(it.clone()).contains(&to)).map(|filter| {
+            let attributes = vec![kind(TcFilterU32::KIND)];
+            let mut message = message(link, filter.header.handle, RECEIVED, attributes);
+            message.header.info = filter.header.info;
+            let what = format!("no longer redirect what {name:?} receives");
+            Request::new(what, RouteNetlinkMessage::DelTrafficFilter(message), 0).or_gone()
+        });
+        self.execute(&ending.collect::<Vec<_>>())
+    }
+
+    /// The filters of what a link receives.
+    fn received(&mut self, link: u32, name: &str) -> Result<Vec<TcMessage>, Error> {
         let message = message(link, TcHandle::UNSPEC, RECEIVED, Vec::new());
         let what = format!("list the filters of what {name:?} receives");
         let request = Request::dump(what, RouteNetlinkMessage::GetTrafficFilter(message));
@@ -209,7 +231,7 @@ impl Socket {
             Answer::Other(RouteNetlinkMessage::NewTrafficFilter(it)) => Some(it),
             _ => None,
         });
-        Ok(filters.flat_map(redirections).collect())
+        Ok(filters.collect())
     }
 }
 

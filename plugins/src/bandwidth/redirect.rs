@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use attachment::kernel::BANDWIDTH_TABLE;
 use netlink::nftables::{Change, Client, HeldRule};
 use netlink::{Discipline, Link, Request, Socket};
 use nix::errno::Errno;
@@ -18,7 +19,7 @@ use crate::kernel_tables::KernelTables;
 use crate::owner::{Owner, Stale};
 
 /// Each chain has the name of the IFB that it leads to.
-const TABLE: Table<'static> = Table { family: Family::Netdev, name: "podwire-bandwidth" };
+const TABLE: Table<'static> = Table { family: Family::Netdev, name: BANDWIDTH_TABLE };
 const TABLE_COMMENT: &str =
     "What containers send is limited on its way through IFBs, by podwire's bandwidth";
 /// Behind what closes interfaces (-500) and looks at sources (-400), and ahead of flowtables, behind which

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use attachment::kernel::RECORD_PREFIX;
 use cni::{Attachment, Call};
 use netlink::nftables::{Addressed, Change, Client};
 use ruleset::nft::Table;
@@ -30,8 +31,6 @@ pub(super) const ACCEPT: &str = "CNI-FORWARD";
 const STAGE_1: &str = "CNI-ISOLATION-STAGE-1";
 /// What comes from there and leaves by another one.
 const STAGE_2: &str = "CNI-ISOLATION-STAGE-2";
-/// What the names of records begin with.
-const RECORD_PREFIX: &str = "CNI-FW-";
 /// Others may make the shared chains, or remove rules, between a look and a write.
 const ATTEMPTS: usize = 4;
 

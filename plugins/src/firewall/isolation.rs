@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use attachment::kernel::FIREWALL_TABLE;
 use cni::Call;
 use netlink::nftables::{Change, Client};
 use netlink::{Link, Request, Socket};
@@ -22,7 +23,7 @@ use crate::owner::{LONGEST_COMMENT, of_network};
 use crate::veth;
 
 /// The table of both families.
-pub(super) const TABLE: Table<'static> = Table { family: Family::Inet, name: "podwire-firewall" };
+pub(super) const TABLE: Table<'static> = Table { family: Family::Inet, name: FIREWALL_TABLE };
 const TABLE_COMMENT: &str = "Which bridges' containers may reach which, by podwire's firewall";
 /// The bridges with a policy.
 const BRIDGES: &str = "bridges";

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 const CHAINED: [&str; 2] = ["portmap", "bandwidth"];
 
+/// By which policyd is told of one.
+const OPTION: &str = "--cni-chained=";
+
 const HOST_PORT: u16 = 8090;
 
 /// Rules may take this long until they are in the kernel.
@@ -23,19 +26,10 @@ const KEPT: &str = "nft list ruleset 2>/dev/null | grep -c '8090 ' || :
 
 pub(crate) fn host_ports_and_bandwidth(bed: &Bed) {
     let last = bed.settings().nodes;
-    let before = bed.policyd()["args"].clone();
-    let chained = CHAINED.map(|it| json!(format!("--cni-chained={it}")));
-    let with_both = [before.as_array().unwrap().as_slice(), &chained].concat();
-    set_arguments(bed, &with_both.into());
+    let before = chain(bed, CHAINED);
 
     bed.namespace("ports");
-    let mut object = objects::server_on(last, "ports", "server");
-    object["spec"]["containers"][0]["ports"] =
-        json!([{"containerPort": PORT, "hostPort": HOST_PORT}]);
-    object["metadata"]["annotations"] = json!({
-        "kubernetes.io/ingress-bandwidth": "80M", "kubernetes.io/egress-bandwidth": "80M",
-    });
-    let server = bed.start(&object);
+    let server = bed.start(&published_on(last, "ports", HOST_PORT));
     let client = bed.start(&objects::server_on(1, "ports", "client"));
     let neighbour = bed.start(&objects::server_on(last, "ports", "neighbour"));
     let ranges = bed.settings().family.ranges();
@@ -74,20 +68,48 @@ pub(crate) fn host_ports_and_bandwidth(bed: &Bed) {
     set_arguments(bed, &before);
 }
 
+/// Has all pods that start get what these plugins give, which are names or objects; what policyd was told before.
+pub(crate) fn chain(bed: &Bed, plugins: [&str; 2]) -> Value {
+    let before = bed.policyd()["args"].clone();
+    let chained = plugins.map(|it| json!(format!("{OPTION}{it}")));
+    let with_both = [before.as_array().unwrap().as_slice(), &chained].concat();
+    set_arguments(bed, &with_both.into());
+    before
+}
+
+/// A server with this port of its node, and limits.
+pub(crate) fn published_on(node: u8, namespace: &str, port: u16) -> Value {
+    let mut object = objects::server_on(node, namespace, "server");
+    object["spec"]["containers"][0]["ports"] = json!([{"containerPort": PORT, "hostPort": port}]);
+    object["metadata"]["annotations"] = json!({
+        "kubernetes.io/ingress-bandwidth": "80M", "kubernetes.io/egress-bandwidth": "80M",
+    });
+    object
+}
+
 fn set_arguments(bed: &Bed, arguments: &Value) {
     let path = "/spec/template/spec/containers/0/args";
     let patch = json!([{"op": "replace", "path": path, "value": arguments}]).to_string();
     let set = ["patch", "daemonset", "-n", "kube-system", "policyd", "--type=json", "-p"];
     bed.kubectl(&[&set[..], &[&patch]].concat());
     bed.await_policyd();
-    let has =
-        |it: &&str| arguments.as_array().unwrap().contains(&json!(format!("--cni-chained={it}")));
+    let chained = texts(arguments).filter_map(|it| it.strip_prefix(OPTION));
+    let wanted: Vec<_> = chained.map(kind).collect();
     for number in bed.settings().numbers() {
         let list: Value =
             serde_json::from_str(&bed.on(number, "cat /etc/cni/net.d/*podwire*")).unwrap();
         let types = list["plugins"].as_array().unwrap().iter();
         let types: Vec<_> = types.filter_map(|it| it["type"].as_str()).collect();
-        let wanted: Vec<_> = CHAINED.iter().copied().filter(has).collect();
         assert_eq!(&types[1..types.len() - 1], wanted);
     }
+}
+
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().unwrap().iter().filter_map(Value::as_str)
+}
+
+/// What a plugin is called that is told by its name, or as an object.
+fn kind(plugin: &str) -> String {
+    let object = serde_json::from_str::<Value>(plugin).unwrap_or_default();
+    object["type"].as_str().unwrap_or(plugin).to_owned()
 }

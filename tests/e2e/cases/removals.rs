@@ -2,13 +2,23 @@
 //! pods.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use e2e::{Bed, Pod, await_that, conf, objects, peer};
 use runner::{OsRunner, Program, Runner};
 
+use crate::cases::chained;
+
 /// A Helm command may take this long.
 const BOUND: Duration = Duration::from_secs(300);
+
+/// Rules of iptables, in the reference plugin's layout, would stay for that.
+const PORTMAP: &str =
+    r#"{"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}}"#;
+
+/// That port of its node leads to a pod.
+const HOST_PORT: u16 = 8099;
 
 /// Pods of a DaemonSet may take this long on each node.
 const SPREAD: Duration = Duration::from_secs(120);
@@ -18,11 +28,13 @@ const CHART: &str = "/var/lib/testbed/podwire.tgz";
 
 /// What a node has of podwire's, in a form that is empty when it is nothing.
 const OURS: &str = "{ iptables-save; ip6tables-save; ipset list -n; nft list ruleset; } 2>/dev/null | grep -i podwire || :
+    ip -o link show type ifb
     find /opt/cni/bin /etc/cni/net.d /run/podwire -mindepth 1 2>/dev/null || :
     ip route show proto 112; ip -6 route show proto 112";
 
 pub(crate) fn it_comes_off_the_nodes_and_on_by_helm(bed: &Bed) {
     let pods = wired(bed, "before");
+    let port = a_port_is_published(bed);
     // The one command for nodes whose DaemonSet was deleted alone.
     bed.kubectl(&["delete", "daemonset", "-n", "kube-system", "policyd", "--timeout=110s"]);
     let manifest = |name: &str| fs::read_to_string(conf().join("kubernetes").join(name)).unwrap();
@@ -33,6 +45,7 @@ pub(crate) fn it_comes_off_the_nodes_and_on_by_helm(bed: &Bed) {
         bed.try_kubectl(&[&status[..], &["--timeout=10s"]].concat())
     });
     nothing_is_ours(bed);
+    assert!(!is_answered(bed, &port), "{port} still leads to a pod");
     let delete = ["delete", "--ignore-not-found", "--timeout=110s"];
     bed.with_manifests(&delete, &cleanup);
     // Helm takes over nothing that others made.
@@ -54,7 +67,7 @@ pub(crate) fn it_comes_off_the_nodes_and_on_by_helm(bed: &Bed) {
     bed.must_not_reach(&later[0], &later[1]);
     let rejects = bed.on(1, "{ iptables-save -t filter | grep -e REJECT || :; nft list table inet podwire | grep -e reject || :; } | wc -l");
     assert!(rejects.trim() != "0", "the upgrade's option is not in force");
-    for name in ["before", "later"] {
+    for name in ["before", "kept", "later"] {
         bed.remove_namespace(name);
     }
     helm("uninstall podwire");
@@ -64,6 +77,26 @@ pub(crate) fn it_comes_off_the_nodes_and_on_by_helm(bed: &Bed) {
         let left = bed.kubectl(&["get", kinds, "-A", "-o", "name"]);
         !["podwire", "policyd"].iter().any(|it| left.contains(it))
     });
+}
+
+/// A pod that runs on while podwire comes off its node, with a port of the node and limits; where it is reached.
+fn a_port_is_published(bed: &Bed) -> SocketAddr {
+    chained::chain(bed, [PORTMAP, "bandwidth"]);
+    bed.namespace("kept");
+    let last = bed.settings().nodes;
+    let _ = bed.start(&chained::published_on(last, "kept", HOST_PORT));
+    let address = bed.settings().family.ranges()[0].node(last).parse().unwrap();
+    let port = SocketAddr::new(address, HOST_PORT);
+    await_that(&format!("{port} answers"), SPREAD, || is_answered(bed, &port));
+    let kept = bed.on(last, OURS);
+    for part in ["podwire-portmap", "podwire-bandwidth", "bwp"] {
+        assert!(kept.contains(part), "{part}: {kept}");
+    }
+    port
+}
+
+fn is_answered(bed: &Bed, port: &SocketAddr) -> bool {
+    bed.succeeds(0, &format!("curl -sf --max-time 2 http://{port}/hostname"))
 }
 
 fn wired(bed: &Bed, namespace: &str) -> [Pod; 2] {

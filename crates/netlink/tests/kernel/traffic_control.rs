@@ -127,6 +127,21 @@ fn what_a_link_receives_is_redirected_after_the_filters_of_others() {
         assert_eq!(host.redirects(link.index, "veth0").unwrap(), [ifb.index]);
         let before = host.disciplines(link.index, "veth0").unwrap();
         assert_eq!(before, [Discipline::Filters], "{place}");
+        // One of somebody else, of the same priority, and one that leads elsewhere, stay.
+        tc(
+            &netns,
+            "filter add dev veth0 ingress prio 49152 protocol all u32 match u32 1 1 flowid 1:2",
+        );
+        tc(
+            &netns,
+            "filter add dev veth0 ingress prio 7 protocol all u32 match u32 0 0 action mirred egress redirect dev lo",
+        );
+        for _ in 0..2 {
+            host.end_redirects(link.index, "veth0", ifb.index).unwrap();
+            assert_eq!(host.redirects(link.index, "veth0").unwrap().len(), 1);
+            let shown = tc(&netns, "filter show dev veth0 ingress");
+            assert!(!shown.contains("ifb9") && shown.contains("00000001/00000001"), "{shown}");
+        }
         if place != "ingress" {
             host.execute(&[Request::delete_filters(link.index, "veth0")]).unwrap();
             assert_eq!(host.disciplines(link.index, "veth0").unwrap(), []);

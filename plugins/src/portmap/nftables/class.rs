@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use attachment::kernel::PORTMAP_TABLE;
 use netlink::nftables::{Change, HeldRule};
 use ruleset::iptables::Side;
 use ruleset::nft::{
@@ -15,7 +16,7 @@ use crate::portmap::conf::{Conditions, Conf, DEFAULT_MARK_BIT};
 
 /// The table of both families.
 pub(in crate::portmap) const TABLE: Table<'static> =
-    Table { family: Family::Inet, name: "podwire-portmap" };
+    Table { family: Family::Inet, name: PORTMAP_TABLE };
 const TABLE_COMMENT: &str = "ports of the host that lead to containers (podwire)";
 /// Behind those who translate the addresses of Services (`dstnat` is -100), whichever came first: the like of
 /// CVE-2019-9946.
