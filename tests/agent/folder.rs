@@ -275,6 +275,30 @@ fn what_is_wrong_with_a_policy_is_counted_and_told_once_and_isolates() {
 }
 
 #[test]
+fn cleanup_tells_who_leads_to_a_chain_and_removes_the_rest() {
+    let mut node = PolicedNode::told(&["a"], BY_IPTABLES);
+    let run = |node: &PolicedNode| {
+        let mut command = program(policyd());
+        command.env_remove("KUBECONFIG").arg("cleanup");
+        node.node.run(command)
+    };
+    node.node.sh("iptables -t mangle -N MY; iptables -t mangle -A MY -j PODWIRE-FORWARD");
+    node.kill();
+    for _ in 0..2 {
+        let ended = run(&node);
+        let told = "rules of others lead to PODWIRE-FORWARD (from MY)";
+        assert!(!ended.status.success() && ended.stderr.contains(told), "{}", ended.stderr);
+        let left =
+            node.node.sh("{ iptables-save; ip6tables-save; ipset list -n; } | grep -i podwire");
+        assert_eq!(left, ":PODWIRE-FORWARD - [0:0]\n-A MY -j PODWIRE-FORWARD\n");
+    }
+    node.node.sh("iptables -t mangle -F MY; iptables -t mangle -X MY");
+    assert!(run(&node).status.success());
+    node.start();
+    node.clean_up();
+}
+
+#[test]
 fn cleanup_tells_of_a_set_that_others_use_and_removes_the_rest() {
     let mut node = PolicedNode::told(&["a"], BY_IPTABLES);
     let rule = "FORWARD -m set --match-set podwire-4-programmed src -j ACCEPT";

@@ -34,6 +34,16 @@ pub enum Error {
         /// The chain.
         chain: String,
     },
+    /// Chains of ours cannot be removed.
+    #[error(
+        "cannot remove chains of table {table}, which are empty now: rules of others lead to {chains}"
+    )]
+    ChainsInUse {
+        /// The family and the name of the table.
+        table: String,
+        /// The chains, each with those from which rules lead there.
+        chains: String,
+    },
     /// Sets of ours cannot be removed.
     #[error("cannot remove the sets {sets}: do rules of others look into them?")]
     SetsInUse {

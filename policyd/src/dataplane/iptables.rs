@@ -192,14 +192,24 @@ impl<R: Runner + Send> Iptables<R> {
         Counts { chains, rules, sets: self.sets.len(), members: self.sets.values().sum() }
     }
 
-    /// Removes everything of ours from the kernel.
+    /// Removes everything of ours from the kernel, whatever becomes of the rest.
     ///
     /// # Errors
-    /// [`Error`] when a program fails.
+    /// The first [`Error`]; others are logged.
     pub(super) fn clean_up(&mut self) -> Result<(), Error> {
-        for tables in &mut self.tables {
-            tables.clean_up(&mut self.programs)?;
+        let Self { tables, programs, .. } = self;
+        let mut errors: Vec<_> = tables.iter_mut().flat_map(|it| it.clean_up(programs)).collect();
+        errors.extend(self.clean_up_sets().err());
+        let mut errors = errors.into_iter();
+        let Some(first) = errors.next() else { return Ok(()) };
+        // Of a node without the programs the first tells it all.
+        for error in errors.filter(|it| !matches!(it, Error::Run(runner::Error::NotFound(_)))) {
+            tracing::error!("{}", crate::chain(&error));
         }
+        Err(first)
+    }
+
+    fn clean_up_sets(&mut self) -> Result<(), Error> {
         let printed = match self.programs.saved_sets() {
             // A kernel without ipset has no sets to be listed.
             Err(Error::Refused { .. }) if !super::kind::has_sets()? => Default::default(),

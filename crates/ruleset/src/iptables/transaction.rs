@@ -54,10 +54,15 @@ impl Transaction {
         desired
     }
 
+    /// Takes all rules out of a chain.
+    pub fn empty(&mut self, name: &str) {
+        line(&mut self.emptied, format_args!("-F {name}"));
+    }
+
     /// Removes a chain.
     pub fn remove(&mut self, name: &str) {
         // Chains that are removed may lead to each other: all are emptied first.
-        line(&mut self.emptied, format_args!("-F {name}"));
+        self.empty(name);
         line(&mut self.removed, format_args!("-X {name}"));
     }
 
@@ -87,7 +92,8 @@ impl Transaction {
     /// Whether nothing changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        [&self.created, &self.changes, &self.removed].iter().all(|lines| lines.is_empty())
+        let Self { created, changes, emptied, removed } = self;
+        [created, changes, emptied, removed].iter().all(|lines| lines.is_empty())
     }
 
     /// The change of `table`.

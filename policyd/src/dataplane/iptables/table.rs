@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ruleset::iptables::{Chain, RuleHash, Saved, Transaction};
+use ruleset::iptables::{Chain, Jump, RuleHash, Saved, Transaction};
+use ruleset::nft::Table;
 use runner::Runner;
 
 use super::{Difference, Error, Programs, Written};
@@ -126,11 +127,21 @@ impl Tables {
         programs: &mut Programs<R>,
         table: &str,
     ) -> Result<Saved, Error> {
+        self.read_printed(programs, table).map(|(_, saved)| saved)
+    }
+
+    /// The same, with what it was read from.
+    fn read_printed<R: Runner>(
+        &self,
+        programs: &mut Programs<R>,
+        table: &str,
+    ) -> Result<(String, Saved), Error> {
         let text = programs.saved_table(self.family, table)?;
-        Saved::read(&text, CHAIN_PREFIX).map_err(|source| {
+        let saved = Saved::read(&text, CHAIN_PREFIX).map_err(|source| {
             let program = programs.iptables(self.family, "save");
             Error::Table { program, source }
-        })
+        })?;
+        Ok((text, saved))
     }
 
     /// What makes the tables, as they were read, hold what shall be written.
@@ -287,21 +298,50 @@ impl Tables {
         text(&changes)
     }
 
-    /// Removes everything of ours.
-    pub(super) fn clean_up<R: Runner>(&mut self, programs: &mut Programs<R>) -> Result<(), Error> {
-        for table in TABLES.into_iter().rev() {
-            let saved = self.read_table(programs, table)?;
-            let mut changes = Transaction::default();
-            for (chain, held) in &saved.hooks {
-                held.iter().rev().for_each(|(place, _)| changes.unhook(chain, *place));
-            }
-            saved.chains.keys().for_each(|chain| changes.remove(chain));
-            if !changes.is_empty() {
-                programs.restore_tables(self.family, &changes.text(table))?;
+    /// Removes everything of ours from all tables, whatever becomes of the others; what could not be.
+    pub(super) fn clean_up<R: Runner>(&mut self, programs: &mut Programs<R>) -> Vec<Error> {
+        let tables = TABLES.into_iter().rev();
+        let errors = tables.filter_map(|it| self.clean_up_table(programs, it).err()).collect();
+        *self = Self::new(self.family);
+        errors
+    }
+
+    /// A chain that rules of others lead to can only be emptied.
+    fn clean_up_table<R: Runner>(
+        &self,
+        programs: &mut Programs<R>,
+        table: &'static str,
+    ) -> Result<(), Error> {
+        let (printed, saved) = self.read_printed(programs, table)?;
+        let led_to = Jump::of_others(&printed, CHAIN_PREFIX);
+        let mut changes = Transaction::default();
+        for (chain, held) in &saved.hooks {
+            held.iter().rev().for_each(|(place, _)| changes.unhook(chain, *place));
+        }
+        for chain in saved.chains.keys() {
+            if led_to.contains_key(chain.as_str()) {
+                changes.empty(chain);
+            } else {
+                changes.remove(chain);
             }
         }
-        *self = Self::new(self.family);
-        Ok(())
+        let refused = if changes.is_empty() {
+            Vec::new()
+        } else {
+            self.restore(programs, &changes.text(table))?
+        };
+        let told = |(chain, from): (&&str, &BTreeSet<&str>)| {
+            format!("{chain} (from {})", Vec::from_iter(from.iter().copied()).join(", "))
+        };
+        let mut chains: Vec<String> = led_to.iter().map(told).collect();
+        if !refused.is_empty() {
+            chains.push("some (from where iptables does not show)".to_owned());
+        }
+        if chains.is_empty() {
+            return Ok(());
+        }
+        let table = Table { family: self.family.of_nf_tables(), name: table };
+        Err(Error::ChainsInUse { table: table.to_string(), chains: chains.join("; ") })
     }
 }
 
