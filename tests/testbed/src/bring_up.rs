@@ -82,7 +82,9 @@ pub fn up(state: &State, program: &Path, settings: Settings, parts: &Parts) -> R
 /// # Errors
 /// Something stays. The rest is removed all the same, and what stays is tried again the next time.
 pub fn down(state: &State) -> Result<()> {
-    if !state.root().exists() {
+    // Of a folder with a record nothing goes but what is a cluster's.
+    if state.load()?.is_none() && !state.refuse_others()? {
+        say(&format!("no cluster was ever up in {}", state.root().display()));
         return Ok(());
     }
     let _lock = state.lock()?;

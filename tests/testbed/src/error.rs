@@ -24,7 +24,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file does not hold what it should.
-    #[error("{} is damaged (take the cluster down, and delete the folder)", path.display())]
+    #[error("{} is damaged: what the cluster is made of is not known any more (end its processes, of which the first is `testbed --state ... supervise`, and delete the folder)", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -66,8 +66,13 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The folder holds something else.
-    #[error("{} is not empty and was never a cluster's: all in it would be deleted", .0.display())]
-    NotOurs(PathBuf),
+    #[error("{} is not a cluster's folder: it has {} in it, and all in it would be deleted", root.display(), name.display())]
+    NotOurs {
+        /// The folder.
+        root: PathBuf,
+        /// What is in it.
+        name: PathBuf,
+    },
     /// There is a cluster already.
     #[error("a cluster is up already, in {} (take it down first)", .0.display())]
     Up(PathBuf),

@@ -1,5 +1,6 @@
 //! The folder of a cluster: all that it writes is below it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,16 @@ use serde::{Deserialize, Serialize};
 use crate::cgroups::Hierarchy;
 use crate::error::{Error, Result};
 use crate::process::Identity;
-use crate::settings::{Settings, node_name};
+use crate::settings::{MOST_NODES, Settings, node_name};
 
 /// Who has this file locked is at work.
 const LOCK: &str = "lock";
+const RECORD: &str = "cluster.json";
+const DRAFT: &str = "cluster.json.new";
+const SHARED: &str = "shared";
+const SUPERVISOR_LOG: &str = "supervisor.log";
+/// What is of the world outside of the cluster.
+const WORLD: &str = "world";
 
 /// The folder of a cluster.
 #[derive(Debug, Clone)]
@@ -57,7 +64,7 @@ impl State {
     /// What all nodes see as `/var/lib/testbed`: certificates, tokens, configurations, images.
     #[must_use]
     pub fn shared(&self) -> PathBuf {
-        self.root.join("shared")
+        self.root.join(SHARED)
     }
 
     /// What is of one node.
@@ -81,7 +88,13 @@ impl State {
     /// Where the supervisor writes what it has to say.
     #[must_use]
     pub fn supervisor_log(&self) -> PathBuf {
-        self.root.join("supervisor.log")
+        self.root.join(SUPERVISOR_LOG)
+    }
+
+    /// What is of the world outside of the cluster.
+    #[must_use]
+    pub(crate) fn world(&self) -> PathBuf {
+        self.root.join(WORLD)
     }
 
     /// Keeps others from bringing a cluster up or down here, until what is returned is dropped.
@@ -101,9 +114,8 @@ impl State {
     /// # Errors
     /// Something cannot be removed.
     pub fn clear(&self) -> Result<()> {
-        let entries = fs::read_dir(&self.root).map_err(Error::file("read", &self.root))?;
-        for entry in entries.flatten().filter(|it| it.file_name() != LOCK) {
-            let path = entry.path();
+        for name in self.names()?.into_iter().filter(|it| it != LOCK) {
+            let path = self.root.join(name);
             if path.is_dir() {
                 remove_folder(&path)?;
             } else {
@@ -113,26 +125,35 @@ impl State {
         Ok(())
     }
 
-    /// Refuses a folder that has something in it and was never one of a cluster's: all in it would go.
+    /// Refuses a folder that has something in it which is not of a cluster: all in it would go. Whether there is
+    /// something in it.
     ///
     /// # Errors
     /// [`Error::NotOurs`], or it cannot be read.
-    pub fn refuse_others(&self) -> Result<()> {
-        if self.root.join(LOCK).exists() || self.record().exists() {
-            return Ok(());
-        }
-        match fs::read_dir(&self.root) {
-            Ok(mut entries) => match entries.next() {
-                Some(_) => Err(Error::NotOurs(self.root.clone())),
-                None => Ok(()),
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Error::file("read", &self.root)(error)),
+    pub fn refuse_others(&self) -> Result<bool> {
+        let names = self.names()?;
+        let has_lock = names.iter().any(|it| it == LOCK);
+        let is_other = |name: &&OsString| !has_lock || !is_of_cluster(name);
+        match names.iter().find(is_other) {
+            Some(name) => {
+                Err(Error::NotOurs { root: self.root.clone(), name: PathBuf::from(name) })
+            }
+            None => Ok(!names.is_empty()),
         }
     }
 
+    /// What is in the folder; nothing where there is none.
+    fn names(&self) -> Result<Vec<OsString>> {
+        let failed = || Error::file("read", &self.root);
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed())?,
+        };
+        entries.map(|entry| Ok(entry.map_err(failed())?.file_name())).collect()
+    }
+
     fn record(&self) -> PathBuf {
-        self.root.join("cluster.json")
+        self.root.join(RECORD)
     }
 
     /// Reads the record; `None` where there is no cluster, not even a dead one.
@@ -175,12 +196,18 @@ impl State {
     /// # Errors
     /// The folder cannot be written.
     pub fn save(&self, record: &Record) -> Result<()> {
-        let (path, draft) = (self.record(), self.root.join("cluster.json.new"));
+        let (path, draft) = (self.record(), self.root.join(DRAFT));
         let text = serde_json::to_vec_pretty(record)
             .map_err(|source| Error::Damaged { path: path.clone(), source })?;
         write(&draft, text)?;
         fs::rename(&draft, &path).map_err(Error::file("replace", path))
     }
+}
+
+/// Whether a cluster has something of this name in its folder.
+fn is_of_cluster(name: &OsStr) -> bool {
+    let fixed = [LOCK, RECORD, DRAFT, SHARED, SUPERVISOR_LOG, WORLD];
+    fixed.iter().any(|it| name == *it) || (1..=MOST_NODES).any(|it| name == node_name(it).as_str())
 }
 
 /// Writes a file, and the folders that it is in.
@@ -209,17 +236,56 @@ pub(crate) fn remove_folder(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bring_up;
+    use crate::settings::{Backend, Family, Proxy};
 
     #[test]
     fn a_folder_of_others_is_refused_and_a_clusters_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::at(folder.path()).unwrap();
-        state.refuse_others().unwrap();
-        State::at(&folder.path().join("none")).unwrap().refuse_others().unwrap();
-        fs::write(folder.path().join("thesis.txt"), "").unwrap();
-        let error = state.refuse_others().unwrap_err().to_string();
-        assert!(error.contains("was never a cluster's"), "{error}");
-        fs::write(folder.path().join(LOCK), "").unwrap();
-        state.refuse_others().unwrap();
+        assert!(!state.refuse_others().unwrap());
+        assert!(!State::at(&folder.path().join("none")).unwrap().refuse_others().unwrap());
+        let thesis = folder.path().join("thesis.txt");
+        for other in [&thesis, &folder.path().join("shared")] {
+            fs::write(other, "years").unwrap();
+            let error = state.refuse_others().unwrap_err().to_string();
+            assert!(error.contains("is not a cluster's folder"), "{error}");
+            // Nor does taking it down make it one.
+            let error = bring_up::down(&state).unwrap_err().to_string();
+            assert!(error.contains("is not a cluster's folder"), "{error}");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+            fs::remove_file(other).unwrap();
+        }
+        drop(state.lock().unwrap());
+        for name in ["shared", "node-1", "node-2", "world"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        fs::write(state.supervisor_log(), "").unwrap();
+        assert!(state.refuse_others().unwrap());
+        fs::write(&thesis, "years").unwrap();
+        assert!(state.refuse_others().unwrap_err().to_string().contains("thesis.txt"));
+        fs::remove_file(&thesis).unwrap();
+        state.clear().unwrap();
+        assert!(state.refuse_others().unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        bring_up::down(&state).unwrap();
+        // One that is there is taken down whatever else came into its folder, which stays.
+        let settings = Settings {
+            nodes: 2,
+            family: Family::Ipv4,
+            proxy: Proxy::Nftables,
+            backend: Backend::Auto,
+        };
+        let nowhere = PathBuf::from("/nonexistent");
+        let (peers, images) = (nowhere.clone(), nowhere);
+        let (groups, supervisor) = (Vec::new(), None);
+        let record = Record { settings, peers, images, groups, supervisor, is_coming_up: false };
+        state.save(&record).unwrap();
+        write(&state.shared().join("tokens"), "").unwrap();
+        fs::write(&thesis, "years").unwrap();
+        bring_up::down(&state).unwrap();
+        assert_eq!(fs::read_to_string(&thesis).unwrap(), "years");
+        assert!(!state.shared().exists() && state.load().unwrap().is_none());
+        assert!(state.refuse_others().is_err());
     }
 }

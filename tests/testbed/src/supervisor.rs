@@ -106,7 +106,7 @@ fn server() -> Service {
 }
 
 fn places(state: &State, record: &Record) -> Result<Places> {
-    let home = state.root().join("world");
+    let home = state.world();
     let ids = home.join("ids");
     make_folder(&ids)?;
     Ok(Places { programs: record.peers.clone(), logs: home.join("log"), ids })
