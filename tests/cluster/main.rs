@@ -6,6 +6,7 @@ mod away;
 mod deployed;
 mod events;
 mod explained;
+mod images;
 mod manifests;
 mod networks;
 mod objects;
