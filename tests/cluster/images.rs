@@ -3,16 +3,26 @@
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use lab::{program, workspace};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What has scripts/archive pack `root` into `file`, for somebody who withholds these rights from others.
 fn archive(umask: &str, root: &Path, file: &Path) -> Command {
-    let mut command = program("sh");
+    // Whoever runs the tests may have it ignore signals (nohup).
+    let mut command = program("env");
     let line = format!("umask {umask}; exec \"$@\"");
-    command.args(["-euc", &line, "archive"]).arg(workspace().join("scripts/archive"));
+    command
+        .args(["--default-signal=HUP,INT", "sh", "-euc", &line, "archive"])
+        .arg(workspace().join("scripts/archive"));
     command.arg(file).args(["test:1"]).arg(root).arg(r#"{"Entrypoint": ["/bin/run"]}"#);
     command
 }
@@ -71,4 +81,37 @@ fn an_image_is_the_same_whatever_its_maker_withholds_from_others() {
         ("./tmp/", "drwxrwxrwt"),
     ];
     assert_eq!(modes, expected.into());
+}
+
+#[test]
+fn who_is_ended_midway_leaves_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let [bin, temporary] = ["bin", "tmp"].map(|it| folder.path().join(it));
+    for it in [&bin, &temporary] {
+        fs::create_dir(it).unwrap();
+    }
+    // It never has packed anything.
+    let packs = folder.path().join("packs");
+    let text = format!("#!/bin/sh\n: >{}\nexec sleep 600\n", packs.display());
+    fs::write(bin.join("tar"), text).unwrap();
+    fs::set_permissions(bin.join("tar"), Permissions::from_mode(0o755)).unwrap();
+    let root = root(folder.path(), 0o022);
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let files = || fs::read_dir(&temporary).unwrap().count();
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let mut command = archive("022", &root, &folder.path().join("image.tar"));
+        command.env("PATH", &path).env("TMPDIR", &temporary).process_group(0);
+        let mut script = command.spawn().unwrap();
+        let group = Pid::from_raw(i32::try_from(script.id()).unwrap());
+        let began = Instant::now();
+        while !packs.exists() {
+            assert!(began.elapsed() < PATIENCE, "it does not begin");
+            sleep(Duration::from_millis(5));
+        }
+        assert_eq!(files(), 1);
+        fs::remove_file(&packs).unwrap();
+        killpg(group, signal).unwrap();
+        assert!(!script.wait().unwrap().success());
+        assert_eq!(files(), 0, "{signal}");
+    }
 }
