@@ -1,10 +1,13 @@
 //! What a node sees of the machine's files: programs and libraries, which it cannot change, and in
 //! the places that a node writes to, folders of its own.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{self, OFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 
 use crate::error::{Error, Result};
 use crate::state::{Record, State, make_folder, write};
@@ -65,13 +68,22 @@ pub(crate) fn prepare(state: &State, number: u8, files: &[(&str, String)]) -> Re
 pub(crate) fn enter(state: &State, record: &Record, number: u8) -> Result<()> {
     let home = state.node(number);
     propagate(MsFlags::MS_PRIVATE)?;
+    // All are looked up before the first is mounted, which may cover others.
+    let own = OWN.map(|(name, place)| (home.join(name), place));
+    let parts = [
+        (state.shared(), SHARED),
+        (record.peers.clone(), PROGRAMS),
+        (record.images.clone(), IMAGES),
+    ];
+    let sources = own.into_iter().chain(parts).map(|(path, place)| Ok((open(&path)?, path, place)));
+    let sources: Vec<_> = sources.collect::<Result<_>>()?;
     overlay_etc(&home)?;
-    for (name, place) in OWN {
-        bind(&home.join(name), place)?;
+    for (source, path, place) in &sources {
+        let by_descriptor = format!("/proc/self/fd/{}", source.as_raw_fd());
+        mount(Some(by_descriptor.as_str()), *place, NONE, MsFlags::MS_BIND, NONE)
+            .map_err(Error::kernel(format!("mount {} on {place}", path.display())))?;
     }
-    bind(&state.shared(), SHARED)?;
-    bind(&record.peers, PROGRAMS)?;
-    bind(&record.images, IMAGES)?;
+    drop(sources);
     for place in [PROGRAMS, IMAGES, "/"] {
         read_only(place)?;
     }
@@ -97,6 +109,12 @@ fn overlay_etc(home: &Path) -> Result<()> {
     let options = format!("lowerdir=/etc,upperdir={},workdir={}", path("etc"), path("etc-work"));
     mount(Some("overlay"), "/etc", Some("overlay"), MsFlags::empty(), Some(options.as_str()))
         .map_err(Error::kernel("mount an overlay over /etc"))
+}
+
+/// Keeps hold of a folder, wherever its path leads later.
+fn open(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    fcntl::open(path, flags, Mode::empty()).map_err(|errno| Error::file("open", path)(errno.into()))
 }
 
 fn bind(source: &Path, place: &str) -> Result<()> {
@@ -145,4 +163,63 @@ fn control_groups(record: &Record) -> Result<()> {
     let root = Path::new("/sys/fs/cgroup");
     fresh("tmpfs", "/sys/fs/cgroup", Some("mode=755"))?;
     record.groups.iter().try_for_each(|group| group.mount(root))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::thread;
+
+    use super::*;
+    use crate::settings::{Backend, Family, Proxy, Settings};
+
+    /// As a thread of its own, which keeps the view.
+    fn seen(state: &'static str, peers: &'static str) {
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
+            propagate(MsFlags::MS_PRIVATE).unwrap();
+            for place in ["/opt", "/var/lib", "/var/log"] {
+                fresh("tmpfs", place, NONE).unwrap();
+            }
+            let state = State::at(Path::new(state)).unwrap();
+            prepare(&state, 1, &[]).unwrap();
+            write(&state.shared().join("tokens"), "shared").unwrap();
+            write(&state.logs(1).join("said"), "before").unwrap();
+            let peers = PathBuf::from(peers);
+            write(&peers.join("kubelet"), "program").unwrap();
+            let images = peers.join("images");
+            write(&images.join("pause.tar"), "image").unwrap();
+            let record = Record {
+                settings: Settings {
+                    nodes: 1,
+                    family: Family::Ipv4,
+                    proxy: Proxy::Nftables,
+                    backend: Backend::Auto,
+                },
+                peers,
+                images,
+                groups: Vec::new(),
+                supervisor: None,
+                is_coming_up: false,
+            };
+            enter(&state, &record, 1).unwrap();
+            for (file, text) in [
+                ("/opt/testbed/kubelet", "program"),
+                ("/opt/images/pause.tar", "image"),
+                ("/var/lib/testbed/tokens", "shared"),
+                ("/var/log/testbed/said", "before"),
+            ] {
+                assert_eq!(fs::read_to_string(file).unwrap(), text, "{file}");
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_node_covers_no_place_that_it_needs() {
+        seen("/opt/mine", "/opt/peers");
+        seen("/var/lib/mine", "/var/log/peers");
+        seen("/var/log/mine", "/var/lib/peers");
+    }
 }
