@@ -12,8 +12,10 @@ pub(crate) fn a_replaced_pod_keeps_its_rights_and_its_heir_gets_none(bed: &Bed) 
     bed.namespace("heirs");
     let server = bed.start(&objects::server("heirs", "server"));
     let stranger = bed.start(&objects::server("heirs", "stranger"));
-    bed.apply(&objects::stateful("heirs", "db", 2));
+    let node = bed.settings().nodes;
+    bed.apply(&objects::stateful_on(node, "heirs", "db", 2));
     let [first, second] = ["db-0", "db-1"].map(|name| await_replaced(bed, name, None));
+    assert_eq!([first.node, second.node], [node; 2]);
     bed.apply(&objects::deny("heirs"));
     bed.apply(&objects::allow("heirs", "db", "server"));
     bed.must_not_reach(&stranger, &server);
@@ -37,15 +39,12 @@ pub(crate) fn a_replaced_pod_keeps_its_rights_and_its_heir_gets_none(bed: &Bed) 
     assert_eq!(heir.addresses, first.addresses);
     bed.must_not_reach(&heir, &server);
     // And one that may keeps its rights with the address of one that may not.
-    let node = second.node;
     let denied = bed.start(&objects::server_on(node, "heirs", "denied"));
     bed.must_not_reach(&denied, &server);
     bed.kubectl(&["delete", "pod", "-n", "heirs", "denied"]);
     bed.hand_out_next(node, &denied.addresses);
     let replaced = replace(bed, &second);
-    if replaced.node == node {
-        assert_eq!(replaced.addresses, denied.addresses);
-    }
+    assert_eq!(replaced.addresses, denied.addresses);
     bed.must_reach(&replaced, &server);
     bed.must_not_reach(&heir, &server);
     bed.remove_namespace("heirs");

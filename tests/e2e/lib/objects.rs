@@ -34,10 +34,10 @@ pub fn server_on(node: u8, namespace: &str, name: &str) -> Value {
     pod
 }
 
-/// Servers whose pods keep their names when they are replaced.
+/// Servers on a certain node whose pods keep their names when they are replaced.
 #[must_use]
-pub fn stateful(namespace: &str, name: &str, replicas: u32) -> Value {
-    let mut template = server(namespace, name);
+pub fn stateful_on(node: u8, namespace: &str, name: &str, replicas: u32) -> Value {
+    let mut template = server_on(node, namespace, name);
     let labels = template["metadata"]["labels"].take();
     json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet",
