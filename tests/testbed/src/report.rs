@@ -1,5 +1,4 @@
 //! What is told to people.
-#![expect(clippy::print_stderr, reason = "this is the program's answer")]
 
 use std::fs;
 use std::io::{self, ErrorKind, Write};
@@ -13,7 +12,7 @@ use testbed::state::State;
 
 /// Tells why something failed.
 pub(crate) fn complain(error: &Error) {
-    eprintln!("testbed: {}", error.chain());
+    let _ = writeln!(io::stderr(), "testbed: {}", error.chain());
 }
 
 /// Tells what runs.
