@@ -143,6 +143,8 @@ fn values_that_cannot_be_are_refused() {
         ("masquerade.enable=true", "enable"),
         ("imagePullSecrets={a}", "imagePullSecrets"),
         ("cni.confName=10-podwire.conf", "confName"),
+        ("nodeNetwork.mtu=575", "mtu"),
+        ("family=null", "family"),
     ] {
         let mut command = program(peer("helm"));
         command.env_clear().env("HOME", "/nonexistent");
