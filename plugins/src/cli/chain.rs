@@ -74,7 +74,10 @@ fn put_into(file: &Path, bin_dir: &Path) -> Result<bool, Error> {
             plugin.display()
         )));
     }
-    change(file, edit::chained)
+    change(file, |text| match edit::chained(text)? {
+        Some(_) if !is_list(file) => Err(Refusal::Ending),
+        after => Ok(after),
+    })
 }
 
 /// Makes a change of the file's text, should it need one; whether it did.
@@ -110,7 +113,7 @@ fn read(file: &Path) -> Result<Vec<u8>, Error> {
     let mut content = Vec::new();
     opened.take(LONGEST + 1).read_to_end(&mut content).map_err(&failed)?;
     if content.len() as u64 > LONGEST {
-        return Err(refused(file, &Refusal::NotJson));
+        return Err(refused(file, &Refusal::TooLarge(LONGEST)));
     }
     Ok(content)
 }
@@ -147,6 +150,11 @@ fn first_list(folder: &Path) -> Option<PathBuf> {
     lists(folder).ok()?.into_iter().find(is_good)
 }
 
+/// Whether runtimes take the file for a list.
+fn is_list(file: &Path) -> bool {
+    file.extension().is_some_and(|it| it == "conflist")
+}
+
 /// The lists of a folder, as the runtime takes them; none where there is no folder.
 fn lists(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
@@ -154,9 +162,7 @@ fn lists(folder: &Path) -> io::Result<Vec<PathBuf>> {
         entries => entries?,
     };
     let paths = entries.flatten().map(|entry| entry.path());
-    let mut lists: Vec<_> = paths
-        .filter(|it| it.extension().is_some_and(|it| it == "conflist") && it.is_file())
-        .collect();
+    let mut lists: Vec<_> = paths.filter(|it| is_list(it) && it.is_file()).collect();
     lists.sort();
     Ok(lists)
 }

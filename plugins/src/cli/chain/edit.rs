@@ -22,6 +22,14 @@ pub(super) enum Refusal {
         "this is a single plugin and not a list: a list is a file {{\"cniVersion\": ..., \"name\": ..., \"plugins\": [ ... ]}} with the ending .conflist, and the plugin (without cniVersion and name) is the first of its plugins"
     )]
     Single,
+    #[error("the file is larger than a list can be ({0} bytes)")]
+    TooLarge(u64),
+    #[error(
+        "this is a list, but runtimes take files for lists only by the ending .conflist: here they would not see podwire-policy"
+    )]
+    Ending,
+    #[error("this is JSON that is nested too deep for a network configuration")]
+    TooDeep,
     #[error("the list has no plugin of a network (plugins is empty, or no array)")]
     NoPlugins,
     #[error("this file is Multus's own, which calls the networks of other files")]
@@ -74,7 +82,7 @@ struct List {
 impl List {
     fn parse(text: &str) -> Result<Self, Refusal> {
         let document: Map<String, Value> =
-            serde_json::from_str(text).map_err(|_| Refusal::NotJson)?;
+            serde_json::from_str(text).map_err(|error| unreadable(&error))?;
         if let Some(network) = meta(&document) {
             return Err(Refusal::Meta { network });
         }
@@ -123,6 +131,15 @@ impl List {
         let mut text = text.to_owned();
         text.insert_str(last.0.end, &format!(",{space}{entry}"));
         Ok(text)
+    }
+}
+
+/// The library has no other way to tell of the depth than its words.
+fn unreadable(error: &serde_json::Error) -> Refusal {
+    if error.to_string().starts_with("recursion limit") {
+        Refusal::TooDeep
+    } else {
+        Refusal::NotJson
     }
 }
 

@@ -57,6 +57,27 @@ fn a_list_is_not_given_a_plugin_that_the_runtime_does_not_have() {
 }
 
 #[test]
+fn why_a_file_is_left_alone_is_told() {
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
+    let long = format!("{}{LIST}", " ".repeat(1 << 20));
+    let not_seen = "only by the ending .conflist";
+    for (name, text, words) in [
+        ("a.conf", LIST, not_seen),
+        ("b.json", LIST, not_seen),
+        ("c.conflist.bak", LIST, not_seen),
+        ("d.conflist", &deep, "nested too deep"),
+        ("e.conflist", &long, "larger than a list can be (1048576 bytes)"),
+    ] {
+        let folder = folder(&[(name, text)]);
+        let file = folder.path().join(name);
+        let error = chain(&file, Path::new(NOWHERE)).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
 fn a_link_stays_and_what_it_leads_to_is_changed() {
     let (folder, elsewhere) = (folder(&[]), folder(&[("list", LIST)]));
     let (link, target) = (folder.path().join("a.conflist"), elsewhere.path().join("list"));
