@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use super::Error;
@@ -49,10 +50,16 @@ impl ConfDir {
     /// It cannot be read.
     pub fn read(&self) -> Result<Option<Vec<u8>>, Error> {
         let failed = self.failed("read");
-        match File::open(self.file()) {
+        // Opening a pipe would wait for who writes to it.
+        let mut options = File::options();
+        options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
+        match options.open(self.file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error)),
             Ok(file) => {
+                if !file.metadata().map_err(&failed)?.is_file() {
+                    return Err(failed(io::Error::other("it is not a regular file")));
+                }
                 let mut content = Vec::new();
                 file.take(LONGEST + 1).read_to_end(&mut content).map_err(failed)?;
                 Ok(Some(content))
@@ -312,6 +319,18 @@ mod tests {
             fs::write(dir.dir.join(name), text).unwrap();
         }
         assert_eq!(dir.rivals(), ["05-cilium.conflist", "10-flannel.conflist"]);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_pipe() {
+        let (folder, _) = conf_dir();
+        let dir = ConfDir::new(folder.path(), "10-podwire.conflist");
+        nix::unistd::mkfifo(&dir.file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for error in [dir.read().unwrap_err(), dir.save_others().unwrap_err()] {
+            assert!(crate::chain(&error).contains("not a regular file"), "{error}");
+        }
+        assert!(dir.remove_all().is_err());
+        assert!(dir.file().exists());
     }
 
     #[test]
