@@ -174,6 +174,8 @@ fn a_pod_whose_object_tells_no_address_has_those_that_the_plugin_told_of() {
         );
     }
     write_policies(&node);
+    // What looks at the interfaces is seen to after the rules.
+    node.wait("all that is written", |it| ask(it, &[], "a", "b", &[]).0 == 0);
     for (from, to, outcome) in [("a", "b", "allowed"), ("b", "a", "denied")] {
         let by_name = ask(&node, &[], from, to, &["--output", "json"]);
         let (source, destination) = if from == "a" { (&a, &b) } else { (&b, &a) };

@@ -86,7 +86,6 @@ const ROUTED_PODS: &[&str] = &[
     "semantics::ptp::peers",
     "semantics::ptp::pitfalls",
     "semantics::ptp::ports",
-    "semantics::what_the_kernel_does_otherwise_is_seen",
     "snapshots::",
 ];
 
