@@ -41,7 +41,7 @@ impl Options {
     fn parse() -> Self {
         let arguments: Vec<_> = std::env::args().skip(1).collect();
         match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            [] => Self { pods: 50, times: 3, crowds: 8, is_quick: false },
+            [] => Self { pods: 50, times: 2, crowds: 8, is_quick: false },
             ["--quick"] => Self { pods: 4, times: 1, crowds: 1, is_quick: true },
             _ => panic!("usage: bench-cluster [--quick]"),
         }
