@@ -95,6 +95,11 @@ fn addresses(result: &AddResult) -> Vec<IpAddr> {
     result.ips.iter().map(|ip| ip.address.ip()).collect()
 }
 
+/// An address alone, as a network.
+fn full(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
 /// The bridge of a result is the first of its interfaces (reference behaviour).
 fn bridge(result: &AddResult, policy: IngressPolicy) -> Result<String, Error> {
     let refuse = |problem: String| {
@@ -116,12 +121,17 @@ fn bridge(result: &AddResult, policy: IngressPolicy) -> Result<String, Error> {
     }
 }
 
+/// Whether table filter of one family has such a chain, or may.
+fn may_have(kernel: &mut KernelTables, chain: &str) -> bool {
+    let mut places = FAMILIES.map(|it| kernel.places(it, FILTER, chain)).into_iter();
+    places.any(|it| it.nftables || it.legacy)
+}
+
 /// By what rules are made where the configuration leaves the choice to podwire: by iptables where the node's own
 /// programs are there and have ever been asked about what is forwarded, so that what they drop is what is opened.
 fn by_rules(kernel: &mut KernelTables) -> Backend {
     let has_programs = crate::iptables::find().is_some();
-    let mut places = FAMILIES.map(|it| kernel.places(it, FILTER, iptables::FORWARD)).into_iter();
-    let is_used = places.any(|it| it.nftables || it.legacy);
+    let is_used = may_have(kernel, iptables::FORWARD);
     // A kernel that cannot be asked will refuse the rules, and tell more.
     let mut has_nftables = || kernel.has_nftables().unwrap_or(true);
     if (has_programs && is_used) || !has_nftables() { Backend::Iptables } else { Backend::Nftables }

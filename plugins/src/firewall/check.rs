@@ -7,10 +7,9 @@ use runner::OsRunner;
 use super::conf::Conf;
 use super::iptables::{ACCEPT, Programs, Rules};
 use super::plan::Plan;
-use super::{Wanted, isolation, nftables};
+use super::{Wanted, isolation, may_have, nftables};
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::iptables::{FAMILIES, FILTER};
 use crate::kernel_tables::KernelTables;
 use crate::owner::Owner;
 use crate::prev_result;
@@ -27,16 +26,12 @@ pub(super) fn check(call: &Call) -> Result<(), Error> {
     let has_firewalld = plan.firewalld.is_some();
     let checked = by(plan, call, &wanted, &mut kernel);
     // Where the choice is left to podwire, the node may have begun to use iptables after ADD.
-    let is_never_by_programs = |kernel: &mut KernelTables| {
-        let mut places = FAMILIES.map(|it| kernel.places(it, FILTER, ACCEPT)).into_iter();
-        !places.any(|it| it.nftables || it.legacy)
-    };
     match checked {
         Err(Error::Changed(_))
             if is_free
                 && !has_firewalld
                 && backend == Backend::Iptables
-                && is_never_by_programs(&mut kernel) =>
+                && !may_have(&mut kernel, ACCEPT) =>
         {
             let plan = Plan::by(None, Backend::Nftables, &wanted, &mut kernel)?;
             by(plan, call, &wanted, &mut kernel)

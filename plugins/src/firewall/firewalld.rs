@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::WHAT;
 use super::bus::{Bus, BusError, Call};
+use super::{WHAT, full};
 use crate::error::{Error, warn};
 
 const NAME: &str = "org.fedoraproject.FirewallD1";
@@ -59,7 +59,7 @@ impl Firewalld {
 
     /// Whether what comes from an address is of a zone.
     pub(super) fn has_source(&mut self, zone: &str, address: IpAddr) -> Result<bool, Error> {
-        let source = source(address);
+        let source = full(address);
         let answer = self.0.call(&call("querySource", &[zone, &source]));
         answer.and_then(|it| it.boolean()).map_err(|error| Error::Bus {
             what: format!("ask for source {source} of zone {zone:?} of firewalld"),
@@ -74,7 +74,7 @@ impl Firewalld {
         address: IpAddr,
         done: [&str; 2],
     ) -> Result<(), Error> {
-        let source = source(address);
+        let source = full(address);
         match self.0.call(&call(method, &[zone, &source])) {
             Err(BusError::Refused { text, .. }) if done.iter().any(|it| text.starts_with(it)) => {
                 Ok(())
@@ -90,11 +90,6 @@ impl Firewalld {
 
 fn call<'a>(member: &'a str, arguments: &'a [&'a str]) -> Call<'a> {
     Call { destination: NAME, path: PATH, interface: ZONES, member, arguments }
-}
-
-/// An address as the reference names it.
-fn source(address: IpAddr) -> String {
-    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
 /// Whether it may run some time: it needs D-Bus.

@@ -12,8 +12,8 @@ use netlink::nftables::{Addressed, Change, Client};
 use ruleset::nft::Table;
 use runner::{Lock, Runner};
 
-use super::Wanted;
 use super::conf::IngressPolicy;
+use super::{Wanted, full};
 use crate::backend::Backend;
 use crate::error::Error;
 use crate::iptables::{FILTER, Family, Places, Tool, Work, is_declaration};
@@ -135,11 +135,6 @@ impl Rules {
             .find(|rule| !rules(saved).any(|it| it == rule))
             .map(|rule| format!("rule {rule:?} is missing in table {FILTER}"))
     }
-}
-
-/// An address alone, as a network.
-fn full(address: IpAddr) -> String {
-    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
 /// The rules by which an address' packets pass, in the reference's order.

@@ -45,10 +45,13 @@ impl Plan {
         kernel: &mut KernelTables,
     ) -> Result<Self, Error> {
         let has_programs = iptables::find().is_some();
-        let dropping = match (backend, kernel.client()?) {
-            (Backend::Nftables, Some(client)) if firewalld.is_none() => nftables::dropping(client)?,
-            _ => Vec::new(),
-        };
+        let mut dropping = Vec::new();
+        if backend == Backend::Nftables
+            && firewalld.is_none()
+            && let Some(client) = kernel.client()?
+        {
+            dropping = nftables::dropping(client)?;
+        }
         let mut by_programs = Vec::new();
         for family in FAMILIES {
             let has_addresses = wanted.addresses.iter().any(|it| it.is_ipv4() == family.is_ipv4);
