@@ -7,7 +7,7 @@ mod statement;
 
 use std::net::IpAddr;
 
-use ruleset::iptables::Packets;
+use ruleset::iptables::{Packets, Side};
 use ruleset::nft::{Family, Field, FrameKind, FrameType, Match, Rule, mask};
 
 use crate::netfilter::message::Message;
@@ -80,9 +80,18 @@ impl Expressions {
             Match::Family { is_ipv4 } => self.of_family(*is_ipv4),
             Match::Address(side, network) => self.network(*side, network, Comparison::Equal),
             Match::NotAddress(side, network) => self.network(*side, network, Comparison::NotEqual),
-            Match::ToBroadcast => self.destination_is(Comparison::Equal, meta::TYPE_BROADCAST),
-            Match::ToLocal => self.destination_is(Comparison::Equal, meta::TYPE_LOCAL),
-            Match::NotToLocal => self.destination_is(Comparison::NotEqual, meta::TYPE_LOCAL),
+            Match::ToBroadcast => {
+                self.address_is(Side::Destination, Comparison::Equal, meta::TYPE_BROADCAST);
+            }
+            Match::ToLocal => {
+                self.address_is(Side::Destination, Comparison::Equal, meta::TYPE_LOCAL);
+            }
+            Match::NotToLocal => {
+                self.address_is(Side::Destination, Comparison::NotEqual, meta::TYPE_LOCAL);
+            }
+            Match::FromLocal => {
+                self.address_is(Side::Source, Comparison::Equal, meta::TYPE_LOCAL);
+            }
             Match::In(fields, set) => self.look_up(fields, set, false),
             Match::NotIn(fields, set) => self.look_up(fields, set, true),
             Match::Arp => self.of_type(payload::frame_type(FrameType::Arp)),
@@ -143,6 +152,10 @@ impl Expressions {
             Match::Frame(FrameKind::Multicast) => self.meta(Meta::FrameKind, &[meta::MULTICAST]),
             Match::HardwareSource(address) => self.bytes(payload::HARDWARE_SOURCE, address),
             Match::Connection(packets) => self.connection(*packets),
+            Match::Translated => {
+                self.load_conntrack(Conntrack::Status);
+                self.any_of(meta::DESTINATION_TRANSLATED);
+            }
             Match::Mark(bits) => {
                 self.load_meta(Meta::Mark, FIRST);
                 self.all_of(*bits);
@@ -202,11 +215,18 @@ impl Expressions {
 
     /// Loads what is looked up, one field behind the other, each at the beginning of a word.
     fn load_fields(&mut self, fields: &[Field]) {
-        let mut register = FIRST;
+        self.load_fields_from(FIRST, fields);
+    }
+
+    /// The same from a register on; the one behind them.
+    fn load_fields_from(&mut self, mut register: Register, fields: &[Field]) -> Register {
         for field in fields {
             match *field {
-                Field::Ipv4(_) | Field::Network { is_ipv4: true, .. } => self.of_family(true),
-                Field::Ipv6(_) | Field::Network { is_ipv4: false, .. } => self.of_family(false),
+                Field::Ipv4(_) => self.of_family(true),
+                Field::Ipv6(_) => self.of_family(false),
+                Field::Network { is_ipv4, .. } | Field::SourceHash { is_ipv4, .. } => {
+                    self.of_family(is_ipv4);
+                }
                 _ => {}
             }
         }
@@ -227,9 +247,41 @@ impl Expressions {
                 Field::DestinationPort => self.load(payload::DESTINATION_PORT, register),
                 Field::InInterface => self.load_meta(Meta::InInterface, register),
                 Field::OutInterface => self.load_meta(Meta::OutInterface, register),
+                Field::Priority => self.load_meta(Meta::Priority, register),
+                Field::Random { below } => self.random(below, register),
+                Field::SourceHash { is_ipv4, below } => {
+                    // What is hashed is not looked up: the next field comes into its place.
+                    let of = register.behind(4);
+                    let size = self.load(payload::address(Side::Source, is_ipv4), of);
+                    self.hash((of, size), below, register)
+                }
             };
             register = register.behind(size);
         }
+        register
+    }
+
+    /// As many bytes become a number below this one.
+    fn hash(&mut self, (of, size): (Register, usize), below: u32, register: Register) -> usize {
+        const FROM: u16 = 1;
+        const TO: u16 = 2;
+        const LENGTH: u16 = 3;
+        const MODULUS: u16 = 4;
+        /// Given, so that all nodes, and the same one later, come to the same number (`jhash` of the kernel is seeded by
+        /// chance otherwise).
+        const SEED: u16 = 5;
+        const TYPE: u16 = 7;
+        const JENKINS: u32 = 0;
+        let length = u32::try_from(size).unwrap_or_default();
+        self.push("hash", |it| {
+            it.attribute(FROM, &of.bytes())
+                .attribute(TO, &register.bytes())
+                .attribute(LENGTH, &length.to_be_bytes())
+                .attribute(MODULUS, &below.to_be_bytes())
+                .attribute(SEED, &1_u32.to_be_bytes())
+                .attribute(TYPE, &JENKINS.to_be_bytes())
+        });
+        4
     }
 
     fn look_up(&mut self, fields: &[Field], set: &str, is_inverted: bool) {
@@ -279,18 +331,24 @@ impl Expressions {
         });
     }
 
-    fn by_chance(&mut self, of_million: u32) {
+    /// A number below this one.
+    fn random(&mut self, below: u32, register: Register) -> usize {
         const TO: u16 = 1;
         const MODULUS: u16 = 2;
         const TYPE: u16 = 3;
         const OFFSET: u16 = 4;
         const RANDOM: u32 = 1;
         self.push("numgen", |it| {
-            it.attribute(TO, &FIRST.bytes())
-                .attribute(MODULUS, &1_000_000_u32.to_be_bytes())
+            it.attribute(TO, &register.bytes())
+                .attribute(MODULUS, &below.to_be_bytes())
                 .attribute(TYPE, &RANDOM.to_be_bytes())
                 .attribute(OFFSET, &0_u32.to_be_bytes())
         });
+        4
+    }
+
+    fn by_chance(&mut self, of_million: u32) {
+        self.random(1_000_000, FIRST);
         self.put_in_network_order();
         self.compare(Comparison::Below, &of_million.to_be_bytes());
     }

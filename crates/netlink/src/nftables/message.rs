@@ -352,6 +352,7 @@ pub(super) fn modules(message: &[u8]) -> BTreeSet<&'static str> {
     let module = |name: &[u8]| match &*text(name) {
         "ct" => Some("nft_ct"),
         "fib" => Some("nft_fib_inet"),
+        "hash" => Some("nft_hash"),
         "limit" => Some("nft_limit"),
         "log" => Some("nft_log with nfnetlink_log"),
         "masq" => Some("nft_masq"),

@@ -1,5 +1,7 @@
 //! Sets and maps in messages.
 
+mod examples;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
 use ruleset::nft::{Encoded, Key, Set, Table};
 
@@ -24,11 +26,14 @@ const SET_KEY_SIZE: u16 = 5;
 const SET_DATA_TYPE: u16 = 6;
 const SET_DATA_SIZE: u16 = 7;
 const SET_DESCRIPTION: u16 = 9;
+const SET_EXPRESSION: u16 = 17;
 const SET_ID: u16 = 10;
 const SET_USER_DATA: u16 = 13;
+const DESCRIPTION_SIZE: u16 = 1;
 const DESCRIPTION_PARTS: u16 = 2;
 const PART_SIZE: u16 = 1;
 const LIST_ELEMENT: u16 = 1;
+const EXPRESSION_NAME: u16 = 1;
 const ELEMENTS_TABLE: u16 = 1;
 const ELEMENTS_SET: u16 = 2;
 const ELEMENTS: u16 = 3;
@@ -38,10 +43,13 @@ const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_USER_DATA: u16 = 6;
 const ELEMENT_LAST: u16 = 10;
 
-/// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_CONCAT`.
+/// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`, `NFT_SET_CONCAT`, `NFT_SET_EXPR`.
 const INTERVALS: u32 = 1 << 2;
 const MAP: u32 = 1 << 3;
+const TIMEOUTS: u32 = 1 << 4;
+const OF_PACKETS: u32 = 1 << 5;
 const CONCATENATION: u32 = 1 << 7;
+const COUNTED: u32 = 1 << 8;
 /// `NFT_DATA_VERDICT`.
 const VERDICTS: u32 = 0xffff_ff00;
 /// `NFT_SET_ELEM_INTERVAL_END`.
@@ -76,13 +84,26 @@ pub(super) fn new_set(table: Table<'_>, set: &Set) -> Message {
         let size = u32::try_from(set.data_size()).unwrap_or_default();
         message.attribute(SET_DATA_SIZE, &size.to_be_bytes())
     };
-    let message = if set.key.len() > 1 { described(message, set) } else { message };
+    let is_described = set.key.len() > 1 || set.room_for_packets.is_some();
+    let message = if is_described { described(message, set) } else { message };
+    let message = if set.is_counted {
+        message.nested(SET_EXPRESSION, |it| it.text(EXPRESSION_NAME, "counter"))
+    } else {
+        message
+    };
     message.attribute(SET_USER_DATA, &user_data(set))
 }
 
 /// Of a key with several parts the kernel is told how long they are.
 fn described(message: Message, set: &Set) -> Message {
     message.nested(SET_DESCRIPTION, |description| {
+        let description = match set.room_for_packets {
+            Some(room) => description.attribute(DESCRIPTION_SIZE, &room.to_be_bytes()),
+            None => description,
+        };
+        if set.key.len() == 1 {
+            return description;
+        }
         description.nested(DESCRIPTION_PARTS, |parts| {
             set.key.iter().fold(parts, |parts, key| {
                 let size = u32::try_from(key.size()).unwrap_or_default();
@@ -96,7 +117,9 @@ fn flags(set: &Set) -> u32 {
     let intervals = if set.is_interval { INTERVALS } else { 0 };
     let map = if data_type(set) > 0 { MAP } else { 0 };
     let concatenation = if set.key.len() > 1 { CONCATENATION } else { 0 };
-    intervals | map | concatenation
+    let of_packets = if set.room_for_packets.is_some() { OF_PACKETS | TIMEOUTS } else { 0 };
+    let counted = if set.is_counted { COUNTED } else { 0 };
+    intervals | map | concatenation | of_packets | counted
 }
 
 /// What a map leads to; 0 for a set.
@@ -111,33 +134,54 @@ fn key_type(set: &Set) -> u32 {
 /// How the program nft calls the parts of a key, six bits each; it means nothing to the kernel.
 fn kind(keys: &[Key]) -> u32 {
     let number = |key: &Key| match key {
+        Key::Number => 4,
         Key::Ipv4 => 7,
         Key::Ipv6 => 8,
         Key::Protocol => 12,
         Key::Port => 13,
+        Key::Priority => 23,
         Key::Interface => 41,
     };
     keys.iter().fold(0, |kind, key| kind << 6 | number(key))
 }
 
-/// What the program nft keeps with a set: how it shall show the bytes of keys, and a comment.
+/// What the program nft keeps with a set: how it shall show the bytes of keys and values, what they are of, and a comment.
 fn user_data(set: &Set) -> Vec<u8> {
     const KEY_ORDER: u8 = 0;
+    const DATA_ORDER: u8 = 1;
+    const KEY_TYPE: u8 = 3;
+    const DATA_TYPE: u8 = 4;
     const COMMENT: u8 = 7;
-    const HOST_ORDER: u32 = 1;
-    const NETWORK_ORDER: u32 = 2;
-    let order = match set.key.as_slice() {
-        [Key::Interface] => HOST_ORDER,
-        [_] => NETWORK_ORDER,
-        _ => 0,
-    };
-    let mut data = [&[KEY_ORDER, 4][..], &order.to_ne_bytes()].concat();
+    let mut data = entry(KEY_ORDER, &order(&set.key).to_ne_bytes());
+    if !set.has_named_types() {
+        let values = if set.is_map { examples::VERDICT.to_vec() } else { examples::of(&set.data) };
+        data.extend(entry(DATA_ORDER, &order(&set.data).to_ne_bytes()));
+        data.extend(entry(KEY_TYPE, &examples::of(&set.key)));
+        data.extend(entry(DATA_TYPE, &values));
+    }
     if let Some(comment) = &set.comment {
         let mut comment = remark(comment);
         comment.iter_mut().take(1).for_each(|kind| *kind = COMMENT);
         data.extend(comment);
     }
     data
+}
+
+/// The order of a value's bytes.
+fn order(keys: &[Key]) -> u32 {
+    const HOST_ORDER: u32 = 1;
+    const NETWORK_ORDER: u32 = 2;
+    match keys {
+        [Key::Interface | Key::Priority | Key::Number] => HOST_ORDER,
+        [_] => NETWORK_ORDER,
+        _ => 0,
+    }
+}
+
+/// A piece of what nft keeps (`nftnl_udata_put`).
+fn entry(kind: u8, data: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(data.len()).unwrap_or(u8::MAX);
+    [&[kind, length], data].concat()
 }
 
 /// Asks for the sets of a table.

@@ -87,6 +87,8 @@ fn value(key: Key, first: &[u8], last: &[u8]) -> Option<Value> {
             let port = |it: &[u8]| <[u8; 2]>::try_from(it).ok().map(u16::from_be_bytes);
             Value::Ports(PortRange { first: port(first)?, last: port(last)? })
         }
+        Key::Priority => Value::Priority(u32::from_ne_bytes(first.try_into().ok()?)),
+        Key::Number => Value::Number(u32::from_ne_bytes(first.try_into().ok()?)),
         Key::Interface => {
             let name = first.split(|it| *it == 0).next().unwrap_or_default();
             Value::Interface(String::from_utf8_lossy(name).into_owned())

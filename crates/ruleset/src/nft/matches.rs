@@ -26,6 +26,8 @@ pub enum Match {
     ToLocal,
     /// The destination is no address of this node. Not in a table of frames.
     NotToLocal,
+    /// It comes from an address of this node. Not in a table of frames.
+    FromLocal,
     /// What these say of it, one after the other, is in the set.
     In(Vec<Field>, String),
     /// It is not.
@@ -73,6 +75,8 @@ pub enum Match {
     HardwareSource([u8; 6]),
     /// Its connection.
     Connection(Packets),
+    /// Its connection goes to another address or port than it was begun with (DNAT).
+    Translated,
     /// These bits of its mark are set.
     Mark(u32),
     /// These bits of its connection's mark are set.
@@ -130,6 +134,21 @@ pub enum Field {
     InInterface,
     /// The interface that it leaves through.
     OutInterface,
+    /// Its priority (`skb->priority`).
+    Priority,
+    /// A number below this one, as chance has it for each packet anew.
+    Random {
+        /// More than 0.
+        below: u32,
+    },
+    /// A number below this one, which is the same for all packets from the same address. Packets of the other family are
+    /// not looked up.
+    SourceHash {
+        /// Whether that is of IPv4.
+        is_ipv4: bool,
+        /// More than 0.
+        below: u32,
+    },
 }
 
 impl Field {
@@ -161,6 +180,7 @@ impl fmt::Display for Match {
             Self::ToBroadcast => formatter.write_str("fib daddr type broadcast"),
             Self::ToLocal => formatter.write_str("fib daddr type local"),
             Self::NotToLocal => formatter.write_str("fib daddr type != local"),
+            Self::FromLocal => formatter.write_str("fib saddr type local"),
             Self::In(fields, set) => write!(formatter, "{} @{set}", Together(fields)),
             Self::NotIn(fields, set) => write!(formatter, "{} != @{set}", Together(fields)),
             Self::Arp => formatter.write_str("meta protocol arp"),
@@ -202,6 +222,7 @@ impl fmt::Display for Match {
                     "ct state related ct direction original ct status ! seen-reply"
                 }
             }),
+            Self::Translated => formatter.write_str("ct status dnat"),
             Self::Mark(bits) => write!(formatter, "meta mark & {bits:#010x} == {bits:#010x}"),
             Self::ConnectionMark(bits) => {
                 write!(formatter, "ct mark & {bits:#010x} == {bits:#010x}")
@@ -229,6 +250,12 @@ impl fmt::Display for Field {
             Self::DestinationPort => formatter.write_str("th dport"),
             Self::InInterface => formatter.write_str("iifname"),
             Self::OutInterface => formatter.write_str("oifname"),
+            Self::Priority => formatter.write_str("meta priority"),
+            Self::Random { below } => write!(formatter, "numgen random mod {below}"),
+            Self::SourceHash { is_ipv4, below } => {
+                let address = Self::address(Side::Source, *is_ipv4);
+                write!(formatter, "jhash {address} mod {below} seed 0x1")
+            }
         }
     }
 }

@@ -44,6 +44,25 @@ pub enum Statement {
         /// Where.
         map: String,
     },
+    /// Gives it the priority that a map has for what these say of it; for what the map has nothing, the rule ends.
+    SetPriority {
+        /// What is looked up.
+        fields: Vec<Field>,
+        /// Where.
+        map: String,
+    },
+    /// Puts what the one say of it, with what the others say of it, into a map, for so long from now on; or has what is there
+    /// last as long from now on. Where the map has no more room, nothing happens.
+    Remember {
+        /// What is looked up later.
+        fields: Vec<Field>,
+        /// What is found then.
+        data: Vec<Field>,
+        /// Where: in a [dynamic](super::Set::of_packets) map.
+        map: String,
+        /// How long.
+        seconds: u32,
+    },
     /// Tells the sender that the port cannot be reached, and drops it.
     Reject,
     /// Copies it to a group of netfilter's log, with a prefix of at most 127 bytes.
@@ -149,6 +168,14 @@ impl fmt::Display for Statement {
                 let family = if *is_ipv4 { "ip" } else { "ip6" };
                 write!(formatter, "dnat {family} to {} map @{map}", Together(fields))
             }
+            Self::SetPriority { fields, map } => {
+                write!(formatter, "meta priority set {} map @{map}", Together(fields))
+            }
+            Self::Remember { fields, data, map, seconds } => {
+                let (fields, data) = (Together(fields), Together(data));
+                let time = Time(*seconds);
+                write!(formatter, "update @{map} {{ {fields} timeout {time} : {data} }}")
+            }
             Self::Reject => formatter.write_str("reject"),
             Self::Log { group, prefix } => {
                 write!(formatter, "log prefix \"{prefix}\" group {group}")
@@ -165,6 +192,23 @@ impl fmt::Display for Statement {
                 if *random_fully { formatter.write_str(" fully-random") } else { Ok(()) }
             }
         }
+    }
+}
+
+/// A time in seconds, as nft tells it.
+struct Time(u32);
+
+impl fmt::Display for Time {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (minutes, seconds) = (self.0 / 60, self.0 % 60);
+        let (hours, minutes) = (minutes / 60, minutes % 60);
+        let (days, hours) = (hours / 24, hours % 24);
+        for (count, unit) in [(days, 'd'), (hours, 'h'), (minutes, 'm'), (seconds, 's')] {
+            if count > 0 || self.0 == 0 && unit == 's' {
+                write!(formatter, "{count}{unit}")?;
+            }
+        }
+        Ok(())
     }
 }
 

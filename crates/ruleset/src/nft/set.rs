@@ -22,6 +22,10 @@ pub struct Set {
     pub is_map: bool,
     /// What it leads to, if it is a map that leads to values.
     pub data: Vec<Key>,
+    /// Whether each of its elements counts what it is found for.
+    pub is_counted: bool,
+    /// If its elements come from packets, how many there may be; they last as long as the rules say.
+    pub room_for_packets: Option<u32>,
     /// A word for those who read the table: at most 127 bytes.
     pub comment: Option<String>,
 }
@@ -39,6 +43,10 @@ pub enum Key {
     Port,
     /// The name of an interface.
     Interface,
+    /// A packet's priority.
+    Priority,
+    /// A number of chance, or of a hash.
+    Number,
 }
 
 /// A part of an element.
@@ -56,6 +64,10 @@ pub enum Value {
     Ports(PortRange),
     /// Of [`Key::Interface`].
     Interface(String),
+    /// Of [`Key::Priority`].
+    Priority(u32),
+    /// Of [`Key::Number`].
+    Number(u32),
 }
 
 /// An element of a set or map.
@@ -95,7 +107,18 @@ impl Set {
     /// A set of single values.
     pub fn new(name: impl Into<String>, key: impl Into<Vec<Key>>) -> Self {
         let (name, key) = (name.into(), key.into());
-        Self { name, key, is_interval: false, is_map: false, data: Vec::new(), comment: None }
+        let data = Vec::new();
+        let (is_interval, is_map, is_counted) = (false, false, false);
+        Self {
+            name,
+            key,
+            is_interval,
+            is_map,
+            data,
+            is_counted,
+            room_for_packets: None,
+            comment: None,
+        }
     }
 
     /// The same of intervals.
@@ -119,11 +142,33 @@ impl Set {
         self
     }
 
+    /// The same, whose elements count.
+    #[must_use]
+    pub const fn counted(mut self) -> Self {
+        self.is_counted = true;
+        self
+    }
+
+    /// The same, whose elements come from packets: so many at most.
+    #[must_use]
+    pub const fn of_packets(mut self, room: u32) -> Self {
+        self.room_for_packets = Some(room);
+        self
+    }
+
     /// The same with a comment.
     #[must_use]
     pub fn commented(mut self, comment: impl Into<String>) -> Self {
         self.comment = Some(comment.into());
         self
+    }
+
+    /// Whether nft has names of types for all of its parts. Where it has not, it is told of fields that have
+    /// such parts (`typeof`).
+    #[must_use]
+    pub fn has_named_types(&self) -> bool {
+        let is_named = |key: &Key| !matches!(key, Key::Priority | Key::Number);
+        self.key.iter().chain(&self.data).all(is_named)
     }
 
     /// An element as a set like this has it: of intervals with one key two, unless nothing follows it.
@@ -204,6 +249,7 @@ impl Key {
             Self::Protocol => 1,
             Self::Port => 2,
             Self::Interface => NAME_ROOM,
+            Self::Priority | Self::Number => 4,
         }
     }
 }
@@ -255,6 +301,7 @@ fn bytes(value: &Value) -> Option<(Vec<u8>, Vec<u8>)> {
             room.resize(NAME_ROOM, 0);
             single(room)
         }
+        Value::Priority(number) | Value::Number(number) => single(number.to_ne_bytes().to_vec()),
     })
 }
 
@@ -281,19 +328,48 @@ fn next(number: &[u8]) -> Option<Vec<u8>> {
 impl fmt::Display for Set {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.is_map || !self.data.is_empty() { "map" } else { "set" };
-        write!(formatter, "{word} {} {{ type ", self.name)?;
-        dotted(formatter, &self.key)?;
+        let kind = if self.has_named_types() { "type" } else { "typeof" };
+        write!(formatter, "{word} {} {{ {kind} ", self.name)?;
+        self.parts(formatter, &self.key)?;
         if !self.data.is_empty() {
             formatter.write_str(" : ")?;
-            dotted(formatter, &self.data)?;
+            self.parts(formatter, &self.data)?;
         }
         formatter.write_str(if self.is_map { " : verdict; " } else { "; " })?;
         formatter.write_str(if self.is_interval { "flags interval; " } else { "" })?;
+        let room = self.room_for_packets.iter();
+        room.clone().try_for_each(|it| write!(formatter, "size {it}; flags dynamic,timeout; "))?;
+        formatter.write_str(if self.is_counted { "counter; " } else { "" })?;
         self.comment.iter().try_for_each(|it| write!(formatter, "comment \"{it}\"; "))?;
         formatter.write_str("}")
     }
 }
 
+impl Set {
+    fn parts(&self, formatter: &mut fmt::Formatter<'_>, keys: &[Key]) -> fmt::Result {
+        if self.has_named_types() {
+            return dotted(formatter, keys);
+        }
+        dotted(formatter, &keys.iter().map(|it| it.example()).collect::<Vec<_>>())
+    }
+}
+
+impl Key {
+    /// A field that has it.
+    const fn example(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ip daddr",
+            Self::Ipv6 => "ip6 daddr",
+            Self::Protocol => "meta l4proto",
+            Self::Port => "th dport",
+            Self::Interface => "iifname",
+            Self::Priority => "meta priority",
+            Self::Number => "numgen random mod 1",
+        }
+    }
+}
+
+/// The type's name, where it has one.
 impl fmt::Display for Key {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -302,6 +378,8 @@ impl fmt::Display for Key {
             Self::Protocol => "inet_proto",
             Self::Port => "inet_service",
             Self::Interface => "ifname",
+            Self::Priority => "classid",
+            Self::Number => "integer",
         })
     }
 }
@@ -342,6 +420,9 @@ impl fmt::Display for Value {
             Self::Ports(PortRange { first, last }) if first == last => write!(formatter, "{first}"),
             Self::Ports(PortRange { first, last }) => write!(formatter, "{first}-{last}"),
             Self::Interface(name) => write!(formatter, "\"{name}\""),
+            // As of traffic control's classes.
+            Self::Priority(number) => write!(formatter, "{:x}:{:x}", number >> 16, number & 0xffff),
+            Self::Number(number) => write!(formatter, "{number}"),
         }
     }
 }

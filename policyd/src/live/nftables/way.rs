@@ -89,6 +89,8 @@ fn has(way: &Way<'_>, fields: &[Field], values: &[Value]) -> bool {
         Field::InInterface => is_interface(way.interface, value),
         Field::OutInterface => is_interface(way.to, value),
         Field::Protocol | Field::DestinationPort => true,
+        // policyd's rules look up none of these.
+        Field::Priority | Field::Random { .. } | Field::SourceHash { .. } => true,
     })
 }
 

@@ -1,5 +1,7 @@
 //! What the kernel knows of a packet besides its bytes.
 
+use ruleset::iptables::Side;
+
 use super::{Comparison, Expressions, FIRST, Register};
 use crate::netfilter::message::{IPV4, IPV6};
 
@@ -13,6 +15,8 @@ pub(super) const MULTICAST: u8 = 2;
 pub(super) const ORIGINAL: u8 = 0;
 /// `IPS_SEEN_REPLY`.
 pub(super) const SEEN_REPLY: u32 = 1 << 1;
+/// `IPS_DST_NAT`.
+pub(super) const DESTINATION_TRANSLATED: u32 = 1 << 5;
 
 /// `RTN_LOCAL`, `RTN_BROADCAST`.
 pub(super) const TYPE_LOCAL: u32 = 2;
@@ -23,6 +27,7 @@ pub(super) const TYPE_BROADCAST: u32 = 3;
 pub(super) enum Meta {
     Length = 0,
     FrameType = 1,
+    Priority = 2,
     Mark = 3,
     InInterface = 6,
     OutInterface = 7,
@@ -36,7 +41,7 @@ impl Meta {
         match self {
             Self::Family | Self::Protocol | Self::FrameKind => 1,
             Self::FrameType => 2,
-            Self::Length | Self::Mark => 4,
+            Self::Length | Self::Priority | Self::Mark => 4,
             Self::InInterface | Self::OutInterface => NAME_ROOM,
         }
     }
@@ -70,12 +75,17 @@ impl Expressions {
 
     /// Changes some bits of its mark: those that are not in `kept` are cleared, and those of `set` turned round.
     pub(super) fn change_mark(&mut self, kept: u32, set: u32) {
-        const KEY: u16 = 2;
-        const FROM: u16 = 3;
         self.load_meta(Meta::Mark, FIRST);
         self.mask_and_flip(super::FIRST, &kept.to_ne_bytes(), &set.to_ne_bytes());
+        self.set_meta(Meta::Mark);
+    }
+
+    /// It becomes what is in the first register.
+    pub(super) fn set_meta(&mut self, key: Meta) {
+        const KEY: u16 = 2;
+        const FROM: u16 = 3;
         self.push("meta", |it| {
-            it.attribute(KEY, &(Meta::Mark as u32).to_be_bytes()).attribute(FROM, &FIRST.bytes())
+            it.attribute(KEY, &(key as u32).to_be_bytes()).attribute(FROM, &FIRST.bytes())
         });
     }
 
@@ -93,18 +103,20 @@ impl Expressions {
         self.compare(Comparison::Above, &bytes.to_be_bytes());
     }
 
-    /// Goes on where the destination is, or is not, of this type for the node's routes.
-    pub(super) fn destination_is(&mut self, comparison: Comparison, kind: u32) {
+    /// Goes on where an address is, or is not, of this type for the node's routes.
+    pub(super) fn address_is(&mut self, side: Side, comparison: Comparison, kind: u32) {
         const TO: u16 = 1;
         const RESULT: u16 = 2;
         const FLAGS: u16 = 3;
-        /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_DADDR`.
+        /// `NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_SADDR`, `NFTA_FIB_F_DADDR`.
         const ADDRESS_TYPE: u32 = 3;
+        const SOURCE: u32 = 1;
         const DESTINATION: u32 = 2;
+        let of = if side == Side::Source { SOURCE } else { DESTINATION };
         self.push("fib", |it| {
             it.attribute(TO, &FIRST.bytes())
                 .attribute(RESULT, &ADDRESS_TYPE.to_be_bytes())
-                .attribute(FLAGS, &DESTINATION.to_be_bytes())
+                .attribute(FLAGS, &of.to_be_bytes())
         });
         self.compare(comparison, &kind.to_ne_bytes());
     }

@@ -3,6 +3,7 @@
 use ruleset::iptables::PortRange;
 use ruleset::nft::{Family, Field, Statement, Verdict};
 
+use super::meta::Meta;
 use super::{DATA_VALUE, Expressions, FIRST, Register, lookup};
 use crate::netfilter::message::Message;
 
@@ -34,6 +35,15 @@ impl Expressions {
                 self.push("fwd", |it| it.attribute(TO, &FIRST.bytes()));
             }
             Statement::Redirect { is_ipv4, fields, map } => self.redirect(*is_ipv4, fields, map),
+            Statement::SetPriority { fields, map } => {
+                const TO: u16 = 3;
+                self.load_fields(fields);
+                self.push("lookup", |it| lookup(it, map).attribute(TO, &FIRST.bytes()));
+                self.set_meta(Meta::Priority);
+            }
+            Statement::Remember { fields, data, map, seconds } => {
+                self.remember(fields, data, map, *seconds);
+            }
             Statement::Reject => self.reject(),
             Statement::Log { group, prefix } => {
                 const GROUP: u16 = 1;
@@ -77,6 +87,26 @@ impl Expressions {
                 .attribute(FIRST_ADDRESS, &FIRST.bytes())
                 .attribute(FIRST_PORT, &port.bytes())
                 .attribute(FLAGS, &TO_ADDRESS_AND_PORT.to_be_bytes())
+        });
+    }
+
+    fn remember(&mut self, fields: &[Field], data: &[Field], map: &str, seconds: u32) {
+        const SET: u16 = 1;
+        const OPERATION: u16 = 3;
+        const KEY: u16 = 4;
+        const DATA: u16 = 5;
+        const TIMEOUT: u16 = 6;
+        /// `NFT_DYNSET_OP_UPDATE`.
+        const UPDATE: u32 = 1;
+        let behind = self.load_fields_from(FIRST, fields);
+        self.load_fields_from(behind, data);
+        let milliseconds = u64::from(seconds) * 1000;
+        self.push("dynset", |it| {
+            it.text(SET, map)
+                .attribute(OPERATION, &UPDATE.to_be_bytes())
+                .attribute(KEY, &FIRST.bytes())
+                .attribute(DATA, &behind.bytes())
+                .attribute(TIMEOUT, &milliseconds.to_be_bytes())
         });
     }
 
