@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 /// The part of a kind of objects that is read. The numbers of its fields are those of the kind's
 /// `generated.proto`.
-pub trait Part: DeserializeOwned + Message + Default + Into<Self::Whole> + 'static {
+pub trait Part: DeserializeOwned + Message + Default + 'static {
     /// The kind.
     type Whole: Resource<DynamicType = ()>;
 

@@ -53,6 +53,7 @@ pub struct HeldSet {
     key_type: u32,
     key_size: u32,
     data_type: u32,
+    is_counted: bool,
 }
 
 /// A table that the kernel holds.

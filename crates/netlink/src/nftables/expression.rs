@@ -148,10 +148,22 @@ impl Expressions {
                 self.load_meta(Meta::InInterface, FIRST);
                 self.compare(Comparison::NotEqual, &meta::name(name));
             }
+            Match::InInterfaces(prefix) => {
+                self.load_meta(Meta::InInterface, FIRST);
+                let longest = prefix.len().min(meta::name(prefix).len());
+                self.compare(
+                    Comparison::Equal,
+                    prefix.as_bytes().get(..longest).unwrap_or_default(),
+                );
+            }
             Match::Frame(FrameKind::Broadcast) => self.meta(Meta::FrameKind, &[meta::BROADCAST]),
             Match::Frame(FrameKind::Multicast) => self.meta(Meta::FrameKind, &[meta::MULTICAST]),
             Match::HardwareSource(address) => self.bytes(payload::HARDWARE_SOURCE, address),
             Match::Connection(packets) => self.connection(*packets),
+            Match::New => {
+                self.load_conntrack(Conntrack::State);
+                self.any_of(meta::NEW);
+            }
             Match::Translated => {
                 self.load_conntrack(Conntrack::Status);
                 self.any_of(meta::DESTINATION_TRANSLATED);

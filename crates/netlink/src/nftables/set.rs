@@ -27,6 +27,7 @@ const SET_DATA_TYPE: u16 = 6;
 const SET_DATA_SIZE: u16 = 7;
 const SET_DESCRIPTION: u16 = 9;
 const SET_EXPRESSION: u16 = 17;
+const SET_EXPRESSIONS: u16 = 18;
 const SET_ID: u16 = 10;
 const SET_USER_DATA: u16 = 13;
 const DESCRIPTION_SIZE: u16 = 1;
@@ -43,13 +44,12 @@ const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_USER_DATA: u16 = 6;
 const ELEMENT_LAST: u16 = 10;
 
-/// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`, `NFT_SET_CONCAT`, `NFT_SET_EXPR`.
+/// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`, `NFT_SET_CONCAT`.
 const INTERVALS: u32 = 1 << 2;
 const MAP: u32 = 1 << 3;
 const TIMEOUTS: u32 = 1 << 4;
 const OF_PACKETS: u32 = 1 << 5;
 const CONCATENATION: u32 = 1 << 7;
-const COUNTED: u32 = 1 << 8;
 /// `NFT_DATA_VERDICT`.
 const VERDICTS: u32 = 0xffff_ff00;
 /// `NFT_SET_ELEM_INTERVAL_END`.
@@ -118,8 +118,7 @@ fn flags(set: &Set) -> u32 {
     let map = if data_type(set) > 0 { MAP } else { 0 };
     let concatenation = if set.key.len() > 1 { CONCATENATION } else { 0 };
     let of_packets = if set.room_for_packets.is_some() { OF_PACKETS | TIMEOUTS } else { 0 };
-    let counted = if set.is_counted { COUNTED } else { 0 };
-    intervals | map | concatenation | of_packets | counted
+    intervals | map | concatenation | of_packets
 }
 
 /// What a map leads to; 0 for a set.
@@ -199,6 +198,7 @@ pub(super) fn read_set(set: &[u8], table: Table<'_>) -> Option<HeldSet> {
         key_type: number(SET_KEY_TYPE),
         key_size: number(SET_KEY_SIZE),
         data_type: number(SET_DATA_TYPE),
+        is_counted: [SET_EXPRESSION, SET_EXPRESSIONS].iter().any(|it| find(set, *it).is_some()),
     })
 }
 
@@ -206,10 +206,13 @@ impl HeldSet {
     /// Whether it is what [`Change::Set`](super::Change::Set) would make.
     #[must_use]
     pub fn is_like(&self, set: &Set) -> bool {
-        self.flags == flags(set)
+        // nft tells of several parts only where each may be an interval.
+        let told = |flags: u32| if set.is_interval { flags } else { flags & !CONCATENATION };
+        told(self.flags) == told(flags(set))
             && self.key_type == key_type(set)
             && usize::try_from(self.key_size) == Ok(set.size())
             && self.data_type == data_type(set)
+            && self.is_counted == set.is_counted
     }
 }
 

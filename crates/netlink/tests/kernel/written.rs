@@ -111,6 +111,8 @@ fn of_packets() -> Vec<Rule> {
         vec![Match::NotToLocal],
         vec![Match::ToLocal],
         vec![Match::NotInInterface("lo".to_owned())],
+        vec![Match::InInterfaces("veth".to_owned())],
+        vec![Match::New],
         vec![Match::In(flow(true), set("flows4"))],
         vec![Match::In(flow(false), set("flows6"))],
         vec![Match::ByChance { of_million: 469_292 }],

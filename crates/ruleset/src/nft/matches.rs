@@ -69,12 +69,16 @@ pub enum Match {
     InInterface(String),
     /// It did not come through this interface.
     NotInInterface(String),
+    /// It came through an interface whose name begins so.
+    InInterfaces(String),
     /// It came in a frame of this kind.
     Frame(FrameKind),
     /// The hardware address that it comes from.
     HardwareSource([u8; 6]),
     /// Its connection.
     Connection(Packets),
+    /// It begins a connection.
+    New,
     /// Its connection goes to another address or port than it was begun with (DNAT).
     Translated,
     /// These bits of its mark are set.
@@ -209,6 +213,7 @@ impl fmt::Display for Match {
             Self::FirstByte(value) => write!(formatter, "@th,0,8 {value:#x}"),
             Self::InInterface(name) => write!(formatter, "iifname \"{name}\""),
             Self::NotInInterface(name) => write!(formatter, "iifname != \"{name}\""),
+            Self::InInterfaces(prefix) => write!(formatter, "iifname \"{prefix}*\""),
             Self::Frame(FrameKind::Multicast) => formatter.write_str("meta pkttype multicast"),
             Self::Frame(FrameKind::Broadcast) => formatter.write_str("meta pkttype broadcast"),
             Self::HardwareSource([a, b, c, d, e, f]) => {
@@ -222,6 +227,7 @@ impl fmt::Display for Match {
                     "ct state related ct direction original ct status ! seen-reply"
                 }
             }),
+            Self::New => formatter.write_str("ct state new"),
             Self::Translated => formatter.write_str("ct status dnat"),
             Self::Mark(bits) => write!(formatter, "meta mark & {bits:#010x} == {bits:#010x}"),
             Self::ConnectionMark(bits) => {

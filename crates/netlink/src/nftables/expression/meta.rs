@@ -15,6 +15,8 @@ pub(super) const MULTICAST: u8 = 2;
 pub(super) const ORIGINAL: u8 = 0;
 /// `IPS_SEEN_REPLY`.
 pub(super) const SEEN_REPLY: u32 = 1 << 1;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+pub(super) const NEW: u32 = 1 << 3;
 /// `IPS_DST_NAT`.
 pub(super) const DESTINATION_TRANSLATED: u32 = 1 << 5;
 

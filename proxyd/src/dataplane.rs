@@ -1,0 +1,86 @@
+//! What services are in the kernel: their tables of nf_tables, kept as plans say by what changes alone.
+
+mod error;
+mod family;
+mod transaction;
+
+use std::collections::BTreeMap;
+
+use netlink::nftables::Client;
+
+use crate::model::NamespacedName;
+use crate::nftables::Settings;
+use crate::plan::Plan;
+pub use error::Error;
+use family::Family;
+pub use transaction::Written;
+
+/// The tables of both families.
+#[derive(Debug)]
+pub struct Dataplane {
+    client: Client,
+    families: Vec<Family>,
+}
+
+impl Dataplane {
+    /// In the namespace of the calling thread. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// [`Error::NoNftables`], and [`Error::Kernel`] without a socket.
+    pub fn open(settings: &Settings, families: &[bool]) -> Result<Self, Error> {
+        let client = Client::open()?.ok_or(Error::NoNftables)?;
+        let families = families.iter().map(|it| Family::new(*it, settings.clone())).collect();
+        Ok(Self { client, families })
+    }
+
+    /// Makes the kernel have these services and no others, whatever it had. What is right by now is not touched.
+    ///
+    /// # Errors
+    /// [`Error`]: the kernel is read anew by the next call.
+    pub fn adopt(&mut self, plans: &BTreeMap<NamespacedName, Plan>) -> Result<Written, Error> {
+        let mut written = Written::default();
+        for family in &mut self.families {
+            written += family.adopt(&mut self.client, plans)?;
+        }
+        Ok(written)
+    }
+
+    /// Changes these services; `None`: there is no such service any more.
+    ///
+    /// # Errors
+    /// [`Error`]: what the kernel has now is only known after [`Self::adopt`].
+    pub fn apply(
+        &mut self,
+        changes: &BTreeMap<NamespacedName, Option<Plan>>,
+    ) -> Result<Written, Error> {
+        let mut written = Written::default();
+        for family in &mut self.families {
+            written += family.apply(&mut self.client, changes)?;
+        }
+        Ok(written)
+    }
+
+    /// Removes chains that nothing leads to any more. Not right after a change, as packets may still be on their
+    /// way there.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn tidy(&mut self) -> Result<Written, Error> {
+        let mut written = Written::default();
+        for family in &mut self.families {
+            written += family.tidy(&mut self.client)?;
+        }
+        Ok(written)
+    }
+
+    /// Removes the tables, if they are there.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`].
+    pub fn remove(&mut self) -> Result<(), Error> {
+        for is_ipv4 in [true, false] {
+            self.client.remove(crate::nftables::table(is_ipv4))?;
+        }
+        Ok(())
+    }
+}

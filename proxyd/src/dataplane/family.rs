@@ -1,0 +1,212 @@
+//! The table of one family.
+
+mod adoption;
+mod affinity;
+mod chains;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+
+use netlink::nftables::Client;
+use ruleset::nft::{Set, Table};
+
+use super::Error;
+use super::transaction::{Transaction, Written};
+use crate::model::NamespacedName;
+use crate::nftables::{
+    AFFINITY, Content, Held, Key, Kind, Numbers, Render, Rules, Settings, sets, table,
+};
+use crate::plan::{Plan, PoolId};
+use chains::Chains;
+
+/// The table of one family, as it is known to be.
+#[derive(Debug)]
+pub(super) struct Family {
+    is_ipv4: bool,
+    settings: Settings,
+    sets: Vec<Set>,
+    numbers: Numbers,
+    held: HashMap<NamespacedName, Content>,
+    /// How many services have an endpoint of the node.
+    hairpins: HashMap<IpAddr, usize>,
+    chains: Chains,
+}
+
+impl Family {
+    pub(super) fn new(is_ipv4: bool, settings: Settings) -> Self {
+        Self {
+            is_ipv4,
+            settings,
+            sets: sets(is_ipv4),
+            numbers: Numbers::default(),
+            held: HashMap::new(),
+            hairpins: HashMap::new(),
+            chains: Chains::default(),
+        }
+    }
+
+    const fn table(&self) -> Table<'static> {
+        table(self.is_ipv4)
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        client: &mut Client,
+        changes: &BTreeMap<NamespacedName, Option<Plan>>,
+    ) -> Result<Written, Error> {
+        let mut written = Written::default();
+        let mut transaction = Transaction::default();
+        let mut gone: BTreeSet<(u32, SocketAddr)> = BTreeSet::new();
+        for (name, plan) in changes {
+            let content = match plan {
+                Some(plan) => {
+                    let held = self.held.get(name);
+                    let slots = held.map(|it| |number| slots(it, number));
+                    let slots = |number| slots.map_or_else(Vec::new, |of| of(number));
+                    content(&self.settings, self.is_ipv4, &mut self.numbers, (name, plan), slots)?
+                }
+                None => Content::new(),
+            };
+            if let Some(held) = self.held.get(name) {
+                gone.extend(&remembered(held) - &remembered(&content));
+            }
+            self.change(&mut transaction, name, content);
+            if transaction.is_full() {
+                written += transaction.commit(client, self.table(), &[])?;
+            }
+        }
+        written += transaction.commit(client, self.table(), &[])?;
+        // Only now may others have the numbers of pools that went.
+        for (name, plan) in changes {
+            let pools = plan.as_ref().map(|it| &it.pools);
+            self.numbers.retain(name, |it| pools.is_some_and(|pools| pools.contains_key(it)));
+        }
+        if !gone.is_empty() {
+            self.forget(client, |pool, endpoint| gone.contains(&(pool, endpoint)))?;
+        }
+        Ok(written)
+    }
+
+    /// A service has this from now on.
+    fn change(&mut self, transaction: &mut Transaction, name: &NamespacedName, new: Content) {
+        let old = self.held.remove(name).unwrap_or_default();
+        for (key, held) in old.iter().filter(|(key, held)| new.get(key) != Some(held)) {
+            if self.drops(key, held) {
+                transaction.delete(&self.sets, key, held);
+            }
+        }
+        for (key, held) in new.iter().filter(|(key, held)| old.get(key) != Some(held)) {
+            if self.takes(transaction, key, held) {
+                transaction.add(&self.sets, key, held);
+            }
+        }
+        if !new.is_empty() {
+            self.held.insert(name.clone(), new);
+        }
+    }
+
+    /// A service has it no more; whether nobody has it.
+    fn drops(&mut self, key: &Key, held: &Held) -> bool {
+        match (key, held) {
+            (Key::Hairpin(address), _) => {
+                let Some(count) = self.hairpins.get_mut(address) else { return false };
+                *count -= 1;
+                if *count == 0 {
+                    self.hairpins.remove(address);
+                }
+                !self.hairpins.contains_key(address)
+            }
+            (Key::Place(map, _), Held::Number(number)) => {
+                if let (Some(level), Some(kind)) = (map.level(), Kind::of_number(*number)) {
+                    self.chains.release(level, kind);
+                }
+                true
+            }
+            (Key::Sticky(_), Held::Seconds(seconds)) => {
+                self.chains.release_remembering(*seconds);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// A service has it now; whether nobody had it. What it needs is made.
+    fn takes(&mut self, transaction: &mut Transaction, key: &Key, held: &Held) -> bool {
+        let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
+        match (key, held) {
+            (Key::Hairpin(address), _) => {
+                let count = self.hairpins.entry(*address).or_default();
+                *count += 1;
+                *count == 1
+            }
+            (Key::Place(map, _), Held::Number(number)) => {
+                if let (Some(level), Some(kind)) = (map.level(), Kind::of_number(*number)) {
+                    self.chains.need(transaction, &rules, &self.sets, (level, kind));
+                }
+                true
+            }
+            (Key::Sticky(_), Held::Seconds(seconds)) => {
+                self.chains.need_remembering(transaction, &rules, *seconds);
+                true
+            }
+            (Key::Allow(pool), Held::Sources(sources)) => {
+                self.chains.allow(transaction, &rules, *pool, sources);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Has the kernel forget clients that were sent there.
+    fn forget(
+        &self,
+        client: &mut Client,
+        stale: impl Fn(u32, SocketAddr) -> bool,
+    ) -> Result<(), Error> {
+        match self.sets.iter().find(|it| it.name == AFFINITY) {
+            Some(set) => affinity::forget(client, self.table(), set, stale),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn tidy(&mut self, client: &mut Client) -> Result<Written, Error> {
+        let mut transaction = Transaction::default();
+        let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
+        self.chains.tidy(&mut transaction, &rules, &self.sets);
+        transaction.commit(client, self.table(), &[])
+    }
+}
+
+/// What a service's plan is in the table.
+fn content(
+    settings: &Settings,
+    is_ipv4: bool,
+    numbers: &mut Numbers,
+    (name, plan): (&NamespacedName, &Plan),
+    slots: impl Fn(u32) -> Vec<SocketAddr>,
+) -> Result<Content, Error> {
+    for pool in plan.pools.keys().filter(|it: &&PoolId| it.is_ipv4 == is_ipv4) {
+        numbers.of(name, pool)?;
+    }
+    let numbers = numbers.of_service(name);
+    Ok(Render { settings, is_ipv4, numbers: &numbers }.content(plan, slots))
+}
+
+/// The endpoints of pools that remember clients.
+fn remembered(content: &Content) -> BTreeSet<(u32, SocketAddr)> {
+    let pools = content.keys().filter_map(|key| match key {
+        Key::Sticky(pool) => Some(*pool),
+        _ => None,
+    });
+    pools.flat_map(|pool| slots(content, pool).into_iter().map(move |it| (pool, it))).collect()
+}
+
+/// The endpoints of a pool, in their places.
+fn slots(content: &Content, number: u32) -> Vec<SocketAddr> {
+    let places = content.range(Key::Slot(number, 0)..=Key::Slot(number, u32::MAX));
+    let endpoint = |(_, held): (&Key, &Held)| match held {
+        Held::Endpoint(endpoint) => Some(*endpoint),
+        _ => None,
+    };
+    places.filter_map(endpoint).collect()
+}

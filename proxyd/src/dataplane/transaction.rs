@@ -1,0 +1,148 @@
+//! Changes on their way to the kernel, in transactions of bounded size.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::AddAssign;
+
+use netlink::nftables::{Batch, Change, Client};
+use ruleset::nft::{Encoded, Rule, Set, Table};
+use ruleset::short_hash;
+
+use super::Error;
+use crate::nftables::{Held, Key, chain, element};
+
+/// So many elements a transaction has at most, but for a single service's: while the kernel works on it nobody else
+/// changes rules of the namespace.
+const MOST_ELEMENTS: usize = 8192;
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Transactions.
+    pub transactions: usize,
+    /// Elements that came.
+    pub added: usize,
+    /// Elements that went.
+    pub deleted: usize,
+}
+
+impl AddAssign for Written {
+    fn add_assign(&mut self, other: Self) {
+        self.transactions += other.transactions;
+        self.added += other.added;
+        self.deleted += other.deleted;
+    }
+}
+
+/// What is to change together.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    /// Chains with all of their rules.
+    chains: BTreeMap<String, Vec<Rule>>,
+    deleted: BTreeMap<&'static str, Vec<Encoded>>,
+    added: BTreeMap<&'static str, Vec<Encoded>>,
+    unchained: BTreeSet<String>,
+    elements: usize,
+}
+
+impl Transaction {
+    /// A chain is to have these rules and no others. Each gets a hash of itself as its comment, by which it is known
+    /// again.
+    pub(super) fn chain(&mut self, name: String, rules: Vec<Rule>) {
+        let hashed = |rule: Rule| {
+            let hash = hash(&rule);
+            rule.commented(hash)
+        };
+        self.chains.insert(name, rules.into_iter().map(hashed).collect());
+    }
+
+    /// A chain is to go, to which nothing leads.
+    pub(super) fn unchain(&mut self, name: String) {
+        self.unchained.insert(name);
+    }
+
+    pub(super) fn add(&mut self, sets: &[Set], key: &Key, held: &Held) {
+        self.elements += Self::push(&mut self.added, sets, key, held);
+    }
+
+    pub(super) fn delete(&mut self, sets: &[Set], key: &Key, held: &Held) {
+        self.elements += Self::push(&mut self.deleted, sets, key, held);
+    }
+
+    fn push(
+        to: &mut BTreeMap<&'static str, Vec<Encoded>>,
+        sets: &[Set],
+        key: &Key,
+        held: &Held,
+    ) -> usize {
+        let Some(name) = key.set() else { return 0 };
+        let Some(set) = sets.iter().find(|it| it.name == name) else { return 0 };
+        Self::encode(to, name, set.encode(&element(key, held)))
+    }
+
+    fn encode(
+        to: &mut BTreeMap<&'static str, Vec<Encoded>>,
+        name: &'static str,
+        encoded: Vec<Encoded>,
+    ) -> usize {
+        let count = encoded.len();
+        to.entry(name).or_default().extend(encoded);
+        count
+    }
+
+    /// An element that is no service's.
+    pub(super) fn add_encoded(&mut self, set: &'static str, encoded: Vec<Encoded>) {
+        self.elements += Self::encode(&mut self.added, set, encoded);
+    }
+
+    /// The same, which goes.
+    pub(super) fn delete_encoded(&mut self, set: &'static str, encoded: Vec<Encoded>) {
+        self.elements += Self::encode(&mut self.deleted, set, encoded);
+    }
+
+    /// Whether the next service should come with another one.
+    pub(super) const fn is_full(&self) -> bool {
+        self.elements >= MOST_ELEMENTS
+    }
+
+    fn is_empty(&self) -> bool {
+        self.elements == 0 && self.chains.is_empty() && self.unchained.is_empty()
+    }
+
+    /// Makes all of it, or nothing, after `before`, and is empty then.
+    pub(super) fn commit(
+        &mut self,
+        client: &mut Client,
+        table: Table<'_>,
+        before: &[Change<'_>],
+    ) -> Result<Written, Error> {
+        let Self { chains, deleted, added, unchained, .. } = &*self;
+        if self.is_empty() && before.is_empty() {
+            return Ok(Written::default());
+        }
+        let mut batch = Batch::default();
+        let mut push = |change: Change<'_>| batch.push(table, &change);
+        before.iter().for_each(|it| push(*it));
+        // Rules may lead to chains that come after theirs.
+        for name in chains.keys() {
+            push(Change::Chain(&chain(name)));
+            push(Change::Empty(name));
+        }
+        for (name, rules) in chains {
+            rules.iter().for_each(|rule| push(Change::Rule(name, rule)));
+        }
+        deleted.iter().for_each(|(set, elements)| push(Change::DeleteElements(set, elements)));
+        added.iter().for_each(|(set, elements)| push(Change::Elements(set, elements)));
+        unchained.iter().for_each(|name| push(Change::Empty(name)));
+        unchained.iter().for_each(|name| push(Change::DeleteChain(name)));
+        let count = |of: &BTreeMap<_, Vec<Encoded>>| of.values().map(Vec::len).sum();
+        let written = Written { transactions: 1, added: count(added), deleted: count(deleted) };
+        client.commit(&batch, &format!("write services to table {table}"))?;
+        *self = Self::default();
+        Ok(written)
+    }
+}
+
+/// What a rule is known by: a hash of its text.
+pub(super) fn hash(rule: &Rule) -> String {
+    short_hash(&rule.to_string())
+}

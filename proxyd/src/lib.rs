@@ -1,0 +1,10 @@
+//! Services: virtual addresses, node ports and load balancers' addresses that lead to pods.
+//!
+//! [`model`] is the world as services need it, with all defaulting and validation done; [`plan`] says of one service
+//! where its connections go, seen from one node. Both are pure: no I/O, no clock. [`nftables`] tells the plan in tables of
+//! nf_tables.
+
+pub mod dataplane;
+pub mod model;
+pub mod nftables;
+pub mod plan;

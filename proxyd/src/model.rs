@@ -1,0 +1,138 @@
+//! Services and their endpoints, as they are told by Kubernetes' objects.
+//!
+//! What is wrong in an object is told as [`Problem`]s, and left out: the rest of it counts.
+
+mod endpoint_slice;
+mod service;
+
+use std::fmt;
+
+use cluster::Metadata;
+
+pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, EndpointSlicePart};
+pub use service::{Port, Service, ServicePart};
+
+/// The name of a namespaced object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NamespacedName {
+    /// `metadata.namespace`; `default` where it is absent, as in a manifest.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+impl From<&Metadata> for NamespacedName {
+    fn from(metadata: &Metadata) -> Self {
+        let namespace = metadata.namespace.clone().filter(|it| !it.is_empty());
+        Self {
+            namespace: namespace.unwrap_or_else(|| "default".to_owned()),
+            name: metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A protocol with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// Its number in IP's header.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// That of this number.
+    #[must_use]
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.number() == number)
+    }
+
+    /// As objects name it; TCP where they say nothing.
+    fn named(name: Option<&str>) -> Option<Self> {
+        match name.unwrap_or_default() {
+            "" | "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+/// What is wrong with an object. The API server lets none of it pass; manifests of a folder may have it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {value:?} is not {wanted}")]
+pub struct Problem {
+    /// The field's path, such as `spec.ports[0].protocol`.
+    pub field: String,
+    /// What is there.
+    pub value: String,
+    /// What should be.
+    pub wanted: &'static str,
+}
+
+/// Collects what is wrong while an object is read.
+#[derive(Debug, Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// What was read, or a note that it cannot be.
+    fn take<T>(
+        &mut self,
+        read: Option<T>,
+        field: impl FnOnce() -> String,
+        value: impl fmt::Display,
+        wanted: &'static str,
+    ) -> Option<T> {
+        if read.is_none() {
+            self.0.push(Problem { field: field(), value: value.to_string(), wanted });
+        }
+        read
+    }
+
+    /// An address.
+    fn address(&mut self, text: &str, field: impl FnOnce() -> String) -> Option<std::net::IpAddr> {
+        self.take(text.parse().ok(), field, text, "an address")
+    }
+
+    /// A number of a port.
+    fn port(&mut self, number: i32, field: impl FnOnce() -> String) -> Option<u16> {
+        let port = u16::try_from(number).ok().filter(|it| *it > 0);
+        self.take(port, field, number, "a port (1 to 65535)")
+    }
+}
+
+/// A text that is not empty.
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|it| !it.is_empty())
+}

@@ -1,0 +1,260 @@
+//! The rules of chains.
+
+use std::collections::BTreeMap;
+
+use ipnetwork::IpNetwork;
+use ruleset::iptables::{Packets, Side};
+use ruleset::nft::{Field, Match, Rule, Statement, Verdict};
+
+use super::content::{Level, Map};
+use super::kind::{Hidden, Kind, Pick};
+use super::layout::{
+    AFFINITY, CHAINS, CLUSTER_IPS, ENDPOINTS, FORWARD, HAIRPIN, LOCAL_POOLS, OUTPUT, POOLS,
+    POSTROUTING, PREROUTING, REMEMBER_FORWARDED, REMEMBER_OWN, STICKY, destination,
+};
+use crate::model::Protocol;
+
+/// What rules depend on besides services.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The bit of a packet's mark that says, from one chain to another, that its sender is to be hidden.
+    pub masquerade_mark: u32,
+    /// Whether whoever connects to a service's address in the cluster is hidden.
+    pub masquerades_all: bool,
+    /// What comes from the cluster's pods.
+    pub local: Local,
+    /// The ranges that services' addresses are from: what goes to one that no service has is dropped.
+    pub service_ranges: Vec<IpNetwork>,
+    /// Whether packets that belong to no connection are kept from passing through: they would be seen as they are, not
+    /// as the connection is that they were part of (kubernetes/kubernetes#74839).
+    pub drops_invalid: bool,
+}
+
+/// How packets of the cluster's pods are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Local {
+    /// They are not.
+    Unknown,
+    /// By their addresses.
+    Ranges(Vec<IpNetwork>),
+    /// By the interface that they come through.
+    Interface(String),
+    /// The same, by the beginning of its name.
+    Interfaces(String),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            masquerade_mark: 0x4000,
+            masquerades_all: false,
+            local: Local::Unknown,
+            service_ranges: Vec::new(),
+            drops_invalid: true,
+        }
+    }
+}
+
+/// Chains that lead on.
+const LOOK_UP: &str = "look-up";
+const LOOK_UP_AGAIN: &str = "look-up-again";
+const ALLOWED_CHAIN: &str = "allowed";
+const NEAR_CHAIN: &str = "divided-cluster";
+const MASQUERADE: &str = "masquerading";
+
+/// The rules of one family's chains.
+#[derive(Debug)]
+pub struct Rules<'a> {
+    /// What they depend on.
+    pub settings: &'a Settings,
+    /// The family.
+    pub is_ipv4: bool,
+}
+
+impl Rules<'_> {
+    /// The chains that there always are. Those that only remember clients are there if somebody is to be remembered: each
+    /// packet of the node passes them.
+    #[must_use]
+    pub fn fixed(&self, remembers: bool) -> BTreeMap<String, Vec<Rule>> {
+        let look_up = || Rule::new([], jump(LOOK_UP));
+        let mut chains = vec![
+            (PREROUTING, vec![look_up()]),
+            (OUTPUT, vec![look_up()]),
+            (LOOK_UP, self.look_up()),
+            (LOOK_UP_AGAIN, self.look_up_again()),
+            ("rejecting", vec![Rule::new([], Statement::Reject)]),
+            (ALLOWED_CHAIN, self.by(Map::Allowed)),
+            ("divided", self.divided()),
+            (NEAR_CHAIN, self.by(Map::Near)),
+            (MASQUERADE, self.masquerade()),
+            (POSTROUTING, self.postrouting()),
+        ];
+        if self.settings.drops_invalid {
+            let invalid = Match::Connection(Packets::Invalid);
+            chains.push((FORWARD, vec![Rule::new([invalid], Verdict::Drop)]));
+        }
+        let chains = chains.into_iter().map(|(name, rules)| (name.to_owned(), rules));
+        let remembering = self.remembering().into_iter().filter(|_| remembers);
+        chains.chain(remembering).collect()
+    }
+
+    /// Those of them that are there only if somebody is to be remembered.
+    #[must_use]
+    pub fn remembering(&self) -> [(String, Vec<Rule>); 2] {
+        let first = || {
+            let by_pool = Statement::Map(vec![Field::Priority], STICKY.to_owned());
+            vec![Rule::new([Match::New, Match::Translated], by_pool)]
+        };
+        [REMEMBER_FORWARDED, REMEMBER_OWN].map(|name| (name.to_owned(), first()))
+    }
+
+    /// A kind's chain, if it has one that is not always there. `sources` are those who may connect
+    /// ([`Kind::Allow`]).
+    #[must_use]
+    pub fn of_kind(&self, kind: Kind, sources: &[IpNetwork]) -> Option<(String, Vec<Rule>)> {
+        let rules = match kind {
+            Kind::Reject | Kind::Drop | Kind::Divided => return None,
+            Kind::Allow(_) => allow(sources),
+            Kind::Pick(pick) => match pick.hidden {
+                Hidden::Nobody => self.pick(pick),
+                Hidden::Outside => self.outside(pick),
+                Hidden::Everybody => {
+                    vec![self.mark([]), Rule::new([], goto(&pick.plain().chain()))]
+                }
+            },
+        };
+        kind.chain().map(|name| (name, rules))
+    }
+
+    /// The chain that remembers clients for so long.
+    #[must_use]
+    pub fn remember(&self, seconds: u32) -> (String, Vec<Rule>) {
+        let [from, to] =
+            [Side::Source, Side::Destination].map(|it| Field::address(it, self.is_ipv4));
+        let remember = Statement::Remember {
+            fields: vec![from, Field::Priority],
+            data: vec![to, Field::DestinationPort],
+            map: AFFINITY.to_owned(),
+            seconds,
+        };
+        (format!("{REMEMBER}{seconds}"), vec![Rule::new([], remember)])
+    }
+
+    /// Leads on by what a map has for the packet's destination.
+    fn lead(&self, map: Map) -> [Rule; 2] {
+        let fields = destination(self.is_ipv4);
+        let chains = map.level().map_or(CHAINS, Level::name).to_owned();
+        [
+            Rule::new([], Statement::SetPriority { fields, map: map.name().to_owned() }),
+            Rule::new([], Statement::Map(vec![Field::Priority], chains)),
+        ]
+    }
+
+    fn by(&self, map: Map) -> Vec<Rule> {
+        let otherwise = Rule::new([], Verdict::Drop);
+        self.lead(map).into_iter().chain([otherwise]).collect()
+    }
+
+    fn look_up(&self) -> Vec<Rule> {
+        let to = Field::address(Side::Destination, self.is_ipv4);
+        let is_service = Match::In(vec![to], CLUSTER_IPS.to_owned());
+        let again = Rule::new([is_service], goto(LOOK_UP_AGAIN));
+        let ranges = self.settings.service_ranges.iter().filter(|it| it.is_ipv4() == self.is_ipv4);
+        let unused =
+            ranges.map(|it| Rule::new([Match::Address(Side::Destination, *it)], Verdict::Drop));
+        self.lead(Map::Services).into_iter().chain([again]).chain(unused).collect()
+    }
+
+    /// A port that the service does not have. It is looked up once more: before Linux 6.17 a look-up may find neither
+    /// the old element nor the new one while an element is exchanged, and who was let pass then would never reach the service, as
+    /// the kernel asks once for each connection (`nft_set_do_lookup`, "restart set lookup on base_seq change").
+    fn look_up_again(&self) -> Vec<Rule> {
+        self.lead(Map::Services).into_iter().chain([Rule::new([], goto("rejecting"))]).collect()
+    }
+
+    /// From the cluster's pods.
+    fn from_pods(&self) -> Vec<Match> {
+        match &self.settings.local {
+            Local::Unknown => Vec::new(),
+            Local::Ranges(ranges) => {
+                let ranges = ranges.iter().filter(|it| it.is_ipv4() == self.is_ipv4);
+                ranges.map(|it| Match::Address(Side::Source, *it)).collect()
+            }
+            Local::Interface(name) => vec![Match::InInterface(name.clone())],
+            Local::Interfaces(prefix) => vec![Match::InInterfaces(prefix.clone())],
+        }
+    }
+
+    fn mark(&self, matches: impl Into<Vec<Match>>) -> Rule {
+        Rule::new(matches, Statement::SetMark(self.settings.masquerade_mark))
+    }
+
+    fn divided(&self) -> Vec<Rule> {
+        let pods = self.from_pods().into_iter().map(|it| Rule::new([it], goto(NEAR_CHAIN)));
+        let own = [self.mark([Match::FromLocal]), Rule::new([Match::FromLocal], goto(NEAR_CHAIN))];
+        pods.chain(own).chain(self.by(Map::Far)).collect()
+    }
+
+    fn outside(&self, pick: Pick) -> Vec<Rule> {
+        let on = || goto(&pick.plain().chain());
+        let inside = self.from_pods().into_iter().map(|it| Rule::new([it], on()));
+        inside.chain([self.mark([]), Rule::new([], on())]).collect()
+    }
+
+    fn pick(&self, pick: Pick) -> Vec<Rule> {
+        let pools = if pick.is_local { LOCAL_POOLS } else { POOLS };
+        let (fields, map) = (destination(self.is_ipv4), pools.to_owned());
+        let pool = Rule::new([], Statement::SetPriority { fields, map });
+        let client = Field::address(Side::Source, self.is_ipv4);
+        let before = self.redirects(&[client, Field::Priority], AFFINITY);
+        let before = before.into_iter().filter(|_| pick.is_sticky);
+        let drawn = |below| self.redirects(&[Field::Priority, Field::Random { below }], ENDPOINTS);
+        // The places may be fewer by now than when the chain was chosen; the first one is there.
+        [pool].into_iter().chain(before).chain(drawn(pick.count)).chain(drawn(1)).collect()
+    }
+
+    /// To what a map has for these, of whatever protocol: nft asks that it be named.
+    fn redirects(&self, fields: &[Field], map: &str) -> Vec<Rule> {
+        let redirect = |protocol: Protocol| {
+            let (fields, map) = (fields.to_vec(), map.to_owned());
+            let to = Statement::Redirect { is_ipv4: self.is_ipv4, fields, map };
+            Rule::new([Match::Protocol(protocol.number())], to)
+        };
+        Protocol::ALL.map(redirect).into()
+    }
+
+    fn postrouting(&self) -> Vec<Rule> {
+        let marked = Match::Mark(self.settings.masquerade_mark);
+        let [from, to] =
+            [Side::Source, Side::Destination].map(|it| Field::address(it, self.is_ipv4));
+        let hairpin = Match::In(vec![from, to], HAIRPIN.to_owned());
+        vec![
+            Rule::new([marked], goto(MASQUERADE)),
+            Rule::new([Match::Translated, hairpin], MASQUERADED),
+        ]
+    }
+
+    fn masquerade(&self) -> Vec<Rule> {
+        let clear = Statement::ClearMark(self.settings.masquerade_mark);
+        vec![Rule::new([], clear), Rule::new([], MASQUERADED)]
+    }
+}
+
+/// Ports are drawn, so that connections which begin at once do not ask for the same.
+const MASQUERADED: Statement = Statement::Masquerade { random_fully: true, to_ports: None };
+
+/// What the name of the chain that remembers clients begins with; seconds follow.
+pub(super) const REMEMBER: &str = "remember-";
+
+fn allow(sources: &[IpNetwork]) -> Vec<Rule> {
+    let from = |it: &IpNetwork| Rule::new([Match::Address(Side::Source, *it)], goto(ALLOWED_CHAIN));
+    sources.iter().map(from).chain([Rule::new([], Verdict::Drop)]).collect()
+}
+
+fn goto(chain: &str) -> Verdict {
+    Verdict::Goto(chain.to_owned())
+}
+
+fn jump(chain: &str) -> Verdict {
+    Verdict::Jump(chain.to_owned())
+}

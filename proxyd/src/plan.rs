@@ -1,0 +1,305 @@
+//! Where connections to a service go, seen from one node.
+
+mod endpoints;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnetwork::IpNetwork;
+
+use crate::model::{EndpointSlice, Port, Protocol, Service};
+use endpoints::Reachable;
+
+/// The node that connections are seen from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its zone (`topology.kubernetes.io/zone`).
+    pub zone: Option<String>,
+    /// Those of its addresses that have node ports.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// Where something is served: what a client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    /// The address.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+}
+
+/// Endpoints of a service's port that get connections alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolId {
+    /// Whether they are of IPv4.
+    pub is_ipv4: bool,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The service's port.
+    pub port: u16,
+    /// Which of them.
+    pub scope: Scope,
+}
+
+/// Which endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Those of the cluster, or the near ones of them where hints say so.
+    Cluster,
+    /// Those of this node.
+    Local,
+}
+
+impl PoolId {
+    /// That which connections to a place go to.
+    #[must_use]
+    pub const fn of(at: &At, frontend: &Frontend, scope: Scope) -> Self {
+        let (is_ipv4, protocol) = (at.address.is_ipv4(), at.protocol);
+        Self { is_ipv4, protocol, port: frontend.port, scope }
+    }
+}
+
+/// What happens to connections to a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frontend {
+    /// What the address is.
+    pub origin: Origin,
+    /// The service's port that they are for.
+    pub port: u16,
+    /// Who may connect; `None`: everybody.
+    pub sources: Option<Vec<IpNetwork>>,
+    /// Where they go.
+    pub way: Way,
+}
+
+/// What an address is to a service. Where several services have the same, the first in this order counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The cluster's address of the service.
+    ClusterIp,
+    /// One of the node, with a node port.
+    NodePort,
+    /// A load balancer's.
+    LoadBalancer,
+    /// One that the service's author has named.
+    ExternalIp,
+}
+
+/// Where connections go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// There is no endpoint: the client is told so.
+    Reject,
+    /// There is none here, and others may have some: nothing is answered.
+    Drop,
+    /// To endpoints of the port.
+    Pool {
+        /// Which.
+        scope: Scope,
+        /// Whether the client is hidden from the endpoint behind the node's address.
+        masquerade: Masquerade,
+    },
+    /// `externalTrafficPolicy: Local`: from pods and from the node itself to endpoints of the cluster, the latter
+    /// masqueraded; from elsewhere to those of the node.
+    Divided {
+        /// Whether the cluster has some.
+        has_cluster: bool,
+        /// Whether the node has some.
+        has_local: bool,
+    },
+}
+
+/// Whether clients are hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Masquerade {
+    /// Those that are not of the cluster, where it is known what is, or all where that was asked for.
+    FromOutside,
+    /// All: who answers must do it by this node.
+    Always,
+}
+
+/// All of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What happens where.
+    pub frontends: BTreeMap<At, Frontend>,
+    /// The endpoints that are led to; none is empty.
+    pub pools: BTreeMap<PoolId, BTreeSet<SocketAddr>>,
+    /// For how many seconds a client comes to the same endpoint.
+    pub affinity: Option<u32>,
+    /// The cluster's addresses of the service.
+    pub cluster_ips: BTreeSet<IpAddr>,
+    /// Endpoints of this node: what they send to themselves has to be masqueraded.
+    pub local_addresses: BTreeSet<IpAddr>,
+    /// Where load balancers ask, and how many ready endpoints the node has.
+    pub health_check: Option<(u16, usize)>,
+}
+
+impl Plan {
+    /// The plan for a service with these slices, which are its own.
+    pub fn of<'a>(
+        service: &Service,
+        slices: impl IntoIterator<Item = &'a EndpointSlice> + Clone,
+        node: &Node,
+    ) -> Self {
+        let mut plan = Self { affinity: service.affinity, ..Self::default() };
+        plan.cluster_ips.extend(&service.cluster_ips);
+        for port in &service.ports {
+            for is_ipv4 in [true, false] {
+                plan.add_port(service, port, is_ipv4, slices.clone(), node);
+            }
+        }
+        plan.health_check = service.health_check_port.map(|port| (port, ready_here(slices, node)));
+        plan
+    }
+
+    fn add_port<'a>(
+        &mut self,
+        service: &Service,
+        port: &Port,
+        is_ipv4: bool,
+        slices: impl IntoIterator<Item = &'a EndpointSlice>,
+        node: &Node,
+    ) {
+        let of_family = |it: &&IpAddr| it.is_ipv4() == is_ipv4;
+        let addresses = |of: &[IpAddr]| of.iter().filter(of_family).copied().collect::<Vec<_>>();
+        let cluster_ips = addresses(&service.cluster_ips);
+        let external = external(service, port, node);
+        let external: Vec<_> = external.filter(|(_, at)| at.address.is_ipv4() == is_ipv4).collect();
+        if cluster_ips.is_empty() && external.is_empty() {
+            return;
+        }
+        let reachable = Reachable::of(port, is_ipv4, slices, node);
+        let internal_way = if service.is_internal_local {
+            local_way(&reachable)
+        } else {
+            cluster_way(&reachable, Masquerade::FromOutside)
+        };
+        for address in cluster_ips {
+            let at = At { address, protocol: port.protocol, port: port.port };
+            let origin = Origin::ClusterIp;
+            self.add(at, Frontend { origin, port: port.port, sources: None, way: internal_way });
+        }
+        let external_way = if service.is_external_local {
+            divided_way(&reachable)
+        } else {
+            cluster_way(&reachable, Masquerade::Always)
+        };
+        for (origin, at) in external {
+            let sources = service.source_ranges.clone().filter(|_| origin == Origin::LoadBalancer);
+            let sources = sources.map(|it| of_this_family(it, is_ipv4, &at, node));
+            self.add(at, Frontend { origin, port: port.port, sources, way: external_way });
+        }
+        self.add_pools(port, is_ipv4, reachable);
+    }
+
+    /// Of two of the same service the more important counts.
+    fn add(&mut self, at: At, frontend: Frontend) {
+        if self.frontends.get(&at).is_none_or(|it| it.origin > frontend.origin) {
+            self.frontends.insert(at, frontend);
+        }
+    }
+
+    /// Those that something leads to.
+    fn add_pools(&mut self, port: &Port, is_ipv4: bool, reachable: Reachable) {
+        let Reachable { cluster, local, local_addresses, .. } = reachable;
+        for (scope, endpoints) in [(Scope::Cluster, cluster), (Scope::Local, local)] {
+            let id = PoolId { is_ipv4, protocol: port.protocol, port: port.port, scope };
+            let leads = |(at, it): (&At, &Frontend)| {
+                at.address.is_ipv4() == is_ipv4
+                    && at.protocol == port.protocol
+                    && it.port == port.port
+                    && it.way.leads_to(scope)
+            };
+            if self.frontends.iter().any(leads) {
+                self.local_addresses.extend(&local_addresses);
+                self.pools.insert(id, endpoints);
+            }
+        }
+    }
+}
+
+impl Way {
+    /// Whether connections may go to such endpoints.
+    #[must_use]
+    pub fn leads_to(self, wanted: Scope) -> bool {
+        match self {
+            Self::Reject | Self::Drop => false,
+            Self::Pool { scope, .. } => scope == wanted,
+            Self::Divided { has_cluster, has_local } => match wanted {
+                Scope::Cluster => has_cluster,
+                Scope::Local => has_local,
+            },
+        }
+    }
+}
+
+/// Where a port is served besides the cluster's addresses.
+fn external<'a>(
+    service: &'a Service,
+    port: &'a Port,
+    node: &'a Node,
+) -> impl Iterator<Item = (Origin, At)> + 'a {
+    let at = |address, number| At { address, protocol: port.protocol, port: number };
+    let nodes = node.addresses.iter().zip(std::iter::repeat(port.node_port));
+    let nodes = nodes.filter_map(|(it, port)| port.map(|port| (Origin::NodePort, *it, port)));
+    let balancers = service.load_balancer_ips.iter();
+    let balancers = balancers.map(|it| (Origin::LoadBalancer, *it, port.port));
+    let named = service.external_ips.iter().map(|it| (Origin::ExternalIp, *it, port.port));
+    nodes.chain(balancers).chain(named).map(move |(origin, it, port)| (origin, at(it, port)))
+}
+
+/// To endpoints of the cluster.
+fn cluster_way(reachable: &Reachable, masquerade: Masquerade) -> Way {
+    if reachable.cluster.is_empty() {
+        return Way::Reject;
+    }
+    Way::Pool { scope: Scope::Cluster, masquerade }
+}
+
+/// To endpoints of the node.
+fn local_way(reachable: &Reachable) -> Way {
+    if !reachable.local.is_empty() {
+        return Way::Pool { scope: Scope::Local, masquerade: Masquerade::FromOutside };
+    }
+    if reachable.has_any { Way::Drop } else { Way::Reject }
+}
+
+fn divided_way(reachable: &Reachable) -> Way {
+    let (has_cluster, has_local) = (!reachable.cluster.is_empty(), !reachable.local.is_empty());
+    if !has_cluster && !has_local && !reachable.has_any {
+        return Way::Reject;
+    }
+    Way::Divided { has_cluster, has_local }
+}
+
+/// The ranges of this family. Where one of them holds the node's address, the node may connect as the load balancer's
+/// address as well: where that is one of the node's own, it is what its packets to it come from.
+fn of_this_family(
+    mut ranges: Vec<IpNetwork>,
+    is_ipv4: bool,
+    at: &At,
+    node: &Node,
+) -> Vec<IpNetwork> {
+    ranges.retain(|it| it.is_ipv4() == is_ipv4);
+    let holds = |address: &IpAddr| ranges.iter().any(|it| it.contains(*address));
+    if node.addresses.iter().any(holds) {
+        ranges.push(IpNetwork::from(at.address));
+    }
+    ranges.sort();
+    ranges.dedup();
+    ranges
+}
+
+/// How many ready endpoints the node has.
+fn ready_here<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>, node: &Node) -> usize {
+    let endpoints = slices.into_iter().flat_map(|it| &it.endpoints);
+    let here = endpoints.filter(|it| it.is_ready && it.node.as_ref() == Some(&node.name));
+    here.map(|it| it.address).collect::<BTreeSet<_>>().len()
+}

@@ -1,0 +1,7 @@
+//! Services in the kernel, in namespaces that end with each test. Needs root and nft.
+
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod random;
+mod scene;
+mod tables;

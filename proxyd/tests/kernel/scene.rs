@@ -1,0 +1,93 @@
+//! Objects, plans, and the kernel's tables.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+use proxyd::dataplane::Dataplane;
+use proxyd::model::{EndpointSlicePart, NamespacedName, ServicePart};
+use proxyd::nftables::{Settings, table};
+use proxyd::plan::{Node, Plan};
+use serde_json::{Value, json};
+
+/// Moves this test's thread into a namespace of its own, which ends with it.
+pub(crate) fn move_away() {
+    unshare(CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+pub(crate) fn dataplane(settings: &Settings) -> Dataplane {
+    Dataplane::open(settings, &[true, false]).unwrap()
+}
+
+pub(crate) fn node() -> Node {
+    Node {
+        name: "here".to_owned(),
+        zone: Some("z".to_owned()),
+        addresses: ["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()].into(),
+    }
+}
+
+pub(crate) fn name(name: &str) -> NamespacedName {
+    NamespacedName { namespace: "n".to_owned(), name: name.to_owned() }
+}
+
+/// The plan of a service with endpoints, each an address and the node that it is on.
+pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Plan {
+    let metadata = json!({"name": name, "namespace": "n"});
+    let status = spec.get("ingress").map(|it| json!({"loadBalancer": {"ingress": it}}));
+    let service = json!({"metadata": metadata, "spec": spec, "status": status});
+    let service: ServicePart = serde_json::from_value(service).unwrap();
+    let service = service.read().0.unwrap();
+    let endpoint =
+        |(address, node): &(&str, &str)| json!({"addresses": [address], "nodeName": node});
+    let ports: Vec<_> = service
+        .ports
+        .iter()
+        .map(|it| json!({"name": it.name, "port": 8080, "protocol": it.protocol.to_string()}))
+        .collect();
+    let slice = json!({
+        "metadata": {"name": name, "namespace": "n", "labels": {"kubernetes.io/service-name": name}},
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": ports,
+    });
+    let slice: EndpointSlicePart = serde_json::from_value(slice).unwrap();
+    let slice = slice.read().0.unwrap();
+    Plan::of(&service, [&slice], &node())
+}
+
+/// What nft lists of a family's table, without counters; sets sorted, as elements come in any order.
+pub(crate) fn listed(is_ipv4: bool) -> String {
+    let table = table(is_ipv4).to_string();
+    let words: Vec<&str> = table.split(' ').collect();
+    let output = Command::new("nft").args(["--stateless", "list", "table"]).args(words).output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+/// The words of such a list in any order: what elements there are, whatever order they come in.
+pub(crate) fn sorted(listed: &str) -> Vec<String> {
+    let pieces = listed.replace("elements = {", "").replace(" }", "");
+    let mut pieces: Vec<_> = pieces
+        .split([',', '\n'])
+        .map(|it| it.trim().to_owned())
+        .filter(|it| !it.is_empty())
+        .collect();
+    pieces.sort();
+    pieces
+}
+
+/// Whether nft reads what it lists, and lists the same again.
+pub(crate) fn reloads(is_ipv4: bool) -> bool {
+    let before = listed(is_ipv4);
+    let name = table(is_ipv4);
+    let text = format!("delete table {name}\n{before}");
+    let mut nft =
+        Command::new("nft").args(["-f", "-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut nft.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    nft.wait().unwrap().success() && sorted(&listed(is_ipv4)) == sorted(&before)
+}
+
+pub(crate) fn plans<const COUNT: usize>(
+    plans: [(&str, Plan); COUNT],
+) -> BTreeMap<NamespacedName, Plan> {
+    plans.into_iter().map(|(it, plan)| (name(it), plan)).collect()
+}

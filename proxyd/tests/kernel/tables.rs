@@ -1,0 +1,129 @@
+//! What tables there are.
+
+use proxyd::dataplane::Written;
+use proxyd::nftables::{Local, Settings};
+use serde_json::json;
+
+use crate::scene::{dataplane, listed, move_away, name, plan, plans, reloads, sorted};
+
+#[test]
+fn a_service_of_every_kind_is_written_and_nft_reads_it() {
+    move_away();
+    let settings = Settings {
+        local: Local::Ranges(vec!["10.244.0.0/16".parse().unwrap()]),
+        service_ranges: vec!["10.96.0.0/12".parse().unwrap()],
+        ..Settings::default()
+    };
+    let mut dataplane = dataplane(&settings);
+    let ports = |node_port: u16| {
+        let web = json!({"name": "w", "port": 80, "nodePort": node_port});
+        json!([web, {"name": "d", "port": 53, "protocol": "UDP"}])
+    };
+    let here = [("10.244.0.5", "here"), ("10.244.1.5", "there"), ("10.244.1.6", "there")];
+    let all = plans([
+        (
+            "cluster",
+            plan("cluster", &json!({"clusterIP": "10.96.0.1", "ports": ports(30080)}), &here),
+        ),
+        ("empty", plan("empty", &json!({"clusterIP": "10.96.0.2", "ports": ports(0)}), &[])),
+        (
+            "local",
+            plan(
+                "local",
+                &json!({
+                    "type": "LoadBalancer", "clusterIP": "10.96.0.3", "ports": ports(30081),
+                    "externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local",
+                    "loadBalancerSourceRanges": ["203.0.113.0/24", "198.51.100.7/32"],
+                    "ingress": [{"ip": "192.0.2.77"}],
+                }),
+                &here,
+            ),
+        ),
+        (
+            "sticky",
+            plan(
+                "sticky",
+                &json!({
+                    "clusterIP": "10.96.0.4", "ports": ports(30082), "sessionAffinity": "ClientIP",
+                    "externalIPs": ["192.0.2.99"],
+                }),
+                &here[1..],
+            ),
+        ),
+        (
+            "six",
+            plan(
+                "six",
+                &json!({"clusterIP": "fd00:96::1", "ports": ports(0)}),
+                &[("fd00::5", "here")],
+            ),
+        ),
+    ]);
+    let written = dataplane.adopt(&all).unwrap();
+    assert!(written.transactions > 0 && written.deleted == 0, "{written:?}");
+    let [four, six] = [true, false].map(listed);
+    insta::assert_snapshot!("four", four);
+    assert!(six.contains("fd00:96::1 . tcp . 80"), "{six}");
+    assert!(reloads(true) && reloads(false));
+    // nft has numbered and written it anew: it is as it was for us.
+    assert_eq!(dataplane.adopt(&all).unwrap(), Written::default());
+    dataplane.remove().unwrap();
+    assert_eq!([true, false].map(listed), ["", ""]);
+}
+
+#[test]
+fn what_is_right_is_not_touched_and_what_is_wrong_is_put_right() {
+    move_away();
+    let settings = Settings::default();
+    let mut dataplane = dataplane(&settings);
+    let spec = |ip: &str| json!({"clusterIP": ip, "ports": [{"port": 80}]});
+    let some = [("10.244.0.5", "here"), ("10.244.1.5", "there")];
+    let all = plans([
+        ("a", plan("a", &spec("10.96.0.1"), &some)),
+        ("b", plan("b", &spec("10.96.0.2"), &some[..1])),
+    ]);
+    dataplane.adopt(&all).unwrap();
+    let wanted = sorted(&listed(true));
+    let nft = |commands: &str| {
+        let status = std::process::Command::new("nft").arg(commands).status().unwrap();
+        assert!(status.success(), "{commands}");
+    };
+    for spoilt in [
+        "flush map ip podwire-proxy services",
+        "delete element ip podwire-proxy cluster-ips { 10.96.0.1 }",
+        "add element ip podwire-proxy services { 10.96.0.9 . tcp . 80 : 7000:0 }",
+        "add element ip podwire-proxy endpoints { 7200:9 . 7 : 10.0.0.1 . 1 }",
+        "add rule ip podwire-proxy pick-2 drop",
+        "flush chain ip podwire-proxy prerouting",
+        "delete table ip podwire-proxy",
+        "table ip podwire-proxy { flags dormant; }",
+        "delete table ip podwire-proxy; add table ip podwire-proxy; add set ip podwire-proxy services { type ipv4_addr; }",
+    ] {
+        nft(spoilt);
+        assert_ne!(sorted(&listed(true)), wanted, "{spoilt}");
+        dataplane.adopt(&all).unwrap();
+        assert_eq!(sorted(&listed(true)), wanted, "{spoilt}");
+        assert_eq!(dataplane.adopt(&all).unwrap(), Written::default(), "{spoilt}");
+    }
+}
+
+#[test]
+fn only_what_changes_is_written() {
+    move_away();
+    let mut dataplane = dataplane(&Settings::default());
+    let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+    let endpoints = ["10.244.0.1", "10.244.0.2", "10.244.0.3"].map(|it| (it, "there"));
+    let plan = |count: usize| plan("a", &spec, &endpoints[..count]);
+    dataplane.adopt(&plans([("a", plan(3))])).unwrap();
+    // A place goes, and the kind of one address changes.
+    let written = dataplane.apply(&[(name("a"), Some(plan(2)))].into()).unwrap();
+    // The chain for two, too.
+    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 2 });
+    let written = dataplane.apply(&[(name("a"), Some(plan(3)))].into()).unwrap();
+    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 1 });
+    let written = dataplane.apply(&[(name("a"), None)].into()).unwrap();
+    assert_eq!((written.transactions, written.added), (1, 0));
+    dataplane.tidy().unwrap();
+    let four = listed(true);
+    assert!(!four.contains("pick-") && !four.contains("elements"), "{four}");
+}
