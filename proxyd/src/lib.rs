@@ -4,7 +4,24 @@
 //! where its connections go, seen from one node. Both are pure: no I/O, no clock. [`nftables`] tells the plan in tables of
 //! nf_tables.
 
+pub mod agent;
 pub mod dataplane;
+pub mod flows;
+pub mod index;
+pub mod metrics;
 pub mod model;
 pub mod nftables;
 pub mod plan;
+pub mod source;
+
+/// An error and what led to it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

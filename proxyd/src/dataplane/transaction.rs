@@ -23,6 +23,8 @@ pub struct Written {
     pub added: usize,
     /// Elements that went.
     pub deleted: usize,
+    /// Flows that led where no service leads any more.
+    pub flows_cut: usize,
 }
 
 impl AddAssign for Written {
@@ -30,6 +32,7 @@ impl AddAssign for Written {
         self.transactions += other.transactions;
         self.added += other.added;
         self.deleted += other.deleted;
+        self.flows_cut += other.flows_cut;
     }
 }
 
@@ -135,7 +138,8 @@ impl Transaction {
         unchained.iter().for_each(|name| push(Change::Empty(name)));
         unchained.iter().for_each(|name| push(Change::DeleteChain(name)));
         let count = |of: &BTreeMap<_, Vec<Encoded>>| of.values().map(Vec::len).sum();
-        let written = Written { transactions: 1, added: count(added), deleted: count(deleted) };
+        let written =
+            Written { transactions: 1, added: count(added), deleted: count(deleted), flows_cut: 0 };
         client.commit(&batch, &format!("write services to table {table}"))?;
         *self = Self::default();
         Ok(written)

@@ -118,9 +118,9 @@ fn only_what_changes_is_written() {
     // A place goes, and the kind of one address changes.
     let written = dataplane.apply(&[(name("a"), Some(plan(2)))].into()).unwrap();
     // The chain for two, too.
-    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 2 });
+    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 2, ..Written::default() });
     let written = dataplane.apply(&[(name("a"), Some(plan(3)))].into()).unwrap();
-    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 1 });
+    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 1, ..Written::default() });
     let written = dataplane.apply(&[(name("a"), None)].into()).unwrap();
     assert_eq!((written.transactions, written.added), (1, 0));
     dataplane.tidy().unwrap();

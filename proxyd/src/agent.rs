@@ -1,0 +1,158 @@
+//! The agent of a node: events only mark what changed, and one loop writes. While it writes, what happens next is taken in; so a
+//! burst is one write, and a single change waits for nothing.
+
+mod status;
+mod work;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{self, MissedTickBehavior};
+
+use crate::dataplane::Dataplane;
+use crate::index::{Event, Index};
+pub use status::{Readiness, Status};
+use work::{Done, Job, Work};
+
+/// How often the loop shows that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// As many events are taken in before the loop looks at anything else.
+const MOST_EVENTS_AT_ONCE: usize = 4096;
+/// The pauses after failed writes: the first, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// How often the kernel is compared as a whole, and chains that nothing leads to go.
+const RESYNC: Duration = Duration::from_secs(30);
+
+/// Keeps the kernel at what the events tell until `shutdown` changes. The kernel stays as it is then.
+pub async fn run(
+    dataplane: Dataplane,
+    mut events: mpsc::Receiver<Event>,
+    mut shutdown: watch::Receiver<bool>,
+    status: Arc<Status>,
+) {
+    let mut agent = Agent::new(dataplane, status);
+    let mut heartbeat = time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        agent.start_work(Instant::now());
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => agent.take_in(event, &mut events),
+                // A source ends only with us.
+                None => break,
+            },
+            done = agent.work.finished() => agent.finish(done, Instant::now()),
+            _ = heartbeat.tick() => agent.status.beat(),
+            _ = shutdown.changed() => break,
+        }
+    }
+    // Whatever is being written is written to its end.
+    agent.work.wait().await;
+}
+
+struct Agent {
+    index: Index,
+    work: Work,
+    status: Arc<Status>,
+    /// What has been listed.
+    has_services: bool,
+    has_slices: bool,
+    has_node: bool,
+    /// What the kernel has is not known, or not what it was left as.
+    is_astray: bool,
+    failures: u32,
+    /// Not before this time.
+    next_try: Option<Instant>,
+    /// When the kernel is compared next.
+    next_resync: Option<Instant>,
+    /// When the first event came that is not in the kernel yet.
+    waiting_since: Option<Instant>,
+}
+
+impl Agent {
+    fn new(dataplane: Dataplane, status: Arc<Status>) -> Self {
+        Self {
+            index: Index::default(),
+            work: Work::new(dataplane),
+            status,
+            has_services: false,
+            has_slices: false,
+            has_node: false,
+            is_astray: true,
+            failures: 0,
+            next_try: None,
+            next_resync: None,
+            waiting_since: None,
+        }
+    }
+
+    /// Takes in an event, and those that have come with it.
+    fn take_in(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
+        self.waiting_since.get_or_insert_with(Instant::now);
+        self.take(first);
+        for _ in 1..MOST_EVENTS_AT_ONCE {
+            let Ok(event) = events.try_recv() else { return };
+            self.take(event);
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match &event {
+            Event::Services(cluster::Change::Listed(_)) => self.has_services = true,
+            Event::Slices(cluster::Change::Listed(_)) => self.has_slices = true,
+            Event::Node(_) => self.has_node = true,
+            Event::Services(_) | Event::Slices(_) => {}
+        }
+        self.index.apply(event);
+    }
+
+    /// Starts to write, when there is something to write and nothing is being written.
+    fn start_work(&mut self, now: Instant) {
+        let is_whole = self.has_services && self.has_slices && self.has_node;
+        if self.work.is_running() || !is_whole || self.next_try.is_some_and(|it| now < it) {
+            return;
+        }
+        let changes = self.index.take_changes();
+        let is_due = self.next_resync.is_none_or(|it| it <= now);
+        if self.is_astray || is_due && changes.plans.is_empty() {
+            self.is_astray = false;
+            self.next_resync = now.checked_add(RESYNC);
+            let datagrams = self.index.datagrams();
+            let started = self.waiting_since.take();
+            return self.work.start(Job::Adopt(self.index.plans(), datagrams), started);
+        }
+        let started = self.waiting_since.take();
+        if !changes.plans.is_empty() {
+            self.work.start(Job::Apply(changes), started);
+        }
+    }
+
+    fn finish(&mut self, done: Done, now: Instant) {
+        let Done { result, is_adoption, started, took } = done;
+        match result {
+            Ok(written) => {
+                self.failures = 0;
+                self.next_try = None;
+                self.status.wrote(&written, started.map(|it| now.duration_since(it)), took);
+                if is_adoption {
+                    self.status
+                        .metrics
+                        .services
+                        .set(i64::try_from(self.index.services()).unwrap_or(i64::MAX));
+                }
+                self.status.set(Readiness::Ready);
+            }
+            Err(error) => {
+                let error = crate::chain(&error);
+                tracing::warn!("{error}; it is tried again");
+                self.is_astray = true;
+                let pause = PAUSES.0.saturating_mul(1 << self.failures.min(10)).min(PAUSES.1);
+                self.failures += 1;
+                self.next_try = now.checked_add(pause);
+                self.status.metrics.failures.inc();
+                self.status.set(Readiness::Failing(error));
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What blocks, in a thread of its own: one thing at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::dataplane::{Dataplane, Error, Written};
+use crate::flows;
+use crate::index::Changes;
+use crate::model::NamespacedName;
+use crate::plan::{At, Plan};
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// The kernel is to have these services, and flows that lead elsewhere than to these endpoints go.
+    Adopt(BTreeMap<NamespacedName, Plan>, BTreeMap<At, BTreeSet<SocketAddr>>),
+    /// These services have changed.
+    Apply(Changes),
+}
+
+/// What was done.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) result: Result<Written, Error>,
+    pub(super) is_adoption: bool,
+    /// When the first event of it came.
+    pub(super) started: Option<Instant>,
+    pub(super) took: Duration,
+}
+
+/// Who does it.
+#[derive(Debug)]
+pub(super) struct Work {
+    idle: Option<Dataplane>,
+    running: Option<JoinHandle<(Dataplane, Done)>>,
+}
+
+impl Work {
+    pub(super) const fn new(dataplane: Dataplane) -> Self {
+        Self { idle: Some(dataplane), running: None }
+    }
+
+    pub(super) const fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub(super) fn start(&mut self, job: Job, started: Option<Instant>) {
+        let Some(mut dataplane) = self.idle.take() else { return };
+        self.running = Some(spawn_blocking(move || {
+            let begun = Instant::now();
+            let is_adoption = matches!(job, Job::Adopt(..));
+            let result = run(&mut dataplane, job);
+            let took = begun.elapsed();
+            (dataplane, Done { result, is_adoption, started, took })
+        }));
+    }
+
+    /// Waits for the end of what runs; without end when nothing does.
+    pub(super) async fn finished(&mut self) -> Done {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        match running.await {
+            Ok((dataplane, done)) => {
+                self.running = None;
+                self.idle = Some(dataplane);
+                done
+            }
+            // A panic, which is a bug: there is nothing left to go on with.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Waits until nothing runs.
+    pub(super) async fn wait(&mut self) {
+        if self.is_running() {
+            self.finished().await;
+        }
+    }
+}
+
+fn run(dataplane: &mut Dataplane, job: Job) -> Result<Written, Error> {
+    let (written, datagrams) = match job {
+        Job::Adopt(plans, datagrams) => {
+            let mut written = dataplane.adopt(&plans)?;
+            written += dataplane.tidy()?;
+            (written, datagrams)
+        }
+        Job::Apply(changes) => (dataplane.apply(&changes.plans)?, changes.datagrams),
+    };
+    let cut = flows::cut(&datagrams)?;
+    Ok(Written { flows_cut: cut, ..written })
+}

@@ -1,0 +1,242 @@
+//! What the objects mean for this node, change by change.
+
+mod claims;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+
+use cluster::Change;
+
+use crate::model::{EndpointSlice, NamespacedName, Protocol, Service};
+use crate::plan::{At, Node, Plan, Scope, Way};
+use claims::Claims;
+
+/// An object that was read: `None` where it is none that is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read<T> {
+    /// Its name.
+    pub name: NamespacedName,
+    /// What it says.
+    pub object: Option<T>,
+}
+
+/// Something about the objects changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Services.
+    Services(Change<Read<Service>>),
+    /// Slices of endpoints.
+    Slices(Change<Read<EndpointSlice>>),
+    /// This node, as it is now.
+    Node(Node),
+}
+
+/// What changed since the last time.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The services that are otherwise, and those that are gone.
+    pub plans: BTreeMap<NamespacedName, Option<Plan>>,
+    /// Places of UDP and SCTP at which something changed, with the endpoints that they may lead to now: what leads
+    /// elsewhere is stale, and nothing ends it.
+    pub datagrams: BTreeMap<At, BTreeSet<SocketAddr>>,
+}
+
+/// All objects, and what follows from them.
+#[derive(Debug, Default)]
+pub struct Index {
+    node: Node,
+    services: HashMap<NamespacedName, Service>,
+    slices: HashMap<NamespacedName, EndpointSlice>,
+    of_service: HashMap<NamespacedName, BTreeSet<NamespacedName>>,
+    plans: HashMap<NamespacedName, Plan>,
+    claims: Claims,
+    changed: BTreeSet<NamespacedName>,
+}
+
+impl Index {
+    /// Takes in what happened.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Services(change) => self.apply_services(change),
+            Event::Slices(change) => self.apply_slices(change),
+            Event::Node(node) if node == self.node => {}
+            Event::Node(node) => {
+                self.node = node;
+                self.changed.extend(self.services.keys().cloned());
+            }
+        }
+    }
+
+    fn apply_services(&mut self, change: Change<Read<Service>>) {
+        match change {
+            Change::Applied(Read { name, object: Some(service) }) => {
+                self.put_service(name, service)
+            }
+            Change::Applied(Read { name, object: None }) | Change::Removed(Read { name, .. }) => {
+                self.remove_service(name);
+            }
+            Change::Listed(all) => {
+                let there = all.iter().filter(|it| it.object.is_some()).map(|it| it.name.clone());
+                let there: BTreeSet<_> = there.collect();
+                let gone = self.services.keys().filter(|it| !there.contains(it));
+                for name in gone.cloned().collect::<Vec<_>>() {
+                    self.remove_service(name);
+                }
+                for Read { name, object } in all {
+                    object.into_iter().for_each(|it| self.put_service(name.clone(), it));
+                }
+            }
+        }
+    }
+
+    fn put_service(&mut self, name: NamespacedName, service: Service) {
+        if self.services.get(&name) != Some(&service) {
+            self.changed.insert(name.clone());
+            self.services.insert(name, service);
+        }
+    }
+
+    fn remove_service(&mut self, name: NamespacedName) {
+        if self.services.remove(&name).is_some() {
+            self.changed.insert(name);
+        }
+    }
+
+    fn apply_slices(&mut self, change: Change<Read<EndpointSlice>>) {
+        match change {
+            Change::Applied(Read { name, object: Some(slice) }) => self.put_slice(name, slice),
+            Change::Applied(Read { name, object: None }) | Change::Removed(Read { name, .. }) => {
+                self.remove_slice(&name);
+            }
+            Change::Listed(all) => {
+                let there = all.iter().filter(|it| it.object.is_some()).map(|it| it.name.clone());
+                let there: BTreeSet<_> = there.collect();
+                let gone = self.slices.keys().filter(|it| !there.contains(it));
+                for name in gone.cloned().collect::<Vec<_>>() {
+                    self.remove_slice(&name);
+                }
+                for Read { name, object } in all {
+                    object.into_iter().for_each(|it| self.put_slice(name.clone(), it));
+                }
+            }
+        }
+    }
+
+    fn put_slice(&mut self, name: NamespacedName, slice: EndpointSlice) {
+        if self.slices.get(&name) == Some(&slice) {
+            return;
+        }
+        // Its label may have named another service before.
+        self.remove_slice(&name);
+        let service = service_of(&slice);
+        self.of_service.entry(service.clone()).or_default().insert(name.clone());
+        self.slices.insert(name, slice);
+        self.changed.insert(service);
+    }
+
+    fn remove_slice(&mut self, name: &NamespacedName) {
+        let Some(slice) = self.slices.remove(name) else { return };
+        let service = service_of(&slice);
+        if let Some(slices) = self.of_service.get_mut(&service) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.of_service.remove(&service);
+            }
+        }
+        self.changed.insert(service);
+    }
+
+    /// The plan for a service as it is now, for all that it claims.
+    fn plan(&self, name: &NamespacedName) -> Option<Plan> {
+        let service = self.services.get(name)?;
+        let slices = self.of_service.get(name).into_iter().flatten();
+        let slices = slices.filter_map(|it| self.slices.get(it));
+        Some(Plan::of(service, slices, &self.node))
+    }
+
+    /// What changed since this was asked last. Where services claim the same place, one has it.
+    pub fn take_changes(&mut self) -> Changes {
+        let mut changed = BTreeSet::new();
+        let mut places = BTreeSet::new();
+        for name in std::mem::take(&mut self.changed) {
+            let plan = self.plan(&name);
+            if self.plans.get(&name) == plan.as_ref() {
+                continue;
+            }
+            let created = self.services.get(&name).map_or(0, |it| it.created);
+            let before = self.plans.get(&name).map(|it| &it.frontends);
+            let now = plan.as_ref().map(|it| &it.frontends);
+            // Those that lose a place, or get one that this one no longer wants.
+            changed.extend(self.claims.change(&name, created, before, now));
+            places.extend(datagrams(before));
+            places.extend(datagrams(now));
+            match plan {
+                Some(plan) => _ = self.plans.insert(name.clone(), plan),
+                None => _ = self.plans.remove(&name),
+            }
+            changed.insert(name);
+        }
+        let plans: BTreeMap<_, _> =
+            changed.into_iter().map(|it| (it.clone(), self.own(&it))).collect();
+        let leads_to = |at: &At| {
+            let owner = self.claims.owner(at).and_then(|it| self.plans.get(it));
+            owner.map(|it| endpoints(it, at)).unwrap_or_default()
+        };
+        let datagrams = places.into_iter().map(|at| (at, leads_to(&at))).collect();
+        Changes { plans, datagrams }
+    }
+
+    /// The plans of all services, without what [`Self::take_changes`] has not told yet.
+    #[must_use]
+    pub fn plans(&self) -> BTreeMap<NamespacedName, Plan> {
+        self.plans.keys().filter_map(|it| Some((it.clone(), self.own(it)?))).collect()
+    }
+
+    /// A service's plan for those places that it has.
+    fn own(&self, name: &NamespacedName) -> Option<Plan> {
+        let mut plan = self.plans.get(name)?.clone();
+        plan.frontends.retain(|at, _| self.claims.owner(at) == Some(name));
+        Some(plan)
+    }
+
+    /// Where every place of UDP and SCTP may lead, of all services.
+    #[must_use]
+    pub fn datagrams(&self) -> BTreeMap<At, BTreeSet<SocketAddr>> {
+        let mut all = BTreeMap::new();
+        for (name, plan) in &self.plans {
+            let places = datagrams(Some(&plan.frontends));
+            let own = places.filter(|it| self.claims.owner(it) == Some(name));
+            all.extend(own.map(|at| (at, endpoints(plan, &at))));
+        }
+        all
+    }
+
+    /// How many services there are.
+    #[must_use]
+    pub fn services(&self) -> usize {
+        self.services.len()
+    }
+}
+
+fn service_of(slice: &EndpointSlice) -> NamespacedName {
+    NamespacedName { namespace: slice.name.namespace.clone(), name: slice.service.clone() }
+}
+
+/// Places of UDP and SCTP.
+fn datagrams(
+    frontends: Option<&BTreeMap<At, crate::plan::Frontend>>,
+) -> impl Iterator<Item = At> + '_ {
+    let places = frontends.into_iter().flat_map(BTreeMap::keys);
+    places.filter(|it| it.protocol != Protocol::Tcp).copied()
+}
+
+/// Where a place of a plan may lead.
+fn endpoints(plan: &Plan, at: &At) -> BTreeSet<SocketAddr> {
+    let Some(frontend) = plan.frontends.get(at) else { return BTreeSet::new() };
+    let scopes = [Scope::Cluster, Scope::Local];
+    let scopes = scopes.into_iter().filter(|it| Way::leads_to(frontend.way, *it));
+    let pools = scopes.filter_map(|it| plan.pools.get(&crate::plan::PoolId::of(at, frontend, it)));
+    pools.flatten().copied().collect()
+}

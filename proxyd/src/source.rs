@@ -1,0 +1,3 @@
+//! Where objects are from.
+
+pub mod api_server;
