@@ -36,17 +36,6 @@ pub mod source;
 mod tests;
 mod words;
 
+pub use cluster::chain;
 pub use evaluate::{Packet, Transport, Verdict, evaluate};
 pub use model::World;
-
-/// An error and what led to it, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}

@@ -1,6 +1,7 @@
 //! The agent of a node: events only mark what changed, and one loop writes. While it writes, what happens next is taken in; so a
 //! burst is one write, and a single change waits for nothing.
 
+mod drift;
 mod status;
 mod work;
 
@@ -12,8 +13,9 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::dataplane::Dataplane;
 use crate::index::{Event, Index};
+use drift::Drift;
 pub use status::{Readiness, Status};
-use work::{Done, Job, Work};
+use work::{Done, Job, Kind, Work};
 
 /// How often the loop shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -21,8 +23,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const MOST_EVENTS_AT_ONCE: usize = 4096;
 /// The pauses after failed writes: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// How often the kernel is compared as a whole, and chains that nothing leads to go.
-const RESYNC: Duration = Duration::from_secs(30);
+/// Chains that nothing leads to go some time after the last change.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Keeps the kernel at what the events tell until `shutdown` changes. The kernel stays as it is then.
 pub async fn run(
@@ -36,6 +38,7 @@ pub async fn run(
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         agent.start_work(Instant::now());
+        let wake = agent.next_due().saturating_duration_since(Instant::now());
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => agent.take_in(event, &mut events),
@@ -43,6 +46,8 @@ pub async fn run(
                 None => break,
             },
             done = agent.work.finished() => agent.finish(done, Instant::now()),
+            heard = agent.drift.changed() => agent.drift.hear(&heard, agent.own_port),
+            () = time::sleep(wake) => {}
             _ = heartbeat.tick() => agent.status.beat(),
             _ = shutdown.changed() => break,
         }
@@ -64,8 +69,11 @@ struct Agent {
     failures: u32,
     /// Not before this time.
     next_try: Option<Instant>,
-    /// When the kernel is compared next.
-    next_resync: Option<Instant>,
+    drift: Drift,
+    /// By what our own changes are known.
+    own_port: Option<u32>,
+    /// When chains that nothing leads to go; `None`: nothing was written since they went.
+    next_tidying: Option<Instant>,
     /// When the first event came that is not in the kernel yet.
     waiting_since: Option<Instant>,
 }
@@ -82,7 +90,9 @@ impl Agent {
             is_astray: true,
             failures: 0,
             next_try: None,
-            next_resync: None,
+            drift: Drift::new(Instant::now()),
+            own_port: None,
+            next_tidying: None,
             waiting_since: None,
         }
     }
@@ -114,10 +124,9 @@ impl Agent {
             return;
         }
         let changes = self.index.take_changes();
-        let is_due = self.next_resync.is_none_or(|it| it <= now);
-        if self.is_astray || is_due && changes.plans.is_empty() {
+        if self.is_astray || self.drift.due() <= now {
             self.is_astray = false;
-            self.next_resync = now.checked_add(RESYNC);
+            self.drift.begin(now);
             let datagrams = self.index.datagrams();
             let started = self.waiting_since.take();
             return self.work.start(Job::Adopt(self.index.plans(), datagrams), started);
@@ -125,17 +134,28 @@ impl Agent {
         let started = self.waiting_since.take();
         if !changes.plans.is_empty() {
             self.work.start(Job::Apply(changes), started);
+        } else if self.next_tidying.is_some_and(|it| it <= now) {
+            self.next_tidying = None;
+            self.work.start(Job::Tidy, None);
         }
     }
 
+    /// When there is something to do though nothing happens.
+    fn next_due(&self) -> Instant {
+        let due = self.next_tidying.into_iter().fold(self.drift.due(), Instant::min);
+        self.next_try.map_or(due, |it| it.max(due))
+    }
+
     fn finish(&mut self, done: Done, now: Instant) {
-        let Done { result, is_adoption, started, took } = done;
+        let Done { result, kind, own_port, started, took } = done;
+        self.own_port = own_port;
         match result {
             Ok(written) => {
                 self.failures = 0;
                 self.next_try = None;
                 self.status.wrote(&written, started.map(|it| now.duration_since(it)), took);
-                if is_adoption {
+                if kind != Kind::Tidying {
+                    self.next_tidying = now.checked_add(QUIET);
                     self.status
                         .metrics
                         .services
@@ -144,7 +164,7 @@ impl Agent {
                 self.status.set(Readiness::Ready);
             }
             Err(error) => {
-                let error = crate::chain(&error);
+                let error = cluster::chain(&error);
                 tracing::warn!("{error}; it is tried again");
                 self.is_astray = true;
                 let pause = PAUSES.0.saturating_mul(1 << self.failures.min(10)).min(PAUSES.1);

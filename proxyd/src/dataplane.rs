@@ -60,6 +60,12 @@ impl Dataplane {
         Ok(written)
     }
 
+    /// The netlink port by which others are told that a change came from here, once there was one.
+    #[must_use]
+    pub fn port(&self) -> Option<u32> {
+        self.client.port().ok()
+    }
+
     /// Removes chains that nothing leads to any more. Not right after a change, as packets may still be on their
     /// way there.
     ///

@@ -13,15 +13,3 @@ pub mod model;
 pub mod nftables;
 pub mod plan;
 pub mod source;
-
-/// An error and what led to it, in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}

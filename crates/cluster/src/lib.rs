@@ -8,6 +8,7 @@ use std::time::Duration;
 mod backoff;
 mod client;
 mod error;
+mod listener;
 mod page;
 mod part;
 mod watch;
@@ -15,8 +16,21 @@ mod watch;
 pub use client::{Object, connect, create, delete, get, patch};
 pub use error::{Attempt, Error};
 pub use kube::Client;
+pub use listener::Listener;
 pub use part::{Metadata, Moment, Part, or_default};
 pub use watch::{Change, Watch};
 
 /// An answer may take this long, and so may the next object of a list.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// An error and what led to it, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

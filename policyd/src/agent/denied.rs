@@ -9,11 +9,11 @@ use netlink::{Event, Layer4, Tuple};
 use tokio::time::sleep_until;
 
 use super::bucket::TokenBucket;
-use super::listener::Listener;
 use crate::index::Index;
 use crate::iptables::{endpoint_chain_direction, endpoint_chain_name};
 use crate::model::Direction;
 use crate::words;
+use cluster::Listener;
 
 /// As many packets are told at once ...
 const BURST: u32 = 50;

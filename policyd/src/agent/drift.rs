@@ -9,7 +9,7 @@ use attachment::CLOSED_TABLE;
 use netlink::Event;
 use netlink::nftables::{Changes, Generation};
 
-use super::listener::Listener;
+use cluster::Listener;
 
 use crate::{frames, ingress};
 

@@ -11,10 +11,10 @@ use netlink::{
     BridgeFiltering, Error, Event, HostInterfaces, Link, LinkChange, LinkChanges, Socket,
 };
 
-use super::listener::Listener;
 use crate::frames;
 use crate::ingress::Sources;
 use crate::plan::{Endpoint, HostInterface};
+use cluster::Listener;
 
 /// The links are not looked at more often, however often they change.
 const LEAST_PAUSE: Duration = Duration::from_millis(200);

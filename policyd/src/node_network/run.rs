@@ -14,7 +14,9 @@ use tokio::time::sleep_until;
 
 use super::teller::Teller;
 use super::{Keeper, Members, Report, accept};
-use crate::agent::{Listener, Readiness, Status};
+use cluster::Listener;
+
+use crate::agent::{Readiness, Status};
 use crate::dataplane::Ran;
 
 /// The runtime's folder, forwarding and policies are looked at this often: nobody tells of the first.

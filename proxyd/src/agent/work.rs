@@ -19,13 +19,38 @@ pub(super) enum Job {
     Adopt(BTreeMap<NamespacedName, Plan>, BTreeMap<At, BTreeSet<SocketAddr>>),
     /// These services have changed.
     Apply(Changes),
+    /// Chains that nothing leads to are to go.
+    Tidy,
+}
+
+/// Of what kind that is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The kernel was read.
+    Adoption,
+    /// It was not.
+    Change,
+    /// Nothing is otherwise for anybody.
+    Tidying,
+}
+
+impl Kind {
+    const fn of(job: &Job) -> Self {
+        match job {
+            Job::Adopt(..) => Self::Adoption,
+            Job::Apply(_) => Self::Change,
+            Job::Tidy => Self::Tidying,
+        }
+    }
 }
 
 /// What was done.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) result: Result<Written, Error>,
-    pub(super) is_adoption: bool,
+    pub(super) kind: Kind,
+    /// By what others are told that it was us.
+    pub(super) own_port: Option<u32>,
     /// When the first event of it came.
     pub(super) started: Option<Instant>,
     pub(super) took: Duration,
@@ -51,10 +76,11 @@ impl Work {
         let Some(mut dataplane) = self.idle.take() else { return };
         self.running = Some(spawn_blocking(move || {
             let begun = Instant::now();
-            let is_adoption = matches!(job, Job::Adopt(..));
+            let kind = Kind::of(&job);
             let result = run(&mut dataplane, job);
             let took = begun.elapsed();
-            (dataplane, Done { result, is_adoption, started, took })
+            let own_port = dataplane.port();
+            (dataplane, Done { result, kind, own_port, started, took })
         }));
     }
 
@@ -82,11 +108,8 @@ impl Work {
 
 fn run(dataplane: &mut Dataplane, job: Job) -> Result<Written, Error> {
     let (written, datagrams) = match job {
-        Job::Adopt(plans, datagrams) => {
-            let mut written = dataplane.adopt(&plans)?;
-            written += dataplane.tidy()?;
-            (written, datagrams)
-        }
+        Job::Adopt(plans, datagrams) => (dataplane.adopt(&plans)?, datagrams),
+        Job::Tidy => return dataplane.tidy(),
         Job::Apply(changes) => (dataplane.apply(&changes.plans)?, changes.datagrams),
     };
     let cut = flows::cut(&datagrams)?;

@@ -129,7 +129,11 @@ impl Render<'_> {
     }
 
     fn add(&self, content: &mut Content, plan: &Plan, at: &At, frontend: &Frontend) {
-        let number = |scope| self.numbers.get(&PoolId::of(at, frontend, scope)).copied();
+        let number = |scope| {
+            let id = PoolId::of(at, frontend, scope);
+            // One that has gone keeps its number until that is in the kernel.
+            self.numbers.get(&id).copied().filter(|_| plan.pools.contains_key(&id))
+        };
         let pick = |scope, is_local, hidden| {
             let pool = plan.pools.get(&PoolId::of(at, frontend, scope));
             let count = pool.and_then(|it| u32::try_from(it.len()).ok()).unwrap_or_default();

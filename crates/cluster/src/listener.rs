@@ -8,9 +8,11 @@ use netlink::{Error, Event};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::chain;
+
 /// A subscription that is waited on.
 #[derive(Debug)]
-pub(crate) struct Listener<T: AsRawFd> {
+pub struct Listener<T: AsRawFd> {
     subscription: AsyncFd<T>,
     /// What it hears of, for the log.
     what: &'static str,
@@ -18,7 +20,10 @@ pub(crate) struct Listener<T: AsRawFd> {
 
 impl<T: AsRawFd> Listener<T> {
     /// Of what was subscribed to, which must keep its descriptor for as long as it lives.
-    pub(crate) fn new(what: &'static str, opened: Result<T, Error>) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// It could not be opened, or not be waited on.
+    pub fn new(what: &'static str, opened: Result<T, Error>) -> io::Result<Self> {
         #[expect(
             deprecated,
             reason = "the new way is unsafe: subscriptions keep their descriptor open for as long as they live"
@@ -29,7 +34,7 @@ impl<T: AsRawFd> Listener<T> {
     }
 
     /// Waits until something is told. `receive` reads it, and gives `None` when there is nothing.
-    pub(crate) async fn next<E>(
+    pub async fn next<E>(
         &mut self,
         receive: impl Fn(&mut T) -> Result<Option<Vec<Event<E>>>, Error>,
     ) -> Vec<Event<E>> {
@@ -41,11 +46,7 @@ impl<T: AsRawFd> Listener<T> {
                 Ok(Some(events)) => return events,
                 Ok(None) => ready.clear_ready(),
                 Err(error) => {
-                    tracing::warn!(
-                        error = crate::chain(&error),
-                        "{} cannot be heard of",
-                        self.what
-                    );
+                    tracing::warn!(error = chain(&error), "{} cannot be heard of", self.what);
                     ready.clear_ready();
                     return vec![Event::Missed];
                 }
