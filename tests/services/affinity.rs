@@ -1,0 +1,77 @@
+//! A client comes to the same endpoint.
+
+use std::collections::BTreeSet;
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::by_both;
+use crate::client::must_reach;
+use crate::site::Site;
+
+by_both! {
+    a_client_stays_with_its_endpoint
+    an_endpoint_that_goes_is_forgotten
+    after_its_time_a_client_is_forgotten
+}
+
+fn sticky(seconds: u32) -> Value {
+    json!({
+        "type": "NodePort", "sessionAffinity": "ClientIP",
+        "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": seconds}},
+    })
+}
+
+fn a_client_stays_with_its_endpoint(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b", "c", "d"]);
+    site.serve(&sticky(600), &site.ready(["a", "b", "c"]));
+    for from in [site.world(), &site.node, site.pod("d")] {
+        // By whichever address of the service.
+        let places = [site.at("service", 80), site.at("node", 30080)];
+        let first = must_reach(from, places[0]).0;
+        for to in places {
+            let names: BTreeSet<_> = (0..20).map(|_| must_reach(from, to).0).collect();
+            assert_eq!(names, [first.clone()].into());
+        }
+    }
+    // Others that come or go are none of its business.
+    let first = must_reach(site.pod("d"), site.at("service", 80)).0;
+    let others: Vec<_> = ["a", "b", "c"].into_iter().filter(|it| *it != first).collect();
+    site.serve(&sticky(600), &site.ready([first.as_str(), others[0]]));
+    site.serve(&sticky(600), &site.ready(["a", "b", "c", "d"]));
+    for _ in 0..20 {
+        assert_eq!(must_reach(site.pod("d"), site.at("service", 80)).0, first);
+    }
+}
+
+fn an_endpoint_that_goes_is_forgotten(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b", "c"]);
+    site.serve(&sticky(600), &site.ready(["a"]));
+    assert_eq!(must_reach(site.pod("c"), site.at("service", 80)).0, "a");
+    site.serve(&sticky(600), &site.ready(["b"]));
+    assert_eq!(must_reach(site.pod("c"), site.at("service", 80)).0, "b");
+    // Nor is it remembered when it comes back.
+    site.serve(&sticky(600), &site.ready(["a", "b"]));
+    for _ in 0..20 {
+        assert_eq!(must_reach(site.pod("c"), site.at("service", 80)).0, "b");
+    }
+}
+
+fn after_its_time_a_client_is_forgotten(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b", "c"]);
+    site.serve(&sticky(1), &site.ready(["a", "b"]));
+    let mut names = BTreeSet::new();
+    // One of two each time: to be always the same one in twenty rounds is one in half a million.
+    for _ in 0..20 {
+        names.insert(must_reach(site.pod("c"), site.at("service", 80)).0);
+        if names.len() == 2 {
+            return;
+        }
+        sleep(Duration::from_millis(1100));
+    }
+    panic!("always {names:?}");
+}

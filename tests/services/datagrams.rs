@@ -1,0 +1,82 @@
+//! Flows of UDP, which nothing ends.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::by_both;
+use crate::client::{Outcome, ask, must_ask, udp};
+use crate::site::Site;
+
+by_both! {
+    a_flow_follows_the_service_to_another_endpoint
+    a_flow_of_a_service_that_goes_ends
+    a_flow_that_came_before_its_service_is_led_there
+    a_flow_to_an_endpoint_that_stays_is_not_cut
+}
+
+fn a_flow_follows_the_service_to_another_endpoint(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b", "c"]);
+    site.serve(&json!({"type": "NodePort"}), &site.ready(["a"]));
+    // The same sockets all the time, as resolvers have them.
+    let clients = [
+        udp(site.pod("c"), site.at("service", 80)),
+        udp(&site.node, site.at("service", 80)),
+        udp(site.world(), site.at("node", 30080)),
+    ];
+    for client in &clients {
+        assert_eq!(must_ask(client), "a");
+    }
+    let written = site.serve(&json!({"type": "NodePort"}), &site.ready(["b"]));
+    assert_eq!(written.flows_cut, 3);
+    for client in &clients {
+        assert_eq!(must_ask(client), "b");
+    }
+    // None for a while: that is told, and forgotten when there is one.
+    site.serve(&json!({"type": "NodePort"}), &[]);
+    for client in &clients {
+        assert_eq!(ask(client), Outcome::Refused);
+    }
+    site.serve(&json!({"type": "NodePort"}), &site.ready(["a"]));
+    for client in &clients {
+        assert_eq!(must_ask(client), "a");
+    }
+}
+
+fn a_flow_of_a_service_that_goes_ends(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "c"]);
+    site.serve(&json!({}), &site.ready(["a"]));
+    let client = udp(site.pod("c"), site.at("service", 80));
+    assert_eq!(must_ask(&client), "a");
+    site.remove("s");
+    assert_eq!(ask(&client), Outcome::Silence);
+}
+
+fn a_flow_that_came_before_its_service_is_led_there(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "c"]);
+    // What nobody serves the world gets as it is.
+    let client = udp(site.pod("c"), site.at("named", 80));
+    assert_eq!(ask(&client), Outcome::Silence);
+    site.serve(&json!({"externalIPs": [site.address("named")]}), &site.ready(["a"]));
+    assert_eq!(must_ask(&client), "a");
+}
+
+fn a_flow_to_an_endpoint_that_stays_is_not_cut(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b", "c"]);
+    site.serve(&json!({}), &site.ready(["a"]));
+    let client = udp(site.pod("c"), site.at("service", 80));
+    assert_eq!(must_ask(&client), "a");
+    let written = site.serve(&json!({}), &site.ready(["a", "b"]));
+    assert_eq!(written.flows_cut, 0);
+    for _ in 0..10 {
+        assert_eq!(must_ask(&client), "a");
+        sleep(Duration::from_millis(1));
+    }
+    assert_eq!(site.serve(&json!({}), &site.ready(["b"])).flows_cut, 1);
+    assert_eq!(must_ask(&client), "b");
+}

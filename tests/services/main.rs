@@ -1,0 +1,24 @@
+//! Connections to services go where they should, and nowhere else.
+
+mod addresses;
+mod affinity;
+mod client;
+mod datagrams;
+mod endpoints;
+mod objects;
+mod server;
+mod site;
+mod sources;
+
+/// Each of these by each family.
+macro_rules! by_both {
+    ($($name:ident)*) => {
+        mod by_ipv4 {
+            $(#[test] fn $name() { super::$name(true); })*
+        }
+        mod by_ipv6 {
+            $(#[test] fn $name() { super::$name(false); })*
+        }
+    };
+}
+pub(crate) use by_both;
