@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use cluster::node_name;
 use policyd::World;
 use policyd::explain::{End, Query, Report, Traffic, explain};
 use policyd::lint::{Severity, lint};
@@ -20,7 +21,6 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::cli::Run;
 use crate::compared;
-use crate::run::node_name;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -81,7 +81,7 @@ impl Explain {
         let manifests = manifests.or_else(|| options.manifests.clone());
         let kubeconfig = kubeconfig.or_else(|| options.kubeconfig.clone());
         // Which node this is matters to the kernel's rules alone.
-        let node = if live { Some(node_name(options)?) } else { None };
+        let node = if live { Some(node_name(options.node_name.as_deref())?) } else { None };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (mut world, node) = runtime.block_on(world(manifests, kubeconfig, node))?;
         let traffic = port.unwrap_or(Traffic::Any);

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 use std::pin::pin;
 
+use cluster::{start_log, told_to_end};
 use policyd::dataplane::{Kind, Programs};
 use policyd::{chained, closed, frames, ingress, masquerade, node_network};
 use runner::OsRunner;
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::alone::{self, Held};
 use crate::cli::{Cleanup, Run};
-use crate::run::{Failure, dataplane, programs, start_log, told_to_end};
+use crate::run::{Failure, dataplane, programs};
 
 /// Removes everything of ours from the kernel, and with `all` from the node's files.
 pub(crate) fn run(options: &Run, cleanup: Cleanup) -> Result<(), Failure> {

@@ -3,15 +3,16 @@
 mod masquerade;
 mod node_network;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use cluster::LogFormat;
+use cluster::health::{Listen, parse_listen};
 use ipnetwork::IpNetwork;
 use netlink::has_bridge_netfilter;
 use policyd::dataplane::{Error, Kind};
-use policyd::health::parse_listen;
 use policyd::iptables::{Marks, Settings};
 
 pub(crate) use node_network::NodeNetwork;
@@ -150,13 +151,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "BIT", value_parser = parse_bit, default_value = "0x400")]
     pub(crate) mark_cut: u32,
     /// Where /healthz, /readyz and /metrics are served: ADDRESS:PORT, PORT, or "off".
-    #[arg(long, value_name = "WHERE", default_value = "9099", value_parser = parse_listen_or_off)]
+    #[arg(long, value_name = "WHERE", default_value = "9099", value_parser = parse_listen)]
     pub(crate) listen: Listen,
     /// Folder of the socket that the CNI plugin podwire-policy calls, and of what it told.
     #[arg(long, value_name = "DIR", default_value = "/run/podwire")]
     pub(crate) run_dir: PathBuf,
     /// How log lines are written.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, default_value = "text", value_parser = PossibleValuesParser::new(LogFormat::NAMES).try_map(|it| it.parse::<LogFormat>()))]
     pub(crate) log_format: LogFormat,
     #[command(flatten)]
     pub(crate) masquerade: masquerade::Masquerade,
@@ -183,19 +184,6 @@ pub(crate) enum Deny {
     Drop,
     /// The sender is told so.
     Reject,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    Text,
-    Json,
-}
-
-/// Where something is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Listen {
-    Off,
-    At(SocketAddr),
 }
 
 impl Run {
@@ -233,10 +221,6 @@ impl Run {
             gated: self.pod_cidr.clone(),
         }
     }
-}
-
-fn parse_listen_or_off(text: &str) -> Result<Listen, String> {
-    if text == "off" { Ok(Listen::Off) } else { parse_listen(text).map(Listen::At) }
 }
 
 fn parse_range(text: &str) -> Result<IpNetwork, String> {

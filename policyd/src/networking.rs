@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
+use cluster::{LogFormat, start_log};
 use policyd::agent::Status;
 use policyd::chain;
 use policyd::dataplane::Programs;
@@ -10,8 +11,8 @@ use policyd::node_network::{self, Members};
 use runner::OsRunner;
 use tokio::sync::watch;
 
-use crate::cli::{IpFamily, LogFormat, NodeNetwork};
-use crate::run::{Failure, LEFT_OVER, start_log};
+use crate::cli::{IpFamily, NodeNetwork};
+use crate::run::{Failure, LEFT_OVER};
 
 /// Has the node forward packets of these families.
 pub(crate) fn enable_forwarding(families: &[IpFamily]) -> Result<(), Failure> {

@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::health::{listen, listen_after_other};
+use cluster::{node_name, start_log, told_to_end};
 use futures_util::future::join3;
 use policyd::agent::{self, Config, Inputs, Readiness, Status};
 use policyd::attachments::{Places, Server};
@@ -24,13 +26,11 @@ use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Event, Node};
 use runner::OsRunner;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{interval, sleep};
+use tokio::time::interval;
 
-use crate::cli::{Listen, LogFormat, Run, Switch};
+use crate::cli::{Run, Switch};
 use crate::{alone, masquerading, networking, trial};
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
@@ -44,9 +44,6 @@ const MOST_WAITING_NOTICES: usize = 256;
 /// What is left from when other options held keeps nobody waiting for so long: what policy needs comes
 /// first.
 pub(crate) const LEFT_OVER: Duration = Duration::from_secs(1);
-/// How often, and how far apart, a place for health checks is asked for that another policyd had.
-const LISTEN_ATTEMPTS: u32 = 50;
-const LISTEN_PAUSE: Duration = Duration::from_millis(100);
 /// How often policyd shows that it is there.
 const ALIVE: Duration = Duration::from_secs(3);
 
@@ -83,7 +80,7 @@ pub(crate) fn families() -> Vec<Family> {
 
 async fn serve(options: Run) -> Result<(), Failure> {
     let status = Arc::new(Status::new(Metrics::new()));
-    let node = node_name(&options)?;
+    let node = node_name(options.node_name.as_deref())?;
     let (notices, told) = mpsc::channel(MOST_WAITING_NOTICES);
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (asks, asked) = mpsc::channel(MOST_WAITING_CALLS);
@@ -130,18 +127,6 @@ async fn serve(options: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for a signal to end. The first process of a container has to ask for it: else it gets none.
-pub(crate) fn told_to_end() -> io::Result<impl Future<Output = ()>> {
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
 /// Serves health checks, and waits until the kernel can hold the rules and nobody else writes them.
 /// By which way they are written, the programs to do so with, and what keeps others from it.
 async fn prepare(
@@ -151,10 +136,10 @@ async fn prepare(
     let listener = match listen(options.listen).await {
         // By another policyd, that is about to end?
         Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            tracing::warn!("{}", unheard(options.listen, &error));
+            tracing::warn!("{error}");
             None
         }
-        bound => bound.map_err(|error| unheard(options.listen, &error))?,
+        bound => bound?,
     };
     let programs = spawn_blocking(programs).await?;
     let counters = Reader::new(programs.clone(), families());
@@ -171,37 +156,12 @@ async fn prepare(
     // Whatever was in the way until now is no longer.
     status.set_unready(Readiness::Syncing);
     if let Some(serve) = serve {
-        let bound = listen_after_other(options.listen).await;
-        let bound = bound.map_err(|error| unheard(options.listen, &error))?;
+        let bound = listen_after_other(options.listen).await?;
         bound.map(|listener| tokio::spawn(serve(listener)));
     }
     // What the other policyd has written is there by now.
     let kind = if does_only_iptables { Kind::Iptables } else { options.kind()? };
     Ok((kind, programs, alone))
-}
-
-/// The same once another policyd has ended: what it had open is closed one after the other.
-async fn listen_after_other(at: Listen) -> io::Result<Option<TcpListener>> {
-    for _ in 0..LISTEN_ATTEMPTS {
-        match listen(at).await {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(LISTEN_PAUSE).await,
-            bound => return bound,
-        }
-    }
-    listen(at).await
-}
-
-/// Where health checks are to be answered; `None`: nowhere.
-async fn listen(at: Listen) -> io::Result<Option<TcpListener>> {
-    match at {
-        Listen::Off => Ok(None),
-        Listen::At(address) => TcpListener::bind(address).await.map(Some),
-    }
-}
-
-fn unheard(at: Listen, error: &io::Error) -> String {
-    let Listen::At(address) = at else { return error.to_string() };
-    format!("cannot listen on {address} for health checks: {error} (see --listen)")
 }
 
 fn config(options: &Run, node: String, notices: mpsc::Sender<Notice>) -> Config {
@@ -264,22 +224,4 @@ async fn source(
     let server = ApiServer::new(client.clone(), node);
     join3(server.answer(asked, &events), server.run(events.clone(), report), nodes).await;
     Ok(())
-}
-
-/// The node's name.
-pub(crate) fn node_name(options: &Run) -> Result<String, Failure> {
-    if let Some(name) = &options.node_name {
-        return Ok(name.clone());
-    }
-    let name = fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_err(|error| format!("cannot read the host name: {error} (give --node-name)"))?;
-    Ok(name.trim().to_owned())
-}
-
-pub(crate) fn start_log(format: LogFormat) {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
-    match format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
 }

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use cluster::Client;
+use cluster::{Client, start_log};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use policyd::chain;
 use tokio::time::sleep;
 
 use crate::cli::{Run, Uninstall};
-use crate::run::{Failure, start_log};
+use crate::run::Failure;
 
 /// How often it is looked how many nodes are clean.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What every daemon needs of the API server.
+//! What every daemon needs: objects of the API server, health checks, a log, and an end.
 //!
 //! [`connect`] makes a client, from the pod's service account or from a kubeconfig file. [`Watch`]
 //! tells all objects of a kind, and then how they change, without a gap. Full objects are not kept.
@@ -9,8 +9,10 @@ mod backoff;
 mod client;
 mod error;
 mod listener;
+pub mod health;
 mod page;
 mod part;
+mod process;
 mod watch;
 
 pub use client::{Object, connect, create, delete, get, patch};
@@ -18,6 +20,7 @@ pub use error::{Attempt, Error};
 pub use kube::Client;
 pub use listener::Listener;
 pub use part::{Metadata, Moment, Part, or_default};
+pub use process::{LogFormat, node_name, start_log, told_to_end};
 pub use watch::{Change, Watch};
 
 /// An answer may take this long, and so may the next object of a list.
@@ -33,4 +36,19 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn causes_follow_in_one_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] io::Error);
+        assert_eq!(chain(&Outer(io::Error::other("inner"))), "outer: inner");
+    }
 }

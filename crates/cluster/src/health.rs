@@ -1,0 +1,238 @@
+//! Serving `/healthz`, `/readyz` and `/metrics`: who asks gets what the daemon answers.
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+/// As many are answered at once; more wait.
+const MOST_CONNECTIONS: usize = 32;
+/// For so long a client may take to ask.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often, and how far apart, a place is asked for that another process had.
+const LISTEN_ATTEMPTS: u32 = 50;
+const LISTEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where health checks are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// At this address and port.
+    At(SocketAddr),
+}
+
+/// Reads where health checks are to be answered: an address and a port, a port of all addresses, or "off".
+///
+/// # Errors
+/// A text that says what is wrong.
+pub fn parse_listen(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen::Off);
+    }
+    let address = match text.parse::<u16>() {
+        Ok(port) => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 0], port)),
+        Err(_) => text.parse().map_err(|error| format!("no address:port, nor a port: {error}"))?,
+    };
+    Ok(Listen::At(address))
+}
+
+/// Where health checks are to be answered; `None`: nowhere.
+///
+/// # Errors
+/// When the kernel refuses; with [`ErrorKind::AddrInUse`] another process is there.
+pub async fn listen(at: Listen) -> io::Result<Option<TcpListener>> {
+    let Listen::At(address) = at else { return Ok(None) };
+    let unheard = |error: io::Error| {
+        let text = format!("cannot listen on {address} for health checks: {error} (see --listen)");
+        io::Error::new(error.kind(), text)
+    };
+    TcpListener::bind(address).await.map(Some).map_err(unheard)
+}
+
+/// The same once another process has ended: what it had open is closed one after the other.
+///
+/// # Errors
+/// When the kernel refuses, and still after some seconds where another process is there.
+pub async fn listen_after_other(at: Listen) -> io::Result<Option<TcpListener>> {
+    for _ in 0..LISTEN_ATTEMPTS {
+        match listen(at).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => sleep(LISTEN_PAUSE).await,
+            bound => return bound,
+        }
+    }
+    listen(at).await
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    code: StatusCode,
+    kind: &'static str,
+    text: String,
+}
+
+impl Answer {
+    /// All is well.
+    #[must_use]
+    pub fn ok(text: impl Into<String>) -> Self {
+        Self { code: StatusCode::OK, kind: "text/plain", text: text.into() }
+    }
+
+    /// Something is not.
+    #[must_use]
+    pub fn unavailable(text: impl Into<String>) -> Self {
+        Self { code: StatusCode::SERVICE_UNAVAILABLE, ..Self::ok(text) }
+    }
+
+    /// There is nothing of that path.
+    #[must_use]
+    pub fn not_found(text: impl Into<String>) -> Self {
+        Self { code: StatusCode::NOT_FOUND, ..Self::ok(text) }
+    }
+
+    /// Metrics, in the text format of OpenMetrics.
+    #[must_use]
+    pub fn metrics(text: String) -> Self {
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        Self { kind, ..Self::ok(text) }
+    }
+}
+
+/// Answers until the listener fails for good. `answer` is given the path that is asked for.
+pub async fn serve<A, F>(listener: TcpListener, answer: A)
+where
+    A: Fn(String) -> F + Clone + Send + 'static,
+    F: Future<Output = Answer> + Send,
+{
+    let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Too many files, perhaps: others need them more.
+                tracing::warn!(%error, "cannot answer a health check");
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let answer = answer.clone();
+        tokio::spawn(async move {
+            let answer = service_fn(move |request: Request<Incoming>| {
+                let answer = answer(request.uri().path().to_owned());
+                async move { Ok::<_, Infallible>(response(answer.await)) }
+            });
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+            // A client that goes away in the middle is none of our business.
+            let _ = tokio::time::timeout(
+                PATIENCE * 6,
+                server.serve_connection(TokioIo::new(stream), answer),
+            )
+            .await;
+            drop(permit);
+        });
+    }
+}
+
+fn response(answer: Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(answer.text)));
+    *response.status_mut() = answer.code;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.kind));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const ANY: Listen =
+        Listen::At(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0));
+
+    #[test]
+    fn places_are_an_address_with_a_port_a_port_or_off() {
+        assert_eq!(parse_listen("off"), Ok(Listen::Off));
+        assert_eq!(parse_listen("9099"), Ok(Listen::At("[::]:9099".parse().unwrap())));
+        assert_eq!(parse_listen("127.0.0.1:1"), Ok(Listen::At("127.0.0.1:1".parse().unwrap())));
+        assert_eq!(
+            parse_listen("localhost:1"),
+            Err("no address:port, nor a port: invalid socket address syntax".to_owned())
+        );
+    }
+
+    #[tokio::test]
+    async fn the_daemon_is_given_the_path_and_its_answer_is_sent() {
+        let listener = listen(ANY).await.unwrap().unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, |path| async move {
+            match path.as_str() {
+                "/metrics" => Answer::metrics("# EOF\n".to_owned()),
+                "/readyz" => Answer::unavailable("not yet\n"),
+                _ => Answer::not_found(format!("there is no {path}\n")),
+            }
+        }));
+        let ask = async |path: &str| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request =
+                format!("GET {path}?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            text
+        };
+        let metrics = ask("/metrics").await;
+        assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+        assert!(
+            metrics.contains(
+                "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
+            ),
+            "{metrics}"
+        );
+        assert!(metrics.ends_with("\r\n\r\n# EOF\n"), "{metrics}");
+        let unready = ask("/readyz").await;
+        assert!(unready.starts_with("HTTP/1.1 503 "), "{unready}");
+        assert!(unready.contains("content-type: text/plain\r\n"), "{unready}");
+        assert!(unready.ends_with("\r\n\r\nnot yet\n"), "{unready}");
+        let other = ask("/other").await;
+        assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
+        assert!(other.ends_with("there is no /other\n"), "{other}");
+    }
+
+    #[tokio::test]
+    async fn a_place_that_another_has_is_waited_for() {
+        assert!(listen(Listen::Off).await.unwrap().is_none());
+        let other = listen(ANY).await.unwrap().unwrap();
+        let at = Listen::At(other.local_addr().unwrap());
+        let error = listen(at).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        let address = other.local_addr().unwrap();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot listen on {address} for health checks: Address already in use (os error 98) (see --listen)"
+            )
+        );
+        let ends = async {
+            sleep(LISTEN_PAUSE / 2).await;
+            drop(other);
+        };
+        let (bound, ()) = tokio::join!(listen_after_other(at), ends);
+        assert_eq!(bound.unwrap().unwrap().local_addr().unwrap(), address);
+    }
+}
