@@ -8,13 +8,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use cluster::node_name;
+use cluster::{folder, node_name};
 use policyd::World;
 use policyd::explain::{End, Query, Report, Traffic, explain};
 use policyd::lint::{Severity, lint};
 use policyd::live::Live;
 use policyd::source::api_server::{self, ApiServer};
-use policyd::source::folder::{self, Folder};
+use policyd::source::folder::Folder;
 use policyd::source::{Node, snapshot};
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};

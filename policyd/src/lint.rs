@@ -15,6 +15,7 @@ mod types;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use cluster::folder::Identity;
 use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use serde::Serialize;
 
@@ -70,6 +71,7 @@ struct Located {
     document: usize,
     /// Of the object in the document: not empty in lists.
     path: String,
+    identity: Identity,
     object: Written,
 }
 

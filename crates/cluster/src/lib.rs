@@ -1,4 +1,4 @@
-//! What every daemon needs: objects of the API server, health checks, a log, and an end.
+//! What every daemon needs: objects of the API server or of a folder, health checks, a log, and an end.
 //!
 //! [`connect`] makes a client, from the pod's service account or from a kubeconfig file. [`Watch`]
 //! tells all objects of a kind, and then how they change, without a gap. Full objects are not kept.
@@ -8,8 +8,9 @@ use std::time::Duration;
 mod backoff;
 mod client;
 mod error;
-mod listener;
+pub mod folder;
 pub mod health;
+mod listener;
 mod page;
 mod part;
 mod process;

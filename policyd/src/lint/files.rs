@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use cluster::folder::{self, Defect, Format, LONGEST_FILE, content};
+
 use super::{Finding, Located, Severity};
-use crate::source::folder::{Defect, Format, LONGEST_FILE, Written, content, parse_as};
+use crate::source::folder::Kinds;
 
 /// The objects of all files, and what is wrong with the rest of them.
 pub(super) fn read(files: &[PathBuf]) -> (Vec<Located>, Vec<Finding>) {
@@ -26,13 +28,14 @@ pub(super) fn read(files: &[PathBuf]) -> (Vec<Located>, Vec<Finding>) {
 
 fn parse(file: &Path, text: &[u8]) -> (Vec<Located>, Vec<Defect>) {
     let format = Format::of(file).unwrap_or(Format::Yaml);
-    let keep = |path: &str, object: Written| (path.to_owned(), object);
-    let (manifest, defects) = parse_as(format, text, "", keep);
-    let objects = manifest.objects.into_iter().map(|(document, (path, object))| Located {
+    let kinds = Kinds { node: String::new(), keep: |it| it };
+    let (manifest, defects) = folder::parse(format, text, &kinds);
+    let objects = manifest.objects.into_iter().map(|it| Located {
         file: file.to_owned(),
-        document,
-        path,
-        object,
+        document: it.document,
+        path: it.path,
+        identity: it.identity,
+        object: it.object,
     });
     (objects.collect(), defects)
 }

@@ -1,17 +1,15 @@
 //! Folders that change while they are watched.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, channel, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
 
-use super::super::{Folder, Report};
+use super::super::Folder;
 use super::{DENY, POD};
 use crate::source::{Change, Event, Node};
 
@@ -23,7 +21,6 @@ struct Watched {
     dir: TempDir,
     runtime: Runtime,
     events: Receiver<Event>,
-    reports: UnboundedReceiver<String>,
 }
 
 impl Watched {
@@ -32,52 +29,22 @@ impl Watched {
         for (name, text) in files {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        Self::at(dir, Path::new(""))
-    }
-
-    /// Watches `sub` of `dir`.
-    fn at(dir: TempDir, sub: &Path) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, events) = channel(4);
-        let (told, reports) = unbounded_channel();
         let node = Node { name: "node-1".to_owned(), ..Node::default() };
-        let folder = Folder { dir: dir.path().join(sub), node };
-        let report = move |it: &Report| told.send(it.to_string()).unwrap();
-        runtime.spawn(folder.run(sender, report, |_| ()));
-        Self { dir, runtime, events, reports }
-    }
-
-    /// The folder whose first lists, and its node, were received.
-    fn listed(files: &[(&str, &str)]) -> Self {
-        let mut watched = Self::new(files);
-        watched.take(4);
-        watched
+        let folder = Folder { dir: dir.path().to_owned(), node };
+        runtime.spawn(folder.run(sender, |it| panic!("{it}"), |count| assert_eq!(count, 0)));
+        Self { dir, runtime, events }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    /// Writes a file beside the folder's and moves it to `name`.
-    fn replace(&self, name: &str, text: &str) {
-        self.write(".new", text);
-        fs::rename(self.path(".new"), self.path(name)).unwrap();
-    }
-
     fn take(&mut self, count: usize) -> Vec<String> {
         let Self { runtime, events, .. } = self;
         let mut next = || runtime.block_on(async { timeout(BOUND, events.recv()).await });
         (0..count).map(|_| text(next().unwrap().unwrap())).collect()
-    }
-
-    /// The next report, with the folder's path left out.
-    fn report(&mut self) -> String {
-        let next = async { timeout(BOUND, self.reports.recv()).await.unwrap().unwrap() };
-        self.runtime.block_on(next).replace(self.dir.path().to_str().unwrap(), "DIR")
     }
 }
 
@@ -99,10 +66,6 @@ fn change<T>(change: Change<T>, name: impl Fn(T) -> String) -> String {
     }
 }
 
-fn named(name: &str) -> String {
-    DENY.replace("deny", name)
-}
-
 #[test]
 fn the_node_and_a_list_of_each_kind_come_first() {
     let mut watched = Watched::new(&[("pod.yaml", POD), ("deny.yml", DENY), ("notes.txt", "{")]);
@@ -120,12 +83,15 @@ fn an_empty_folder_is_a_list_of_nothing() {
 
 #[test]
 fn files_come_change_and_go() {
-    let mut watched = Watched::listed(&[("pod.yaml", POD)]);
-    watched.write("deny.yaml", DENY);
+    let mut watched = Watched::new(&[("pod.yaml", POD)]);
+    watched.take(4);
+    fs::write(watched.path("deny.yaml"), DENY).unwrap();
     assert_eq!(watched.take(1), ["policies +shop/deny"]);
-    watched.write("deny.yaml", &DENY.replace("podSelector: {}", "ingress: [{}]"));
+    let allow = DENY.replace("podSelector: {}", "ingress: [{}]");
+    fs::write(watched.path("deny.yaml"), allow).unwrap();
     assert_eq!(watched.take(1), ["policies +shop/deny"]);
-    watched.replace("deny.yaml", &named("other"));
+    fs::write(watched.path(".new"), DENY.replace("deny", "other")).unwrap();
+    fs::rename(watched.path(".new"), watched.path("deny.yaml")).unwrap();
     assert_eq!(watched.take(2), ["policies +shop/other", "policies -shop/deny"]);
     fs::remove_file(watched.path("pod.yaml")).unwrap();
     assert_eq!(watched.take(1), ["pods -shop/web"]);
@@ -134,158 +100,11 @@ fn files_come_change_and_go() {
 }
 
 #[test]
-fn a_bad_file_stays_as_it_was_and_the_others_go_on() {
-    let mut watched = Watched::listed(&[("deny.yaml", DENY)]);
-    watched.write("deny.yaml", &format!("{POD}---\n{}", DENY.replace("{podSelector", "[{x")));
-    let text = watched.report();
-    assert!(text.starts_with("DIR/deny.yaml: document 2: "), "{text}");
-    assert!(text.ends_with("; what it said before stays in force"), "{text}");
-    watched.write("bad.json", "{}");
-    assert_eq!(
-        watched.report(),
-        "DIR/bad.json: document 1: no object of Kubernetes: apiVersion and kind are needed; nothing of this file is in force"
-    );
-    watched.write("other.yaml", &named("other"));
-    assert_eq!(watched.take(1), ["policies +shop/other"]);
-    watched.write("deny.yaml", &named("good-again"));
-    assert_eq!(watched.take(2), ["policies +shop/good-again", "policies -shop/deny"]);
-}
-
-#[test]
-fn there_is_no_first_list_before_each_file_was_good() {
-    let mut watched = Watched::new(&[("deny.yaml", DENY), ("bad.yaml", "{"), ("gone.json", "{}")]);
-    let texts = [watched.report(), watched.report()];
-    for text in texts {
-        assert!(text.ends_with("until it is good or gone, all stays as it is"), "{text}");
-    }
-    fs::remove_file(watched.path("gone.json")).unwrap();
-    watched.write("more.yaml", &named("more"));
-    // Time to do what would be wrong.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    watched.write("bad.yaml", &named("good"));
-    let first = watched.take(4).join("; ");
-    assert!(first.contains("shop/deny") && first.contains("shop/good"), "{first}");
-    assert!(first.contains("shop/more"), "{first}");
-}
-
-#[test]
-fn what_is_no_file_is_told() {
-    let mut watched = Watched::listed(&[]);
-    symlink("/nowhere", watched.path("dangling.yaml")).unwrap();
-    let text = watched.report();
-    assert!(text.starts_with("DIR/dangling.yaml: cannot be read: No such file"), "{text}");
-    fs::create_dir(watched.path("folder.yaml")).unwrap();
-    let text = watched.report();
-    assert_eq!(
-        text,
-        "DIR/folder.yaml: cannot be read: it is no regular file; nothing of this file is in force"
-    );
-    nix::unistd::mkfifo(&watched.path("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    assert!(watched.report().starts_with("DIR/pipe.yaml: cannot be read: it is no regular file"));
-}
-
-#[test]
-fn kinds_that_are_not_needed_and_duplicates_are_told_once() {
-    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n";
-    let text = format!("{DENY}---\n{service}---\n{service}");
-    let mut watched = Watched::listed(&[("a.yaml", &text), ("b.yaml", DENY)]);
-    assert_eq!(
-        watched.report(),
-        "DIR/a.yaml document 2: v1 Service is not needed and passed over, as are others of that kind in this file"
-    );
-    assert_eq!(
-        watched.report(),
-        "NetworkPolicy shop/deny: DIR/a.yaml document 1 and DIR/b.yaml document 1 have it; the first one counts"
-    );
-    // Neither is told again, but of a new one.
-    watched.write("c.yaml", DENY);
-    assert_eq!(
-        watched.report(),
-        "NetworkPolicy shop/deny: DIR/a.yaml document 1 and DIR/c.yaml document 1 have it; the first one counts"
-    );
-}
-
-#[test]
-fn a_copy_takes_the_place_of_nothing_that_is_in_force() {
-    let of_nobody = DENY.replace("podSelector: {}", "podSelector: {matchLabels: {no: body}}");
-    assert_ne!(of_nobody, DENY);
-    let mut watched = Watched::listed(&[("pol.yaml", DENY)]);
-    watched.write("a-copy.yaml", &of_nobody);
-    assert_eq!(
-        watched.report(),
-        "NetworkPolicy shop/deny: DIR/pol.yaml document 1 and DIR/a-copy.yaml document 1 have it; the first one counts"
-    );
-    watched.write("pol.yaml", &format!("# touched\n{DENY}"));
-    watched.write("other.yaml", &named("other"));
-    assert_eq!(watched.take(1), ["policies +shop/other"]);
-    // It does once the other is gone.
-    fs::remove_file(watched.path("pol.yaml")).unwrap();
-    assert_eq!(watched.take(1), ["policies +shop/deny"]);
-}
-
-#[test]
-fn a_file_is_not_read_while_it_is_written() {
-    let mut watched = Watched::listed(&[("deny.yaml", &format!("{DENY}---\n{}", named("second")))]);
-    let mut file = File::create(watched.path("deny.yaml")).unwrap();
-    file.write_all(DENY.as_bytes()).unwrap();
-    file.sync_all().unwrap();
-    watched.write("other.yaml", &named("other"));
-    // With half of the file read, `second` would be gone by now.
-    assert_eq!(watched.take(1), ["policies +shop/other"]);
-    write!(file, "---\n{}---\n{}", named("second"), named("third")).unwrap();
-    drop(file);
-    assert_eq!(watched.take(1), ["policies +shop/third"]);
-}
-
-#[test]
-fn an_editor_that_renames_the_old_file_away_removes_nothing() {
-    let mut watched = Watched::listed(&[("deny.yaml", DENY)]);
-    fs::rename(watched.path("deny.yaml"), watched.path("deny.yaml~")).unwrap();
-    watched.write("deny.yaml", &format!("{DENY}---\n{}", named("second")));
-    fs::remove_file(watched.path("deny.yaml~")).unwrap();
-    assert_eq!(watched.take(1), ["policies +shop/second"]);
-}
-
-#[test]
-fn a_config_map_volume_changes_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let version = |version: &str, files: &[(&str, &str)]| {
-        let folder = dir.path().join(version);
-        fs::create_dir(&folder).unwrap();
-        for (name, text) in files {
-            fs::write(folder.join(name), text).unwrap();
-        }
-        symlink(version, dir.path().join("..data_tmp")).unwrap();
-        fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
-    };
-    version("..1", &[("a.yaml", DENY), ("b.yaml", POD)]);
-    for name in ["a.yaml", "b.yaml"] {
-        symlink(format!("..data/{name}"), dir.path().join(name)).unwrap();
-    }
-    let path = dir.path().to_owned();
-    let mut watched = Watched::at(tempfile::tempdir().unwrap(), &path);
+fn pods_come_after_their_policies_and_go_before_them() {
+    let mut watched = Watched::new(&[]);
     watched.take(4);
-    version("..2", &[("a.yaml", &named("new")), ("b.yaml", POD)]);
-    fs::remove_dir_all(path.join("..1")).unwrap();
-    assert_eq!(watched.take(2), ["policies +shop/new", "policies -shop/deny"]);
-}
-
-#[test]
-fn a_folder_that_goes_away_removes_nothing_and_is_found_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut watched = Watched::at(dir, Path::new("sub"));
-    assert_eq!(watched.take(1), ["node node-1"]);
-    assert!(watched.report().starts_with("folder DIR/sub: cannot be listed: No such file"));
-    let sub = watched.path("sub");
-    fs::create_dir(&sub).unwrap();
-    fs::write(sub.join("a.yaml"), DENY).unwrap();
-    assert_eq!(watched.take(3), ["namespaces [\"shop\"]", "policies [\"shop/deny\"]", "pods []"]);
-
-    fs::rename(&sub, watched.path("away")).unwrap();
-    assert!(watched.report().starts_with("folder DIR/sub: cannot be listed: No such file"));
-    fs::create_dir(&sub).unwrap();
-    fs::write(sub.join("a.yaml"), format!("{DENY}---\n{}", named("b"))).unwrap();
-    assert_eq!(watched.take(1), ["policies +shop/b"]);
-    fs::write(sub.join("c.yaml"), named("c")).unwrap();
-    assert_eq!(watched.take(1), ["policies +shop/c"]);
+    fs::write(watched.path("all.yaml"), format!("{POD}---\n{DENY}")).unwrap();
+    assert_eq!(watched.take(3), ["namespaces +shop", "policies +shop/deny", "pods +shop/web"]);
+    fs::remove_file(watched.path("all.yaml")).unwrap();
+    assert_eq!(watched.take(3), ["pods -shop/web", "policies -shop/deny", "namespaces -shop"]);
 }

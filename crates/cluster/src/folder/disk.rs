@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use libc::O_NONBLOCK;
 
+use super::kinds::Kinds;
 use super::manifest::{Format, Manifest, parse};
 use super::report::{Defect, Place, Problem, Report, State};
 use super::watch::Seen;
@@ -17,36 +18,46 @@ use super::watch::Seen;
 const MOST_FILES: usize = 10_000;
 
 /// Longest manifest, in bytes.
-pub(crate) const LONGEST_FILE: u64 = 32 << 20;
+pub const LONGEST_FILE: u64 = 32 << 20;
 
 /// The files of a folder, as they were read last.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(super) struct Disk<T> {
     dir: PathBuf,
-    node: String,
-    files: BTreeMap<PathBuf, Manuscript>,
+    files: BTreeMap<PathBuf, Manuscript<T>>,
 }
 
 /// A file: what it said when it was last good, and what is wrong with it now.
-#[derive(Debug, Default)]
-struct Manuscript {
+#[derive(Debug)]
+struct Manuscript<T> {
     stamp: Option<Stamp>,
-    good: Option<Manifest>,
+    good: Option<Manifest<T>>,
     reports: Vec<Report>,
+}
+
+impl<T> Default for Manuscript<T> {
+    fn default() -> Self {
+        Self { stamp: None, good: None, reports: Vec::new() }
+    }
 }
 
 /// What tells a file from the same file otherwise.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
-impl Disk {
-    pub(super) fn new(dir: PathBuf, node: String) -> Self {
-        Self { dir, node, files: BTreeMap::new() }
+impl<T> Disk<T> {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir, files: BTreeMap::new() }
     }
 
     /// Reads the files that have changed, but those that somebody is writing: half a manifest may
     /// be a good one that lacks a policy. Whether any did is returned. `bad` is what becomes of a
     /// file that was never good.
-    pub(super) fn read(&mut self, seen: &Seen, bad: State) -> Result<bool, Report> {
+    pub(super) fn read(
+        &mut self,
+        kinds: &impl Kinds<Object = T>,
+        seen: &Seen,
+        bad: State,
+    ) -> Result<bool, Report> {
         let names = self.list()?;
         let before = self.files.len();
         self.files.retain(|path, _| path.file_name().is_some_and(|name| names.contains(name)));
@@ -57,14 +68,14 @@ impl Disk {
             if !seen.writing.contains(&name) && !about_to() {
                 let file = self.files.entry(path.clone()).or_default();
                 let anew = seen.everything || seen.touched.contains(&name);
-                changed |= file.read(&path, &self.node, anew, bad);
+                changed |= file.read(&path, kinds, anew, bad);
             }
         }
         Ok(changed)
     }
 
     /// The good manifests, in the order of their names.
-    pub(super) fn manifests(&self) -> impl Iterator<Item = (&Path, &Manifest)> {
+    pub(super) fn manifests(&self) -> impl Iterator<Item = (&Path, &Manifest<T>)> {
         let files = self.files.iter();
         files.filter_map(|(path, file)| Some((path.as_path(), file.good.as_ref()?)))
     }
@@ -100,9 +111,15 @@ impl Disk {
     }
 }
 
-impl Manuscript {
+impl<T> Manuscript<T> {
     /// Reads the file, when it is otherwise than before, or when told to.
-    fn read(&mut self, path: &Path, node: &str, anew: bool, bad: State) -> bool {
+    fn read(
+        &mut self,
+        path: &Path,
+        kinds: &impl Kinds<Object = T>,
+        anew: bool,
+        bad: State,
+    ) -> bool {
         let stamp = fs::metadata(path).ok().map(|metadata| stamp(&metadata));
         if stamp == self.stamp && stamp.is_some() && !anew {
             return false;
@@ -117,14 +134,17 @@ impl Manuscript {
                 let problem = Problem::TooLong(LONGEST_FILE);
                 vec![bad(Defect { document: 1, path: None, problem })]
             }
-            Ok(content) => match parse(Format::of(path).unwrap_or(Format::Yaml), &content, node) {
-                Err(defects) => defects.into_iter().map(bad).collect(),
-                Ok(manifest) => {
+            Ok(content) => {
+                let format = Format::of(path).unwrap_or(Format::Yaml);
+                let (manifest, defects) = parse(format, &content, kinds);
+                if defects.is_empty() {
                     let reports = others(path, &manifest);
                     self.good = Some(manifest);
                     reports
+                } else {
+                    defects.into_iter().map(bad).collect()
                 }
-            },
+            }
         };
         true
     }
@@ -135,7 +155,10 @@ fn is_empty(path: &Path) -> bool {
 }
 
 /// The content of a file, up to one byte more than is allowed.
-pub(crate) fn content(path: &Path) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// It cannot be read, or is no regular file.
+pub fn content(path: &Path) -> io::Result<Vec<u8>> {
     // Opening a named pipe would wait for its writer.
     let mut options = File::options();
     let file = options.read(true).custom_flags(O_NONBLOCK).open(path)?;
@@ -147,7 +170,7 @@ pub(crate) fn content(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-fn others(path: &Path, manifest: &Manifest) -> Vec<Report> {
+fn others<T>(path: &Path, manifest: &Manifest<T>) -> Vec<Report> {
     let report = |(document, kind): &(usize, String)| {
         let place = Place { file: path.to_owned(), document: *document };
         Report::OtherKind { place, kind: kind.clone() }

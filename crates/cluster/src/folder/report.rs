@@ -54,7 +54,7 @@ pub enum Report {
         /// What and where.
         defect: Defect,
     },
-    /// An object of a kind that policy does not need.
+    /// An object of a kind that is not needed.
     #[error(
         "{place}: {kind} is not needed and passed over, as are others of that kind in this file"
     )]

@@ -1,0 +1,179 @@
+//! A folder of manifests as the source of objects: for nodes without a cluster.
+//!
+//! `*.yaml`, `*.yml` and `*.json` are read, those of subfolders are not. A file that is wrong
+//! somewhere counts as it was when it was last good. Nothing is told before each has been good once:
+//! what the kernel has from before may be just what the bad one said. Objects are told apart by their
+//! kinds and names.
+
+mod contents;
+mod disk;
+mod kinds;
+mod manifest;
+mod report;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::mpsc::Sender;
+use tokio::time::{Instant, sleep, timeout};
+
+use self::contents::Contents;
+use self::disk::Disk;
+pub use self::disk::{LONGEST_FILE, content};
+pub use self::kinds::{Kind, Kinds, Wrong, typed};
+pub use self::manifest::{Entry, Format, Manifest, parse};
+pub use self::report::{Defect, Place, Problem, Report, State};
+use self::watch::{Seen, Watch};
+use crate::Change;
+
+/// How often the folder is looked at though nothing was seen: manifests may be links to places
+/// that are not watched.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The same while it cannot be listed or watched.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How long nothing may be seen before the folder is read: what several system calls change (an
+/// editor that puts a new file in the place of the old one) is read once, and whole.
+const QUIET: Duration = Duration::from_millis(30);
+
+/// The most that a folder can delay being read by changing all the time.
+const MOST_DELAY: Duration = Duration::from_millis(500);
+
+/// An object's kind and its name, which has the namespace and a slash before it where the kind has namespaces.
+pub type Identity = (&'static str, String);
+
+/// Objects by their identities.
+pub type Objects<T> = BTreeMap<Identity, T>;
+
+/// A folder of manifests.
+pub struct Folder<K: Kinds> {
+    dir: PathBuf,
+    kinds: K,
+    disk: Disk<K::Object>,
+    watch: Option<Watch>,
+    seen: Seen,
+    contents: Option<Contents<K::Object>>,
+    duplicates: Vec<Report>,
+    told: BTreeSet<String>,
+}
+
+impl<K: Kinds> Folder<K> {
+    /// The folder `dir`, of which these kinds are read.
+    pub fn new(dir: PathBuf, kinds: K) -> Self {
+        Self {
+            disk: Disk::new(dir.clone()),
+            dir,
+            kinds,
+            watch: None,
+            seen: Seen::default(),
+            contents: None,
+            duplicates: Vec::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Sends what the folder holds and how it changes, until nobody receives it any more. `tell` makes
+    /// events of it: at first of one list of all objects, and then of what each reading has found to be
+    /// new, otherwise or gone. What the manifests' author should know is given to `report`, once for as
+    /// long as it stands; `defective` is told, after each reading, how many files may have objects that
+    /// could not be read, and how many objects are left out as others have their names.
+    pub async fn run<E>(
+        mut self,
+        events: Sender<E>,
+        tell: impl Fn(Vec<Change<K::Object>>) -> Vec<E>,
+        mut report: impl FnMut(&Report),
+        mut defective: impl FnMut(usize),
+    ) {
+        while !events.is_closed() {
+            let changes = self.read(&mut report);
+            defective(self.disk.defective() + self.duplicates.len());
+            if !changes.is_empty() {
+                for event in tell(changes) {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Reads what has changed and returns what that means.
+    fn read(&mut self, report: &mut impl FnMut(&Report)) -> Vec<Change<K::Object>> {
+        let mut reports = Vec::new();
+        if let Err(source) = self.keep_watch() {
+            let seconds = RETRY.as_secs();
+            reports.push(Report::Watch { dir: self.dir.clone(), seconds, source });
+        }
+        let bad = if self.contents.is_some() { State::Nothing } else { State::Awaited };
+        let changes = match self.disk.read(&self.kinds, &self.seen, bad) {
+            Ok(changed) => self.changes(changed),
+            // One report of a folder that is not there is enough.
+            Err(failed) => {
+                reports = vec![failed];
+                Vec::new()
+            }
+        };
+        self.seen.reset();
+        let mut standing = BTreeSet::new();
+        for it in self.disk.reports().chain(&self.duplicates).chain(&reports) {
+            let text = it.to_string();
+            if !self.told.contains(&text) && !standing.contains(&text) {
+                report(it);
+            }
+            standing.insert(text);
+        }
+        self.told = standing;
+        changes
+    }
+
+    /// Watches the folder, and anew when it is another one of that name.
+    fn keep_watch(&mut self) -> std::io::Result<()> {
+        let lasts = |watch: &mut Watch| watch.is_of(&self.dir) && !self.seen.gone;
+        if self.watch.as_mut().is_some_and(lasts) {
+            return Ok(());
+        }
+        self.watch = None;
+        self.seen = Seen { everything: true, ..Seen::default() };
+        self.watch = Some(Watch::new(&self.dir)?);
+        Ok(())
+    }
+
+    fn changes(&mut self, changed: bool) -> Vec<Change<K::Object>> {
+        let is_started = self.contents.is_some();
+        if !changed && is_started || !is_started && !self.disk.is_known() {
+            return Vec::new();
+        }
+        let files = self.disk.manifests();
+        let (contents, duplicates) = Contents::of(files, &self.kinds, self.contents.as_ref());
+        self.duplicates = duplicates;
+        let changes = match &self.contents {
+            None => vec![contents.listed()],
+            Some(before) => contents.since(before),
+        };
+        self.contents = Some(contents);
+        changes
+    }
+
+    /// Waits until the folder should be read again.
+    async fn wait(&mut self) {
+        let patience = if self.contents.is_some() { LOOK } else { RETRY };
+        let Some(watch) = self.watch.as_mut().filter(|_| !self.seen.gone) else {
+            return sleep(RETRY).await;
+        };
+        if timeout(patience, watch.wait(&mut self.seen)).await.is_err() {
+            return;
+        }
+        let end = Instant::now() + MOST_DELAY;
+        while Instant::now() < end && !self.seen.gone {
+            if timeout(QUIET, watch.wait(&mut self.seen)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
