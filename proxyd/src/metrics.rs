@@ -24,6 +24,7 @@ pub struct Metrics {
     elements_added: Counter,
     elements_deleted: Counter,
     flows_cut: Counter,
+    defective_manifests: Gauge,
 }
 
 impl Metrics {
@@ -41,6 +42,7 @@ impl Metrics {
             elements_added: Counter::default(),
             elements_deleted: Counter::default(),
             flows_cut: Counter::default(),
+            defective_manifests: Gauge::default(),
             registry: Registry::default(),
         };
         let all = &mut registry;
@@ -59,6 +61,8 @@ impl Metrics {
         all.register("elements_deleted", help, metrics.elements_deleted.clone());
         let help = "Flows that were cut, as they led where no service leads any more";
         all.register("conntrack_reconciler_deleted_entries", help, metrics.flows_cut.clone());
+        let help = "Files of the folder with something wrong in them, that count as they were when they were last good";
+        all.register("defective_manifests", help, metrics.defective_manifests.clone());
         Self { registry, ..metrics }
     }
 
@@ -70,6 +74,11 @@ impl Metrics {
         self.elements_added.inc_by(count(written.added));
         self.elements_deleted.inc_by(count(written.deleted));
         self.flows_cut.inc_by(count(written.flows_cut));
+    }
+
+    /// So many files are wrong somewhere.
+    pub fn found_defective_manifests(&self, count: usize) {
+        self.defective_manifests.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// As text.

@@ -1,3 +1,4 @@
 //! Where objects are from.
 
 pub mod api_server;
+pub mod folder;

@@ -1,0 +1,30 @@
+//! The program `proxyd`.
+
+mod cli;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use mimalloc::MiMalloc;
+
+use cli::{Cli, Command};
+
+/// That of musl asks the kernel for every larger block, and takes one lock for all threads.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+fn main() -> ExitCode {
+    let Cli { command, run } = Cli::parse();
+    let result = match command {
+        None => run::run(run),
+        Some(Command::Cleanup) => run::cleanup(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", cluster::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Putting the parts of proxyd together.
+
+use std::error::Error;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+
+use cluster::health::{self, Answer};
+use proxyd::agent::{self, Readiness, Status};
+use proxyd::dataplane::Dataplane;
+use proxyd::index::Event;
+use proxyd::metrics::Metrics;
+use proxyd::nftables::Settings;
+use proxyd::plan::Node;
+use proxyd::source::api_server::{ApiServer, Report};
+use proxyd::source::folder::Folder;
+use tokio::sync::{mpsc, watch};
+
+use crate::cli::Run;
+
+pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// As many events wait while the loop is at others: a source that is faster waits too.
+const MOST_WAITING_EVENTS: usize = 1024;
+
+/// Serves until it is told to end.
+pub(crate) fn run(options: Run) -> Result<(), Failure> {
+    cluster::start_log(options.log_format.into());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(options));
+    // Nothing that still blocks may hold up the end: what it does is bounded, and can be repeated.
+    runtime.shutdown_background();
+    result
+}
+
+/// Removes all services from the kernel.
+pub(crate) fn cleanup() -> Result<(), Failure> {
+    Ok(Dataplane::open(&Settings::default(), &[])?.remove()?)
+}
+
+/// IPv4, and IPv6 where the kernel has it.
+fn families() -> Vec<bool> {
+    let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+    [true, false].into_iter().filter(|is_ipv4| *is_ipv4 || has_ipv6).collect()
+}
+
+async fn serve(options: Run) -> Result<(), Failure> {
+    let status = Arc::new(Status::new(Metrics::new()));
+    let told_to_end = cluster::told_to_end()?;
+    if let Some(listener) = health::listen_after_other(options.listen).await? {
+        let status = Arc::clone(&status);
+        tokio::spawn(health::serve(listener, move |path| {
+            let answer = answer(&path, &status);
+            async move { answer }
+        }));
+    }
+    let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
+    let (stop, shutdown) = watch::channel(false);
+    let dataplane = Dataplane::open(&options.settings(), &families())?;
+    let source = source(&options, events, &status);
+    let mut agent = pin!(agent::run(dataplane, received, shutdown, Arc::clone(&status)));
+    tokio::select! {
+        () = &mut agent => return Ok(()),
+        ended = source => ended?,
+        () = told_to_end => {}
+    }
+    tracing::info!("ending; services stay as they are");
+    _ = stop.send(true);
+    agent.await;
+    Ok(())
+}
+
+/// Sends what the folder or the API server has. Without end: what fails is tried again.
+async fn source(
+    options: &Run,
+    events: mpsc::Sender<Event>,
+    status: &Status,
+) -> Result<(), Failure> {
+    let name = cluster::node_name(options.node_name.as_deref())?;
+    if let Some(dir) = options.manifests.clone() {
+        let addresses = options.node_address.iter().copied().collect();
+        let node = Node { name, zone: None, addresses };
+        let defective = |count| status.metrics.found_defective_manifests(count);
+        let report = |report: &cluster::folder::Report| tracing::warn!("{report}");
+        Folder { dir, node }.run(events, report, defective).await;
+        return Ok(());
+    }
+    let client = cluster::connect(options.kubeconfig.as_deref()).await?;
+    let report = |report: &Report| tracing::warn!("{}", cluster::chain(report));
+    ApiServer::new(client, name).run(events, report).await;
+    Ok(())
+}
+
+fn answer(path: &str, status: &Status) -> Answer {
+    match path {
+        "/healthz" | "/livez" if status.is_alive() => Answer::ok("ok\n"),
+        "/healthz" | "/livez" => Answer::unavailable("the loop stands still\n"),
+        "/readyz" => match status.readiness() {
+            Readiness::Ready => Answer::ok("ok\n"),
+            Readiness::Syncing => Answer::unavailable("not all objects are known yet\n"),
+            Readiness::Failing(why) => Answer::unavailable(format!("{why}\n")),
+        },
+        "/metrics" => Answer::metrics(status.metrics.text()),
+        _ => Answer::not_found("there are /healthz, /livez, /readyz and /metrics\n"),
+    }
+}

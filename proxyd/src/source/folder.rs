@@ -1,0 +1,117 @@
+//! A folder of manifests as the source of objects: Services without Kubernetes. See [`cluster::folder`].
+
+use std::path::PathBuf;
+
+use cluster::Change;
+use cluster::folder::{self, Kind, Report, Wrong, typed};
+use serde_json::Value;
+use tokio::sync::mpsc::Sender;
+
+use crate::index::{Event, Read};
+use crate::model::{EndpointSlice, EndpointSlicePart, Problem, Service, ServicePart};
+use crate::plan::Node;
+
+/// A folder of manifests, and the node that proxyd runs on.
+#[derive(Debug)]
+pub struct Folder {
+    /// The folder.
+    pub dir: PathBuf,
+    /// The node.
+    pub node: Node,
+}
+
+impl Folder {
+    /// Sends what the folder holds and how it changes, until nobody receives it any more. What the manifests' author
+    /// should know is given to `report`, once for as long as it stands; `defective` is told, after each reading, how many
+    /// files may have objects that could not be read, and how many objects are left out as others have their names.
+    pub async fn run(
+        self,
+        sender: Sender<Event>,
+        report: impl FnMut(&Report),
+        defective: impl FnMut(usize),
+    ) {
+        if sender.send(Event::Node(self.node)).await.is_err() {
+            return;
+        }
+        folder::Folder::new(self.dir, Kinds).run(sender, events, report, defective).await;
+    }
+}
+
+/// Services and their slices.
+struct Kinds;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Object {
+    Service(Read<Service>),
+    Slice(Read<EndpointSlice>),
+}
+
+impl folder::Kinds for Kinds {
+    type Object = Object;
+
+    const READ: &'static [Kind<Self>] = &[
+        Kind { version: "v1", kind: "Service", is_namespaced: true, read: service },
+        Kind {
+            version: "discovery.k8s.io/v1",
+            kind: "EndpointSlice",
+            is_namespaced: true,
+            read: slice,
+        },
+    ];
+}
+
+fn service(_: &Kinds, _: &str, value: Value) -> Result<Object, Wrong> {
+    let part: ServicePart = typed(value, None)?;
+    let name = part.name();
+    let (object, problems) = part.read();
+    without(problems)?;
+    Ok(Object::Service(Read { name, object }))
+}
+
+fn slice(_: &Kinds, _: &str, value: Value) -> Result<Object, Wrong> {
+    let part: EndpointSlicePart = typed(value, None)?;
+    let name = part.name();
+    let (object, problems) = part.read();
+    without(problems)?;
+    Ok(Object::Slice(Read { name, object }))
+}
+
+/// What somebody writes by hand is right or told: nothing of it is left out.
+fn without(problems: Vec<Problem>) -> Result<(), Wrong> {
+    match problems.into_iter().next() {
+        None => Ok(()),
+        Some(Problem { field, value, wanted }) => {
+            let error = serde::de::Error::custom(format!("{value:?} is not {wanted}"));
+            Err((field, folder::Problem::Type(error)))
+        }
+    }
+}
+
+/// Endpoints come ahead of services, so that no service is without those that it has.
+fn events(changes: Vec<Change<Object>>) -> Vec<Event> {
+    let (mut slices, mut services) = (Vec::new(), Vec::new());
+    for change in changes {
+        match change {
+            Change::Listed(all) => {
+                let (mut listed_slices, mut listed_services) = (Vec::new(), Vec::new());
+                for object in all {
+                    match object {
+                        Object::Service(it) => listed_services.push(it),
+                        Object::Slice(it) => listed_slices.push(it),
+                    }
+                }
+                slices.push(Event::Slices(Change::Listed(listed_slices)));
+                services.push(Event::Services(Change::Listed(listed_services)));
+            }
+            Change::Applied(Object::Service(it)) => {
+                services.push(Event::Services(Change::Applied(it)));
+            }
+            Change::Removed(Object::Service(it)) => {
+                services.push(Event::Services(Change::Removed(it)));
+            }
+            Change::Applied(Object::Slice(it)) => slices.push(Event::Slices(Change::Applied(it))),
+            Change::Removed(Object::Slice(it)) => slices.push(Event::Slices(Change::Removed(it))),
+        }
+    }
+    slices.into_iter().chain(services).collect()
+}
