@@ -8,6 +8,7 @@ export CARGO_TARGET_DIR LAB
 export PODWIRE_BIN_DIR = $(LAB)/podwire
 export PEERS_BIN_DIR = $(LAB)/peers
 export POLICYD_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/daemon/policyd
+export PROXYD_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/daemon/proxyd
 export FLOOR_BIN = $(RELEASE)/floor
 export PODWIRE_BIN = $(RELEASE)/podwire
 VM_BIN = $(CARGO_TARGET_DIR)/$(TARGET)/debug/vm
@@ -25,7 +26,7 @@ help: ## this list
 build: ## the static programs: target/x86_64-unknown-linux-musl/release/podwire, .../daemon/policyd (TARGET=aarch64-unknown-linux-musl for the other)
 	@scripts/setup build
 	cargo build --release --locked --target $(TARGET) -p podwire
-	cargo build --profile daemon --locked --target $(TARGET) -p policyd
+	cargo build --profile daemon --locked --target $(TARGET) -p policyd -p proxyd
 
 .PHONY: install
 install: build ## put the plugins into /opt/cni/bin (or BIN_DIR=...)

@@ -319,6 +319,8 @@ fn path(object: &Value) -> String {
     let prefix = if version.contains('/') { "apis" } else { "api" };
     let (resource, namespaced) = match text(&object["kind"]).as_str() {
         "Pod" => ("pods", true),
+        "Service" => ("services", true),
+        "EndpointSlice" => ("endpointslices", true),
         "NetworkPolicy" => ("networkpolicies", true),
         "Namespace" => ("namespaces", false),
         "Node" => ("nodes", false),

@@ -85,9 +85,19 @@ pub fn peer(name: &str) -> PathBuf {
 /// The daemon under test: `POLICYD_BIN`, or what `make build` makes.
 #[must_use]
 pub fn policyd() -> PathBuf {
-    let built = "target/x86_64-unknown-linux-musl/daemon/policyd";
-    let file = env::var_os("POLICYD_BIN").map_or_else(|| workspace().join(built), PathBuf::from);
-    assert!(file.is_file(), "{} is missing: run `make build`, or set POLICYD_BIN", file.display());
+    daemon("policyd", "POLICYD_BIN")
+}
+
+/// The same of Services: `PROXYD_BIN`.
+#[must_use]
+pub fn proxyd() -> PathBuf {
+    daemon("proxyd", "PROXYD_BIN")
+}
+
+fn daemon(name: &str, variable: &str) -> PathBuf {
+    let built = workspace().join("target/x86_64-unknown-linux-musl/daemon").join(name);
+    let file = env::var_os(variable).map_or(built, PathBuf::from);
+    assert!(file.is_file(), "{} is missing: run `make build`, or set {variable}", file.display());
     file
 }
 

@@ -3,6 +3,7 @@
 mod addresses;
 mod affinity;
 mod client;
+mod daemon;
 mod datagrams;
 mod endpoints;
 mod objects;

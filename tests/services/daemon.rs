@@ -1,0 +1,244 @@
+//! The daemon: over a folder and over an API server, killed, and when others change what is its.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use lab::cluster::{Cluster, Version};
+use lab::{Daemon, program, proxyd, slowed};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{Outcome, connect, must_ask, must_reach, udp};
+use crate::objects::HERE;
+use crate::server::PORT;
+use crate::site::Site;
+
+/// Whatever is to be so is within this time.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where it is asked for its health.
+const HEALTH: &str = "127.0.0.1:10256";
+
+/// Starts it on the node; it ends with this.
+fn start(site: &Site, log: &Path, arguments: &[&str]) -> Daemon {
+    let mut command = program(proxyd());
+    let cidr = if site.is_ipv4 { "10.1.0.0/16" } else { "fd00:1::/64" };
+    command.args(["--node-name", HERE, "--cluster-cidr", cidr, "--listen", HEALTH]);
+    command.args(arguments);
+    Daemon::start("proxyd", command, &site.node, log.join("proxyd.log"))
+}
+
+/// What the daemon of a node answers to this path.
+fn asked(site: &Site, path: &str) -> Option<String> {
+    site.node.enter(|| {
+        let at: SocketAddr = HEALTH.parse().expect("an address");
+        let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(5)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    })
+}
+
+fn wait_ready(site: &Site, daemon: &mut Daemon) {
+    daemon.wait_until(PATIENCE, || {
+        asked(site, "/readyz").is_some_and(|it| it.starts_with("HTTP/1.1 200 "))
+    });
+}
+
+/// What a metric shows.
+fn metric(site: &Site, name: &str) -> f64 {
+    let text = asked(site, "/metrics").expect("it answers");
+    let line = text.lines().find_map(|it| it.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < slowed(PATIENCE), "{what}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn service(site: &Site) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"},
+        "spec": {"clusterIP": site.address("service"), "ports": [
+            {"name": "t", "port": 80, "nodePort": 30080},
+            {"name": "u", "port": 80, "protocol": "UDP"},
+        ]},
+    })
+}
+
+fn slice(site: &Site, endpoints: &[&str]) -> Value {
+    let endpoint = |it: &&str| json!({"addresses": [site.address(it)], "nodeName": HERE, "conditions": {"ready": true}});
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "s-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "s"}},
+        "addressType": if site.is_ipv4 { "IPv4" } else { "IPv6" },
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": [
+            {"name": "t", "port": PORT, "protocol": "TCP"}, {"name": "u", "port": PORT, "protocol": "UDP"},
+        ],
+    })
+}
+
+/// A folder that the daemon reads.
+struct Folder {
+    home: TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let home = tempfile::tempdir().expect("cannot make a temporary directory");
+        fs::create_dir(home.path().join("manifests")).expect("a folder");
+        Self { home }
+    }
+
+    fn manifests(&self) -> PathBuf {
+        self.home.path().join("manifests")
+    }
+
+    fn write(&self, name: &str, object: &Value) {
+        fs::write(self.manifests().join(name), object.to_string()).expect("a file");
+    }
+
+    fn start(&self, site: &Site) -> Daemon {
+        let address = site.address("node").to_string();
+        let manifests = self.manifests();
+        let manifests = manifests.to_str().expect("a path");
+        start(site, self.home.path(), &["--manifests", manifests, "--node-address", &address])
+    }
+}
+
+#[test]
+fn a_folder_is_followed() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let folder = Folder::new();
+    folder.write("service.json", &service(&site));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");
+    assert_eq!(must_reach(site.world(), site.at("node", 30080)).0, "a");
+    let client = udp(site.pod("b"), site.at("service", 80));
+    assert_eq!(must_ask(&client), "a");
+    folder.write("slice.json", &slice(&site, &["b"]));
+    eventually("the other endpoint", || must_reach(&site.node, site.at("service", 80)).0 == "b");
+    // A flow of datagrams follows, though its client goes on.
+    eventually("the flow", || must_ask(&client) == "b");
+    // What is wrong is told, and what was right counts.
+    let mut wrong = slice(&site, &["a"]);
+    wrong["endpoints"][0]["addresses"][0] = json!("here");
+    folder.write("slice.json", &wrong);
+    eventually("the defect", || metric(&site, "kubeproxy_defective_manifests") == 1.0);
+    assert_eq!(must_reach(&site.node, site.at("service", 80)).0, "b");
+    folder.write("slice.json", &slice(&site, &[]));
+    eventually("nobody", || connect(site.pod("a"), site.at("service", 80)) == Outcome::Refused);
+    fs::remove_file(folder.manifests().join("service.json")).expect("a file");
+    eventually("no service", || !site.tables().contains("10.96.0.1 . "));
+    daemon.terminate(PATIENCE);
+    assert!(site.tables().contains("podwire-proxy"));
+    site.node.sh(&format!("{} cleanup", proxyd().display()));
+    assert_eq!(site.tables(), "");
+}
+
+#[test]
+fn who_is_killed_leaves_services_as_they_are_and_finds_them_so() {
+    let mut site = Site::new(false);
+    site.pods(["a", "b"]);
+    let folder = Folder::new();
+    folder.write("service.json", &service(&site));
+    folder.write("slice.json", &slice(&site, &["a", "b"]));
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    must_reach(site.pod("b"), site.at("service", 80));
+    assert!(metric(&site, "kubeproxy_elements_added_total") > 0.0);
+    let before = site.tables();
+    daemon.kill();
+    must_reach(site.pod("b"), site.at("service", 80));
+    // An endpoint goes meanwhile.
+    folder.write("slice.json", &slice(&site, &["a"]));
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    for _ in 0..20 {
+        assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");
+    }
+    folder.write("slice.json", &slice(&site, &["a", "b"]));
+    eventually("both", || must_reach(&site.node, site.at("service", 80)).0 == "b");
+    daemon.kill();
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(metric(&site, "kubeproxy_elements_added_total"), 0.0);
+    assert_eq!(metric(&site, "kubeproxy_elements_deleted_total"), 0.0);
+    // Chains that nobody needs any more go some time later.
+    let lines = |tables: &str| tables.lines().count();
+    eventually("as before", || lines(&site.tables()) == lines(&before));
+}
+
+#[test]
+fn what_others_change_is_put_right() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let folder = Folder::new();
+    folder.write("service.json", &service(&site));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    site.node.sh("nft add table ip others; nft add chain ip others c");
+    for spoilt in ["flush map ip podwire-proxy services", "delete table ip podwire-proxy"] {
+        site.node.sh(&format!("nft {spoilt}"));
+        assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a", "{spoilt}");
+    }
+    assert!(site.tables().contains("table ip others"));
+}
+
+#[test]
+fn an_api_server_is_followed() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let control = lab::Node::new();
+    control.sh("ip link set lo up");
+    // Reached by a veth, as any control plane.
+    site.node.sh(&format!(
+        "ip link add c0 type veth peer name c1 netns {}; ip link set c0 up; ip addr add 203.0.113.1/30 dev c0",
+        control.path().display()
+    ));
+    control.sh("ip link set c1 up; ip addr add 203.0.113.2/30 dev c1");
+    let cluster = Cluster::start(&control, Version::New);
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": HERE}});
+    cluster.apply(&node);
+    let addresses = json!({"addresses": [
+        {"type": "InternalIP", "address": site.address("node")}, {"type": "Hostname", "address": "x"},
+    ]});
+    cluster.set_status(&node, &addresses);
+    let mut object = service(&site);
+    object["spec"] = json!({"type": "NodePort", "ports": object["spec"]["ports"]});
+    let created = cluster.apply(&object);
+    let address = created["spec"]["clusterIP"].as_str().expect("it has one").to_owned();
+    let to = SocketAddr::new(address.parse().expect("an address"), 80);
+    cluster.apply(&slice(&site, &["a"]));
+    cluster.allow(
+        "agent",
+        &["get", "list", "watch"],
+        &["nodes", "services", "discovery.k8s.io/endpointslices"],
+    );
+    let home = tempfile::tempdir().expect("cannot make a temporary directory");
+    let kubeconfig = cluster.kubeconfig_at("agent", "203.0.113.2".parse().expect("an address"));
+    let kubeconfig = kubeconfig.to_str().expect("a path");
+    let mut daemon = start(&site, home.path(), &["--kubeconfig", kubeconfig]);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(must_reach(site.pod("b"), to).0, "a");
+    assert_eq!(must_reach(site.world(), site.at("node", 30080)).0, "a");
+    cluster.apply(&slice(&site, &["b"]));
+    eventually("the other endpoint", || must_reach(&site.node, to).0 == "b");
+    // The API server's own service has no slice of ours, and is refused, not lost.
+    cluster.delete(&object);
+    eventually("no service", || !site.tables().contains(&format!("{address} . ")));
+    daemon.terminate(PATIENCE);
+}
