@@ -13,3 +13,4 @@ pub mod model;
 pub mod nftables;
 pub mod plan;
 pub mod source;
+pub mod walk;

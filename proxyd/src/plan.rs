@@ -191,9 +191,9 @@ impl Plan {
         } else {
             cluster_way(&reachable, Masquerade::Always)
         };
+        let sources = sources(service, is_ipv4, node);
         for (origin, at) in external {
-            let sources = service.source_ranges.clone().filter(|_| origin == Origin::LoadBalancer);
-            let sources = sources.map(|it| of_this_family(it, is_ipv4, &at, node));
+            let sources = sources.clone().filter(|_| origin == Origin::LoadBalancer);
             self.add(at, Frontend { origin, port: port.port, sources, way: external_way });
         }
         self.add_pools(port, is_ipv4, reachable);
@@ -279,22 +279,19 @@ fn divided_way(reachable: &Reachable) -> Way {
     Way::Divided { has_cluster, has_local }
 }
 
-/// The ranges of this family. Where one of them holds the node's address, the node may connect as the load balancer's
-/// address as well: where that is one of the node's own, it is what its packets to it come from.
-fn of_this_family(
-    mut ranges: Vec<IpNetwork>,
-    is_ipv4: bool,
-    at: &At,
-    node: &Node,
-) -> Vec<IpNetwork> {
-    ranges.retain(|it| it.is_ipv4() == is_ipv4);
-    let holds = |address: &IpAddr| ranges.iter().any(|it| it.contains(*address));
+/// Who may connect to a load balancer's addresses of a family. Where a range holds the node's address, the node may connect as
+/// any of them as well: those that are its own too are what its packets to them come from.
+fn sources(service: &Service, is_ipv4: bool, node: &Node) -> Option<Vec<IpNetwork>> {
+    let ranges = service.source_ranges.iter().flatten().copied();
+    let mut sources: Vec<_> = ranges.filter(|it| it.is_ipv4() == is_ipv4).collect();
+    let holds = |address: &IpAddr| sources.iter().any(|it| it.contains(*address));
     if node.addresses.iter().any(holds) {
-        ranges.push(IpNetwork::from(at.address));
+        let own = service.load_balancer_ips.iter().filter(|it| it.is_ipv4() == is_ipv4);
+        sources.extend(own.map(|it| IpNetwork::from(*it)));
     }
-    ranges.sort();
-    ranges.dedup();
-    ranges
+    sources.sort();
+    sources.dedup();
+    service.source_ranges.as_ref().map(|_| sources)
 }
 
 /// How many ready endpoints the node has.
