@@ -121,8 +121,8 @@ impl Site {
 
     /// A pod.
     pub(crate) fn pod(&self, name: &str) -> &Pod {
-        let pods = self.pods.iter().map(|(pod, _)| pod);
-        pods.filter(|it| it.name() == name).next_back().expect("there is such a pod")
+        let mut pods = self.pods.iter().map(|(pod, _)| pod);
+        pods.find(|it| it.name() == name).expect("there is such a pod")
     }
 
     /// Who is outside.

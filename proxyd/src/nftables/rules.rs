@@ -173,7 +173,7 @@ impl Rules<'_> {
     }
 
     /// From the cluster's pods.
-    fn from_pods(&self) -> Vec<Match> {
+    fn pods(&self) -> Vec<Match> {
         match &self.settings.local {
             Local::Unknown => Vec::new(),
             Local::Ranges(ranges) => {
@@ -190,14 +190,14 @@ impl Rules<'_> {
     }
 
     fn divided(&self) -> Vec<Rule> {
-        let pods = self.from_pods().into_iter().map(|it| Rule::new([it], goto(NEAR_CHAIN)));
+        let pods = self.pods().into_iter().map(|it| Rule::new([it], goto(NEAR_CHAIN)));
         let own = [self.mark([Match::FromLocal]), Rule::new([Match::FromLocal], goto(NEAR_CHAIN))];
         pods.chain(own).chain(self.by(Map::Far)).collect()
     }
 
     fn outside(&self, pick: Pick) -> Vec<Rule> {
         let on = || goto(&pick.plain().chain());
-        let inside = self.from_pods().into_iter().map(|it| Rule::new([it], on()));
+        let inside = self.pods().into_iter().map(|it| Rule::new([it], on()));
         inside.chain([self.mark([]), Rule::new([], on())]).collect()
     }
 

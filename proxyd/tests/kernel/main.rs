@@ -1,6 +1,6 @@
 //! Services in the kernel, in namespaces that end with each test. Needs root and nft.
 
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod random;
 mod scene;

@@ -1,13 +1,13 @@
 //! Objects, plans, and the kernel's tables.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 use proxyd::dataplane::Dataplane;
 use proxyd::model::{EndpointSlicePart, NamespacedName, ServicePart};
 use proxyd::nftables::{Settings, table};
 use proxyd::plan::{Node, Plan};
+use runner::{OsRunner, Output, Program, Runner as _};
 use serde_json::{Value, json};
 
 /// Moves this test's thread into a namespace of its own, which ends with it.
@@ -59,8 +59,16 @@ pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Plan
 pub(crate) fn listed(is_ipv4: bool) -> String {
     let table = table(is_ipv4).to_string();
     let words: Vec<&str> = table.split(' ').collect();
-    let output = Command::new("nft").args(["--stateless", "list", "table"]).args(words).output();
-    String::from_utf8(output.unwrap().stdout).unwrap()
+    let arguments = [&["--stateless", "list", "table"][..], &words].concat();
+    let output = nft(&arguments, "");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs nft.
+pub(crate) fn nft(arguments: &[&str], input: &str) -> Output {
+    let (file, stdin) = ("nft".into(), input.as_bytes());
+    let program = Program { file, args: arguments, stdin, ..Program::default() };
+    OsRunner.run(&program).unwrap()
 }
 
 /// The words of such a list in any order: what elements there are, whatever order they come in.
@@ -80,10 +88,8 @@ pub(crate) fn reloads(is_ipv4: bool) -> bool {
     let before = listed(is_ipv4);
     let name = table(is_ipv4);
     let text = format!("delete table {name}\n{before}");
-    let mut nft =
-        Command::new("nft").args(["-f", "-"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    std::io::Write::write_all(&mut nft.stdin.take().unwrap(), text.as_bytes()).unwrap();
-    nft.wait().unwrap().success() && sorted(&listed(is_ipv4)) == sorted(&before)
+    let read = nft(&["-f", "-"], &text);
+    read.status.success() && sorted(&listed(is_ipv4)) == sorted(&before)
 }
 
 pub(crate) fn plans<const COUNT: usize>(

@@ -4,7 +4,7 @@ use proxyd::dataplane::Written;
 use proxyd::nftables::{Local, Settings};
 use serde_json::json;
 
-use crate::scene::{dataplane, listed, move_away, name, plan, plans, reloads, sorted};
+use crate::scene::{dataplane, listed, move_away, name, nft, plan, plans, reloads, sorted};
 
 #[test]
 fn a_service_of_every_kind_is_written_and_nft_reads_it() {
@@ -84,10 +84,6 @@ fn what_is_right_is_not_touched_and_what_is_wrong_is_put_right() {
     ]);
     dataplane.adopt(&all).unwrap();
     let wanted = sorted(&listed(true));
-    let nft = |commands: &str| {
-        let status = std::process::Command::new("nft").arg(commands).status().unwrap();
-        assert!(status.success(), "{commands}");
-    };
     for spoilt in [
         "flush map ip podwire-proxy services",
         "delete element ip podwire-proxy cluster-ips { 10.96.0.1 }",
@@ -99,7 +95,7 @@ fn what_is_right_is_not_touched_and_what_is_wrong_is_put_right() {
         "table ip podwire-proxy { flags dormant; }",
         "delete table ip podwire-proxy; add table ip podwire-proxy; add set ip podwire-proxy services { type ipv4_addr; }",
     ] {
-        nft(spoilt);
+        assert!(nft(&[spoilt], "").status.success(), "{spoilt}");
         assert_ne!(sorted(&listed(true)), wanted, "{spoilt}");
         dataplane.adopt(&all).unwrap();
         assert_eq!(sorted(&listed(true)), wanted, "{spoilt}");

@@ -7,7 +7,7 @@ mod statement;
 
 use std::net::IpAddr;
 
-use ruleset::iptables::{Packets, Side};
+use ruleset::iptables::{Packets, PortRange, Side};
 use ruleset::nft::{Family, Field, FrameKind, FrameType, Match, Rule, mask};
 
 use crate::netfilter::message::Message;
@@ -76,28 +76,22 @@ impl Expressions {
     }
 
     fn matches(&mut self, wanted: &Match) {
+        use Comparison::{Equal, NotEqual};
+        let to = Side::Destination;
         match wanted {
             Match::Family { is_ipv4 } => self.of_family(*is_ipv4),
             Match::Address(side, network) => self.network(*side, network, Comparison::Equal),
             Match::NotAddress(side, network) => self.network(*side, network, Comparison::NotEqual),
-            Match::ToBroadcast => {
-                self.address_is(Side::Destination, Comparison::Equal, meta::TYPE_BROADCAST);
-            }
-            Match::ToLocal => {
-                self.address_is(Side::Destination, Comparison::Equal, meta::TYPE_LOCAL);
-            }
-            Match::NotToLocal => {
-                self.address_is(Side::Destination, Comparison::NotEqual, meta::TYPE_LOCAL);
-            }
-            Match::FromLocal => {
-                self.address_is(Side::Source, Comparison::Equal, meta::TYPE_LOCAL);
-            }
+            Match::ToBroadcast => self.address_is(to, Equal, meta::TYPE_BROADCAST),
+            Match::ToLocal => self.address_is(to, Equal, meta::TYPE_LOCAL),
+            Match::NotToLocal => self.address_is(to, NotEqual, meta::TYPE_LOCAL),
+            Match::FromLocal => self.address_is(Side::Source, Equal, meta::TYPE_LOCAL),
             Match::In(fields, set) => self.look_up(fields, set, false),
             Match::NotIn(fields, set) => self.look_up(fields, set, true),
             Match::Arp => self.of_type(payload::frame_type(FrameType::Arp)),
             Match::NotFrameType(kind) => {
                 self.load(payload::FRAME_TYPE, FIRST);
-                self.compare(Comparison::NotEqual, &payload::frame_type(*kind).to_be_bytes());
+                self.compare(NotEqual, &payload::frame_type(*kind).to_be_bytes());
             }
             Match::HeaderBytes { place, value } => {
                 let bytes = Payload { header: Header::Network, offset: *place, size: value.len() };
@@ -106,32 +100,13 @@ impl Expressions {
             Match::Fragment => self.fragment(),
             Match::FragmentHeader => self.fragment_header(),
             Match::Protocol(number) => self.of_protocol(*number),
-            Match::DestinationPort(protocol, ports) => {
-                self.of_protocol(*protocol);
-                self.load(payload::DESTINATION_PORT, FIRST);
-                let (first, last) = (ports.first.to_be_bytes(), ports.last.to_be_bytes());
-                if first == last {
-                    self.compare(Comparison::Equal, &first);
-                } else {
-                    self.compare(Comparison::AtLeast, &first);
-                    self.compare(Comparison::AtMost, &last);
-                }
-            }
+            Match::DestinationPort(protocol, ports) => self.destination_port(*protocol, *ports),
             Match::DestinationPortIn(protocol, set) => {
                 self.of_protocol(*protocol);
                 self.look_up(&[Field::DestinationPort], set, false);
             }
-            Match::TcpWithoutSyn => {
-                self.of_protocol(payload::TCP);
-                self.load(payload::TCP_FLAGS, FIRST);
-                self.mask(&[payload::SYN | payload::FIN_RST_ACK]);
-                self.compare(Comparison::NotEqual, &[payload::SYN]);
-            }
-            Match::SctpWithoutInit => {
-                self.of_protocol(payload::SCTP);
-                self.load(payload::SCTP_CHUNK, FIRST);
-                self.compare(Comparison::NotEqual, &[payload::INIT]);
-            }
+            Match::TcpWithoutSyn => self.tcp_without_syn(),
+            Match::SctpWithoutInit => self.sctp_without_init(),
             Match::Icmp6Type(kind) => {
                 self.of_family(false);
                 self.of_protocol(payload::ICMPV6);
@@ -146,15 +121,12 @@ impl Expressions {
             Match::InInterface(name) => self.meta(Meta::InInterface, &meta::name(name)),
             Match::NotInInterface(name) => {
                 self.load_meta(Meta::InInterface, FIRST);
-                self.compare(Comparison::NotEqual, &meta::name(name));
+                self.compare(NotEqual, &meta::name(name));
             }
             Match::InInterfaces(prefix) => {
                 self.load_meta(Meta::InInterface, FIRST);
-                let longest = prefix.len().min(meta::name(prefix).len());
-                self.compare(
-                    Comparison::Equal,
-                    prefix.as_bytes().get(..longest).unwrap_or_default(),
-                );
+                // As much as is compared.
+                self.compare(Equal, &prefix.bytes().take(meta::NAME_ROOM).collect::<Vec<_>>());
             }
             Match::Frame(FrameKind::Broadcast) => self.meta(Meta::FrameKind, &[meta::BROADCAST]),
             Match::Frame(FrameKind::Multicast) => self.meta(Meta::FrameKind, &[meta::MULTICAST]),
@@ -178,6 +150,31 @@ impl Expressions {
             }
             Match::AtMostEachMinute(count) => self.limit(*count),
             Match::ByChance { of_million } => self.by_chance(*of_million),
+        }
+    }
+
+    fn tcp_without_syn(&mut self) {
+        self.of_protocol(payload::TCP);
+        self.load(payload::TCP_FLAGS, FIRST);
+        self.mask(&[payload::SYN | payload::FIN_RST_ACK]);
+        self.compare(Comparison::NotEqual, &[payload::SYN]);
+    }
+
+    fn sctp_without_init(&mut self) {
+        self.of_protocol(payload::SCTP);
+        self.load(payload::SCTP_CHUNK, FIRST);
+        self.compare(Comparison::NotEqual, &[payload::INIT]);
+    }
+
+    fn destination_port(&mut self, protocol: u8, ports: PortRange) {
+        self.of_protocol(protocol);
+        self.load(payload::DESTINATION_PORT, FIRST);
+        let (first, last) = (ports.first.to_be_bytes(), ports.last.to_be_bytes());
+        if first == last {
+            self.compare(Comparison::Equal, &first);
+        } else {
+            self.compare(Comparison::AtLeast, &first);
+            self.compare(Comparison::AtMost, &last);
         }
     }
 

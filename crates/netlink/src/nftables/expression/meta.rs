@@ -6,7 +6,7 @@ use super::{Comparison, Expressions, FIRST, Register};
 use crate::netfilter::message::{IPV4, IPV6};
 
 /// The name of a link is shorter (`IFNAMSIZ`).
-const NAME_ROOM: usize = 16;
+pub(super) const NAME_ROOM: usize = 16;
 
 /// `PACKET_BROADCAST`, `PACKET_MULTICAST`.
 pub(super) const BROADCAST: u8 = 1;
