@@ -95,11 +95,6 @@ fn addresses(result: &AddResult) -> Vec<IpAddr> {
     result.ips.iter().map(|ip| ip.address.ip()).collect()
 }
 
-/// An address alone, as a network.
-fn full(address: IpAddr) -> String {
-    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
-}
-
 /// The bridge of a result is the first of its interfaces (reference behaviour).
 fn bridge(result: &AddResult, policy: IngressPolicy) -> Result<String, Error> {
     let refuse = |problem: String| {

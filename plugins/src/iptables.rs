@@ -1,6 +1,8 @@
 //! The iptables programs: a table of a family is read by `iptables-save`, and changed by
-//! `iptables-restore`, all or nothing.
+//! `iptables-restore`, all or nothing; what an attachment usually adds, and what goes, is written by netlink where the
+//! programs would write that to nf_tables.
 
+mod addition;
 pub(crate) mod lock;
 
 use std::path::PathBuf;
@@ -10,6 +12,7 @@ use cni::ErrorObject;
 use runner::{Error as RunError, Lock, Output, Program, Runner};
 
 use crate::error::{Error, warn};
+pub(crate) use addition::{Addition, InChain, InKernel};
 
 /// `iptables-restore` waits this long for other programs' lock.
 const XTABLES_WAIT_SECONDS: &str = "10";

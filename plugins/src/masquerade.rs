@@ -5,14 +5,17 @@
 mod iptables;
 mod nftables;
 
+use std::net::IpAddr;
+
 use cni::{Attachment, Call};
 use ipnetwork::IpNetwork;
-use ruleset::networks::{MULTICAST_V4, MULTICAST_V6};
+use ruleset::iptables::{Match, Side, Target};
+use ruleset::networks::{self, MULTICAST_V4, MULTICAST_V6};
 use runner::OsRunner;
 
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::iptables::{Family, NAT};
+use crate::iptables::{Addition, Family, InChain, NAT};
 use crate::kernel_tables::{KernelTables, Signs};
 use crate::names::hex;
 use crate::nf_tables::missing;
@@ -86,7 +89,7 @@ pub(crate) fn set_up_or_undo(
         let (identity, addresses) = (identity.clone(), addresses.clone());
         move || tear_down_of(&identity, Which::Only(&addresses), &mut KernelTables::default())
     };
-    let result = iptables::set_up(&mut OsRunner, &identity, &addresses);
+    let result = iptables::set_up(&mut OsRunner, &mut kernel, &identity, &addresses);
     // Without the lock nothing was made, and waiting for it once more would not help.
     if !matches!(result, Err(Error::Lock(_))) {
         rollback.push("remove the masquerading", undo);
@@ -191,41 +194,46 @@ fn attachment_addresses(call: &Call) -> Option<Vec<IpNetwork>> {
     (!addresses.is_empty()).then_some(addresses)
 }
 
-/// The rules of an attachment's chain, and those that lead there, in the words of `iptables-save`,
-/// so that they can be compared with what it prints.
+/// The rules of an attachment's chain, and those that lead there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rules {
+    chain: String,
     /// Traffic within the network stays as it is.
-    accept: Vec<String>,
+    accept: Vec<InChain>,
     /// All other is masqueraded, but for multicast.
-    masquerade: String,
+    masquerade: InChain,
     /// From the hook to the chain, one per address.
-    jumps: Vec<String>,
+    jumps: Vec<InChain>,
 }
 
 impl Rules {
     fn new(family: Family, identity: &Identity, addresses: &[IpNetwork]) -> Self {
         let chain = &identity.chain;
-        let comment = quoted_comment(identity);
-        let networks = addresses.iter().map(|cidr| format!("{}/{}", cidr.network(), cidr.prefix()));
-        let mut accept: Vec<String> = networks
-            .map(|network| format!("{chain} -d {network} -m comment --comment {comment} -j ACCEPT"))
-            .collect();
+        let rule = |chain: &str, it, target| {
+            InChain::new(chain, [it, Match::Comment(identity.comment.clone())], target)
+        };
+        let networks = addresses.iter().filter_map(|it| networks::around(it.ip(), it.prefix()));
+        let to = |network| Match::Address(Side::Destination, network);
+        let mut accept: Vec<InChain> =
+            networks.map(|it| rule(chain, to(it), Target::Accept)).collect();
         // Two addresses of one network need one rule.
         accept.dedup();
-        let full = if family.is_ipv4 { 32 } else { 128 };
-        let jump = |cidr: &IpNetwork| {
-            let address = cidr.ip();
-            format!("{HOOK_CHAIN} -s {address}/{full} -m comment --comment {comment} -j {chain}")
-        };
+        let from = |address: IpAddr| Match::Address(Side::Source, address.into());
+        let jump = |it: &IpNetwork| rule(HOOK_CHAIN, from(it.ip()), Target::Jump(chain.clone()));
+        let elsewhere = Match::NotAddress(Side::Destination, multicast(family));
+        let masquerade = Target::Masquerade { random_fully: false, to_ports: None };
         Self {
+            chain: chain.clone(),
             accept,
-            masquerade: format!(
-                "{chain} ! -d {} -m comment --comment {comment} -j MASQUERADE",
-                multicast(family)
-            ),
+            masquerade: rule(chain, elsewhere, masquerade),
             jumps: addresses.iter().map(jump).collect(),
         }
+    }
+
+    /// What is added for an attachment of a container that has nothing yet.
+    fn addition(&self) -> Addition<'_> {
+        let own = self.accept.iter().chain([&self.masquerade]).chain(&self.jumps);
+        Addition { shared: Vec::new(), chain: &self.chain, own: own.collect() }
     }
 }
 
@@ -263,10 +271,12 @@ mod tests {
         let rules = Rules::new(FAMILIES[0], &identity, &addresses);
         let comment = r#"-m comment --comment "name: \"n1\" id: \"cid1\"""#;
         let chain = "CNI-ca7a875c2b85fc44a855128b";
-        assert_eq!(rules.accept, [format!("{chain} -d 10.1.0.0/24 {comment} -j ACCEPT")]);
-        assert_eq!(rules.masquerade, format!("{chain} ! -d 224.0.0.0/4 {comment} -j MASQUERADE"));
+        let texts = |rules: &[InChain]| rules.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(&rules.accept), [format!("{chain} -d 10.1.0.0/24 {comment} -j ACCEPT")]);
+        let masquerade = format!("{chain} ! -d 224.0.0.0/4 {comment} -j MASQUERADE");
+        assert_eq!(rules.masquerade.to_string(), masquerade);
         assert_eq!(
-            rules.jumps,
+            texts(&rules.jumps),
             [
                 format!("POSTROUTING -s 10.1.0.2/32 {comment} -j {chain}"),
                 format!("POSTROUTING -s 10.1.0.3/32 {comment} -j {chain}"),

@@ -4,7 +4,9 @@ use lab::{Call, World};
 use serde_json::{Value, json};
 
 use crate::common::Site;
-use crate::rules::{all_at_once, killed_at_any_moment, many_among_others, path_with};
+use crate::rules::{
+    all_at_once, killed_at_any_moment, made_as_by_programs, many_among_others, path_with,
+};
 
 /// Who drops what is forwarded, so that each backend has something to do.
 const DROPS: &str = "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; nft -f - <<END
@@ -160,6 +162,12 @@ fn rules_of_either_kind_of_iptables_are_made_checked_and_removed() {
         let _ = with("DEL", path).ok();
         assert_eq!(rules(), 0);
     }
+}
+
+#[test]
+fn an_add_makes_what_the_programs_would() {
+    let site = site("iptables");
+    made_as_by_programs(&site, &|command| call(&site, command, 1));
 }
 
 /// Neither `nft` nor `iptables` is installed.

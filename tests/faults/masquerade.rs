@@ -1,12 +1,10 @@
 //! The rules of masquerading go, wherever they are and whatever programs there are.
 
-use std::fs;
-use std::os::unix::fs::symlink;
-
 use lab::Call;
 use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
+use crate::rules::{made_as_by_programs, path_with};
 
 const SAVES: &str = "iptables-nft-save -t nat; ip6tables-nft-save -t nat; \
                      iptables-legacy-save -t nat; ip6tables-legacy-save -t nat";
@@ -17,21 +15,21 @@ fn rules(site: &Site) -> Vec<String> {
     saved.lines().filter(|line| line.contains("CNI-")).map(str::to_owned).collect()
 }
 
-/// A `PATH` with only these iptables programs, under their usual names.
-fn path_with(kind: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("there is room for files");
-    for family in ["iptables", "ip6tables"] {
-        for verb in ["restore", "save"] {
-            let program = format!("/usr/sbin/{family}-{kind}-{verb}");
-            assert!(fs::exists(&program).expect("it can be looked for"), "{program} is missing");
-            symlink(program, folder.path().join(format!("{family}-{verb}"))).expect("it is ours");
-        }
-    }
-    folder
-}
-
 fn with_path(call: Call, folder: &tempfile::TempDir) -> Call {
     call.env("PATH", folder.path().to_str().expect("temporary names are ASCII"))
+}
+
+#[test]
+fn an_add_makes_what_the_programs_would() {
+    for mut conf in [bridge_with_all(), ptp_with_all()] {
+        // host-local gives another one each time.
+        let addresses = json!([{"address": "10.1.0.2/20", "gateway": "10.1.0.1"},
+            {"address": "fd00:1::2/61", "gateway": "fd00:1::1"}]);
+        conf["ipam"] = json!({"type": "static", "addresses": addresses});
+        let site = Site::new(conf);
+        let pod = site.node.pod("pod1");
+        made_as_by_programs(&site, &|command| site.call(command, &pod));
+    }
 }
 
 #[test]

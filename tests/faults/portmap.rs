@@ -8,7 +8,9 @@ use lab::{Call, Pod};
 use serde_json::{Value, json};
 
 use crate::common::Site;
-use crate::rules::{all_at_once, killed_at_any_moment, many_among_others, path_with};
+use crate::rules::{
+    all_at_once, killed_at_any_moment, made_as_by_programs, many_among_others, path_with,
+};
 
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 
@@ -43,6 +45,31 @@ fn many_at_once_among_the_rules_of_others() {
     for backend in BACKENDS {
         let site = Site::new(conf(backend));
         many_among_others(&site, &|command, number| call(&site, command, number));
+    }
+}
+
+#[test]
+fn an_add_makes_what_the_programs_would() {
+    let site = Site::new(conf("iptables"));
+    for keys in [
+        json!({}),
+        json!({"masqAll": true, "markMasqBit": 31}),
+        json!({"snat": false, "runtimeConfig": {"portMappings": [
+            {"hostPort": 53, "containerPort": 5353, "protocol": "sctp", "hostIP": "192.0.2.1"},
+            {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "fd00:2::1"}]}}),
+    ] {
+        let call = |command| {
+            let mut conf = site.conf_with(&json!({"prevResult": result(1)}));
+            for (key, value) in keys.as_object().expect("it is one") {
+                conf[key] = value.clone();
+            }
+            call(&site, command, 1).conf(&conf)
+        };
+        // The first makes what all share.
+        for command in ["ADD", "DEL"] {
+            let _ = site.run(&call(command)).ok();
+        }
+        made_as_by_programs(&site, &call);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What befalls whoever makes rules: many at once, among the rules of others, and kills; and what programs there are.
 
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::thread;
 use std::time::Instant;
 
@@ -115,4 +116,47 @@ pub(crate) fn path_with(kind: &str) -> tempfile::TempDir {
         }
     }
     folder
+}
+
+/// A `PATH` with only these iptables programs, which are a script that gets the name they are called by.
+fn path_with_script(file: &str, script: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let file = folder.path().join(file);
+    fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("it is ours");
+    fs::set_permissions(&file, Permissions::from_mode(0o755)).expect("it is ours");
+    for family in ["iptables", "ip6tables"] {
+        for verb in ["restore", "save"] {
+            let name = folder.path().join(format!("{family}-{verb}"));
+            symlink(&file, name).expect("it is ours");
+        }
+    }
+    folder
+}
+
+/// Where the tables are those of nf_tables an ADD makes, without a program, what the programs would make: for them there
+/// is no difference.
+pub(crate) fn made_as_by_programs(site: &Site, call: &dyn Fn(&'static str) -> Call) {
+    let refusing = path_with_script("refusing", "exit 1");
+    // Of programs with such a name it is not expected that they keep their tables in nf_tables.
+    let script = "name=${0##*/}; exec /usr/sbin/${name%-*}-nft-${name##*-} \"$@\"";
+    let writing = path_with_script("legacy", script);
+    let save = || site.node.sh("iptables-save; ip6tables-save");
+    let rules = || save().lines().filter(|it| !it.starts_with('#')).map(counted_nothing).collect();
+    let (before, tables): (_, Vec<String>) = (site.world(&[]), rules());
+    let mut made: Vec<Vec<String>> = Vec::new();
+    for path in [&refusing, &writing] {
+        let path = path.path().to_str().expect("temporary names are ASCII");
+        let add = site.run(&call("ADD").env("PATH", path));
+        assert!(add.succeeded() && add.stderr.is_empty(), "{}: {add}", site.conf);
+        made.push(rules());
+        let _ = site.run(&call("DEL")).ok();
+        site.world(&[]).must_be(&before, &site.conf.to_string());
+    }
+    assert_ne!(made[0], tables);
+    assert_eq!(made[0], made[1], "{}", site.conf);
+}
+
+/// A line that declares a chain, without how many packets came there.
+fn counted_nothing(line: &str) -> String {
+    line.split(" [").next().unwrap_or_default().to_owned()
 }

@@ -27,6 +27,7 @@ pub use batch::Batch;
 pub use change::Change;
 pub use changes::{Changes, Generation};
 pub use closed::{Closed, Sides, close_interface};
+pub use expression::IptablesRule;
 use hooks::Place;
 use message::{DORMANT, OWNED};
 pub use only_ip::{Held, OnlyIp};
@@ -389,6 +390,24 @@ impl Client {
             rules.extend(rule::read(rule, table, chain));
         });
         none_if_missing(rules)
+    }
+
+    /// Whether `chain` has a rule like this one, whatever that has counted; no chain has none.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn has_iptables_rule(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+        wanted: &IptablesRule,
+    ) -> Result<bool, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let has = self.list(list, &what, |has: &mut bool, rule| {
+            *has |= rule::is_like(rule, table, chain, wanted);
+        });
+        none_if_missing(has)
     }
 
     /// All rules of a table by their chains, in their order; chains without rules are not told, and nothing

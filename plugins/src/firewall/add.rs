@@ -9,7 +9,7 @@ use super::iptables::{Programs, Rules};
 use super::plan::Plan;
 use super::{Wanted, del, isolation, nftables};
 use crate::error::Error;
-use crate::iptables::lock;
+use crate::iptables::{FILTER, InKernel, lock};
 use crate::kernel_tables::KernelTables;
 use crate::owner::Owner;
 use crate::prev_result;
@@ -36,7 +36,7 @@ fn set_up<'a>(
     let mut kernel = KernelTables::default();
     let mut plan = Plan::new(wanted, &mut kernel)?;
     // What attachments share is made by the first of them. Without the lock nothing was made yet.
-    let lock = if plan.by_programs.is_empty() { None } else { lock::take()? };
+    let lock = if plan.by_iptables.is_empty() { None } else { lock::take()? };
     rollback
         .push("close what was opened", || del::tear_down(call, &wanted.conf, &wanted.addresses));
     if let Some((client, bridge)) = plan.keeping(&mut kernel, wanted)? {
@@ -46,8 +46,12 @@ fn set_up<'a>(
     isolation::isolate_port(call, wanted)?;
     let mut runner = OsRunner;
     let mut programs = Programs { runner: &mut runner, lock: lock.as_ref() };
-    for family in &plan.by_programs {
-        programs.set_up(*family, &Rules::new(call, wanted, plan.backend, *family))?;
+    for family in &plan.by_iptables {
+        let rules = Rules::new(call, wanted, plan.backend, *family);
+        let in_kernel = InKernel::find(&mut kernel, *family, FILTER);
+        if !in_kernel.is_some_and(|mut it| it.add(&rules.addition())) {
+            programs.set_up(*family, &rules)?;
+        }
     }
     if let Some(firewalld) = &mut plan.firewalld {
         for address in &wanted.addresses {

@@ -53,7 +53,7 @@ fn by(
     isolation::check_port(call, wanted)?;
     // It changes nothing, and waits for nobody.
     let mut programs = Programs { runner: &mut OsRunner, lock: None };
-    for family in &plan.by_programs {
+    for family in &plan.by_iptables {
         programs.check(*family, &Rules::new(call, wanted, plan.backend, *family))?;
     }
     if let Some(firewalld) = &mut plan.firewalld {

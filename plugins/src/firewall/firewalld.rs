@@ -3,8 +3,10 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
+use super::WHAT;
 use super::bus::{Bus, BusError, Call};
-use super::{WHAT, full};
 use crate::error::{Error, warn};
 
 const NAME: &str = "org.fedoraproject.FirewallD1";
@@ -59,7 +61,7 @@ impl Firewalld {
 
     /// Whether what comes from an address is of a zone.
     pub(super) fn has_source(&mut self, zone: &str, address: IpAddr) -> Result<bool, Error> {
-        let source = full(address);
+        let source = IpNetwork::from(address).to_string();
         let answer = self.0.call(&call("querySource", &[zone, &source]));
         answer.and_then(|it| it.boolean()).map_err(|error| Error::Bus {
             what: format!("ask for source {source} of zone {zone:?} of firewalld"),
@@ -74,7 +76,7 @@ impl Firewalld {
         address: IpAddr,
         done: [&str; 2],
     ) -> Result<(), Error> {
-        let source = full(address);
+        let source = IpNetwork::from(address).to_string();
         match self.0.call(&call(method, &[zone, &source])) {
             Err(BusError::Refused { text, .. }) if done.iter().any(|it| text.starts_with(it)) => {
                 Ok(())

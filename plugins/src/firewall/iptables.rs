@@ -9,14 +9,15 @@ use std::net::IpAddr;
 use attachment::kernel::RECORD_PREFIX;
 use cni::{Attachment, Call};
 use netlink::nftables::{Addressed, Change, Client};
+use ruleset::iptables::{Match, Packets, Side, Target};
 use ruleset::nft::Table;
 use runner::{Lock, Runner};
 
+use super::Wanted;
 use super::conf::IngressPolicy;
-use super::{Wanted, full};
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::iptables::{FILTER, Family, Places, Tool, Work, is_declaration};
+use crate::iptables::{Addition, FILTER, Family, InChain, Places, Tool, Work, is_declaration};
 use crate::kernel_tables::{KernelTables, table};
 use crate::names::hex;
 use crate::nf_tables::attempt;
@@ -46,16 +47,16 @@ fn records_of(network: &str) -> String {
     format!("{RECORD_PREFIX}{}", hex(network, 4))
 }
 
-/// What an attachment has in one family, in the words of `iptables-save`, so that it can be compared with what
-/// that prints.
+/// What an attachment has in one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rules {
     /// Chains that all attachments share.
     chains: Vec<String>,
     /// Their rules, and how one that is missing is added.
-    shared: Vec<(&'static str, String)>,
+    shared: Vec<(&'static str, InChain)>,
     record: String,
-    addresses: Vec<IpAddr>,
+    /// The rules of the record, to which nothing leads, and those that let the addresses' packets pass.
+    own: Vec<InChain>,
 }
 
 impl Rules {
@@ -68,53 +69,55 @@ impl Rules {
     fn of(record: String, wanted: &Wanted, backend: Backend, family: Family) -> Self {
         let admin = &wanted.conf.admin_chain;
         let mut chains = vec![ACCEPT.to_owned(), admin.clone()];
-        let about = |text: &str| format!("-m comment --comment \"CNI firewall plugin {text}\"");
+        let about = |text: &str| Match::Comment(format!("CNI firewall plugin {text}"));
+        let jump = |chain: &str| Target::Jump(chain.to_owned());
         let mut shared = vec![
-            ("-I", format!("{FORWARD} {} -j {ACCEPT}", about("rules"))),
-            ("-I", format!("{ACCEPT} {} -j {admin}", about("admin overrides"))),
+            ("-I", InChain::new(FORWARD, [about("rules")], jump(ACCEPT))),
+            ("-I", InChain::new(ACCEPT, [about("admin overrides")], jump(admin))),
         ];
         if let Some(bridge) = wanted.bridge.as_ref().filter(|_| backend == Backend::Iptables) {
             let policy = wanted.conf.ingress_policy;
             let of = |policy: &str| about(&format!("rules (ingressPolicy: {policy})"));
-            let (any, own) = (of("same-bridge|isolated"), of(&policy.to_string()));
+            let (any, own) = (|| of("same-bridge|isolated"), || of(&policy.to_string()));
+            let from = || Match::InInterface(bridge.clone());
+            let to = || Match::OutInterface(bridge.clone());
+            let elsewhere = [from(), Match::NotOutInterface(bridge.clone()), own()];
             chains.extend([STAGE_1, STAGE_2].map(str::to_owned));
-            shared.push(("-I", format!("{FORWARD} {any} -j {STAGE_1}")));
-            let elsewhere = format!("{STAGE_1} -i {bridge} ! -o {bridge} {own} -j {STAGE_2}");
-            shared.push(("-I", elsewhere));
+            shared.push(("-I", InChain::new(FORWARD, [any()], jump(STAGE_1))));
+            shared.push(("-I", InChain::new(STAGE_1, elsewhere, jump(STAGE_2))));
             if policy == IngressPolicy::Isolated {
-                shared.push(("-I", format!("{STAGE_1} -i {bridge} -o {bridge} {own} -j DROP")));
+                shared.push(("-I", InChain::new(STAGE_1, [from(), to(), own()], Target::Drop)));
             }
             shared.extend([
-                ("-A", format!("{STAGE_1} {any} -j RETURN")),
-                ("-I", format!("{STAGE_2} -o {bridge} {any} -j DROP")),
-                ("-A", format!("{STAGE_2} {any} -j RETURN")),
+                ("-A", InChain::new(STAGE_1, [any()], Target::Return)),
+                ("-I", InChain::new(STAGE_2, [to(), any()], Target::Drop)),
+                ("-A", InChain::new(STAGE_2, [any()], Target::Return)),
             ]);
         }
-        let of_family = wanted.addresses.iter().filter(|it| it.is_ipv4() == family.is_ipv4);
-        Self { chains, shared, record, addresses: of_family.copied().collect() }
+        let addresses = wanted.addresses.iter().filter(|it| it.is_ipv4() == family.is_ipv4);
+        let recorded = addresses.clone().map(|address| {
+            let from = Match::Address(Side::Source, (*address).into());
+            InChain::new(&*record, [from], Target::Return)
+        });
+        let own = recorded.chain(addresses.clone().flat_map(|it| accepting(*it))).collect();
+        Self { chains, shared, record, own }
     }
 
-    /// The rules of the record, and those that let the addresses' packets pass.
-    fn own(&self) -> impl Iterator<Item = String> {
-        let recorded = self.addresses.iter().map(|it| format!("{} -s {}", self.record, full(*it)));
-        recorded.chain(self.addresses.iter().flat_map(|it| accepting(*it)))
-    }
-
-    /// The lines for an attachment that has nothing yet on a node that has what is shared; refused elsewhere.
-    fn usual(&self) -> Vec<String> {
-        let mut lines = vec![format!("-N {}", self.record)];
-        lines.extend(self.shared.iter().map(|(_, rule)| format!("-C {rule}")));
-        lines.extend(self.own().map(|rule| format!("-A {rule}")));
-        lines
+    /// What an attachment adds that has nothing yet, on a node that has what is shared.
+    pub(super) fn addition(&self) -> Addition<'_> {
+        Addition {
+            shared: self.shared.iter().map(|(_, rule)| rule).collect(),
+            chain: &self.record,
+            own: self.own.iter().collect(),
+        }
     }
 
     /// The lines that make of what is there what shall be.
     fn lines(&self, saved: &str) -> Vec<String> {
-        let has = |rule: &str| rules(saved).any(|it| it == rule);
         let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
         let missing = self.chains.iter().filter(|chain| !is_there(chain));
         let mut lines: Vec<String> = missing.map(|chain| format!("-N {chain}")).collect();
-        let missing = self.shared.iter().filter(|(_, rule)| !has(rule));
+        let missing = self.shared.iter().filter(|(_, rule)| !has(saved, rule));
         lines.extend(missing.map(|(verb, rule)| format!("{verb} {rule}")));
         // Of an earlier ADD.
         if is_there(&self.record) {
@@ -123,31 +126,34 @@ impl Rules {
         } else {
             lines.push(format!("-N {}", self.record));
         }
-        lines.extend(self.own().map(|rule| format!("-A {rule}")));
+        lines.extend(self.own.iter().map(|rule| format!("-A {rule}")));
         lines
     }
 
     /// What is not as it should be, in words. The reference makes no records.
     fn problem(&self, saved: &str) -> Option<String> {
-        let accepting = self.addresses.iter().flat_map(|it| accepting(*it));
-        let mut wanted = self.shared.iter().map(|(_, rule)| rule.clone()).chain(accepting);
-        wanted
-            .find(|rule| !rules(saved).any(|it| it == rule))
-            .map(|rule| format!("rule {rule:?} is missing in table {FILTER}"))
+        let accepting = self.own.iter().filter(|it| it.is_in(ACCEPT));
+        let mut wanted = self.shared.iter().map(|(_, rule)| rule).chain(accepting);
+        let missing = wanted.find(|rule| !has(saved, rule))?.to_string();
+        Some(format!("rule {missing:?} is missing in table {FILTER}"))
     }
 }
 
 /// The rules by which an address' packets pass, in the reference's order.
-fn accepting(address: IpAddr) -> [String; 2] {
-    let address = full(address);
-    [
-        format!("{ACCEPT} -d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"),
-        format!("{ACCEPT} -s {address} -j ACCEPT"),
-    ]
+fn accepting(address: IpAddr) -> [InChain; 2] {
+    let (to, from) =
+        [Side::Destination, Side::Source].map(|side| Match::Address(side, address.into())).into();
+    let answers = [to, Match::Connection(Packets::Established)];
+    [InChain::new(ACCEPT, answers, Target::Accept), InChain::new(ACCEPT, [from], Target::Accept)]
 }
 
 fn rules(saved: &str) -> impl Iterator<Item = &str> {
     saved.lines().filter_map(|line| line.strip_prefix("-A "))
+}
+
+fn has(saved: &str, rule: &InChain) -> bool {
+    let rule = rule.to_string();
+    rules(saved).any(|it| it == rule)
 }
 
 /// The addresses in the records of which `is_one` is true, each as often as it is there.
@@ -163,7 +169,8 @@ fn recorded(saved: &str, is_one: impl Fn(&str) -> bool) -> Vec<IpAddr> {
 /// The lines that remove the rules of each of these addresses once, as far as they are there.
 fn deletions(saved: &str, addresses: &[IpAddr]) -> Vec<String> {
     let mut left: Vec<&str> = rules(saved).collect();
-    let gone = addresses.iter().flat_map(|it| accepting(*it)).filter(|rule| {
+    let accepting = addresses.iter().flat_map(|it| accepting(*it)).map(|rule| rule.to_string());
+    let gone = accepting.filter(|rule| {
         let place = left.iter().position(|it| it == rule);
         place.map(|place| left.swap_remove(place)).is_some()
     });
@@ -240,7 +247,7 @@ impl Programs<'_> {
     /// Gives an attachment its rules of a family.
     pub(super) fn set_up(&mut self, family: Family, wanted: &Rules) -> Result<(), Error> {
         let mut tool = self.tool(family);
-        let mut result = tool.restore(&wanted.usual());
+        let mut result = tool.restore(&wanted.addition().lines());
         for _ in 0..ATTEMPTS {
             if !matches!(result, Err(Error::ProgramFailed { .. })) {
                 break;

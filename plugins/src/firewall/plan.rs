@@ -18,8 +18,8 @@ pub(super) struct Plan {
     pub(super) firewalld: Option<Firewalld>,
     /// By what bridges are kept apart, and packets pass where firewalld does not see to that.
     pub(super) backend: Backend,
-    /// The families for which the programs of iptables are needed.
-    pub(super) by_programs: Vec<Family>,
+    /// The families that iptables serves.
+    pub(super) by_iptables: Vec<Family>,
     /// The chains that drop what is forwarded, where nf_tables has packets pass.
     pub(super) dropping: Vec<Called>,
     has_programs: bool,
@@ -52,7 +52,7 @@ impl Plan {
         {
             dropping = nftables::dropping(client)?;
         }
-        let mut by_programs = Vec::new();
+        let mut by_iptables = Vec::new();
         for family in FAMILIES {
             let has_addresses = wanted.addresses.iter().any(|it| it.is_ipv4() == family.is_ipv4);
             let is_needed = has_addresses
@@ -63,10 +63,10 @@ impl Plan {
                     (Backend::Nftables, true) => false,
                 };
             if is_needed {
-                by_programs.push(family);
+                by_iptables.push(family);
             }
         }
-        Ok(Self { firewalld, backend, by_programs, dropping, has_programs })
+        Ok(Self { firewalld, backend, by_iptables, dropping, has_programs })
     }
 
     /// nf_tables, if it has packets pass.

@@ -1,11 +1,14 @@
-//! Programming the rules: one `iptables-restore` for each family.
+//! Programming the rules, for each family by netlink or by one `iptables-restore`.
 
 use ipnetwork::IpNetwork;
-use runner::Runner;
+use runner::{Lock, Runner};
 
 use super::{CHAIN_PREFIX, Identity, Rules, Which, quoted_comment};
 use crate::error::Error;
-use crate::iptables::{FAMILIES, Family, NAT, Places, Tool, Work, is_declaration, lock};
+use crate::iptables::{
+    FAMILIES, Family, InChain, InKernel, NAT, Places, Tool, Work, is_declaration, lock,
+};
+use crate::kernel_tables::KernelTables;
 
 /// What the programs are for.
 const WORK: Work = Work { purpose: "masquerading", table: NAT };
@@ -13,6 +16,7 @@ const WORK: Work = Work { purpose: "masquerading", table: NAT };
 /// Adds the rules for an attachment's addresses.
 pub(super) fn set_up(
     runner: &mut dyn Runner,
+    kernel: &mut KernelTables,
     identity: &Identity,
     addresses: &[IpNetwork],
 ) -> Result<(), Error> {
@@ -20,44 +24,47 @@ pub(super) fn set_up(
     for family in FAMILIES {
         let of_family = |cidr: &&IpNetwork| cidr.is_ipv4() == family.is_ipv4;
         let addresses: Vec<IpNetwork> = addresses.iter().filter(of_family).copied().collect();
-        if !addresses.is_empty() {
-            let rules = Rules::new(family, identity, &addresses);
-            set_up_family(
-                &mut Tool::new(runner, WORK, family.programs, lock.as_ref()),
-                identity,
-                &rules,
-            )?;
+        if addresses.is_empty() {
+            continue;
         }
+        let rules = Rules::new(family, identity, &addresses);
+        if let Some(mut in_kernel) = InKernel::find(kernel, family, NAT) {
+            // The programs would take it themselves, once they are loaded.
+            lock.as_ref().map_or(Ok(()), Lock::acquire).map_err(Error::Lock)?;
+            if in_kernel.add(&rules.addition()) {
+                continue;
+            }
+        }
+        set_up_family(&mut Tool::new(runner, WORK, family.programs, lock.as_ref()), &rules)?;
     }
     Ok(())
 }
 
-fn set_up_family(tool: &mut Tool<'_>, identity: &Identity, rules: &Rules) -> Result<(), Error> {
-    // `-N` fails when the chain exists; `:CHAIN` would empty the one that another interface of the
-    // container uses.
-    let mut lines = vec![format!("-N {}", identity.chain)];
-    let added = rules.accept.iter().chain([&rules.masquerade]).chain(&rules.jumps);
-    lines.extend(added.map(|rule| format!("-A {rule}")));
-    match tool.restore(&lines) {
+fn set_up_family(tool: &mut Tool<'_>, rules: &Rules) -> Result<(), Error> {
+    // It fails when the chain exists; `:CHAIN` would empty the one that another interface of the container uses.
+    match tool.restore(&rules.addition().lines()) {
         Err(Error::ProgramFailed { .. }) => {}
         result => return result,
     }
-    let missing = missing_lines(&tool.save()?, identity, rules);
+    let missing = missing_lines(&tool.save()?, rules);
     if missing.is_empty() { Ok(()) } else { tool.restore(&missing) }
 }
 
 /// The lines that complete what is there.
-fn missing_lines(saved: &str, identity: &Identity, rules: &Rules) -> Vec<String> {
-    let has_chain = saved.lines().any(|line| is_declaration(line, &identity.chain));
-    let has = |rule: &String| saved.lines().any(|line| line.strip_prefix("-A ") == Some(rule));
+fn missing_lines(saved: &str, rules: &Rules) -> Vec<String> {
+    let has_chain = saved.lines().any(|line| is_declaration(line, &rules.chain));
+    let missing = |rule: &&InChain| {
+        let line = format!("-A {rule}");
+        saved.lines().all(|it| it != line)
+    };
     let mut lines = Vec::new();
     if !has_chain {
-        lines.push(format!("-N {}", identity.chain));
+        lines.push(format!("-N {}", rules.chain));
     }
     // Before the rule that masquerades the rest, which may be there.
-    lines.extend(rules.accept.iter().filter(|rule| !has(rule)).map(|rule| format!("-I {rule}")));
+    lines.extend(rules.accept.iter().filter(missing).map(|rule| format!("-I {rule}")));
     let rest = [&rules.masquerade].into_iter().chain(&rules.jumps);
-    lines.extend(rest.filter(|rule| !has(rule)).map(|rule| format!("-A {rule}")));
+    lines.extend(rest.filter(missing).map(|rule| format!("-A {rule}")));
     lines
 }
 

@@ -14,7 +14,7 @@ use super::nftables::{self, Contents, Wanted};
 use super::{SIGNS, WHAT, alive, del, flows, identity_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::{Error, warn};
-use crate::iptables::{FAMILIES, is_missing, lock};
+use crate::iptables::{FAMILIES, InKernel, NAT, is_missing, lock};
 use crate::kernel_tables::KernelTables;
 use crate::nf_tables::missing;
 use crate::owner::Owner;
@@ -156,7 +156,11 @@ impl Publisher<'_> {
                 for ((family, address), seen) in families {
                     let Some(address) = address else { continue };
                     let rules = Rules::new(self.conf, identity_of(self.call), *address);
-                    programs.set_up(family, seen, &rules, dead)?;
+                    let is_usual = dead.is_empty() && matches!(seen, Seen::Free);
+                    let add = |mut it: InKernel<'_>| it.add(&rules.addition());
+                    if !(is_usual && InKernel::find(self.kernel, family, NAT).is_some_and(add)) {
+                        programs.set_up(family, seen, &rules, dead)?;
+                    }
                 }
                 if let (Some(client), false) = (self.kernel.client()?, dead.is_empty()) {
                     nftables::remove_dead(client, dead)?;

@@ -18,7 +18,7 @@ pub(super) struct Identity {
     pub(super) chain: String,
     /// The same with another beginning.
     pub(super) old_chain: String,
-    /// `dnat name: "NETWORK" id: "CONTAINER"`, in the quotes of `iptables-save`.
+    /// `dnat name: "NETWORK" id: "CONTAINER"`.
     pub(super) comment: String,
 }
 
@@ -37,11 +37,7 @@ impl Identity {
             // Of the reference's three dots the kernel keeps two.
             comment.push_str("..");
         }
-        Self {
-            chain: chain(CHAIN_PREFIX),
-            old_chain: chain(OLD_CHAIN_PREFIX),
-            comment: format!("\"{}\"", comment.replace('"', "\\\"")),
-        }
+        Self { chain: chain(CHAIN_PREFIX), old_chain: chain(OLD_CHAIN_PREFIX), comment }
     }
 
     /// What the comments of a network's containers begin with, as `iptables-save` quotes them.
@@ -59,17 +55,17 @@ mod tests {
         let identity = Identity::new("n1", "cid1");
         assert_eq!(identity.chain, "CNI-DN-ca7a875c2b85fc44a8551");
         assert_eq!(identity.old_chain, "CNI-SN-ca7a875c2b85fc44a8551");
-        assert_eq!(identity.comment, r#""dnat name: \"n1\" id: \"cid1\"""#);
-        assert!(identity.comment.starts_with(&Identity::comment_of_network("n1")));
+        assert_eq!(identity.comment, r#"dnat name: "n1" id: "cid1""#);
+        let quoted = format!("\"{}\"", identity.comment.replace('"', "\\\""));
+        assert!(quoted.starts_with(&Identity::comment_of_network("n1")));
     }
 
     #[test]
     fn long_comments_are_cut() {
         let identity = Identity::new("n1", &"c".repeat(250));
-        let bare = identity.comment.replace('\\', "");
-        assert_eq!(bare.len(), LONGEST_COMMENT + 2);
-        assert!(bare.ends_with("c..\""));
-        let fits = Identity::new("n1", &"c".repeat(255 - 22)).comment.replace('\\', "");
-        assert!(fits.ends_with("c\"\"") && fits.len() == LONGEST_COMMENT + 2, "{}", fits.len());
+        assert_eq!(identity.comment.len(), LONGEST_COMMENT);
+        assert!(identity.comment.ends_with("c.."));
+        let fits = Identity::new("n1", &"c".repeat(255 - 22)).comment;
+        assert!(fits.ends_with("c\"") && fits.len() == LONGEST_COMMENT, "{}", fits.len());
     }
 }

@@ -2,16 +2,18 @@
 //! container, and shared ones that lead there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
+use ruleset::iptables::{Match, PortRange, Side, Target};
+use ruleset::networks;
 use runner::{Lock, Runner};
 
 use super::conf::{Conditions, Conf};
 use super::identity::{CHAIN_PREFIX, Identity};
 use super::mapping::{Held, Holder, Key, Mapping, Protocol, Tag};
 use crate::error::Error;
-use crate::iptables::{Family, NAT, Places, Tool, Work, is_declaration};
+use crate::iptables::{Addition, Family, InChain, NAT, Places, Tool, Work, is_declaration};
 use crate::kernel_tables::KernelTables;
 
 /// The chain that leads to those of the containers.
@@ -29,21 +31,20 @@ const ATTEMPTS: usize = 4;
 /// What the programs are for.
 const WORK: Work = Work { purpose: "publishing ports", table: NAT };
 
-/// What an attachment has in one family, in the words of `iptables-save`, so that it can be compared with what
-/// that prints.
+/// What an attachment has in one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rules {
     identity: Identity,
     /// Chains that all attachments share.
     chains: Vec<&'static str>,
     /// Their rules, and how one that is missing is added.
-    shared: Vec<(&'static str, String)>,
+    shared: Vec<(&'static str, InChain)>,
     /// Those that lead to the attachment's chain.
-    entries: Vec<String>,
+    entries: Vec<InChain>,
     /// Whether there are conditions in those, whose words iptables may change.
     is_conditional: bool,
     /// Those of the attachment's chain.
-    own: Vec<String>,
+    own: Vec<InChain>,
 }
 
 impl Rules {
@@ -54,19 +55,25 @@ impl Rules {
         let mut shared = Vec::new();
         if conf.snat && conf.set_mark_chain.is_none() {
             let bit = 1_u32 << conf.mark_bit;
+            let about = |text: &str| Match::Comment(format!("CNI portfwd {text}"));
+            let masquerade = Target::Masquerade { random_fully: false, to_ports: None };
             chains.extend([SET_MARK, MASQUERADE]);
             shared.extend([
-                ("-A", format!("{SET_MARK} -m comment --comment \"CNI portfwd masquerade mark\" -j MARK --set-xmark {bit:#x}/{bit:#x}")),
-                ("-A", format!("{MASQUERADE} -m mark --mark {bit:#x}/{bit:#x} -j MASQUERADE")),
+                ("-A", InChain::new(SET_MARK, [about("masquerade mark")], Target::SetMark(bit))),
+                ("-A", InChain::new(MASQUERADE, [Match::Mark(bit)], masquerade)),
                 // Before what ptp and bridge masquerade or accept.
-                ("-I", format!("POSTROUTING -m comment --comment \"CNI portfwd requiring masquerade\" -j {MASQUERADE}")),
+                (
+                    "-I",
+                    InChain::new("POSTROUTING", [about("requiring masquerade")], jump(MASQUERADE)),
+                ),
             ]);
         }
         chains.push(HOSTPORTS);
         // Behind what is there: Services come first (CVE-2019-9946).
+        let to_host = || [Match::LocalAddress(Side::Destination)];
         shared.extend(
             ["PREROUTING", "OUTPUT"]
-                .map(|hook| ("-A", format!("{hook} -m addrtype --dst-type LOCAL -j {HOSTPORTS}"))),
+                .map(|hook| ("-A", InChain::new(hook, to_host(), jump(HOSTPORTS)))),
         );
         let conditions = match &conf.conditions {
             Conditions::Iptables([four, six]) => if is_ipv4 { four } else { six }.as_slice(),
@@ -87,7 +94,10 @@ impl Rules {
     /// The lines that make of what is there what shall be. What the chain held before goes: an earlier ADD may have
     /// been for another address.
     fn lines(&self, saved: &str) -> Vec<String> {
-        let has = |rule: &str| saved.lines().any(|line| line.strip_prefix("-A ") == Some(rule));
+        let has = |rule: &InChain| {
+            let line = format!("-A {rule}");
+            saved.lines().any(|it| it == line)
+        };
         let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
         let chain = &self.identity.chain;
         let missing = self.chains.iter().filter(|chain| !is_there(chain));
@@ -100,30 +110,29 @@ impl Rules {
         lines
     }
 
-    /// The lines that make what shall be of a table that was not read. None of them is carried out unless the shared
-    /// chains are as they should be, and the attachment has no chain.
-    fn lines_unseen(&self) -> Vec<String> {
-        let mut lines: Vec<String> =
-            self.shared.iter().map(|(_, rule)| format!("-C {rule}")).collect();
-        lines.push(format!("-N {}", self.identity.chain));
-        lines.extend(self.own.iter().chain(&self.entries).map(|rule| format!("-A {rule}")));
-        lines
+    /// What an attachment adds that has nothing yet, where the shared chains are as they should be.
+    pub(super) fn addition(&self) -> Addition<'_> {
+        Addition {
+            shared: self.shared.iter().map(|(_, rule)| rule).collect(),
+            chain: &self.identity.chain,
+            own: self.own.iter().chain(&self.entries).collect(),
+        }
     }
 
     /// What is not as it should be, in words; and the rules that only iptables can compare.
-    fn problem(&self, saved: &str) -> Result<&[String], String> {
+    fn problem(&self, saved: &str) -> Result<&[InChain], String> {
         let chain = &self.identity.chain;
         if !saved.lines().any(|line| is_declaration(line, chain)) {
             return Err(format!("chain {chain} is missing in table nat"));
         }
         let rules = || saved.lines().filter_map(|line| line.strip_prefix("-A "));
-        for (_, rule) in &self.shared {
+        for rule in self.shared.iter().map(|(_, rule)| rule.to_string()) {
             if !rules().any(|it| it == rule) {
                 return Err(format!("rule {rule:?} is missing in table nat"));
             }
         }
         let own = rules().filter(|rule| rule.split(' ').next() == Some(chain));
-        if !own.eq(self.own.iter().map(String::as_str)) {
+        if !own.eq(self.own.iter().map(ToString::to_string)) {
             return Err(format!("chain {chain} of table nat has other rules"));
         }
         let entries: Vec<&str> = leading_to(saved, chain).collect();
@@ -137,7 +146,8 @@ impl Rules {
         if self.is_conditional {
             return Ok(&self.entries);
         }
-        match self.entries.iter().find(|rule| !entries.contains(&rule.as_str())) {
+        let mut wanted = self.entries.iter().map(ToString::to_string);
+        match wanted.find(|rule| !entries.contains(&rule.as_str())) {
             Some(rule) => Err(format!("rule {rule:?} is missing in table nat")),
             None => Ok(&[]),
         }
@@ -146,24 +156,34 @@ impl Rules {
 
 /// The rules that lead to the attachment's chain: of each protocol as many as its ports need. Ports that are published
 /// of an address of the other family are among them, as in the reference; the chain has nothing for them.
-fn entries(conf: &Conf, identity: &Identity, conditions: &[String]) -> Vec<String> {
-    let mut ports: BTreeMap<Protocol, Vec<String>> = BTreeMap::new();
+fn entries(conf: &Conf, identity: &Identity, conditions: &[String]) -> Vec<InChain> {
+    let mut ports: BTreeMap<Protocol, Vec<PortRange>> = BTreeMap::new();
     for mapping in &conf.mappings {
-        ports.entry(mapping.protocol).or_default().push(mapping.host_port.to_string());
+        ports.entry(mapping.protocol).or_default().push(alone(mapping.host_port));
     }
-    let conditions: String = conditions.iter().map(|token| format!(" {}", quoted(token))).collect();
-    let Identity { chain, comment, .. } = identity;
-    let rule = |protocol: Protocol, ports: &[String]| {
-        format!(
-            "{HOSTPORTS} -p {} -m comment --comment {comment} -m multiport --dports {}{conditions} -j {chain}",
-            protocol.word(),
-            ports.join(",")
-        )
+    let words: Vec<String> = conditions.iter().map(|token| quoted(token)).collect();
+    let conditions = (!words.is_empty()).then(|| Match::Words(words.join(" ")));
+    let rule = |protocol: Protocol, ports: &[PortRange]| {
+        let mut matches = vec![
+            Match::Protocol(protocol.word()),
+            Match::Comment(identity.comment.clone()),
+            Match::DestinationPorts(ports.to_vec()),
+        ];
+        matches.extend(conditions.clone());
+        InChain::new(HOSTPORTS, matches, jump(&identity.chain))
     };
     let chunks = ports.iter().flat_map(|(protocol, ports)| {
         ports.chunks(PORTS_OF_A_RULE).map(|chunk| rule(*protocol, chunk))
     });
     chunks.collect()
+}
+
+const fn alone(port: u16) -> PortRange {
+    PortRange { first: port, last: port }
+}
+
+fn jump(chain: &str) -> Target {
+    Target::Jump(chain.to_owned())
 }
 
 /// A word of a rule as `iptables-restore` reads it.
@@ -181,27 +201,33 @@ fn own_rules(
     identity: &Identity,
     address: IpNetwork,
     mapping: &Mapping,
-) -> Vec<String> {
+) -> Vec<InChain> {
     let Some(key) = mapping.key(address.is_ipv4()) else { return Vec::new() };
-    let (chain, protocol, full) =
-        (&identity.chain, key.protocol.word(), if address.is_ipv4() { 32 } else { 128 });
-    let to = key.address.map(|it| format!(" -d {it}/{full}")).unwrap_or_default();
-    let port = format!("-p {protocol} -m {protocol} --dport {}", key.port);
+    let chain = &*identity.chain;
+    let rule = |from: Option<IpNetwork>, target: Target| {
+        let to = key.address.map(|it| Match::Address(Side::Destination, it.into()));
+        let port = Match::DestinationPort(key.protocol.word(), alone(key.port));
+        let from = from.map(|it| Match::Address(Side::Source, it));
+        InChain::new(
+            chain,
+            [from, to, Some(port)].into_iter().flatten().collect::<Vec<_>>(),
+            target,
+        )
+    };
     let mut rules = Vec::new();
     if conf.snat {
-        let mark = conf.set_mark_chain.as_deref().unwrap_or(SET_MARK);
-        let mut from = |source: String| rules.push(format!("{chain}{source}{to} {port} -j {mark}"));
-        if conf.masq_all || address.prefix() == 0 {
-            from(String::new());
-        } else {
-            from(format!(" -s {}/{}", address.network(), address.prefix()));
-        }
+        let mark = || jump(conf.set_mark_chain.as_deref().unwrap_or(SET_MARK));
+        let is_of_all = conf.masq_all || address.prefix() == 0;
+        rules.push(rule(
+            networks::around(address.ip(), address.prefix()).filter(|_| !is_of_all),
+            mark(),
+        ));
         if address.is_ipv4() && !conf.masq_all {
-            from(" -s 127.0.0.1/32".to_owned());
+            rules.push(rule(Some(IpAddr::from(Ipv4Addr::LOCALHOST).into()), mark()));
         }
     }
-    let target = std::net::SocketAddr::new(address.ip(), mapping.container_port);
-    rules.push(format!("{chain}{to} {port} -j DNAT --to-destination {target}"));
+    let target = SocketAddr::new(address.ip(), mapping.container_port);
+    rules.push(rule(None, Target::Translate(target)));
     rules
 }
 
@@ -267,7 +293,7 @@ fn translation(rule: &str) -> Option<(Key, IpAddr)> {
             "--dport" => port = words.next().and_then(|it| it.parse().ok()),
             "-d" => address = words.next().and_then(|it| it.split('/').next()?.parse().ok()),
             "--to-destination" => {
-                let target: std::net::SocketAddr = words.next()?.parse().ok()?;
+                let target: SocketAddr = words.next()?.parse().ok()?;
                 to = Some(target.ip());
             }
             _ => {}
@@ -351,7 +377,7 @@ impl Programs<'_> {
     ) -> Result<(), Error> {
         let mut lines = match seen {
             Seen::Text(saved) => lines_without(&saved, rules, dead),
-            Seen::Free if dead.is_empty() => rules.lines_unseen(),
+            Seen::Free if dead.is_empty() => rules.addition().lines(),
             Seen::Free => lines_without(&self.read(family)?, rules, dead),
         };
         for _ in 1..ATTEMPTS {

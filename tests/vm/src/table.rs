@@ -138,6 +138,7 @@ const BRIDGES: &str = "it is about bridges that show iptables their frames (br_n
 
 pub(crate) const EXCEPT: &[Except] = &[
     except(&NFT_ONLY, "netlink/kernel", "ipset::", "it is about ipset"),
+    except(&NFT_ONLY, "netlink/kernel", "iptables::", IPTABLES),
     except(&NFT_ONLY, "netlink/kernel", "nftables::", IPTABLES),
     except(
         &NFT_ONLY,

@@ -91,6 +91,17 @@ impl Message {
         }
     }
 
+    /// Attributes that were encoded before.
+    pub(crate) fn encoded(mut self, attributes: &[u8]) -> Self {
+        self.bytes.extend(attributes);
+        self
+    }
+
+    /// What was put into one without headers ([`Self::default`]).
+    pub(crate) fn into_attributes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// With its length filled in.
     pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         let length = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);

@@ -11,6 +11,8 @@ use crate::netfilter::message::{HEADERS, Message};
 
 const BEGIN: [u8; 2] = [0, 0x10];
 const END: [u8; 2] = [0, 0x11];
+/// `NFNL_BATCH_GENID`.
+const GENERATION: u16 = 1;
 
 /// Changes of tables that are made at once, as the kernel is told of them.
 #[derive(Debug, Default)]
@@ -20,9 +22,17 @@ pub struct Batch {
     last: usize,
     /// Whether something goes.
     deletes: bool,
+    /// The generation that it is for.
+    generation: Option<u32>,
 }
 
 impl Batch {
+    /// Changes of what was read of a [generation](super::Client::generation): refused with ERESTART where there was a change since.
+    #[must_use]
+    pub fn of_generation(generation: u32) -> Self {
+        Self { generation: Some(generation), ..Self::default() }
+    }
+
     /// Makes this change too, after those so far.
     pub fn push(&mut self, table: Table<'_>, change: &Change<'_>) {
         self.deletes |= change.deletes();
@@ -57,11 +67,12 @@ impl Batch {
     /// The messages, numbered from `first` on, of which the last change is acknowledged; also the number of
     /// that one.
     pub(super) fn framed(&self, first: u32) -> (Vec<u8>, u32) {
-        let frame = |kind, sequence| {
-            Message::new(kind, 0, 0, SUBSYSTEM.into()).numbered(sequence).into_bytes()
-        };
-        let mut bytes = Vec::with_capacity(self.bytes.len() + 2 * HEADERS);
-        bytes.extend(frame(BEGIN, first));
+        let frame = |kind, sequence| Message::new(kind, 0, 0, SUBSYSTEM.into()).numbered(sequence);
+        let mut bytes = Vec::with_capacity(self.bytes.len() + 3 * HEADERS);
+        let begin = self.generation.into_iter().fold(frame(BEGIN, first), |begin, generation| {
+            begin.attribute(GENERATION, &generation.to_be_bytes())
+        });
+        bytes.extend(begin.into_bytes());
         let start = bytes.len();
         bytes.extend(&self.bytes);
         let mut sequence = first;
@@ -72,7 +83,7 @@ impl Batch {
             place += size;
         }
         message::acknowledge_at(&mut bytes, start + self.last);
-        bytes.extend(frame(END, sequence));
+        bytes.extend(frame(END, sequence).into_bytes());
         (bytes, sequence)
     }
 

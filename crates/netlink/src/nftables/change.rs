@@ -2,6 +2,7 @@
 
 use ruleset::nft::{Chain, Encoded, Rule, Set, Table};
 
+use super::expression::IptablesRule;
 use super::set;
 use crate::netfilter::message::Message;
 
@@ -22,6 +23,8 @@ pub enum Change<'a> {
     DeleteChain(&'a str),
     /// A rule comes to the end of a chain.
     Rule(&'a str, &'a Rule),
+    /// A rule of iptables comes to the end of a chain.
+    IptablesRule(&'a str, &'a IptablesRule),
     /// A rule comes to the beginning of a chain.
     RuleFirst(&'a str, &'a Rule),
     /// A rule comes before the rule of its chain that has this handle.
@@ -55,6 +58,7 @@ impl Change<'_> {
             Self::Table(_)
             | Self::Chain(_)
             | Self::Rule(..)
+            | Self::IptablesRule(..)
             | Self::RuleFirst(..)
             | Self::RuleBefore(..)
             | Self::Set(_)
@@ -72,6 +76,7 @@ impl Change<'_> {
             Self::Empty(chain) => Message::empty_chain(table, chain),
             Self::DeleteChain(chain) => Message::delete_chain(table, chain),
             Self::Rule(chain, rule) => Message::add_rule(table, chain, rule),
+            Self::IptablesRule(chain, rule) => Message::add_iptables_rule(table, chain, rule),
             Self::RuleFirst(chain, rule) => Message::add_first_rule(table, chain, rule),
             Self::RuleBefore(chain, handle, rule) => {
                 Message::insert_rule(table, chain, handle, rule)

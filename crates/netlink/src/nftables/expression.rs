@@ -1,6 +1,7 @@
 //! What rules are made of, as far as it is written here: each expression reads or fills registers,
 //! and one that does not match ends the rule.
 
+mod iptables;
 mod meta;
 mod payload;
 mod statement;
@@ -11,6 +12,7 @@ use ruleset::iptables::{Packets, PortRange, Side};
 use ruleset::nft::{Family, Field, FrameKind, FrameType, Match, Rule, mask};
 
 use crate::netfilter::message::Message;
+pub use iptables::IptablesRule;
 use meta::{Conntrack, Meta};
 use payload::{Header, Payload};
 pub(super) use statement::{read_verdict, verdict_data};
@@ -28,8 +30,13 @@ struct Register(u32);
 const FIRST: Register = Register(8);
 
 impl Register {
+    /// As the kernel tells it (`nft_dump_register`): every fourth of a word is one of the four that were there before them.
     const fn bytes(self) -> [u8; 4] {
-        self.0.to_be_bytes()
+        const WORDS: u32 = 4;
+        const FIRST_WORD: u32 = 8;
+        let is_old = self.0 >= FIRST_WORD && self.0.is_multiple_of(WORDS);
+        let number = if is_old { self.0 / WORDS - 1 } else { self.0 };
+        number.to_be_bytes()
     }
 
     /// The one behind so many bytes in this.

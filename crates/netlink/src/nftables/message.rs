@@ -7,7 +7,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM
 use ruleset::nft::{Chain, Family, Hook, Kind, Policy, Rule, Table};
 
 use super::HeldChain;
-use super::expression::expressions;
+use super::expression::{IptablesRule, expressions};
 use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::{BRIDGE, HEADERS, INET, IPV4, IPV6, Message, NETDEV};
 
@@ -120,6 +120,13 @@ impl Message {
         let message = Self::of(table, NEW_RULE, NLM_F_CREATE);
         let message = message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
         message.attribute(RULE_POSITION, &handle.to_be_bytes()).rule(table.family, rule)
+    }
+
+    /// Puts a rule of iptables at the end of a chain.
+    pub(super) fn add_iptables_rule(table: Table<'_>, chain: &str, rule: &IptablesRule) -> Self {
+        let message = Self::of(table, NEW_RULE, NLM_F_CREATE | NLM_F_APPEND);
+        let message = message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
+        message.encoded(rule.attributes())
     }
 
     fn rule(self, family: Family, rule: &Rule) -> Self {

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-
+use netlink_packet_core::NlasIterator;
 use ruleset::iptables::Side;
 use ruleset::nft::{Family, Table};
 
 use super::HeldRule;
+use super::expression::IptablesRule;
 use super::message::comment;
 use crate::attributes::{attributes, find, network_number, text};
 
@@ -82,6 +83,32 @@ pub(super) fn expressions(rule: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     attributes(find(rule, RULE_EXPRESSIONS).unwrap_or_default()).map(|(_, expression)| {
         let part = |kind| find(expression, kind).unwrap_or_default();
         (part(EXPRESSION_NAME), part(EXPRESSION_DATA))
+    })
+}
+
+/// Whether the rule with these attributes is one of the table's `chain`, and like this one, but for what it has counted.
+pub(super) fn is_like(rule: &[u8], table: Table<'_>, chain: &str, wanted: &IptablesRule) -> bool {
+    let expressions = |rule| {
+        let list = find(rule, RULE_EXPRESSIONS).unwrap_or_default();
+        attributes(list).map(|(_, expression)| expression).collect::<Vec<_>>()
+    };
+    let held = expressions(rule);
+    let is_one = |wanted| {
+        let wanted = expressions(wanted);
+        held.len() == wanted.len() && held.iter().zip(wanted).all(|(held, it)| says(held, it))
+    };
+    handle(rule, table, chain).is_some() && wanted.alternatives().any(is_one)
+}
+
+/// Whether the kernel tells all that is `wanted` of an expression; it tells more of some.
+fn says(held: &[u8], wanted: &[u8]) -> bool {
+    NlasIterator::new(wanted).all(|it| {
+        it.is_ok_and(|it| {
+            let (kind, is_list) = (it.kind(), it.nested_flag());
+            let wanted = find(wanted, kind).unwrap_or_default();
+            find(held, kind)
+                .is_some_and(|held| if is_list { says(held, wanted) } else { held == wanted })
+        })
     })
 }
 

@@ -9,6 +9,7 @@ mod changes;
 mod closed;
 mod conntrack;
 mod ipset;
+mod iptables;
 mod kept_routes;
 mod links;
 mod nflog;

@@ -1,6 +1,7 @@
 //! A rule, in the words of iptables.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use ipnetwork::IpNetwork;
 
@@ -46,6 +47,8 @@ pub enum Match {
     NotAddress(Side, IpNetwork),
     /// The address is of one of these kinds to the node: `LOCAL`.
     NotLocalAddress(Side),
+    /// The address is one of the node's own: `LOCAL`.
+    LocalAddress(Side),
     /// The address is one that a network of the node has for all in it: `BROADCAST`.
     BroadcastAddress(Side),
     /// The address is in the set.
@@ -56,6 +59,10 @@ pub enum Match {
     PortInSet(Side, String),
     /// It came through this interface; with a `+` at its end, one whose name begins so.
     InInterface(String),
+    /// It leaves through this interface.
+    OutInterface(String),
+    /// It does not leave through this interface.
+    NotOutInterface(String),
     /// It came through this port of a bridge; as above.
     InBridgePort(String),
     /// It came through some port of a bridge.
@@ -102,6 +109,10 @@ pub enum Match {
         /// How many, at most all.
         of_million: u32,
     },
+    /// Always so: at most 255 bytes for those who read the tables.
+    Comment(String),
+    /// What the programs of iptables read these words as.
+    Words(String),
 }
 
 /// What a rule does with a packet.
@@ -130,6 +141,8 @@ pub enum Target {
         /// The prefix.
         prefix: String,
     },
+    /// Sends it to another address and port.
+    Translate(SocketAddr),
     /// Gives it the node's address, and another source port.
     Masquerade {
         /// Whether the port is chosen at random.
@@ -188,6 +201,9 @@ impl fmt::Display for Match {
             Self::NotLocalAddress(side) => {
                 write!(formatter, "-m addrtype ! --{}-type LOCAL", side.word())
             }
+            Self::LocalAddress(side) => {
+                write!(formatter, "-m addrtype --{}-type LOCAL", side.word())
+            }
             Self::BroadcastAddress(side) => {
                 write!(formatter, "-m addrtype --{}-type BROADCAST", side.word())
             }
@@ -199,6 +215,8 @@ impl fmt::Display for Match {
                 write!(formatter, "-m set --match-set {set} {0},{0}", side.word())
             }
             Self::InInterface(name) => write!(formatter, "-i {name}"),
+            Self::OutInterface(name) => write!(formatter, "-o {name}"),
+            Self::NotOutInterface(name) => write!(formatter, "! -o {name}"),
             Self::InBridgePort(name) => write!(formatter, "-m physdev --physdev-in {name}"),
             Self::ByBridge => formatter.write_str("-m physdev --physdev-is-in"),
             Self::Bridged => formatter.write_str("-m physdev --physdev-is-bridged"),
@@ -237,6 +255,11 @@ impl fmt::Display for Match {
                 let (whole, part) = (of_million / 1_000_000, of_million % 1_000_000);
                 write!(formatter, "-m statistic --mode random --probability {whole}.{part:06}")
             }
+            Self::Comment(text) => {
+                formatter.write_str("-m comment --comment ")?;
+                quoted(formatter, text)
+            }
+            Self::Words(words) => formatter.write_str(words),
         }
     }
 }
@@ -255,6 +278,7 @@ impl fmt::Display for Target {
             Self::Log { group, prefix } => {
                 write!(formatter, "-j NFLOG --nflog-group {group} --nflog-prefix \"{prefix}\"")
             }
+            Self::Translate(to) => write!(formatter, "-j DNAT --to-destination {to}"),
             Self::Masquerade { random_fully, to_ports } => {
                 formatter.write_str("-j MASQUERADE")?;
                 if let Some(PortRange { first, last }) = to_ports {
@@ -300,6 +324,22 @@ impl Side {
             Self::Destination => "dst",
         }
     }
+}
+
+/// As `iptables-save` writes a text (`xtables_save_string`).
+fn quoted(formatter: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '_' | '-');
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return formatter.write_str(text);
+    }
+    formatter.write_str("\"")?;
+    for it in text.chars() {
+        if matches!(it, '"' | '\\' | '\'') {
+            formatter.write_str("\\")?;
+        }
+        write!(formatter, "{it}")?;
+    }
+    formatter.write_str("\"")
 }
 
 fn list(formatter: &mut fmt::Formatter<'_>, ranges: &[PortRange]) -> fmt::Result {

@@ -70,7 +70,7 @@ fn the_first_attachment_makes_what_is_shared_and_the_next_its_own() {
     assert_eq!(applied(&saved, &a.lines(&saved)).lines().count(), saved.lines().count());
     let b = rules_of("b", &json!({}), "10.1.0.3/24");
     assert_eq!(b.lines(&saved).len(), 4, "{:?}", b.lines(&saved));
-    assert!(b.usual().iter().all(|line| !line.starts_with("-I")));
+    assert!(b.addition().lines().iter().all(|line| !line.starts_with("-I")));
 }
 
 #[test]

@@ -23,6 +23,10 @@ fn rules_of(conf: &Conf, address: &str) -> Rules {
     Rules::new(conf, Identity::new("n1", "cid1"), address.parse().unwrap())
 }
 
+fn texts(rules: &[InChain]) -> Vec<String> {
+    rules.iter().map(ToString::to_string).collect()
+}
+
 fn rules(keys: Value, mappings: &Value, address: &str) -> Rules {
     rules_of(&conf(keys, mappings), address)
 }
@@ -36,7 +40,7 @@ fn rules_are_in_the_words_of_iptables_save() {
     let four = rules(json!({}), &mappings, "10.1.0.2/24");
     assert_eq!(four.chains, ["CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-DNAT"]);
     assert_eq!(
-        four.entries,
+        texts(&four.entries),
         [
             format!("CNI-HOSTPORT-DNAT -p tcp {COMMENT} -m multiport --dports 8080 -j {CHAIN}"),
             format!("CNI-HOSTPORT-DNAT -p udp {COMMENT} -m multiport --dports 53 -j {CHAIN}"),
@@ -44,7 +48,7 @@ fn rules_are_in_the_words_of_iptables_save() {
     );
     let own = |rest: &[&str]| rest.iter().map(|it| format!("{CHAIN} {it}")).collect::<Vec<_>>();
     assert_eq!(
-        four.own,
+        texts(&four.own),
         own(&[
             "-s 10.1.0.0/24 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK",
             "-s 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK",
@@ -56,7 +60,7 @@ fn rules_are_in_the_words_of_iptables_save() {
     );
     let six = rules(json!({"masqAll": true}), &mappings, "fd00::2/64");
     assert_eq!(
-        six.own,
+        texts(&six.own),
         own(&[
             "-p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK",
             "-p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00::2]:80",
@@ -69,12 +73,12 @@ fn rules_are_in_the_words_of_iptables_save() {
 fn what_is_masqueraded_is_marked_by_a_bit_or_by_somebody_elses_chain() {
     let mappings = json!([mapping("tcp", 8080, "")]);
     let bit = rules(json!({"markMasqBit": 31}), &mappings, "10.1.0.2/24");
-    assert!(bit.shared[0].1.ends_with("--set-xmark 0x80000000/0x80000000"));
-    assert!(bit.shared[1].1.contains("--mark 0x80000000/0x80000000"));
+    assert!(bit.shared[0].1.to_string().ends_with("--set-xmark 0x80000000/0x80000000"));
+    assert!(bit.shared[1].1.to_string().contains("--mark 0x80000000/0x80000000"));
     assert_eq!(bit.shared[2].0, "-I");
     let chain = rules(json!({"externalSetMarkChain": "KUBE-MARK-MASQ"}), &mappings, "10.1.0.2/24");
     assert_eq!(chain.chains, ["CNI-HOSTPORT-DNAT"]);
-    assert!(chain.own[0].ends_with("-j KUBE-MARK-MASQ"));
+    assert!(chain.own[0].to_string().ends_with("-j KUBE-MARK-MASQ"));
     let none = rules(json!({"snat": false}), &mappings, "10.1.0.2/24");
     assert_eq!((none.chains.len(), none.own.len()), (1, 1));
 }
@@ -87,7 +91,7 @@ fn conditions_follow_the_ports() {
     let four = rules(keys.clone(), &mappings, "10.1.0.2/24");
     let end =
         format!("--dports 8080 ! -s 10.0.0.0/8 -m comment --comment \"a \\\"b\\\"\" -j {CHAIN}");
-    assert!(four.entries[0].ends_with(&end), "{}", four.entries[0]);
+    assert!(four.entries[0].to_string().ends_with(&end), "{}", four.entries[0]);
     assert!(!rules(keys, &mappings, "fd00::2/64").is_conditional);
 }
 
@@ -286,7 +290,7 @@ proptest! {
             ports.iter().map(|(protocol, port)| mapping(protocols[*protocol], *port, "")).collect();
         let rules = rules(json!({}), &json!(mappings), "10.1.0.2/24");
         let mut found = std::collections::BTreeSet::new();
-        for rule in &rules.entries {
+        for rule in texts(&rules.entries) {
             let words: Vec<&str> = rule.split(' ').collect();
             let protocol = protocols.iter().position(|it| *it == words[2]).unwrap();
             let list = words[words.iter().position(|it| *it == "--dports").unwrap() + 1];
