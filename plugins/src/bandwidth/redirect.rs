@@ -144,13 +144,18 @@ impl Remains {
 
 /// Removes a chain, and the table with the last.
 fn remove(client: &mut Client, chain: &str) -> Result<(), Error> {
-    for changes in [&[Change::Empty(chain), Change::DeleteChain(chain)][..], &[Change::DeleteTable]]
-    {
-        match client.change(TABLE, changes) {
-            // Somebody else was there first; or there are other chains.
-            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EBUSY)) => {}
-            done => done?,
-        }
+    change(client, &[Change::Empty(chain), Change::DeleteChain(chain)])?;
+    // It is looked at first, as a refusal has the kernel wait for RCU (`__nf_tables_abort`).
+    if client.chains(TABLE)?.is_some_and(|it| it.is_empty()) {
+        change(client, &[Change::DeleteTable])?;
     }
     Ok(())
+}
+
+fn change(client: &mut Client, changes: &[Change<'_>]) -> Result<(), Error> {
+    match client.change(TABLE, changes) {
+        // Somebody else was there first; or has made a chain meanwhile.
+        Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EBUSY)) => Ok(()),
+        done => Ok(done?),
+    }
 }
