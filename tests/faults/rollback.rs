@@ -1,7 +1,7 @@
 //! An ADD that fails, at each of its steps, leaves the world as it was.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use lab::{Call, Pod, Suite};
@@ -146,7 +146,7 @@ fn iptables_is_not_installed() {
 }
 
 /// A directory with the programs of iptables, of which one fails after it did its work (`late`) or
-/// instead of it.
+/// instead of it. They are not known to keep their tables in nf_tables, so that each is started.
 fn broken_iptables(site: &Site, program: &str, late: bool) -> String {
     let dir = site.node.home().join("bin");
     fs::create_dir_all(&dir).unwrap();
@@ -160,9 +160,13 @@ fn broken_iptables(site: &Site, program: &str, late: bool) -> String {
     ] {
         let work = if name == program && !late { ":" } else { "/usr/sbin/$(basename $0) \"$@\"" };
         let end = if name == program { "\necho 'broken on purpose' >&2; exit 7" } else { "" };
-        let file = dir.join(name);
+        let file = dir.join(format!("legacy-{name}"));
         fs::write(&file, format!("#!/bin/sh\n{work}{end}\n")).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let link = dir.join(name);
+        if !link.exists() {
+            symlink(&file, link).unwrap();
+        }
     }
     format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", dir.display())
 }
