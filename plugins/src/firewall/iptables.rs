@@ -117,7 +117,7 @@ impl Rules {
         let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
         let missing = self.chains.iter().filter(|chain| !is_there(chain));
         let mut lines: Vec<String> = missing.map(|chain| format!("-N {chain}")).collect();
-        let missing = self.shared.iter().filter(|(_, rule)| !has(saved, rule));
+        let missing = self.shared.iter().filter(|(_, rule)| !rule.is_among(saved));
         lines.extend(missing.map(|(verb, rule)| format!("{verb} {rule}")));
         // Of an earlier ADD.
         if is_there(&self.record) {
@@ -134,7 +134,7 @@ impl Rules {
     fn problem(&self, saved: &str) -> Option<String> {
         let accepting = self.own.iter().filter(|it| it.is_in(ACCEPT));
         let mut wanted = self.shared.iter().map(|(_, rule)| rule).chain(accepting);
-        let missing = wanted.find(|rule| !has(saved, rule))?.to_string();
+        let missing = wanted.find(|rule| !rule.is_among(saved))?.to_string();
         Some(format!("rule {missing:?} is missing in table {FILTER}"))
     }
 }
@@ -149,11 +149,6 @@ fn accepting(address: IpAddr) -> [InChain; 2] {
 
 fn rules(saved: &str) -> impl Iterator<Item = &str> {
     saved.lines().filter_map(|line| line.strip_prefix("-A "))
-}
-
-fn has(saved: &str, rule: &InChain) -> bool {
-    let rule = rule.to_string();
-    rules(saved).any(|it| it == rule)
 }
 
 /// The addresses in the records of which `is_one` is true, each as often as it is there.

@@ -32,6 +32,12 @@ impl InChain {
         Self { chain: chain.into(), rule: Rule::new(matches, target) }
     }
 
+    /// Whether what `iptables-save` printed has it.
+    pub(crate) fn is_among(&self, saved: &str) -> bool {
+        let line = format!("-A {self}");
+        saved.lines().any(|it| it == line)
+    }
+
     /// Whether it is in this chain.
     pub(crate) fn is_in(&self, chain: &str) -> bool {
         self.chain == chain
@@ -153,5 +159,7 @@ mod tests {
         let (shared, own) = (jump("FORWARD", "A"), jump("A", "B"));
         let addition = Addition { shared: vec![&shared], chain: "B", own: vec![&own] };
         assert_eq!(addition.lines(), ["-C FORWARD -j A", "-N B", "-A A -j B"]);
+        let saved = "*filter\n:A - [0:0]\n-A FORWARD -j A\n-A A -j B2\nCOMMIT\n";
+        assert!(shared.is_among(saved) && !own.is_among(saved));
     }
 }

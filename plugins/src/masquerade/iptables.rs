@@ -53,10 +53,7 @@ fn set_up_family(tool: &mut Tool<'_>, rules: &Rules) -> Result<(), Error> {
 /// The lines that complete what is there.
 fn missing_lines(saved: &str, rules: &Rules) -> Vec<String> {
     let has_chain = saved.lines().any(|line| is_declaration(line, &rules.chain));
-    let missing = |rule: &&InChain| {
-        let line = format!("-A {rule}");
-        saved.lines().all(|it| it != line)
-    };
+    let missing = |rule: &&InChain| !rule.is_among(saved);
     let mut lines = Vec::new();
     if !has_chain {
         lines.push(format!("-N {}", rules.chain));

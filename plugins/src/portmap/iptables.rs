@@ -94,15 +94,11 @@ impl Rules {
     /// The lines that make of what is there what shall be. What the chain held before goes: an earlier ADD may have
     /// been for another address.
     fn lines(&self, saved: &str) -> Vec<String> {
-        let has = |rule: &InChain| {
-            let line = format!("-A {rule}");
-            saved.lines().any(|it| it == line)
-        };
         let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
         let chain = &self.identity.chain;
         let missing = self.chains.iter().filter(|chain| !is_there(chain));
         let mut lines: Vec<String> = missing.map(|chain| format!("-N {chain}")).collect();
-        let missing = self.shared.iter().filter(|(_, rule)| !has(rule));
+        let missing = self.shared.iter().filter(|(_, rule)| !rule.is_among(saved));
         lines.extend(missing.map(|(verb, rule)| format!("{verb} {rule}")));
         lines.extend(leading_to(saved, chain).map(|rule| format!("-D {rule}")));
         lines.push(format!("{} {chain}", if is_there(chain) { "-F" } else { "-N" }));
@@ -125,13 +121,15 @@ impl Rules {
         if !saved.lines().any(|line| is_declaration(line, chain)) {
             return Err(format!("chain {chain} is missing in table nat"));
         }
-        let rules = || saved.lines().filter_map(|line| line.strip_prefix("-A "));
-        for rule in self.shared.iter().map(|(_, rule)| rule.to_string()) {
-            if !rules().any(|it| it == rule) {
-                return Err(format!("rule {rule:?} is missing in table nat"));
-            }
+        let is_missing = |rule: &InChain| {
+            let rule = rule.to_string();
+            format!("rule {rule:?} is missing in table nat")
+        };
+        if let Some((_, rule)) = self.shared.iter().find(|(_, rule)| !rule.is_among(saved)) {
+            return Err(is_missing(rule));
         }
-        let own = rules().filter(|rule| rule.split(' ').next() == Some(chain));
+        let rules = saved.lines().filter_map(|line| line.strip_prefix("-A "));
+        let own = rules.filter(|rule| rule.split(' ').next() == Some(chain));
         if !own.eq(self.own.iter().map(ToString::to_string)) {
             return Err(format!("chain {chain} of table nat has other rules"));
         }
@@ -146,9 +144,8 @@ impl Rules {
         if self.is_conditional {
             return Ok(&self.entries);
         }
-        let mut wanted = self.entries.iter().map(ToString::to_string);
-        match wanted.find(|rule| !entries.contains(&rule.as_str())) {
-            Some(rule) => Err(format!("rule {rule:?} is missing in table nat")),
+        match self.entries.iter().find(|rule| !rule.is_among(saved)) {
+            Some(rule) => Err(is_missing(rule)),
             None => Ok(&[]),
         }
     }
