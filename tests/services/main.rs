@@ -7,6 +7,7 @@ mod daemon;
 mod datagrams;
 mod endpoints;
 mod objects;
+mod policies;
 mod server;
 mod site;
 mod sources;
