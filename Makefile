@@ -109,6 +109,11 @@ bench-policy: test-setup ## policyd beside kube-router over a real API server; w
 	cargo build --profile daemon --locked --target $(TARGET) -p bench-policy
 	TMPDIR=/mnt $(CARGO_TARGET_DIR)/$(TARGET)/daemon/bench-policy $(BENCH_ARGS)
 
+.PHONY: bench-proxy
+bench-proxy: cluster-setup ## proxyd beside kube-proxy over a real API server; writes benches/results
+	cargo build --profile daemon --locked --target $(TARGET) -p bench-proxy
+	TMPDIR=/mnt $(CARGO_TARGET_DIR)/$(TARGET)/daemon/bench-proxy $(BENCH_ARGS)
+
 .PHONY: bench-cluster
 bench-cluster: cluster-setup ## pods of a whole cluster, wired by podwire and by the reference plugins; writes benches/results
 	@tests/peers/build $(PEERS_BIN_DIR) cni
