@@ -92,7 +92,7 @@ impl Expected {
         let is_of_ends =
             |it: &&Endpoint| it.interface.as_ref().is_some_and(|it| interfaces.contains(it));
         let bound = ingress::sources(self.plan.endpoints.values().filter(is_of_ends));
-        sources::compare(&bound, kernel.sources.as_ref(), &mut live);
+        sources::compare(bound, &kernel.links, kernel.sources.as_ref(), &mut live);
         let bridges: BTreeSet<_> = interfaces.iter().filter_map(|it| it.bridge.as_ref()).collect();
         let blind = match kernel.kind() {
             Kind::Iptables => "iptables".to_owned(),

@@ -164,7 +164,7 @@ fn tell_each(node: &mut PolicedNode, cases: Vec<Case>) {
 #[test]
 fn a_pod_whose_object_tells_no_address_has_those_that_the_plugin_told_of() {
     let node = PolicedNode::new(&[]);
-    let [a, b] = ["a", "b"].map(|name| attach(&node, name).1);
+    let [(_a, a), (_b, b)] = ["a", "b"].map(|name| attach(&node, name));
     for name in ["a", "b"] {
         node.write(
             &format!("pod-{name}"),
@@ -186,6 +186,25 @@ fn a_pod_whose_object_tells_no_address_has_those_that_the_plugin_told_of() {
             assert_eq!((code, &answer["outcome"]), (0, &json!(outcome)), "{text}");
         }
     }
+    node.clean_up();
+}
+
+/// Older kernels remove a chain with its interface, and later ones keep it.
+#[test]
+fn of_an_interface_that_has_gone_it_says_that_nothing_comes_by_it() {
+    let node = PolicedNode::new(&[]);
+    let [(a, of_a), (_b, _)] = ["a", "b"].map(|name| attach(&node, name));
+    write_policies(&node);
+    node.wait("all that is written", |it| ask(it, &[], "a", "b", &[]).0 == 0);
+    let link = node.link_to(of_a[0]);
+    // The runtime has the plugins called once the namespace has gone, and until then policyd knows of the pod.
+    drop(a);
+    let gone = format!("ip -o link show {link} 2>/dev/null || true");
+    node.wait("the interface's end", |it| it.node.sh(&gone).is_empty());
+    let (code, text) = ask(&node, &[], "a", "b", &[]);
+    assert_eq!(code, 0, "{text}");
+    let note = format!("\nnote: interface {link} is not there any more: nothing comes by it");
+    assert!(text.contains(&note), "{text}");
     node.clean_up();
 }
 

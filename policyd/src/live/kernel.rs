@@ -27,6 +27,8 @@ pub struct Kernel {
     pub(super) unseen_bridges: BTreeSet<String>,
     /// The table that keeps others' addresses from coming by interfaces.
     pub(super) sources: Option<ingress::Comments>,
+    /// The names of the node's links.
+    pub(super) links: BTreeSet<String>,
     /// The interfaces that the CNI plugin closed.
     pub(super) closed: BTreeSet<String>,
     /// The node's own addresses.
@@ -73,17 +75,21 @@ impl Kernel {
     }
 
     fn around(rules: Rules, families: &[Family]) -> Result<Self, Error> {
-        let bridges = Socket::open()?.links()?.into_iter().filter(|it| it.kind == "bridge");
+        // The chain of a link may go with it: it is looked for ahead of the link.
+        let sources = ingress::held()?;
+        let links = Socket::open()?.links()?;
+        let bridges = links.iter().filter(|it| it.kind == "bridge");
         let unseen_bridges = bridges
             .filter(|it| it.filtering != Some(BridgeFiltering::BOTH))
-            .map(|it| it.name)
+            .map(|it| it.name.clone())
             .collect();
         Ok(Self {
             families: families.to_vec(),
             rules,
             frames: frames::held()?,
             unseen_bridges,
-            sources: ingress::held()?,
+            sources,
+            links: links.into_iter().map(|it| it.name).collect(),
             closed: closed::held()?,
             own_addresses: own_addresses()?,
         })

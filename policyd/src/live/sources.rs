@@ -1,10 +1,25 @@
 //! Whether the interfaces of the ends pass packets from their addresses alone.
 
+use std::collections::BTreeSet;
+
 use super::report::Live;
 use crate::ingress::{self, Comments, Sources, TABLE};
 
-/// Compares what the kernel holds with the chains of these interfaces.
-pub(super) fn compare(sources: &Sources, held: Option<&Comments>, live: &mut Live) {
+/// Compares what the kernel holds with the chains of these interfaces, of those that there are: a chain goes with
+/// its interface (`nf_tables_netdev_event`), but on later kernels, which hold it for one that comes by that name.
+pub(super) fn compare(
+    mut sources: Sources,
+    links: &BTreeSet<String>,
+    held: Option<&Comments>,
+    live: &mut Live,
+) {
+    sources.retain(|name, _| {
+        let is_there = links.contains(name);
+        if !is_there {
+            live.notes.push(format!("interface {name} is not there any more: nothing comes by it, and what table netdev {TABLE} holds for it was not compared"));
+        }
+        is_there
+    });
     if sources.is_empty() {
         return;
     }
@@ -13,7 +28,7 @@ pub(super) fn compare(sources: &Sources, held: Option<&Comments>, live: &mut Liv
         let problem = "it is missing (policyd does without it only where the kernel has no nf_tables for interfaces): packets with others' addresses come as far as the rules ahead of connection tracking";
         return live.differ(&place, problem);
     };
-    for (chain, _) in ingress::differing(sources, held) {
+    for (chain, _) in ingress::differing(&sources, held) {
         live.differ(&place, format!("chain {chain} is not as policyd writes it"));
     }
 }
@@ -24,13 +39,33 @@ mod tests {
 
     use super::*;
 
+    fn sources(interfaces: &[&str]) -> Sources {
+        let addresses = BTreeSet::from(["10.1.0.2".parse().unwrap()]);
+        interfaces.iter().map(|it| ((*it).to_owned(), addresses.clone())).collect()
+    }
+
+    fn compared(sources: Sources, links: &[&str], held: Option<&Comments>) -> Live {
+        let mut live = Live::new("n", Vec::new());
+        let links = links.iter().map(|it| (*it).to_owned()).collect();
+        compare(sources, &links, held, &mut live);
+        live
+    }
+
+    #[test]
+    fn an_interface_that_has_gone_needs_none() {
+        let live = compared(sources(&["veth1"]), &["lo"], None);
+        assert_eq!((live.differences.len(), live.notes.len()), (0, 1));
+        let live = compared(sources(&["veth1", "veth2"]), &["veth2"], None);
+        assert_eq!((live.differences.len(), live.notes.len()), (1, 1));
+        assert!(live.notes[0].starts_with("interface veth1 is not there any more"));
+    }
+
     #[test]
     fn each_interface_has_its_chain() {
-        let addresses = ["10.1.0.2".parse().unwrap()].into();
-        let sources = Sources::from([("veth1".to_owned(), addresses)]);
+        let sources = sources(&["veth1"]);
         let compare = |held: Option<&Comments>| {
-            let mut live = Live::new("n", Vec::new());
-            super::compare(&sources, held, &mut live);
+            let live = compared(sources.clone(), &["lo", "veth1"], held);
+            assert_eq!(live.notes, [""; 0]);
             live.differences.into_iter().map(|it| it.problem).collect::<Vec<_>>()
         };
         let all = ingress::differing(&sources, &Comments::new()).into_iter();

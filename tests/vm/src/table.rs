@@ -86,6 +86,7 @@ const ROUTED_PODS: &[&str] = &[
     "semantics::ptp::peers",
     "semantics::ptp::pitfalls",
     "semantics::ptp::ports",
+    "semantics::what_the_kernel_does_otherwise_is_seen",
     "snapshots::",
 ];
 
@@ -129,7 +130,6 @@ const IPTABLES: &str = "it writes rules with the programs of iptables, or has th
 const SLOW: &str =
     "on emulated processors fifty at once wait longer for a lock than it is waited for";
 const PYTHON: &str = "it runs firewalld, which is written in Python";
-const UNEXPLAINED: &str = "it fails on Linux 6.1, and it is not known why: explain tells that chains of podwire-sources differ";
 const LONG: &str =
     "on emulated processors a hundred starts under traffic take longer than all other tests";
 const BRIDGED: &str =
@@ -177,12 +177,6 @@ pub(crate) const EXCEPT: &[Except] = &[
     except(&NFT_ONLY, "lab/agent", "crowd::old_tables_that_others_wipe_come_back", IPTABLES),
     except(&NFT_ONLY, "lab/agent", "firewalled::", IPTABLES),
     except(&NFT_ONLY, "lab/agent", "kills::", LONG),
-    except(
-        &NFT_ONLY,
-        "lab/agent",
-        "live::a_pod_whose_object_tells_no_address_has_those_that_the_plugin_told_of",
-        UNEXPLAINED,
-    ),
     except(&NFT_ONLY, "lab/agent", "preflight::a_missing_module_is_named_and_waited_for", IPTABLES),
     except(
         &NFT_ONLY,
