@@ -189,7 +189,7 @@ fn a_pod_whose_object_tells_no_address_has_those_that_the_plugin_told_of() {
     node.clean_up();
 }
 
-/// Older kernels remove a chain with its interface, and later ones keep it.
+/// Before Linux 6.16 its chain has gone with it.
 #[test]
 fn of_an_interface_that_has_gone_it_says_that_nothing_comes_by_it() {
     let node = PolicedNode::new(&[]);

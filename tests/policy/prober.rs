@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ fn round(
             Question { index: *index, to: *to, protocol: *protocol, expected: *expected, token: 0 };
         askers.entry((from, *source)).or_default().push(question);
     }
-    let port = next_port();
+    let (port, waiting) = (next_port(), &AtomicUsize::new(askers.len()));
     thread::scope(|scope| {
         let asking: Vec<_> = askers
             .into_iter()
@@ -114,7 +114,8 @@ fn round(
                 let space =
                     cluster.space(from).unwrap_or_else(|| panic!("nobody is called {from}"));
                 scope.spawn(move || {
-                    let answered = space.enter(|| asker::ask(source, &questions, port, patience));
+                    let answered =
+                        space.enter(|| asker::ask(source, &questions, port, patience, waiting));
                     questions.into_iter().zip(answered).collect::<Vec<_>>()
                 })
             })

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::report::Live;
 use crate::ingress::{self, Comments, Sources, TABLE};
 
-/// Compares what the kernel holds with the chains of these interfaces, of those that there are: a chain goes with
-/// its interface (`nf_tables_netdev_event`), but on later kernels, which hold it for one that comes by that name.
+/// Compares what the kernel holds with the chains of these interfaces, of those that there are: before Linux 6.16 a
+/// chain goes with its interface (`nf_tables_netdev_event`), and nobody can make one for an interface to come.
 pub(super) fn compare(
     mut sources: Sources,
     links: &BTreeSet<String>,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,32 +14,39 @@ use lab::slowed;
 use lab::sockets::{begin_tcp, raw, udp};
 use lab::wire::{LONGEST, echo_request, read_echo_reply, read_init_ack, sctp_init};
 
-/// For so long nothing must be heard, after whatever was heard last, where that is what is expected.
+/// For so long nothing must be heard, after whatever was heard last, where that is what is expected: by all who ask at
+/// once, since how fast the machine is those tell who are answered.
 const SILENCE: Duration = Duration::from_millis(250);
 /// How long one look for answers lasts at most.
 const LOOK: u16 = 20;
 
 /// Asks all, and says of each whether it was answered. `port` is where all of it comes from: another one each
 /// time, so that no known connection answers for a new one. Stops early
-/// when all expected answers are there and it was silent for a while.
+/// when all expected answers are there, those of others too, of whom `waiting` counts who still waits for some, and it
+/// was silent for a while.
 pub(super) fn ask(
     from: IpAddr,
     questions: &[Question],
     port: u16,
     patience: Duration,
+    waiting: &AtomicUsize,
 ) -> Vec<bool> {
     let mut asker = Asker::begin(from, questions, port);
     let (started, silence) = (Instant::now(), slowed(SILENCE));
     let (mut count, mut last) = (0, started);
     let is_silence_expected = questions.iter().any(|it| !it.expected);
+    let mut all_heard = false;
     loop {
         asker.look();
         let heard = asker.answered.iter().filter(|it| **it).count();
-        if heard > count {
+        let is_heard = |(it, answered): (&Question, &bool)| *answered || !it.expected;
+        if !all_heard && questions.iter().zip(&asker.answered).all(is_heard) {
+            all_heard = true;
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        if heard > count || waiting.load(Ordering::Relaxed) > 0 {
             (count, last) = (heard, Instant::now());
         }
-        let all_heard =
-            questions.iter().zip(&asker.answered).all(|(it, answered)| *answered || !it.expected);
         let quiet = !is_silence_expected || last.elapsed() >= silence;
         if all_heard && quiet || started.elapsed() >= patience {
             return asker.answered;

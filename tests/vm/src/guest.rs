@@ -68,6 +68,7 @@ fn work(port: &mut Port) -> Result<()> {
     for module in &plan.loaded {
         succeed(&program("modprobe", &[module]))?;
     }
+    lane::lengthen_queues()?;
     // Some tests talk to themselves outside of any namespace.
     succeed(&program("ip", &["link", "set", "lo", "up"]))?;
     lane::check(&plan)?;

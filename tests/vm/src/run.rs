@@ -24,12 +24,19 @@ const ALL: &str = "all";
 /// one is often alone.
 const AT_ONCE: usize = 2;
 
-/// What is emulated takes about so many times as long as the tests allow for.
+/// What is emulated takes about so many times as long as the tests allow for, on a machine that does nothing else: on
+/// one that does, whoever starts the tests tells it.
 const SLOWER: &str = "6";
 
 /// What the tests are told of where things are, and of how much to do.
-const HANDED_ON: &[&str] =
-    &["PODWIRE_BIN_DIR", "PEERS_BIN_DIR", "POLICYD_BIN", "INSTA_WORKSPACE_ROOT", "PODWIRE_WORLDS"];
+const HANDED_ON: &[&str] = &[
+    "PODWIRE_BIN_DIR",
+    "PEERS_BIN_DIR",
+    "POLICYD_BIN",
+    "INSTA_WORKSPACE_ROOT",
+    "PODWIRE_WORLDS",
+    "LAB_SLOWER",
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -179,5 +186,8 @@ fn environment(lane: &Lane) -> BTreeMap<String, String> {
         ("LAB_SLOWER", SLOWER),
         ("POLICYD_BACKEND", lane.backend),
     ];
-    handed_on.chain(own.map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
+    own.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into_iter()
+        .chain(handed_on)
+        .collect()
 }
