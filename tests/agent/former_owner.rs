@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
-use lab::Pod;
 use lab::sockets::udp;
+use lab::{Pod, slowed};
 use serde_json::{Value, json};
 
 use crate::node::PolicedNode;
@@ -170,7 +170,7 @@ impl Scene {
         }
         if matches!(gone, Former::Gone | Former::Unseen) {
             node.remove("pod-former");
-            sleep(Duration::from_millis(300));
+            sleep(slowed(Duration::from_millis(300)));
         }
         let heir = Attached::new(node, "heir");
         if gone == Former::Unseen {
@@ -207,7 +207,7 @@ impl Scene {
             "spec": {"policyTypes": ["Ingress"], "podSelector": {"matchLabels": {"app": "heir"}}}}),
         );
         // A policy that selects nobody of this node yet shows in no rule.
-        sleep(Duration::from_millis(500));
+        sleep(slowed(Duration::from_millis(500)));
     }
 }
 
@@ -256,7 +256,7 @@ fn an_address_is_closed_when_its_pod_is_detached_though_the_object_still_tells_o
     assert!(!ADDRESSES.into_iter().any(is_open), "{}", node.rules());
     // Nor does news of the object open it, but another attachment does.
     manifest(node, "former", &ADDRESSES[..1]);
-    sleep(Duration::from_millis(500));
+    sleep(slowed(Duration::from_millis(500)));
     assert!(!ADDRESSES.into_iter().any(is_open));
     let again = Attached::new(node, "former");
     assert!(ADDRESSES.into_iter().all(is_open));

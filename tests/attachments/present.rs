@@ -5,10 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use attachment::HostInterface;
 use lab::probe::{must_not_reach, must_reach};
-use lab::{Pod, Reply};
+use lab::{Pod, Reply, slowed};
 use serde_json::{Value, json};
 
 use crate::agent::{Manner, places};
@@ -213,9 +214,10 @@ fn who_is_not_root_gets_no_answer() {
     }
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
     let request = String::from_utf8(attachment::Request::Status {}.encode()).unwrap();
+    let patience = slowed(Duration::from_secs(10)).as_secs();
     let ask = |uid: u32| {
         site.node.sh(&format!(
-            "printf '%s' '{request}' | timeout 10 setpriv --reuid {uid} --clear-groups \
+            "printf '%s' '{request}' | timeout {patience} setpriv --reuid {uid} --clear-groups \
              perl -MIO::Socket::UNIX -e '$SIG{{PIPE}} = sub {{}}; my $s = IO::Socket::UNIX->new($ARGV[0]) or die $!; \
              $s->print(<STDIN>); $s->flush; print <$s>' {}",
             socket.display()

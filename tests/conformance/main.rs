@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lab::{Call, Daemon, Node, Pod, Suite, World, program, workspace};
+use lab::{Call, Daemon, Node, Pod, Suite, World, program, slowed, workspace};
 use serde_json::{Value, json};
 
 /// A conflist of `conf/`, read.
@@ -126,7 +126,11 @@ fn wait_for_policyd(node: &Node) {
         done";
     let started = Instant::now();
     while !node.sh(gone).is_empty() {
-        assert!(started.elapsed() < Duration::from_secs(20), "{}", node.sh("nft list ruleset"));
+        assert!(
+            started.elapsed() < slowed(Duration::from_secs(20)),
+            "{}",
+            node.sh("nft list ruleset")
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

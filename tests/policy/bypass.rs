@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use lab::has_iptables;
+use lab::{has_iptables, slowed};
 use policyd::iptables::Settings;
 use serde_json::{Value, json};
 
@@ -92,7 +92,7 @@ fn rejected_at_once(wiring: Wiring) {
     for (from, to) in [("y/a", "z/a"), ("z/b", "x/b")] {
         for address in cluster.pods[to].attachment.addresses.clone() {
             let connected = cluster.pods[from].space.enter(|| {
-                TcpStream::connect_timeout(&(address, 80).into(), Duration::from_secs(10))
+                TcpStream::connect_timeout(&(address, 80).into(), slowed(Duration::from_secs(10)))
             });
             let kind = connected.map(drop).unwrap_err().kind();
             assert_eq!(kind, std::io::ErrorKind::ConnectionRefused, "{from} > {to} {address}");

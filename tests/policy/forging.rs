@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use lab::Space;
+use lab::{Space, slowed};
 use serde_json::json;
 
 use crate::cluster::{Cluster, NODE, NODE_2, OUTSIDE, Wiring, gated};
@@ -51,7 +51,7 @@ fn must_be_dropped(
         number += 1;
         let like = if to.is_ipv4() { "0.0.0.0" } else { "::" }.parse::<IpAddr>().unwrap();
         let socket = honest.enter(|| UdpSocket::bind((like, 0))).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + slowed(Duration::from_secs(10));
         while !cluster.arrivals.lock().unwrap().contains(&number) {
             assert!(Instant::now() < deadline, "nothing comes to {to}");
             socket.send_to(&number.to_be_bytes(), to).unwrap();
@@ -145,7 +145,7 @@ fn established_flow(wiring: Wiring) {
             (cluster.pods["y/b"].address(is_ipv4), cluster.pods["x/b"].address(is_ipv4));
         let to = SocketAddr::new(two, 53);
         let socket = cluster.pods["y/b"].space.enter(|| UdpSocket::bind((one, 7777))).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        socket.set_read_timeout(Some(slowed(Duration::from_secs(5)))).unwrap();
         for _ in 0..2 {
             socket.send_to(&1_u64.to_be_bytes(), to).unwrap();
             socket.recv(&mut [0; 8]).expect("the flow is established");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lab::sockets::raw;
 use lab::wire::{LONGEST, echo_request};
-use lab::{Space, has_iptables};
+use lab::{Space, has_iptables, slowed};
 use nix::sys::socket::{SockProtocol, setsockopt, sockopt};
 use serde_json::{Value, json};
 
@@ -179,9 +179,9 @@ fn hairpin(wiring: Wiring) {
 }
 
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let (started, patience) = (Instant::now(), slowed(Duration::from_secs(10)));
     while !done() {
-        assert!(Instant::now() < deadline, "waited for 10 s until {what}");
+        assert!(started.elapsed() < patience, "waited for {patience:?} until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -208,7 +208,7 @@ fn established(wiring: Wiring) {
     let talk = || {
         for (one, two) in &flows {
             for (mut from, mut to) in [(one, two), (two, one)] {
-                to.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                to.set_read_timeout(Some(slowed(Duration::from_secs(5)))).unwrap();
                 from.write_all(b"word").unwrap();
                 to.read_exact(&mut [0; 4]).expect("the flow goes on");
             }
