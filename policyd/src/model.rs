@@ -4,7 +4,6 @@
 //! is told in its `problems`, and means nothing is matched by it rather than everything.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -17,6 +16,7 @@ mod policy;
 mod port;
 mod selector;
 
+pub use cluster::NamespacedName;
 pub use error::{Error, Problem};
 pub use ip_block::IpBlock;
 pub(crate) use ip_block::parse_cidr;
@@ -28,28 +28,6 @@ pub use selector::{Requirement, Selector};
 
 /// An object's labels: `metadata.labels`.
 pub type Labels = BTreeMap<String, String>;
-
-/// The name of a namespaced object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NamespacedName {
-    /// `metadata.namespace`; `default` where it is absent, as in a manifest.
-    pub namespace: String,
-    /// `metadata.name`.
-    pub name: String,
-}
-
-impl From<&ObjectMeta> for NamespacedName {
-    fn from(metadata: &ObjectMeta) -> Self {
-        let namespace = metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
-        Self { namespace, name: metadata.name.clone().unwrap_or_default() }
-    }
-}
-
-impl fmt::Display for NamespacedName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// All objects that policy depends on, in any order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

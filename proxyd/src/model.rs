@@ -7,35 +7,9 @@ mod service;
 
 use std::fmt;
 
-use cluster::Metadata;
-
+pub use cluster::NamespacedName;
 pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, EndpointSlicePart};
 pub use service::{Port, Service, ServicePart};
-
-/// The name of a namespaced object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NamespacedName {
-    /// `metadata.namespace`; `default` where it is absent, as in a manifest.
-    pub namespace: String,
-    /// `metadata.name`.
-    pub name: String,
-}
-
-impl From<&Metadata> for NamespacedName {
-    fn from(metadata: &Metadata) -> Self {
-        let namespace = metadata.namespace.clone().filter(|it| !it.is_empty());
-        Self {
-            namespace: namespace.unwrap_or_else(|| "default".to_owned()),
-            name: metadata.name.clone().unwrap_or_default(),
-        }
-    }
-}
-
-impl fmt::Display for NamespacedName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.namespace, self.name)
-    }
-}
 
 /// A protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,6 +11,7 @@ mod error;
 pub mod folder;
 pub mod health;
 mod listener;
+mod name;
 mod page;
 mod part;
 mod process;
@@ -20,9 +21,10 @@ pub use client::{Object, connect, create, delete, get, patch};
 pub use error::{Attempt, Error};
 pub use kube::Client;
 pub use listener::Listener;
+pub use name::NamespacedName;
 pub use part::{Metadata, Moment, Part, or_default};
 pub use process::{LogFormat, node_name, start_log, told_to_end};
-pub use watch::{Change, Watch};
+pub use watch::{Change, Watch, forward};
 
 /// An answer may take this long, and so may the next object of a list.
 const ANSWER: Duration = Duration::from_secs(60);

@@ -9,6 +9,7 @@ use kube::api::{ListParams, WatchParams};
 use kube::client::Body;
 use kube::core::{Request, Status};
 use kube::{Client, Resource};
+use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
@@ -279,6 +280,26 @@ impl<P: Part, T> Watch<P, T> {
 
     fn no_version(&self, attempt: Attempt) -> Error {
         Error::NoVersion { attempt, objects: self.objects.clone() }
+    }
+}
+
+/// Sends what a watch tells, as events, until nobody receives them any more. Failures are given to `report`, and tried again.
+pub async fn forward<P: Part, T, E>(
+    mut watch: Watch<P, T>,
+    events: &Sender<E>,
+    report: impl Fn(Error),
+    event: impl Fn(Change<T>) -> Option<E>,
+) {
+    loop {
+        match watch.next().await {
+            Err(error) => report(error),
+            Ok(change) => {
+                let Some(event) = event(change) else { continue };
+                if events.send(event).await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use cluster::{Client, Part, Watch};
+use cluster::{Client, Watch, forward};
 use futures_util::StreamExt;
 use futures_util::future::{join4, select};
 use futures_util::stream::unfold;
@@ -54,11 +54,12 @@ impl ApiServer {
     /// Sends all objects and how they change, until nobody receives them any more. Failures are
     /// given to `report`; the pauses between those of one kind of objects grow to 30 s.
     pub async fn run(&self, events: Sender<Event>, report: impl Fn(&Report)) {
-        let sink = Sink { events: &events, report: &report };
+        let (events, report) = (&events, &report);
+        let failed = |error| report(&Report::Failed(error));
         let client = || self.client.clone();
         let node = Watch::new(client(), |it: NodePart| Node::from(&v1::Node::from(it)))
             .fields(format!("metadata.name={}", self.node));
-        let node = sink.drain(node, |change| match change {
+        let node = forward(node, events, failed, |change| match change {
             Change::Listed(nodes) => match nodes.into_iter().next() {
                 Some(node) => Some(Event::Node(node)),
                 None => {
@@ -71,11 +72,12 @@ impl ApiServer {
             Change::Removed(_) => None,
         });
         let namespaces = Watch::new(client(), |it: NamespacePart| Namespace::from(&it.into()));
-        let namespaces = sink.drain(namespaces, |change| Some(Event::Namespaces(change)));
+        let namespaces =
+            forward(namespaces, events, failed, |change| Some(Event::Namespaces(change)));
         let policies = Watch::new(client(), |it: PolicyPart| Policy::from(&it.into()));
-        let policies = sink.drain(policies, |change| Some(Event::Policies(change)));
+        let policies = forward(policies, events, failed, |change| Some(Event::Policies(change)));
         let pods = Watch::new(client(), |it: PodPart| Pod::from(&it.into()));
-        let pods = sink.drain(pods, |change| Some(Event::Pods(change)));
+        let pods = forward(pods, events, failed, |change| Some(Event::Pods(change)));
         select(pin!(events.closed()), pin!(join4(node, namespaces, policies, pods))).await;
     }
 
@@ -106,32 +108,6 @@ impl ApiServer {
     pub async fn pod(&self, name: &NamespacedName) -> Result<Option<Pod>, cluster::Error> {
         let pod = cluster::get::<v1::Pod>(&self.client, &name.namespace, &name.name).await?;
         Ok(pod.as_ref().map(Pod::from))
-    }
-}
-
-struct Sink<'a, R> {
-    events: &'a Sender<Event>,
-    report: &'a R,
-}
-
-impl<R: Fn(&Report)> Sink<'_, R> {
-    /// Sends what a watch tells until nobody receives it.
-    async fn drain<P: Part, T>(
-        &self,
-        mut watch: Watch<P, T>,
-        event: impl Fn(Change<T>) -> Option<Event>,
-    ) {
-        loop {
-            match watch.next().await {
-                Err(error) => (self.report)(&Report::Failed(error)),
-                Ok(change) => {
-                    let Some(event) = event(change) else { continue };
-                    if self.events.send(event).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
     }
 }
 

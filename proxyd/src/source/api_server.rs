@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use cluster::{Change, Client, Metadata, Part, Watch, or_default};
+use cluster::{Change, Client, Metadata, Part, Watch, forward, or_default};
 use futures_util::future::{join3, select};
 use k8s_openapi::api::core::v1;
 use prost::Message;
@@ -59,10 +59,11 @@ impl ApiServer {
     /// Sends all objects and how they change, until nobody receives them any more. Failures are given to `report`; the
     /// pauses between those of one kind of objects grow to 30 s.
     pub async fn run(&self, events: Sender<Event>, report: impl Fn(&Report)) {
-        let (events_ref, report) = (&events, &report);
+        let (events, report) = (&events, &report);
+        let failed = |error| report(&Report::Failed(error));
         let nodes =
             Watch::new(self.client.clone(), node).fields(format!("metadata.name={}", self.node));
-        let nodes = drain(nodes, events_ref, report, |change| match change {
+        let nodes = forward(nodes, events, failed, |change| match change {
             Change::Listed(nodes) => match nodes.into_iter().next() {
                 Some(node) => Some(Event::Node(node)),
                 None => {
@@ -74,14 +75,14 @@ impl ApiServer {
             Change::Removed(_) => None,
         });
         let services = Watch::new(self.client.clone(), service);
-        let services = drain(services, events_ref, report, |change| {
+        let services = forward(services, events, failed, |change| {
             Some(Event::Services(told("service", change, report)))
         });
         let slices = Watch::new(self.client.clone(), slice);
-        let slices = drain(slices, events_ref, report, |change| {
+        let slices = forward(slices, events, failed, |change| {
             Some(Event::Slices(told("endpoint slice", change, report)))
         });
-        select(pin!(events_ref.closed()), pin!(join3(nodes, services, slices))).await;
+        select(pin!(events.closed()), pin!(join3(nodes, services, slices))).await;
     }
 }
 
@@ -113,26 +114,6 @@ fn told<T>(
         Change::Applied(it) => Change::Applied(tell(it)),
         Change::Removed((read, _)) => Change::Removed(read),
         Change::Listed(all) => Change::Listed(all.into_iter().map(tell).collect()),
-    }
-}
-
-/// Sends what a watch tells until nobody receives it.
-async fn drain<P: Part, T>(
-    mut watch: Watch<P, T>,
-    events: &Sender<Event>,
-    report: &impl Fn(&Report),
-    event: impl Fn(Change<T>) -> Option<Event>,
-) {
-    loop {
-        match watch.next().await {
-            Err(error) => report(&Report::Failed(error)),
-            Ok(change) => {
-                let Some(event) = event(change) else { continue };
-                if events.send(event).await.is_err() {
-                    return;
-                }
-            }
-        }
     }
 }
 
