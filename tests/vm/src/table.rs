@@ -174,6 +174,12 @@ pub(crate) const EXCEPT: &[Except] = &[
         "folder::cleanup_tells_of_a_set_that_others_use_and_removes_the_rest",
         IPTABLES,
     ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "folder::cleanup_tells_who_leads_to_a_chain_and_removes_the_rest",
+        IPTABLES,
+    ),
     except(&NFT_ONLY, "lab/agent", "crowd::old_tables_that_others_wipe_come_back", IPTABLES),
     except(&NFT_ONLY, "lab/agent", "firewalled::", IPTABLES),
     except(&NFT_ONLY, "lab/agent", "kills::", LONG),
