@@ -2,6 +2,7 @@
 //! burst is one write, and a single change waits for nothing.
 
 mod drift;
+mod health_checks;
 mod status;
 mod work;
 
@@ -14,6 +15,7 @@ use tokio::time::{self, MissedTickBehavior};
 use crate::dataplane::Dataplane;
 use crate::index::{Event, Index};
 use drift::Drift;
+use health_checks::HealthChecks;
 pub use status::{Readiness, Status};
 use work::{Done, Job, Kind, Work};
 
@@ -48,7 +50,10 @@ pub async fn run(
             done = agent.work.finished() => agent.finish(done, Instant::now()),
             heard = agent.drift.changed() => agent.drift.hear(&heard, agent.own_port),
             () = time::sleep(wake) => {}
-            _ = heartbeat.tick() => agent.status.beat(),
+            _ = heartbeat.tick() => {
+                agent.status.beat();
+                agent.health_checks.retry(Instant::now());
+            }
             _ = shutdown.changed() => break,
         }
     }
@@ -70,6 +75,7 @@ struct Agent {
     /// Not before this time.
     next_try: Option<Instant>,
     drift: Drift,
+    health_checks: HealthChecks,
     /// By what our own changes are known.
     own_port: Option<u32>,
     /// When chains that nothing leads to go; `None`: nothing was written since they went.
@@ -83,6 +89,7 @@ impl Agent {
         Self {
             index: Index::default(),
             work: Work::new(dataplane),
+            health_checks: HealthChecks::new(Arc::clone(&status)),
             status,
             has_services: false,
             has_slices: false,
@@ -124,6 +131,7 @@ impl Agent {
             return;
         }
         let changes = self.index.take_changes();
+        self.health_checks.plan(&changes.plans);
         if self.is_astray || self.drift.due() <= now {
             self.is_astray = false;
             self.drift.begin(now);
@@ -161,6 +169,7 @@ impl Agent {
                         .services
                         .set(i64::try_from(self.index.services()).unwrap_or(i64::MAX));
                 }
+                self.health_checks.publish(now);
                 self.status.set(Readiness::Ready);
             }
             Err(error) => {

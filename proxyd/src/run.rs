@@ -87,14 +87,16 @@ async fn source(
     }
     let client = cluster::connect(options.kubeconfig.as_deref()).await?;
     let report = |report: &Report| tracing::warn!("{}", cluster::chain(report));
-    ApiServer::new(client, name).run(events, report).await;
+    let eligible = |it| status.set_eligible(it);
+    ApiServer::new(client, name).run(events, report, eligible).await;
     Ok(())
 }
 
 fn answer(path: &str, status: &Status) -> Answer {
     match path {
-        "/healthz" | "/livez" if status.is_alive() => Answer::ok("ok\n"),
-        "/healthz" | "/livez" => Answer::unavailable("the loop stands still\n"),
+        "/healthz" => status.health(),
+        "/livez" if status.is_alive() => Answer::ok("ok\n"),
+        "/livez" => Answer::unavailable("the loop stands still\n"),
         "/readyz" => match status.readiness() {
             Readiness::Ready => Answer::ok("ok\n"),
             Readiness::Syncing => Answer::unavailable("not all objects are known yet\n"),

@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use lab::cluster::{Cluster, Version};
-use lab::{Daemon, program, proxyd, slowed};
+use lab::{Daemon, Space, program, proxyd, slowed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -18,12 +18,12 @@ use crate::server::PORT;
 use crate::site::Site;
 
 /// Whatever is to be so is within this time.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Where it is asked for its health.
 const HEALTH: &str = "127.0.0.1:10256";
 
 /// Starts it on the node; it ends with this.
-fn start(site: &Site, log: &Path, arguments: &[&str]) -> Daemon {
+pub(crate) fn start(site: &Site, log: &Path, arguments: &[&str]) -> Daemon {
     let mut command = program(proxyd());
     let cidr = if site.is_ipv4 { "10.1.0.0/16" } else { "fd00:1::/64" };
     command.args(["--node-name", HERE, "--cluster-cidr", cidr, "--listen", HEALTH]);
@@ -32,9 +32,13 @@ fn start(site: &Site, log: &Path, arguments: &[&str]) -> Daemon {
 }
 
 /// What the daemon of a node answers to this path.
-fn asked(site: &Site, path: &str) -> Option<String> {
-    site.node.enter(|| {
-        let at: SocketAddr = HEALTH.parse().expect("an address");
+pub(crate) fn asked(site: &Site, path: &str) -> Option<String> {
+    ask_at(&site.node, HEALTH.parse().expect("an address"), path)
+}
+
+/// What is answered there, by HTTP; `None`: nothing.
+pub(crate) fn ask_at(from: &Space, at: SocketAddr, path: &str) -> Option<String> {
+    from.enter(|| {
         let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(5)).ok()?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
@@ -43,7 +47,7 @@ fn asked(site: &Site, path: &str) -> Option<String> {
     })
 }
 
-fn wait_ready(site: &Site, daemon: &mut Daemon) {
+pub(crate) fn wait_ready(site: &Site, daemon: &mut Daemon) {
     daemon.wait_until(PATIENCE, || {
         asked(site, "/readyz").is_some_and(|it| it.starts_with("HTTP/1.1 200 "))
     });
@@ -56,7 +60,7 @@ fn metric(site: &Site, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
 }
 
-fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < slowed(PATIENCE), "{what}");
@@ -64,7 +68,7 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn service(site: &Site) -> Value {
+pub(crate) fn service(site: &Site) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "default"},
         "spec": {"clusterIP": site.address("service"), "ports": [
@@ -74,7 +78,7 @@ fn service(site: &Site) -> Value {
     })
 }
 
-fn slice(site: &Site, endpoints: &[&str]) -> Value {
+pub(crate) fn slice(site: &Site, endpoints: &[&str]) -> Value {
     let endpoint = |it: &&str| json!({"addresses": [site.address(it)], "nodeName": HERE, "conditions": {"ready": true}});
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -88,26 +92,26 @@ fn slice(site: &Site, endpoints: &[&str]) -> Value {
 }
 
 /// A folder that the daemon reads.
-struct Folder {
-    home: TempDir,
+pub(crate) struct Folder {
+    pub(crate) home: TempDir,
 }
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().expect("cannot make a temporary directory");
         fs::create_dir(home.path().join("manifests")).expect("a folder");
         Self { home }
     }
 
-    fn manifests(&self) -> PathBuf {
+    pub(crate) fn manifests(&self) -> PathBuf {
         self.home.path().join("manifests")
     }
 
-    fn write(&self, name: &str, object: &Value) {
+    pub(crate) fn write(&self, name: &str, object: &Value) {
         fs::write(self.manifests().join(name), object.to_string()).expect("a file");
     }
 
-    fn start(&self, site: &Site) -> Daemon {
+    pub(crate) fn start(&self, site: &Site) -> Daemon {
         let address = site.address("node").to_string();
         let manifests = self.manifests();
         let manifests = manifests.to_str().expect("a path");
@@ -237,6 +241,23 @@ fn an_api_server_is_followed() {
     assert_eq!(must_reach(site.world(), site.at("node", 30080)).0, "a");
     cluster.apply(&slice(&site, &["b"]));
     eventually("the other endpoint", || must_reach(&site.node, to).0 == "b");
+    // A node that is on its end is to get nothing new, and serves what it has.
+    let is_eligible = |wanted: bool| {
+        let answer = asked(&site, "/healthz").expect("it answers");
+        let code = if wanted { 200 } else { 503 };
+        answer.starts_with(&format!("HTTP/1.1 {code} "))
+            && answer.contains(&format!("\"nodeEligible\":{wanted}"))
+    };
+    assert!(is_eligible(true));
+    let taint = json!({"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"});
+    let mut leaving = node.clone();
+    leaving["spec"] = json!({"taints": [taint]});
+    cluster.apply(&leaving);
+    eventually("a node on its end", || is_eligible(false));
+    assert!(asked(&site, "/livez").is_some_and(|it| it.starts_with("HTTP/1.1 200 ")));
+    leaving["spec"] = json!({"taints": []});
+    cluster.apply(&leaving);
+    eventually("a node that stays", || is_eligible(true));
     // The API server's own service has no slice of ours, and is refused, not lost.
     cluster.delete(&object);
     eventually("no service", || !site.tables().contains(&format!("{address} . ")));

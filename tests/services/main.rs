@@ -6,6 +6,7 @@ mod client;
 mod daemon;
 mod datagrams;
 mod endpoints;
+mod health_checks;
 mod objects;
 mod policies;
 mod server;

@@ -1,4 +1,4 @@
-//! Serving `/healthz`, `/readyz` and `/metrics`: who asks gets what the daemon answers.
+//! Serving `/healthz`, `/readyz`, `/metrics` and their like: who asks gets what the daemon answers.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -81,6 +81,7 @@ pub async fn listen_after_other(at: Listen) -> io::Result<Option<TcpListener>> {
 pub struct Answer {
     code: StatusCode,
     kind: &'static str,
+    headers: Vec<(HeaderName, HeaderValue)>,
     text: String,
 }
 
@@ -88,7 +89,7 @@ impl Answer {
     /// All is well.
     #[must_use]
     pub fn ok(text: impl Into<String>) -> Self {
-        Self { code: StatusCode::OK, kind: "text/plain", text: text.into() }
+        Self { code: StatusCode::OK, kind: "text/plain", headers: Vec::new(), text: text.into() }
     }
 
     /// Something is not.
@@ -109,6 +110,34 @@ impl Answer {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
         Self { kind, ..Self::ok(text) }
     }
+
+    /// A document of JSON, by which also a machine learns whether all is well.
+    #[must_use]
+    pub fn json(is_well: bool, document: &serde_json::Value) -> Self {
+        let text = format!("{document}\n");
+        let headers = vec![(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))];
+        let answer = if is_well { Self::ok(text) } else { Self::unavailable(text) };
+        Self { kind: "application/json", headers, ..answer }
+    }
+
+    /// The same with a number in a header, whose name is in lower case.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, number: usize) -> Self {
+        self.headers.push((HeaderName::from_static(name), HeaderValue::from(number)));
+        self
+    }
+}
+
+/// How many connections are answered at once, by all servers that share this; more wait.
+#[derive(Debug, Clone)]
+pub struct Connections(Arc<Semaphore>);
+
+impl Connections {
+    /// So many.
+    #[must_use]
+    pub fn at_most(count: usize) -> Self {
+        Self(Arc::new(Semaphore::new(count)))
+    }
 }
 
 /// Answers until the listener fails for good. `answer` is given the path that is asked for.
@@ -117,9 +146,16 @@ where
     A: Fn(String) -> F + Clone + Send + 'static,
     F: Future<Output = Answer> + Send,
 {
-    let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    serve_within(&Connections::at_most(MOST_CONNECTIONS), listener, answer).await;
+}
+
+/// The same, of as many connections as there may be.
+pub async fn serve_within<A, F>(connections: &Connections, listener: TcpListener, answer: A)
+where
+    A: Fn(String) -> F + Clone + Send + 'static,
+    F: Future<Output = Answer> + Send,
+{
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -129,6 +165,8 @@ where
                 continue;
             }
         };
+        // Only now: who waits for a client takes nothing from others.
+        let Ok(permit) = Arc::clone(&connections.0).acquire_owned().await else { return };
         let answer = answer.clone();
         tokio::spawn(async move {
             let answer = service_fn(move |request: Request<Incoming>| {
@@ -152,11 +190,13 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(answer.text)));
     *response.status_mut() = answer.code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.kind));
+    response.headers_mut().extend(answer.headers);
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -184,6 +224,7 @@ mod tests {
             match path.as_str() {
                 "/metrics" => Answer::metrics("# EOF\n".to_owned()),
                 "/readyz" => Answer::unavailable("not yet\n"),
+                "/json" => Answer::json(false, &json!({"a": 1})).with_header("x-weight", 7),
                 _ => Answer::not_found(format!("there is no {path}\n")),
             }
         }));
@@ -209,9 +250,39 @@ mod tests {
         assert!(unready.starts_with("HTTP/1.1 503 "), "{unready}");
         assert!(unready.contains("content-type: text/plain\r\n"), "{unready}");
         assert!(unready.ends_with("\r\n\r\nnot yet\n"), "{unready}");
+        let json = ask("/json").await;
+        assert!(json.starts_with("HTTP/1.1 503 "), "{json}");
+        for header in
+            ["content-type: application/json", "x-content-type-options: nosniff", "x-weight: 7"]
+        {
+            assert!(json.contains(&format!("\r\n{header}\r\n")), "{json}");
+        }
+        assert!(json.ends_with("\r\n\r\n{\"a\":1}\n"), "{json}");
         let other = ask("/other").await;
         assert!(other.starts_with("HTTP/1.1 404 "), "{other}");
         assert!(other.ends_with("there is no /other\n"), "{other}");
+    }
+
+    #[tokio::test]
+    async fn servers_that_wait_for_clients_leave_room_for_others() {
+        let connections = Connections::at_most(1);
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            let listener = listen(ANY).await.unwrap().unwrap();
+            places.push(listener.local_addr().unwrap());
+            let connections = connections.clone();
+            tokio::spawn(async move {
+                serve_within(&connections, listener, |_| async { Answer::ok("ok\n") }).await;
+            });
+        }
+        for place in places {
+            let mut stream = TcpStream::connect(place).await.unwrap();
+            let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert!(text.ends_with("\r\n\r\nok\n"), "{text}");
+        }
     }
 
     #[tokio::test]

@@ -15,6 +15,8 @@ use crate::model::{
 };
 use crate::plan::Node;
 
+/// The taint of a node that is to be deleted (`ToBeDeletedTaint`).
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// The label that tells a node's zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -57,22 +59,29 @@ impl ApiServer {
     }
 
     /// Sends all objects and how they change, until nobody receives them any more. Failures are given to `report`; the
-    /// pauses between those of one kind of objects grow to 30 s.
-    pub async fn run(&self, events: Sender<Event>, report: impl Fn(&Report)) {
+    /// pauses between those of one kind of objects grow to 30 s. `eligible` is told whether load balancers are to send
+    /// new connections by the node: not by one that is on its end (KEP-3836).
+    pub async fn run(
+        &self,
+        events: Sender<Event>,
+        report: impl Fn(&Report),
+        eligible: impl Fn(bool),
+    ) {
         let (events, report) = (&events, &report);
         let failed = |error| report(&Report::Failed(error));
         let nodes =
             Watch::new(self.client.clone(), node).fields(format!("metadata.name={}", self.node));
-        let nodes = forward(nodes, events, failed, |change| match change {
-            Change::Listed(nodes) => match nodes.into_iter().next() {
-                Some(node) => Some(Event::Node(node)),
-                None => {
-                    report(&Report::NoNode(self.node.clone()));
-                    None
-                }
-            },
-            Change::Applied(node) => Some(Event::Node(node)),
-            Change::Removed(_) => None,
+        let nodes = forward(nodes, events, failed, |change| {
+            let (told, is_listed) = match change {
+                Change::Listed(nodes) => (nodes.into_iter().next(), true),
+                Change::Applied(node) => (Some(node), false),
+                Change::Removed(_) => (None, false),
+            };
+            eligible(told.as_ref().is_some_and(|(_, is_eligible)| *is_eligible));
+            if told.is_none() && is_listed {
+                report(&Report::NoNode(self.node.clone()));
+            }
+            told.map(|(node, _)| Event::Node(node))
         });
         let services = Watch::new(self.client.clone(), service);
         let services = forward(services, events, failed, |change| {
@@ -122,8 +131,23 @@ fn told<T>(
 struct NodePart {
     #[prost(message, optional, tag = "1")]
     metadata: Option<Metadata>,
+    #[prost(message, optional, tag = "2")]
+    spec: Option<NodeSpec>,
     #[prost(message, optional, tag = "3")]
     status: Option<NodeStatus>,
+}
+
+#[derive(Clone, PartialEq, Message, Deserialize)]
+struct NodeSpec {
+    #[prost(message, repeated, tag = "5")]
+    #[serde(default, deserialize_with = "or_default")]
+    taints: Vec<Taint>,
+}
+
+#[derive(Clone, PartialEq, Message, Deserialize)]
+struct Taint {
+    #[prost(string, optional, tag = "1")]
+    key: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message, Deserialize)]
@@ -150,14 +174,60 @@ impl Part for NodePart {
     }
 }
 
-/// The node, with its internal addresses: kube-proxy's `--nodeport-addresses primary`.
-fn node(part: NodePart) -> Node {
+/// The node, with its internal addresses: kube-proxy's `--nodeport-addresses primary`; and whether it stays.
+fn node(part: NodePart) -> (Node, bool) {
     let metadata = part.metadata.unwrap_or_default();
+    let taints = part.spec.map(|it| it.taints).unwrap_or_default();
+    let is_to_go = taints.iter().any(|it| it.key.as_deref() == Some(TO_BE_DELETED));
+    let stays = metadata.deletion_timestamp.is_none() && !is_to_go;
     let addresses = part.status.map(|it| it.addresses).unwrap_or_default();
     let internal = addresses.into_iter().filter(|it| it.kind.as_deref() == Some("InternalIP"));
-    Node {
+    let node = Node {
         name: metadata.name.unwrap_or_default(),
         zone: metadata.labels.get(ZONE).cloned(),
         addresses: internal.filter_map(|it| it.address?.parse().ok()).collect(),
+    };
+    (node, stays)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(metadata: &Value, taints: &[&str]) -> (Node, bool) {
+        let taints: Vec<_> = taints.iter().map(|it| json!({"key": it, "effect": "x"})).collect();
+        let addresses = json!([
+            {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "a"},
+            {"type": "ExternalIP", "address": "198.51.100.1"}, {"type": "InternalIP", "address": "2001:db8::1"},
+        ]);
+        let object = json!({
+            "metadata": metadata, "spec": {"taints": taints}, "status": {"addresses": addresses},
+        });
+        let part: NodePart = serde_json::from_value(object).unwrap();
+        // In the other encoding it is the same.
+        assert_eq!(NodePart::decode(part.encode_to_vec().as_slice()), Ok(part.clone()));
+        node(part)
+    }
+
+    #[test]
+    fn a_node_has_a_zone_and_internal_addresses() {
+        let wanted = Node {
+            name: "a".to_owned(),
+            zone: Some("z".to_owned()),
+            addresses: ["192.0.2.1", "2001:db8::1"].map(|it| it.parse().unwrap()).into(),
+        };
+        let metadata = json!({"name": "a", "labels": {"topology.kubernetes.io/zone": "z"}});
+        assert_eq!(read(&metadata, &["other"]), (wanted, true));
+    }
+
+    #[test]
+    fn a_node_that_is_to_be_deleted_is_on_its_end() {
+        let metadata = json!({"name": "a"});
+        assert!(read(&metadata, &[]).1);
+        assert!(!read(&metadata, &["other", TO_BE_DELETED]).1);
+        let metadata = json!({"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert!(!read(&metadata, &[]).1);
     }
 }

@@ -1,0 +1,82 @@
+//! Load balancers ask at a port of the node whether it has endpoints of a service.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use crate::by_both;
+use crate::daemon::{Folder, ask_at, eventually, service, slice, wait_ready};
+use crate::site::Site;
+
+by_both! {
+    a_load_balancer_learns_which_nodes_have_endpoints
+}
+
+/// The port.
+const PORT: u16 = 32_000;
+
+/// The service with this name and port for health checks.
+fn checked(site: &Site, name: &str, address: &str, port: u16) -> Value {
+    let mut object = service(site);
+    object["metadata"]["name"] = json!(name);
+    object["spec"] = json!({
+        "type": "LoadBalancer", "clusterIP": site.address(address), "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": port, "ports": [{"name": "t", "port": 80}],
+    });
+    object
+}
+
+/// What a load balancer is answered: the code, the weight and the document.
+fn check(site: &Site, port: u16) -> Option<(u16, usize, Value)> {
+    let text = ask_at(site.world(), SocketAddr::new(site.address("node"), port), "/")?;
+    let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
+    let after = |what: &str| {
+        let (_, rest) = head.split_once(what).unwrap_or_else(|| panic!("no {what} in {head}"));
+        rest.split([' ', '\r']).next().expect("a word").to_owned()
+    };
+    let code = after("HTTP/1.1 ").parse().expect("a code");
+    let weight = after("x-load-balancing-endpoint-weight: ").parse().expect("a number");
+    Some((code, weight, serde_json::from_str(body).expect("a document")))
+}
+
+fn answer(code: u16, name: &str, count: usize) -> Option<(u16, usize, Value)> {
+    let document = json!({
+        "service": {"namespace": "default", "name": name}, "localEndpoints": count, "serviceProxyHealthy": true,
+    });
+    Some((code, count, document))
+}
+
+fn a_load_balancer_learns_which_nodes_have_endpoints(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b"]);
+    let folder = Folder::new();
+    folder.write("service.json", &checked(&site, "s", "service", PORT));
+    folder.write("slice.json", &slice(&site, &["a", "b"]));
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(check(&site, PORT), answer(200, "s", 2));
+    // Endpoints of other nodes, and those that leave, do not count.
+    let mut other = slice(&site, &["a", "b"]);
+    other["endpoints"][0]["nodeName"] = json!("elsewhere");
+    other["endpoints"][1]["conditions"] =
+        json!({"ready": false, "serving": true, "terminating": true});
+    folder.write("slice.json", &other);
+    eventually("none", || check(&site, PORT) == answer(503, "s", 0));
+    folder.write("slice.json", &slice(&site, &["b"]));
+    eventually("one", || check(&site, PORT) == answer(200, "s", 1));
+    // Another one wants the same port: it gets it once the first has gone.
+    folder.write("other.json", &checked(&site, "other", "other", PORT));
+    folder.write("third.json", &checked(&site, "third", "nobody", PORT + 1));
+    eventually("the third", || check(&site, PORT + 1) == answer(503, "third", 0));
+    assert_eq!(check(&site, PORT), answer(200, "s", 1));
+    std::fs::remove_file(folder.manifests().join("service.json")).expect("a file");
+    eventually("the other", || check(&site, PORT) == answer(503, "other", 0));
+    // A port that somebody has is taken over when he goes.
+    let taken = site.node.enter(|| std::net::TcpListener::bind(("::", PORT + 2)).expect("a port"));
+    folder.write("third.json", &checked(&site, "third", "nobody", PORT + 2));
+    eventually("no port", || check(&site, PORT + 1).is_none());
+    drop(taken);
+    eventually("the port", || check(&site, PORT + 2) == answer(503, "third", 0));
+    std::fs::remove_file(folder.manifests().join("third.json")).expect("a file");
+    eventually("no port", || check(&site, PORT + 2).is_none());
+}
