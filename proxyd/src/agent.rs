@@ -1,6 +1,7 @@
 //! The agent of a node: events only mark what changed, and one loop writes. While it writes, what happens next is taken in; so a
 //! burst is one write, and a single change waits for nothing.
 
+mod addresses;
 mod drift;
 mod health_checks;
 mod status;
@@ -14,6 +15,8 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::dataplane::Dataplane;
 use crate::index::{Event, Index};
+pub use addresses::Addresses;
+use addresses::NodeAddresses;
 use drift::Drift;
 use health_checks::HealthChecks;
 pub use status::{Readiness, Status};
@@ -28,14 +31,16 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Chains that nothing leads to go some time after the last change.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Keeps the kernel at what the events tell until `shutdown` changes. The kernel stays as it is then.
+/// Keeps the kernel at what the events tell until `shutdown` changes. The kernel stays as it is then. Of the node's
+/// addresses those have node ports that are `node_ports`.
 pub async fn run(
     dataplane: Dataplane,
+    node_ports: Vec<Addresses>,
     mut events: mpsc::Receiver<Event>,
     mut shutdown: watch::Receiver<bool>,
     status: Arc<Status>,
 ) {
-    let mut agent = Agent::new(dataplane, status);
+    let mut agent = Agent::new(dataplane, node_ports, status);
     let mut heartbeat = time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -49,6 +54,7 @@ pub async fn run(
             },
             done = agent.work.finished() => agent.finish(done, Instant::now()),
             heard = agent.drift.changed() => agent.drift.hear(&heard, agent.own_port),
+            () = agent.addresses.changed() => agent.renew_addresses(),
             () = time::sleep(wake) => {}
             _ = heartbeat.tick() => {
                 agent.status.beat();
@@ -75,6 +81,7 @@ struct Agent {
     /// Not before this time.
     next_try: Option<Instant>,
     drift: Drift,
+    addresses: NodeAddresses,
     health_checks: HealthChecks,
     /// By what our own changes are known.
     own_port: Option<u32>,
@@ -85,7 +92,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn new(dataplane: Dataplane, status: Arc<Status>) -> Self {
+    fn new(dataplane: Dataplane, node_ports: Vec<Addresses>, status: Arc<Status>) -> Self {
         Self {
             index: Index::default(),
             work: Work::new(dataplane),
@@ -98,6 +105,7 @@ impl Agent {
             failures: 0,
             next_try: None,
             drift: Drift::new(Instant::now()),
+            addresses: NodeAddresses::new(node_ports),
             own_port: None,
             next_tidying: None,
             waiting_since: None,
@@ -114,14 +122,25 @@ impl Agent {
         }
     }
 
-    fn take(&mut self, event: Event) {
-        match &event {
+    fn take(&mut self, mut event: Event) {
+        match &mut event {
             Event::Services(cluster::Change::Listed(_)) => self.has_services = true,
             Event::Slices(cluster::Change::Listed(_)) => self.has_slices = true,
-            Event::Node(_) => self.has_node = true,
+            Event::Node(node) => {
+                self.has_node = true;
+                *node = self.addresses.of(std::mem::take(node));
+            }
             Event::Services(_) | Event::Slices(_) => {}
         }
         self.index.apply(event);
+    }
+
+    /// The node may have other addresses.
+    fn renew_addresses(&mut self) {
+        if let Some(node) = self.addresses.renewed() {
+            self.waiting_since.get_or_insert_with(Instant::now);
+            self.index.apply(Event::Node(node));
+        }
     }
 
     /// Starts to write, when there is something to write and nothing is being written.

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::LogFormat;
 use cluster::health::{Listen, parse_listen};
 use ipnetwork::IpNetwork;
+use proxyd::agent::Addresses;
 use proxyd::nftables::{Local, Settings};
 
 /// Services of Kubernetes by nf_tables.
@@ -40,6 +41,10 @@ pub(crate) struct Run {
     /// Address of this node that has node ports, where no cluster tells it; repeat it for others.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) node_address: Vec<IpAddr>,
+    /// Which addresses of this node have node ports: "primary", those that the cluster knows it by; "all", those of its
+    /// interfaces, but link-local ones; or those of its interfaces that are in a range. Repeat it for others.
+    #[arg(long, value_name = "WHICH", value_delimiter = ',', default_value = "primary")]
+    pub(crate) nodeport_addresses: Vec<Addresses>,
     /// Where /healthz, /readyz and /metrics are served: ADDRESS:PORT, PORT, or "off".
     #[arg(long, value_name = "WHERE", default_value = "10256", value_parser = parse_listen)]
     pub(crate) listen: Listen,

@@ -58,7 +58,13 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let (stop, shutdown) = watch::channel(false);
     let dataplane = Dataplane::open(&options.settings(), &families())?;
     let source = source(&options, events, &status);
-    let mut agent = pin!(agent::run(dataplane, received, shutdown, Arc::clone(&status)));
+    let mut agent = pin!(agent::run(
+        dataplane,
+        options.nodeport_addresses.clone(),
+        received,
+        shutdown,
+        Arc::clone(&status)
+    ));
     tokio::select! {
         () = &mut agent => return Ok(()),
         ended = source => ended?,

@@ -112,10 +112,16 @@ impl Folder {
     }
 
     pub(crate) fn start(&self, site: &Site) -> Daemon {
+        self.start_with(site, &[])
+    }
+
+    pub(crate) fn start_with(&self, site: &Site, others: &[&str]) -> Daemon {
         let address = site.address("node").to_string();
         let manifests = self.manifests();
         let manifests = manifests.to_str().expect("a path");
-        start(site, self.home.path(), &["--manifests", manifests, "--node-address", &address])
+        let mut arguments = vec!["--manifests", manifests, "--node-address", &address];
+        arguments.extend(others);
+        start(site, self.home.path(), &arguments)
     }
 }
 

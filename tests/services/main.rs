@@ -7,6 +7,7 @@ mod daemon;
 mod datagrams;
 mod endpoints;
 mod health_checks;
+mod node_ports;
 mod objects;
 mod policies;
 mod server;

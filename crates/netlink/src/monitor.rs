@@ -1,14 +1,17 @@
 //! Waiting for a change by its announcement instead of by looking again and again.
 
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use crate::Error;
 use crate::subscription::Subscription;
+use crate::{Error, Event};
 
 /// RTNLGRP_LINK.
 pub(crate) const LINK_GROUP: u32 = 1;
+/// RTNLGRP_IPV4_IFADDR.
+const IPV4_ADDRESS_GROUP: u32 = 5;
 /// RTNLGRP_IPV6_IFADDR.
 const IPV6_ADDRESS_GROUP: u32 = 9;
 
@@ -22,7 +25,7 @@ impl Monitor {
     /// # Errors
     /// [`Error::Socket`].
     pub fn of_links() -> Result<Self, Error> {
-        Self::of(LINK_GROUP)
+        Self::of(&[LINK_GROUP])
     }
 
     /// Hears of IPv6 addresses.
@@ -30,11 +33,28 @@ impl Monitor {
     /// # Errors
     /// [`Error::Socket`].
     pub fn of_ipv6_addresses() -> Result<Self, Error> {
-        Self::of(IPV6_ADDRESS_GROUP)
+        Self::of(&[IPV6_ADDRESS_GROUP])
     }
 
-    fn of(group: u32) -> Result<Self, Error> {
-        Subscription::open(NETLINK_ROUTE, group, "listen for changes").map(Self)
+    /// Hears of addresses of both families.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn of_addresses() -> Result<Self, Error> {
+        Self::of(&[IPV4_ADDRESS_GROUP, IPV6_ADDRESS_GROUP])
+    }
+
+    fn of(groups: &[u32]) -> Result<Self, Error> {
+        Subscription::open_of(NETLINK_ROUTE, groups, "listen for changes").map(Self)
+    }
+
+    /// Whether something happened, an event for each; `None` when nothing did. Never waits: the descriptor becomes
+    /// readable.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn receive(&mut self) -> Result<Option<Vec<Event<()>>>, Error> {
+        self.0.receive(|_| Some(()))
     }
 
     /// Calls `look` until it finds something, again after every change, for `timeout` at most.
@@ -59,5 +79,11 @@ impl Monitor {
             let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
             self.0.wait_and_drain(milliseconds)?;
         }
+    }
+}
+
+impl AsRawFd for Monitor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
     }
 }
