@@ -24,6 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Remove all services from the kernel; proxyd must not be running.
     Cleanup,
+    /// Remove what kube-proxy has left in the kernel; proxyd must serve already, and kube-proxy no more be running.
+    Takeover,
 }
 
 /// What a running proxyd is told.

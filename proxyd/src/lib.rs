@@ -14,3 +14,4 @@ pub mod nftables;
 pub mod plan;
 pub mod source;
 pub mod walk;
+pub mod takeover;

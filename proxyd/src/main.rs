@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let result = match command {
         None => run::run(run),
         Some(Command::Cleanup) => run::cleanup(),
+        Some(Command::Takeover) => run::takeover(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

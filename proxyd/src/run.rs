@@ -5,6 +5,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 
+use cluster::LogFormat;
 use cluster::health::{self, Answer};
 use proxyd::agent::{self, Readiness, Status};
 use proxyd::dataplane::Dataplane;
@@ -14,6 +15,8 @@ use proxyd::nftables::Settings;
 use proxyd::plan::Node;
 use proxyd::source::api_server::{ApiServer, Report};
 use proxyd::source::folder::Folder;
+use proxyd::takeover::{self, Removed};
+use runner::OsRunner;
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::Run;
@@ -35,7 +38,16 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
 
 /// Removes all services from the kernel.
 pub(crate) fn cleanup() -> Result<(), Failure> {
+    cluster::start_log(LogFormat::Text);
     Ok(Dataplane::open(&Settings::default(), &[])?.remove()?)
+}
+
+/// Removes what kube-proxy has left in the kernel.
+pub(crate) fn takeover() -> Result<(), Failure> {
+    cluster::start_log(LogFormat::Text);
+    let Removed { tables, chains, jumps } = takeover::run(&mut OsRunner, &families())?;
+    tracing::info!(tables, chains, jumps, "what kube-proxy has left is removed");
+    Ok(())
 }
 
 /// IPv4, and IPv6 where the kernel has it.

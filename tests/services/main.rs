@@ -13,6 +13,7 @@ mod policies;
 mod server;
 mod site;
 mod sources;
+mod takeover;
 
 /// Each of these by each family.
 macro_rules! by_both {
