@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cluster::LogFormat;
 use cluster::health::{Listen, parse_listen};
 use ipnetwork::IpNetwork;
 use proxyd::agent::Addresses;
+use proxyd::conntrack_parameters::{Parameters, parse_duration};
 use proxyd::nftables::{Local, Settings};
 
 /// Services of Kubernetes by nf_tables.
@@ -54,7 +56,26 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) log_format: Format,
     #[command(flatten)]
+    conntrack: Conntrack,
+    #[command(flatten)]
     rules: Rules,
+}
+
+/// Parameters of connection tracking.
+#[derive(Debug, Clone, Copy, Args)]
+struct Conntrack {
+    /// How many connections are tracked for each core, at least; 0 leaves that as it is.
+    #[arg(long, value_name = "COUNT", default_value_t = 32_768)]
+    conntrack_max_per_core: u32,
+    /// And on all cores together.
+    #[arg(long, value_name = "COUNT", default_value_t = 131_072)]
+    conntrack_min: u32,
+    /// How long a connection of TCP is known over which nothing comes; 0 leaves that as it is.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    conntrack_tcp_timeout_established: Duration,
+    /// The same after one side has said that it has ended.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    conntrack_tcp_timeout_close_wait: Duration,
 }
 
 /// What the rules depend on.
@@ -100,6 +121,15 @@ impl From<Format> for LogFormat {
 }
 
 impl Run {
+    pub(crate) const fn conntrack_parameters(&self) -> Parameters {
+        Parameters {
+            max_per_core: self.conntrack.conntrack_max_per_core,
+            min: self.conntrack.conntrack_min,
+            tcp_established: self.conntrack.conntrack_tcp_timeout_established,
+            tcp_close_wait: self.conntrack.conntrack_tcp_timeout_close_wait,
+        }
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         let rules = self.rules.clone();
         let local = match (rules.pod_bridge_interface, rules.pod_interface_name_prefix) {

@@ -5,6 +5,7 @@
 //! nf_tables.
 
 pub mod agent;
+pub mod conntrack_parameters;
 pub mod dataplane;
 pub mod flows;
 pub mod index;

@@ -4,10 +4,12 @@ use std::error::Error;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cluster::LogFormat;
 use cluster::health::{self, Answer};
 use proxyd::agent::{self, Readiness, Status};
+use proxyd::conntrack_parameters::{self, Parameters};
 use proxyd::dataplane::Dataplane;
 use proxyd::index::Event;
 use proxyd::metrics::Metrics;
@@ -25,6 +27,8 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
 /// As many events wait while the loop is at others: a source that is faster waits too.
 const MOST_WAITING_EVENTS: usize = 1024;
+/// How often is looked whether services are in the kernel.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Serves until it is told to end.
 pub(crate) fn run(options: Run) -> Result<(), Failure> {
@@ -69,6 +73,7 @@ async fn serve(options: Run) -> Result<(), Failure> {
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (stop, shutdown) = watch::channel(false);
     let dataplane = Dataplane::open(&options.settings(), &families())?;
+    tokio::spawn(set_conntrack_parameters(options.conntrack_parameters(), Arc::clone(&status)));
     let source = source(&options, events, &status);
     let mut agent = pin!(agent::run(
         dataplane,
@@ -86,6 +91,17 @@ async fn serve(options: Run) -> Result<(), Failure> {
     _ = stop.send(true);
     agent.await;
     Ok(())
+}
+
+/// Sets them once services are in the kernel: before, it may not track connections, and have no parameters.
+async fn set_conntrack_parameters(parameters: Parameters, status: Arc<Status>) {
+    while status.readiness() != Readiness::Ready {
+        tokio::time::sleep(PAUSE).await;
+    }
+    let folder = Path::new(conntrack_parameters::FOLDER);
+    for unchanged in parameters.apply(folder, conntrack_parameters::cores()) {
+        tracing::warn!("{}", cluster::chain(&unchanged));
+    }
 }
 
 /// Sends what the folder or the API server has. Without end: what fails is tried again.

@@ -1,0 +1,247 @@
+//! The kernel's parameters of connection tracking, as kube-proxy sets them (`cmd/kube-proxy/app/conntrack.go`).
+
+use std::fs;
+use std::io;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// Where they are, those of the namespace of the calling process.
+pub const FOLDER: &str = "/proc/sys/net/netfilter";
+/// The machine's cores that run.
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+
+/// How many connections are tracked at most.
+const MAX: &str = "nf_conntrack_max";
+/// Among so many lists they are divided.
+const BUCKETS: &str = "nf_conntrack_buckets";
+/// In so many seconds a connection is forgotten over which nothing comes.
+const TCP_ESTABLISHED: &str = "nf_conntrack_tcp_timeout_established";
+/// The same after one side has said that it has ended.
+const TCP_CLOSE_WAIT: &str = "nf_conntrack_tcp_timeout_close_wait";
+/// A list is so long on average when the table is full.
+const CONNECTIONS_OF_BUCKET: u64 = 4;
+
+/// What the parameters are to be. Of each 0 leaves it as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameters {
+    /// Connections for each core.
+    pub max_per_core: u32,
+    /// So many at least, where [`Self::max_per_core`] is not 0.
+    pub min: u32,
+    /// How long a connection is known over which nothing comes.
+    pub tcp_established: Duration,
+    /// The same after one side has said that it has ended.
+    pub tcp_close_wait: Duration,
+}
+
+/// Why a parameter stays as it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{} stays as it is", file.display())]
+pub struct Unchanged {
+    /// Its file.
+    pub file: PathBuf,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Parameters {
+    /// Has the parameters in a folder, see [`FOLDER`], be so on a node with so many cores. Those that are right are not
+    /// written, and there may be more connections than wanted. What could not be is returned; the others are.
+    #[must_use]
+    pub fn apply(&self, folder: &Path, cores: usize) -> Vec<Unchanged> {
+        let max = self.max(cores);
+        let all = [
+            (MAX, Wanted::AtLeast(max)),
+            (BUCKETS, Wanted::AtLeast(max / CONNECTIONS_OF_BUCKET)),
+            (TCP_ESTABLISHED, Wanted::Exactly(self.tcp_established.as_secs())),
+            (TCP_CLOSE_WAIT, Wanted::Exactly(self.tcp_close_wait.as_secs())),
+        ];
+        let set = |(name, wanted): (&str, Wanted)| {
+            let file = folder.join(name);
+            let result = wanted.set(&file);
+            result.err().map(|source| Unchanged { file, source })
+        };
+        all.into_iter().filter(|(_, it)| it.number() > 0).filter_map(set).collect()
+    }
+
+    fn max(&self, cores: usize) -> u64 {
+        if self.max_per_core == 0 {
+            return 0;
+        }
+        let cores = u64::try_from(cores).unwrap_or(u64::MAX);
+        u64::from(self.max_per_core).saturating_mul(cores).max(self.min.into())
+    }
+}
+
+/// A number that is right.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    AtLeast(u64),
+    Exactly(u64),
+}
+
+impl Wanted {
+    const fn number(self) -> u64 {
+        match self {
+            Self::AtLeast(number) | Self::Exactly(number) => number,
+        }
+    }
+
+    fn set(self, file: &Path) -> io::Result<()> {
+        let text = fs::read_to_string(file)?;
+        let before: u64 = text.trim().parse().map_err(io::Error::other)?;
+        let is_right = match self {
+            Self::AtLeast(number) => before >= number,
+            Self::Exactly(number) => before == number,
+        };
+        if is_right {
+            return Ok(());
+        }
+        let now = self.number();
+        fs::write(file, now.to_string())?;
+        tracing::info!(file = %file.display(), before, now, "connection tracking");
+        Ok(())
+    }
+}
+
+/// How many cores the machine has, however many of them are for this process: connections are everybody's.
+#[must_use]
+pub fn cores() -> usize {
+    let told = fs::read_to_string(ONLINE).ok().and_then(|it| count(&it));
+    told.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get))
+}
+
+/// Of numbers and ranges of them: `0-3,8`.
+fn count(text: &str) -> Option<usize> {
+    let ranges = text.trim().split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    });
+    ranges.sum()
+}
+
+/// Reads a time as Go writes it, of whole hours, minutes and seconds: `24h`, `1h30m`, `90s`, `0`.
+///
+/// # Errors
+/// A text that says what is wrong.
+pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    const WRONG: &str = "not a time of hours, minutes and seconds, like 1h30m";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (mut rest, mut seconds, mut largest) = (text, 0u64, u64::MAX);
+    while !rest.is_empty() {
+        let end = rest.find(|it: char| !it.is_ascii_digit()).ok_or(WRONG)?;
+        let (number, unit) = rest.split_at(end);
+        let number: u64 = number.parse().map_err(|_| WRONG)?;
+        let length = match unit.chars().next() {
+            Some('h') => 3600,
+            Some('m') => 60,
+            Some('s') => 1,
+            _ => return Err(WRONG),
+        };
+        if length >= largest {
+            return Err(WRONG);
+        }
+        largest = length;
+        let part = number.checked_mul(length).ok_or(WRONG)?;
+        seconds = seconds.checked_add(part).ok_or(WRONG)?;
+        rest = unit.get(1..).unwrap_or_default();
+    }
+    // The kernel counts them by a C int.
+    let is_short = !text.is_empty() && i32::try_from(seconds).is_ok();
+    is_short.then_some(Duration::from_secs(seconds)).ok_or(WRONG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [&str; 4] = [MAX, BUCKETS, TCP_ESTABLISHED, TCP_CLOSE_WAIT];
+
+    const DEFAULT: Parameters = Parameters {
+        max_per_core: 32_768,
+        min: 131_072,
+        tcp_established: Duration::from_hours(24),
+        tcp_close_wait: Duration::from_hours(1),
+    };
+
+    /// What files with these values have afterwards.
+    fn applied(parameters: Parameters, cores: usize, values: [u64; 4]) -> [u64; 4] {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, value) in ALL.iter().zip(values) {
+            fs::write(folder.path().join(name), format!("{value}\n")).unwrap();
+        }
+        let unchanged = parameters.apply(folder.path(), cores);
+        assert!(unchanged.is_empty(), "{unchanged:?}");
+        ALL.map(|it| fs::read_to_string(folder.path().join(it)).unwrap().trim().parse().unwrap())
+    }
+
+    #[test]
+    fn there_is_room_for_connections_by_cores_and_never_less_than_before() {
+        let kept = [432_000, 60];
+        let times = Parameters {
+            tcp_established: Duration::ZERO,
+            tcp_close_wait: Duration::ZERO,
+            ..DEFAULT
+        };
+        let max = |cores, max, buckets| {
+            let [max, buckets, established, close_wait] =
+                applied(times, cores, [max, buckets, kept[0], kept[1]]);
+            assert_eq!([established, close_wait], kept);
+            (max, buckets)
+        };
+        assert_eq!(max(2, 65_536, 16_384), (131_072, 32_768));
+        assert_eq!(max(8, 65_536, 131_072), (262_144, 131_072));
+        assert_eq!(max(8, 1_000_000, 131_072), (1_000_000, 131_072));
+    }
+
+    #[test]
+    fn times_are_set_where_they_differ_and_zero_leaves_all_as_it_is() {
+        assert_eq!(applied(DEFAULT, 1, [131_072, 32_768, 432_000, 60])[2..], [86_400, 3600]);
+        let zero = Parameters {
+            max_per_core: 0,
+            min: 1_000_000,
+            tcp_established: Duration::ZERO,
+            tcp_close_wait: Duration::ZERO,
+        };
+        assert_eq!(applied(zero, 64, [1, 2, 3, 4]), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_cannot_be_set_does_not_keep_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(TCP_CLOSE_WAIT), "60").unwrap();
+        fs::write(folder.path().join(BUCKETS), "many").unwrap();
+        let unchanged = DEFAULT.apply(folder.path(), 1);
+        let names: Vec<_> = unchanged.iter().map(|it| it.file.file_name().unwrap()).collect();
+        assert_eq!(names, [MAX, BUCKETS, TCP_ESTABLISHED]);
+        assert_eq!(fs::read_to_string(folder.path().join(TCP_CLOSE_WAIT)).unwrap(), "3600");
+    }
+
+    #[test]
+    fn cores_are_counted_by_their_numbers() {
+        assert_eq!(
+            [count("0\n"), count("0-3\n"), count("0-3,8,10-11")],
+            [Some(1), Some(4), Some(7)]
+        );
+        assert_eq!([count(""), count("3-1"), count("a")], [None; 3]);
+        assert!(cores() > 0);
+    }
+
+    #[test]
+    fn times_are_as_go_writes_them() {
+        let seconds = |text| parse_duration(text).map(|it| it.as_secs());
+        assert_eq!(seconds("24h"), Ok(86_400));
+        assert_eq!(seconds("1h30m5s"), Ok(5405));
+        assert_eq!(seconds("24h0m0s"), Ok(86_400));
+        assert_eq!((seconds("0"), seconds("0s")), (Ok(0), Ok(0)));
+        for text in ["", "1", "h", "1h1h", "5s1h", "1.5h", "-1s", "1d", "999999999h", "1h "] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}
