@@ -14,5 +14,5 @@ pub mod model;
 pub mod nftables;
 pub mod plan;
 pub mod source;
-pub mod walk;
 pub mod takeover;
+pub mod walk;
