@@ -17,11 +17,11 @@ mod translation;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
-use ruleset::nft::{Encoded, Family, Hook, Table};
+use ruleset::nft::{Encoded, Family, Hook, Rule, Table};
 
 use crate::Error;
 use crate::datagram::DUMP_ATTEMPTS;
-use crate::netfilter::message::{HEADERS, Message};
+use crate::netfilter::message::{HEADERS, Message, NETDEV};
 use crate::netfilter::{Socket, end, refused};
 pub use batch::Batch;
 pub use change::Change;
@@ -146,6 +146,16 @@ impl Client {
         Ok(self.get(Message::get_chain(table, chain), &what)?.is_some())
     }
 
+    /// A chain without its rules; `None` when there is none of that name.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn chain(&mut self, table: Table<'_>, chain: &str) -> Result<Option<HeldChain>, Error> {
+        let what = format!("look for chain {chain:?} in nf_tables");
+        let found = self.get(Message::get_chain(table, chain), &what)?;
+        Ok(found.and_then(|it| message::read_chain(&it, table)))
+    }
+
     /// Whether there is a table: asked for by its name, whatever is in it.
     ///
     /// # Errors
@@ -199,7 +209,38 @@ impl Client {
         Ok(called)
     }
 
-    /// What is called at a hook; `None` where the kernel does not tell.
+    /// The names of a table's chains that the kernel calls for what an interface receives; none where nothing has the
+    /// interface's name.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn receiving(
+        &mut self,
+        table: Table<'_>,
+        interface: &str,
+    ) -> Result<BTreeSet<String>, Error> {
+        let hook = Hook::Ingress(interface);
+        let what = format!("list the chains of nf_tables at hook {hook}");
+        let list = || hooks::list(NETDEV, hook);
+        let found = self.list(list, &what, |found: &mut BTreeSet<Place>, called| {
+            found.extend(hooks::read(called));
+        });
+        let found = match found.map_err(|error| (error.errno(), error)) {
+            Ok(found) => found,
+            Err((Some(Errno::ENODEV), _)) => return Ok(BTreeSet::new()),
+            // `nfnetlink_rcv_msg`: nobody is there for such questions.
+            Err((Some(Errno::EINVAL | Errno::EOPNOTSUPP), _)) => {
+                let held = self.table(table)?.map(|it| it.chains).unwrap_or_default();
+                let held = held.into_iter().filter(|it| it.is_at(hook));
+                return Ok(held.map(|it| it.name).collect());
+            }
+            Err((_, error)) => return Err(error),
+        };
+        let is_one = |it: &Place| it.family == table.family && it.table == table.name;
+        Ok(found.into_iter().filter(is_one).map(|it| it.chain).collect())
+    }
+
+    /// What is called at a hook of IP; `None` where the kernel does not tell.
     fn places(&mut self, hook: Hook<'_>, what: &str) -> Result<Option<BTreeSet<Place>>, Error> {
         let mut places = BTreeSet::new();
         for protocol in hooks::PROTOCOLS {
@@ -405,7 +446,26 @@ impl Client {
         let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
         let list = || Message::list_rules(table, chain);
         let has = self.list(list, &what, |has: &mut bool, rule| {
-            *has |= rule::is_like(rule, table, chain, wanted);
+            *has |= wanted.alternatives().any(|it| rule::is_like(rule, table, chain, it));
+        });
+        none_if_missing(has)
+    }
+
+    /// Whether `chain` has a rule like this one, whatever its comment is and what it has counted; no chain has none.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn has_rule(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+        wanted: &Rule,
+    ) -> Result<bool, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let wanted = Message::of_rule(table.family, wanted).into_attributes();
+        let has = self.list(list, &what, |has: &mut bool, rule| {
+            *has |= rule::is_like(rule, table, chain, &wanted);
         });
         none_if_missing(has)
     }

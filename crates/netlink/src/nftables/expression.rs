@@ -126,6 +126,7 @@ impl Expressions {
             Match::LongerThan(bytes) => self.longer_than(*bytes),
             Match::FirstByte(value) => self.bytes(payload::FIRST_BYTE, &[*value]),
             Match::InInterface(name) => self.meta(Meta::InInterface, &meta::name(name)),
+            Match::InLink { link, .. } => self.meta(Meta::InLink, &link.to_ne_bytes()),
             Match::NotInInterface(name) => {
                 self.load_meta(Meta::InInterface, FIRST);
                 self.compare(NotEqual, &meta::name(name));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_NONREC};
-use ruleset::nft::{Chain, Family, Hook, Kind, Policy, Rule, Table};
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Policy, Rule, Table};
 
 use super::HeldChain;
 use super::expression::{IptablesRule, expressions};
@@ -38,9 +38,8 @@ const HOOK_PRIORITY: u16 = 2;
 const HOOK_INTERFACE: u16 = 3;
 /// By their numbers, but for the family netdev (`nf_inet_hooks`, `nf_bridge_hooks`).
 const HOOKS: [&str; 6] = ["prerouting", "input", "forward", "output", "postrouting", "ingress"];
-/// `NF_DROP`, `NF_ACCEPT`.
+/// `NF_DROP`.
 const DROP: u32 = 0;
-const ACCEPT: u32 = 1;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
@@ -129,6 +128,11 @@ impl Message {
         message.encoded(rule.attributes())
     }
 
+    /// The attributes of a rule, but for its place.
+    pub(super) fn of_rule(family: Family, rule: &Rule) -> Self {
+        Self::default().rule(family, rule)
+    }
+
     fn rule(self, family: Family, rule: &Rule) -> Self {
         self.nested(RULE_EXPRESSIONS, |list| expressions(list, family, rule))
             .remark(RULE_REMARK, rule.comment.as_deref())
@@ -192,6 +196,8 @@ pub(super) struct HeldBase {
     hook: u32,
     priority: i32,
     policy: u32,
+    /// Of the family netdev.
+    interface: Option<String>,
 }
 
 /// The chain with these attributes, if it is one of the table.
@@ -211,6 +217,7 @@ pub(super) fn read_any_chain(chain: &[u8]) -> Option<(String, HeldChain)> {
             hook: number(hook, HOOK_NUMBER),
             priority: number(hook, HOOK_PRIORITY).cast_signed(),
             policy: number(chain, CHAIN_POLICY),
+            interface: find(hook, HOOK_INTERFACE).map(text),
         }
     });
     Some((table, HeldChain { name, base }))
@@ -244,19 +251,34 @@ impl HeldChain {
     /// Whether it is this one, called where that shall be.
     #[must_use]
     pub fn is_like(&self, chain: &Chain<'_>) -> bool {
-        let base = chain.base.map(|base| HeldBase {
-            kind: base.kind.word().to_owned(),
-            hook: base.hook.number(),
-            priority: base.priority,
-            policy: if base.policy == Policy::Drop { DROP } else { ACCEPT },
-        });
-        self.name == chain.name && self.base == base
+        self.name == chain.name
+            && chain.base.map_or(self.base.is_none(), |base| {
+                self.is_called_at(&base) && self.drops_rest() == (base.policy == Policy::Drop)
+            })
+    }
+
+    /// Whether the kernel calls it there, to do that; whatever its policy, and for whichever interface.
+    #[must_use]
+    pub fn is_called_at(&self, base: &Base<'_>) -> bool {
+        self.base.as_ref().is_some_and(|it| {
+            it.kind == base.kind.word()
+                && it.hook == base.hook.number()
+                && it.priority == base.priority
+        })
+    }
+
+    /// Whether the kernel calls it at this hook; at one of an interface, for that, or for what has its name next.
+    #[must_use]
+    pub fn is_at(&self, hook: Hook<'_>) -> bool {
+        self.base.as_ref().is_some_and(|it| {
+            it.hook == hook.number() && it.interface.as_deref() == hook.interface()
+        })
     }
 }
 
 impl fmt::Display for HeldBase {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, hook, priority, policy } = self;
+        let Self { kind, hook, priority, policy, .. } = self;
         let hook = usize::try_from(*hook).ok().and_then(|it| HOOKS.get(it));
         let hook = hook.unwrap_or(&"of another kind");
         write!(formatter, "type {kind} hook {hook} priority {priority};")?;
@@ -375,10 +397,16 @@ pub(super) fn modules(message: &[u8]) -> BTreeSet<&'static str> {
 mod tests {
     use super::*;
 
+    /// `NF_ACCEPT`.
+    const ACCEPT: u32 = 1;
+
     #[test]
     fn where_a_chain_is_called_is_written_as_nft_writes_it() {
-        let base =
-            |hook, policy| HeldBase { kind: "filter".to_owned(), hook, priority: -150, policy };
+        let kind = || "filter".to_owned();
+        let base = |hook, policy| {
+            let interface = None;
+            HeldBase { kind: kind(), hook, priority: -150, policy, interface }
+        };
         let written = |base: HeldBase| HeldChain { name: "c".to_owned(), base: Some(base) }.place();
         assert_eq!(written(base(2, ACCEPT)), "type filter hook forward priority -150;");
         assert_eq!(written(base(1, DROP)), "type filter hook input priority -150; policy drop;");

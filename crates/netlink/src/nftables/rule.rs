@@ -8,7 +8,6 @@ use ruleset::iptables::Side;
 use ruleset::nft::{Family, Table};
 
 use super::HeldRule;
-use super::expression::IptablesRule;
 use super::message::comment;
 use crate::attributes::{attributes, find, network_number, text};
 
@@ -86,18 +85,17 @@ pub(super) fn expressions(rule: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Whether the rule with these attributes is one of the table's `chain`, and like this one, but for what it has counted.
-pub(super) fn is_like(rule: &[u8], table: Table<'_>, chain: &str, wanted: &IptablesRule) -> bool {
+/// Whether the rule with these attributes is one of the table's `chain`, and like that with those which are wanted, but
+/// for what it has counted.
+pub(super) fn is_like(rule: &[u8], table: Table<'_>, chain: &str, wanted: &[u8]) -> bool {
     let expressions = |rule| {
         let list = find(rule, RULE_EXPRESSIONS).unwrap_or_default();
         attributes(list).map(|(_, expression)| expression).collect::<Vec<_>>()
     };
-    let held = expressions(rule);
-    let is_one = |wanted| {
-        let wanted = expressions(wanted);
-        held.len() == wanted.len() && held.iter().zip(wanted).all(|(held, it)| says(held, it))
-    };
-    handle(rule, table, chain).is_some() && wanted.alternatives().any(is_one)
+    let (held, wanted) = (expressions(rule), expressions(wanted));
+    handle(rule, table, chain).is_some()
+        && held.len() == wanted.len()
+        && held.iter().zip(wanted).all(|(held, it)| says(held, it))
 }
 
 /// Whether the kernel tells all that is `wanted` of an expression; it tells more of some.

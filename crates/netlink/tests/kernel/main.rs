@@ -16,6 +16,7 @@ mod nflog;
 mod nftables;
 mod only_ip;
 mod ports;
+mod received;
 mod routed;
 mod rules;
 mod space;

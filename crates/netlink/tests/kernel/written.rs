@@ -86,13 +86,15 @@ fn rules(family: Family) -> Vec<Rule> {
             let other = address(Side::Source, "fd00::2");
             let other = vec![other, Match::Protocol(58), Match::FragmentHeader];
             let first = vec![Match::FirstByte(135)];
+            let lo = || "lo".to_owned();
+            let in_first = Match::InLink { link: 1, name: lo() };
             let all = all
                 .into_iter()
                 .chain(bytes.map(local))
                 .chain([part, other, first].map(|it| Rule::new(it, Verdict::Drop)))
                 .chain([Rule::new([Match::Arp], Verdict::Return)])
                 // The first link of every namespace.
-                .chain([Rule::new([], Statement::Forward { link: 1, name: "lo".to_owned() })]);
+                .chain([Rule::new([in_first], Statement::Forward { link: 1, name: lo() })]);
             [four, six].concat().into_iter().chain(all).chain(any).collect()
         }
     }

@@ -67,6 +67,13 @@ pub enum Match {
     FirstByte(u8),
     /// It came through this interface.
     InInterface(String),
+    /// It came through this link, and no other that gets its name later.
+    InLink {
+        /// The link's index.
+        link: u32,
+        /// Its name.
+        name: String,
+    },
     /// It did not come through this interface.
     NotInInterface(String),
     /// It came through an interface whose name begins so.
@@ -212,6 +219,8 @@ impl fmt::Display for Match {
             Self::LongerThan(bytes) => write!(formatter, "meta length > {bytes}"),
             Self::FirstByte(value) => write!(formatter, "@th,0,8 {value:#x}"),
             Self::InInterface(name) => write!(formatter, "iifname \"{name}\""),
+            // nft prints the index where no link has it any more.
+            Self::InLink { name, .. } => write!(formatter, "iif \"{name}\""),
             Self::NotInInterface(name) => write!(formatter, "iifname != \"{name}\""),
             Self::InInterfaces(prefix) => write!(formatter, "iifname \"{prefix}*\""),
             Self::Frame(FrameKind::Multicast) => formatter.write_str("meta pkttype multicast"),

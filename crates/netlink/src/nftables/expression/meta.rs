@@ -31,6 +31,7 @@ pub(super) enum Meta {
     FrameType = 1,
     Priority = 2,
     Mark = 3,
+    InLink = 4,
     InInterface = 6,
     OutInterface = 7,
     Family = 15,
@@ -43,7 +44,7 @@ impl Meta {
         match self {
             Self::Family | Self::Protocol | Self::FrameKind => 1,
             Self::FrameType => 2,
-            Self::Length | Self::Priority | Self::Mark => 4,
+            Self::Length | Self::Priority | Self::Mark | Self::InLink => 4,
             Self::InInterface | Self::OutInterface => NAME_ROOM,
         }
     }
