@@ -160,3 +160,93 @@ fn each_interface_of_a_container_has_its_own_and_gc_takes_what_is_stale() {
     World::of(&network.node, &[&guest.pod]).must_be(&before, "after both DELs");
     network.leave(&guest);
 }
+
+/// A pod's second interface whose end on the node has always the same name, as some make it of the pod's.
+fn connect(network: &Network, guest: &Guest) {
+    network.node.sh(&format!(
+        "ip link add named type veth peer name net1 netns {}
+         ip link set named up; ip addr add 198.51.100.1/24 dev named",
+        guest.pod.path().display()
+    ));
+    guest.pod.sh("ip link set net1 up; ip addr add 198.51.100.2/24 dev net1");
+}
+
+/// In newer kernels the chains of a link outlive it, and are called for what gets its name next.
+#[test]
+fn what_a_dead_pod_leaves_is_not_for_the_next_that_has_its_links_name() {
+    let network = ptp();
+    let (dead, next) = (network.guest("one"), network.guest("two"));
+    let before = World::of(&network.node, &[&dead.pod, &next.pod]);
+    // Less than a packet.
+    let none = json!({"ingressRate": 0, "ingressBurst": 0, "egressRate": 8, "egressBurst": 8});
+    let keys = limits(&dead, &none);
+    for is_ifb_gone in [true, false] {
+        connect(&network, &dead);
+        let result = network.chained("bandwidth", "ADD", (&dead.pod, "net1"), &keys).ok();
+        must_not_reach(&dead.pod, &network.node, "198.51.100.1");
+        let [_, ifb] = links(&result);
+        // The reference's DEL removes that alone; or none came.
+        if is_ifb_gone {
+            network.node.sh(&format!("ip link del {ifb}"));
+        }
+        network.node.sh("ip link del named");
+        connect(&network, &next);
+        must_reach(&next.pod, &network.node, "198.51.100.1");
+        network.node.sh("ip link del named");
+        assert!(network.chained("bandwidth", "DEL", (&dead.pod, "net1"), &keys).succeeded());
+        World::of(&network.node, &[&dead.pod, &next.pod]).must_be(&before, "after a late DEL");
+    }
+    network.leave(&dead);
+    network.leave(&next);
+}
+
+/// Earlier releases made a rule that asked for no link.
+#[test]
+fn rules_that_ask_for_no_link_are_known_and_make_room_for_the_next_on_theirs() {
+    let network = ptp();
+    let (dead, next) = (network.guest("one"), network.guest("two"));
+    let before = World::of(&network.node, &[&dead.pod, &next.pod]);
+    let egress = json!({"ingressRate": 0, "ingressBurst": 0});
+    let of = |guest: &Guest, command: &str| {
+        network.chained("bandwidth", command, (&guest.pod, "net1"), &limits(guest, &egress))
+    };
+    let chain = |ifb: &str| format!("netdev podwire-bandwidth {ifb}");
+    connect(&network, &dead);
+    let [_, ifb] = links(&of(&dead, "ADD").ok());
+    let shown = network.node.sh(&format!("nft list chain {}", chain(&ifb)));
+    let rule = shown.lines().find(|it| it.contains("fwd to")).expect("it has a rule").trim();
+    let old = rule.strip_prefix("iif \"named\" ").expect("it asks for the link");
+    let comment = old.split('"').nth(3).expect("it has a comment");
+    network.node.sh(&format!(
+        "nft -f - <<END
+         flush chain {chain}
+         add rule {chain} fwd to {ifb} comment \"{comment}\"
+END",
+        chain = chain(&ifb)
+    ));
+    assert!(of(&dead, "CHECK").succeeded());
+    network.node.sh("ip link del named");
+    connect(&network, &next);
+    let [_, other] = links(&of(&next, "ADD").ok());
+    let sent_before = sent(&network, &ifb);
+    must_reach(&next.pod, &network.node, "198.51.100.1");
+    assert!(sent(&network, &other) > 0 && sent(&network, &ifb) == sent_before);
+    // A late DEL finds its IFB, and nothing of the other.
+    assert!(of(&dead, "DEL").succeeded() && of(&next, "CHECK").succeeded());
+    // The same name is not the same link.
+    network.node.sh("ip link del named");
+    connect(&network, &next);
+    let error = of(&next, "CHECK").expect_error(102);
+    assert!(error.msg.contains("is not redirected"), "{error:?}");
+    let other_rate = json!({"ingressRate": 0, "ingressBurst": 0, "egressRate": 8_000_000});
+    let other_rate = limits(&next, &other_rate);
+    let check = network.chained("bandwidth", "CHECK", (&next.pod, "net1"), &other_rate);
+    let error = check.expect_error(102);
+    let both = ["has a limit of 400000000 bits a second", "not a limit of 8000000 bits a second"];
+    assert!(both.iter().all(|it| error.msg.contains(it)), "{error:?}");
+    network.node.sh("ip link del named");
+    assert!(of(&next, "DEL").succeeded());
+    World::of(&network.node, &[&dead.pod, &next.pod]).must_be(&before, "after both DELs");
+    network.leave(&dead);
+    network.leave(&next);
+}

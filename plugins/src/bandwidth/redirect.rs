@@ -5,13 +5,13 @@
 //! and looks at sources. So it is sent there by nf_tables, behind those chains; by traffic control, as the
 //! reference has it, only where the kernel cannot do that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use attachment::kernel::BANDWIDTH_TABLE;
-use netlink::nftables::{Change, Client, HeldRule};
+use netlink::nftables::{Change, Client, HeldChain, HeldRule};
 use netlink::{Discipline, Link, Request, Socket};
 use nix::errno::Errno;
-use ruleset::nft::{Base, Chain, Family, Hook, Kind, Policy, Rule, Statement, Table};
+use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Statement, Table};
 
 use super::Ifb;
 use crate::error::Error;
@@ -25,6 +25,8 @@ const TABLE_COMMENT: &str =
 /// Behind what closes interfaces (-500) and looks at sources (-400), and ahead of flowtables, behind which
 /// nothing comes.
 const PRIORITY: i32 = -100;
+/// Others may remove chains between a look and a write.
+const ATTEMPTS: usize = 4;
 
 fn chain<'a>(ifb: &'a str, link: &'a str) -> Chain<'a> {
     let base = Base {
@@ -34,6 +36,18 @@ fn chain<'a>(ifb: &'a str, link: &'a str) -> Chain<'a> {
         policy: Policy::Accept,
     };
     Chain { name: ifb, base: Some(base), comment: None }
+}
+
+/// Sends all that the chain sees to the IFB: as rules were that asked for no link.
+fn unconditional(ifb: &Link) -> Rule {
+    Rule::new([], Statement::Forward { link: ifb.index, name: ifb.name.clone() })
+}
+
+/// The same of what comes by this link alone: in newer kernels a chain outlives its link, and is called for
+/// what gets the name next.
+fn of_link(link: &Link, ifb: &Link) -> Rule {
+    let matches = vec![Match::InLink { link: link.index, name: link.name.clone() }];
+    Rule { matches, ..unconditional(ifb) }
 }
 
 /// Redirects what comes by `link`.
@@ -62,19 +76,40 @@ fn by_nftables(
     owner: &Owner,
 ) -> Result<(), netlink::Error> {
     let chain = chain(&ifb.name, &link.name);
-    let forward = Statement::Forward { link: ifb.index, name: ifb.name.clone() };
-    let rule = Rule::new([], forward).commented(&owner.comment);
-    let mut changes = Vec::new();
-    // Of an attachment whose DEL never came. In newer kernels a chain outlives its interface.
-    if client.has_chain(TABLE, chain.name)? {
-        changes.extend([Change::Empty(chain.name), Change::DeleteChain(chain.name)]);
+    let rule = of_link(link, ifb).commented(&owner.comment);
+    let mut attempts = 0;
+    loop {
+        let left = left(client, &chain, link)?;
+        let go = left.iter().flat_map(|it| [Change::Empty(it), Change::DeleteChain(it)]);
+        let mut changes: Vec<_> = go.collect();
+        changes.extend([
+            Change::Table(Some(TABLE_COMMENT)),
+            Change::Chain(&chain),
+            Change::Rule(chain.name, &rule),
+        ]);
+        attempts += 1;
+        match client.change(TABLE, &changes) {
+            // A late DEL or GC was there first.
+            Err(error)
+                if error.errno() == Some(Errno::ENOENT)
+                    && !left.is_empty()
+                    && attempts < ATTEMPTS => {}
+            done => return done,
+        }
     }
-    changes.extend([
-        Change::Table(Some(TABLE_COMMENT)),
-        Change::Chain(&chain),
-        Change::Rule(chain.name, &rule),
-    ]);
-    client.change(TABLE, &changes)
+}
+
+/// The chains of attachments whose DEL never came: of this one, and of those that had a link of this name before.
+fn left(
+    client: &mut Client,
+    chain: &Chain<'_>,
+    link: &Link,
+) -> Result<BTreeSet<String>, netlink::Error> {
+    let mut left = client.receiving(TABLE, &link.name)?;
+    if client.has_chain(TABLE, chain.name)? {
+        left.insert(chain.name.to_owned());
+    }
+    Ok(left)
 }
 
 /// Behind the filters of others, of eBPF for one, whose place is used where there is one.
@@ -106,7 +141,12 @@ pub(super) fn is_set_up(
     let Some(held) = client.table(TABLE)? else { return Ok(false) };
     let chain = chain(&ifb.name, &link.name);
     let rules = client.rules(TABLE, chain.name)?;
-    Ok(held.is_awake && held.chains.iter().any(|it| it.is_like(&chain)) && is_one_of(&rules, owner))
+    let is_chain = |it: &HeldChain| it.is_like(&chain) && it.is_at(Hook::Ingress(&link.name));
+    if !held.is_awake || !held.chains.iter().any(is_chain) || !is_one_of(&rules, owner) {
+        return Ok(false);
+    }
+    Ok(client.has_rule(TABLE, chain.name, &of_link(link, ifb))?
+        || client.has_rule(TABLE, chain.name, &unconditional(ifb))?)
 }
 
 fn is_one_of(rules: &[HeldRule], owner: &Owner) -> bool {
