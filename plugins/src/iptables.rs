@@ -45,25 +45,23 @@ pub(crate) struct Family {
     pub(crate) is_ipv4: bool,
 }
 
+const IPV4: Family = Family {
+    programs: Programs { restore: "iptables-restore", save: "iptables-save" },
+    legacy_programs: Programs { restore: "iptables-legacy-restore", save: "iptables-legacy-save" },
+    is_ipv4: true,
+};
+
+const IPV6: Family = Family {
+    programs: Programs { restore: "ip6tables-restore", save: "ip6tables-save" },
+    legacy_programs: Programs {
+        restore: "ip6tables-legacy-restore",
+        save: "ip6tables-legacy-save",
+    },
+    is_ipv4: false,
+};
+
 /// Both.
-pub(crate) const FAMILIES: [Family; 2] = [
-    Family {
-        programs: Programs { restore: "iptables-restore", save: "iptables-save" },
-        legacy_programs: Programs {
-            restore: "iptables-legacy-restore",
-            save: "iptables-legacy-save",
-        },
-        is_ipv4: true,
-    },
-    Family {
-        programs: Programs { restore: "ip6tables-restore", save: "ip6tables-save" },
-        legacy_programs: Programs {
-            restore: "ip6tables-legacy-restore",
-            save: "ip6tables-legacy-save",
-        },
-        is_ipv4: false,
-    },
-];
+pub(crate) const FAMILIES: [Family; 2] = [IPV4, IPV6];
 
 /// Where the programs must look for rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,21 +155,24 @@ pub(crate) fn is_absent(error: &Error) -> bool {
         if stderr.contains("does not exist") || stderr.contains("can't initialize"))
 }
 
-/// The file of the program, if there is one.
-pub(crate) fn find() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut files = std::env::split_paths(&path).map(|folder| folder.join(program()));
-    files.find(|file| file.is_file())
+impl Programs {
+    /// The file of that which changes tables, if there is one.
+    pub(crate) fn find(self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut files = std::env::split_paths(&path).map(|folder| folder.join(self.restore));
+        files.find(|file| file.is_file())
+    }
 }
 
-fn program() -> &'static str {
-    FAMILIES.first().map_or("", |family| family.programs.restore)
+/// The file of IPv4's program, if there is one: who has one family's most often has both.
+pub(crate) fn find() -> Option<PathBuf> {
+    IPV4.programs.find()
 }
 
 /// Whether the programs are there: without them no ADD can succeed for which `what` needs them.
 pub(crate) fn available(what: &str) -> Result<(), Error> {
     let missing = || {
-        let program = program();
+        let program = IPV4.programs.restore;
         Error::NotAvailable(format!("{what} needs {program}, which is not in PATH"))
     };
     find().map(drop).ok_or_else(missing)

@@ -9,7 +9,7 @@ use netlink::nftables::{Client, Jump};
 use ruleset::nft::{self, Table};
 
 use crate::backend::Backend;
-use crate::iptables::{self, FAMILIES, Family, NAT, Places};
+use crate::iptables::{FAMILIES, Family, NAT, Places};
 
 /// What shows by which backend attachments of this node are served already.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ impl KernelTables {
         }
         for family in FAMILIES {
             let chains = client.chains(table(family, NAT))?.unwrap_or_default();
-            let keeps_to_old = has_legacy_table(family, NAT) && iptables::find().is_some();
+            let keeps_to_old = has_legacy_table(family, NAT) && family.programs.find().is_some();
             let is_sign = |chain: &String| signs.iptables.iter().any(|it| chain.starts_with(it));
             if keeps_to_old || chains.iter().any(is_sign) {
                 return Ok(Backend::Iptables);

@@ -4,7 +4,7 @@ use lab::Call;
 use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
-use crate::rules::{made_as_by_programs, path_with};
+use crate::rules::{made_as_by_programs, path_with, path_with_kinds, path_with_script};
 
 const SAVES: &str = "iptables-nft-save -t nat; ip6tables-nft-save -t nat; \
                      iptables-legacy-save -t nat; ip6tables-legacy-save -t nat";
@@ -42,6 +42,64 @@ fn rules_in_the_tables_of_old_are_removed() {
         assert!(site.node.sh("iptables-legacy-save -t nat").contains("MASQUERADE"));
         let _ = site.run(&with_path(site.call("DEL", &pod), &legacy)).ok();
         assert_eq!(rules(&site), Vec::<String>::new());
+    }
+}
+
+/// After an ADD by these programs IPv6 has its rules in the tables of old, IPv4 has those in the ones of this kind, and
+/// nothing is anywhere else.
+fn are_where_programs_see_them(path: &tempfile::TempDir, kind_of_ipv4: &str) {
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    // What others keep in nf_tables leaves the chains of iptables there.
+    let has_chain = |family| {
+        let chain = format!("nft list chain {family} nat POSTROUTING");
+        site.node.try_sh(&chain).status.success()
+    };
+    assert!(has_chain("ip") && has_chain("ip6"));
+    let add = site.run(&with_path(site.call("ADD", &pod), path)).ok();
+    for (family, kind) in [("iptables", kind_of_ipv4), ("ip6tables", "legacy")] {
+        for of in ["nft", "legacy"] {
+            let saved = site.node.sh(&format!("{family}-{of}-save -t nat"));
+            assert_eq!(saved.contains("CNI-"), of == kind, "{family}-{of}\n{saved}");
+        }
+    }
+    let conf = site.conf_with(&json!({"prevResult": add}));
+    let _ = site.run(&with_path(site.call("CHECK", &pod).conf(&conf), path)).ok();
+    let _ = site.run(&with_path(site.call("DEL", &pod), path)).ok();
+    // By the node's programs, of which it has both kinds.
+    let _ = site.del(&pod).ok();
+    assert_eq!(rules(&site), Vec::<String>::new());
+}
+
+/// Each family's programs are an alternative of their own.
+#[test]
+fn each_family_has_its_rules_where_its_own_programs_see_them() {
+    are_where_programs_see_them(&path_with_kinds(["nft", "legacy"]), "nft");
+}
+
+/// As those of images that choose when they are called; the tables of old are not there yet.
+#[test]
+fn programs_of_which_nothing_is_known_are_called() {
+    let script = "name=${0##*/}; exec /usr/sbin/${name%-*}-legacy-${name##*-} \"$@\"";
+    are_where_programs_see_them(&path_with_script("wrapper", script), "legacy");
+}
+
+/// Somebody made a chain of the name that the kernel does not call, or at another time: the programs refuse it.
+#[test]
+fn a_chain_that_is_not_called_as_that_of_iptables_is_refused() {
+    for base in ["", "{ type nat hook postrouting priority 50; }"] {
+        for conf in [bridge_with_all(), ptp_with_all()] {
+            let site = Site::new(conf);
+            site.node.sh(&format!(
+                "nft delete table ip nat; nft add table ip nat
+                 nft 'add chain ip nat POSTROUTING {base}'"
+            ));
+            let pod = site.node.pod("pod1");
+            let before = site.world(&[&pod]);
+            let error = site.add(&pod).expect_error(103);
+            assert!(error.msg.contains("POSTROUTING"), "{error:?}");
+            site.world(&[&pod]).must_be(&before, "after a failed ADD");
+        }
     }
 }
 

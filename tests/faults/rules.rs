@@ -108,8 +108,13 @@ pub(crate) fn killed_at_any_moment(
 
 /// A `PATH` with only these iptables programs, under their usual names.
 pub(crate) fn path_with(kind: &str) -> tempfile::TempDir {
+    path_with_kinds([kind; 2])
+}
+
+/// The same with those of one kind for IPv4, and of another for IPv6.
+pub(crate) fn path_with_kinds(kinds: [&str; 2]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("there is room for files");
-    for family in ["iptables", "ip6tables"] {
+    for (family, kind) in ["iptables", "ip6tables"].into_iter().zip(kinds) {
         for verb in ["restore", "save"] {
             let program = format!("/usr/sbin/{family}-{kind}-{verb}");
             symlink(program, folder.path().join(format!("{family}-{verb}"))).expect("it is ours");
@@ -119,7 +124,7 @@ pub(crate) fn path_with(kind: &str) -> tempfile::TempDir {
 }
 
 /// A `PATH` with only these iptables programs, which are a script that gets the name they are called by.
-fn path_with_script(file: &str, script: &str) -> tempfile::TempDir {
+pub(crate) fn path_with_script(file: &str, script: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("there is room for files");
     let file = folder.path().join(file);
     fs::write(&file, format!("#!/bin/sh\n{script}\n")).expect("it is ours");
@@ -136,8 +141,8 @@ fn path_with_script(file: &str, script: &str) -> tempfile::TempDir {
 /// Where the tables are those of nf_tables an ADD makes, without a program, what the programs would make: for them there
 /// is no difference.
 pub(crate) fn made_as_by_programs(site: &Site, call: &dyn Fn(&'static str) -> Call) {
-    let refusing = path_with_script("refusing", "exit 1");
-    // Of programs with such a name it is not expected that they keep their tables in nf_tables.
+    let refusing = path_with_script("refusing-nft", "exit 1");
+    // Of programs with such a name it is not known that they keep their tables in nf_tables.
     let script = "name=${0##*/}; exec /usr/sbin/${name%-*}-nft-${name##*-} \"$@\"";
     let writing = path_with_script("legacy", script);
     let save = || site.node.sh("iptables-save; ip6tables-save");

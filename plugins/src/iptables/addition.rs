@@ -4,16 +4,25 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use netlink::nftables::{Batch, Change, Client, IptablesRule};
+use netlink::nftables::{Batch, Change, Client, HeldChain, IptablesRule};
 use nix::errno::Errno;
 use ruleset::iptables::{Match, Rule, Target};
-use ruleset::nft::{Chain, Table};
+use ruleset::nft::{Base, Chain, Hook, Kind, Policy, Table};
 
-use super::Family;
-use crate::kernel_tables::{KernelTables, has_legacy_table, table};
+use super::{FILTER, Family, NAT};
+use crate::kernel_tables::{KernelTables, table};
 
 /// Others may change rules between a look and a write.
 const ATTEMPTS: usize = 4;
+
+/// Where the programs have the kernel call the chains that lead to ours (`nft_xt_builtin`, of priorities of
+/// `nf_ip_hook_priorities`): one of the name that is called elsewhere, or by nobody, they leave alone.
+const CALLED: [(&str, &str, Kind, Hook<'_>, i32); 4] = [
+    (FILTER, "FORWARD", Kind::Filter, Hook::Forward, 0),
+    (NAT, "PREROUTING", Kind::Nat, Hook::Prerouting, -100),
+    (NAT, "OUTPUT", Kind::Nat, Hook::Output, -100),
+    (NAT, "POSTROUTING", Kind::Nat, Hook::Postrouting, 100),
+];
 
 /// A rule in its chain; in words it is what `iptables-save` prints after `-A `.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,12 +79,19 @@ impl Addition<'_> {
         shared.chain([format!("-N {}", self.chain)]).chain(own).collect()
     }
 
-    /// The chains that must be there for its rules, besides those of the shared ones.
+    /// The chains that must be there for its rules, besides those of the shared ones: these have matches that only the
+    /// programs write, who write them to chains that are as theirs are.
     fn others(&self) -> BTreeSet<&str> {
         let chains = self.own.iter().map(|it| it.chain.as_str());
         let is_shared = |chain: &str| self.shared.iter().any(|it| it.is_in(chain));
         chains.filter(|it| *it != self.chain && !is_shared(it)).collect()
     }
+}
+
+/// Where the programs have the kernel call a chain of a table; `None` of one to which only rules lead.
+fn base(table: &str, chain: &str) -> Option<Base<'static>> {
+    let of = CALLED.into_iter().find(|it| (it.0, it.1) == (table, chain));
+    of.map(|(_, _, kind, hook, priority)| Base { kind, hook, priority, policy: Policy::Accept })
 }
 
 /// A table of iptables that its programs keep in nf_tables, where it can be changed without them.
@@ -86,20 +102,17 @@ pub(crate) struct InKernel<'a> {
 }
 
 impl<'a> InKernel<'a> {
-    /// A family's table of this name; `None` where the programs keep it elsewhere, or are not there.
+    /// A family's table of this name; `None` where the family's programs keep it elsewhere, do not tell where, or are not
+    /// there.
     pub(crate) fn find(
         kernel: &'a mut KernelTables,
         family: Family,
         name: &'a str,
     ) -> Option<Self> {
-        let program = super::find()?.canonicalize().ok()?;
-        // Of the programs' own file: `xtables-nft-multi`, `xtables-legacy-multi`. Of any other the tables must tell.
-        let file = program.file_name()?.to_string_lossy();
-        let is_of_nftables =
-            file.contains("nft") || !(file.contains("legacy") || has_legacy_table(family, name));
-        if !is_of_nftables {
-            return None;
-        }
+        let program = family.programs.find()?.canonicalize().ok()?;
+        // The programs' own file is `xtables-nft-multi`, or `xtables-legacy-multi`. Any other may decide for either each
+        // time that it is called, also for tables of old that are not there yet.
+        program.file_name()?.to_string_lossy().contains("nft").then_some(())?;
         let client = kernel.client().ok()??;
         Some(Self { client, table: table(family, name), is_ipv4: family.is_ipv4 })
     }
@@ -138,7 +151,10 @@ impl<'a> InKernel<'a> {
             }
         }
         for chain in addition.others() {
-            if !self.client.has_chain(self.table, chain)? {
+            let base = base(self.table.name, chain);
+            let held = self.client.chain(self.table, chain)?;
+            let is_as_made = |it: &HeldChain| base.is_none_or(|base| it.is_called_at(&base));
+            if !held.as_ref().is_some_and(is_as_made) {
                 return Ok(false);
             }
         }
