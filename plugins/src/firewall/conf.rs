@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use attachment::kernel::RECORD_PREFIX;
 use cni::decode::Fields;
 use cni::{Call, NetConf};
 
+use super::iptables::{ACCEPT, FORWARD};
 use crate::backend::Backend;
 use crate::conf;
 use crate::error::Error;
@@ -80,8 +82,8 @@ impl Conf {
 pub(crate) fn read(fields: &Fields<'_>) -> Conf {
     let _ = NetConf::dns(fields);
     let mut admin_chain = word(fields, "iptablesAdminChainName", "CNI-ADMIN");
-    if !is_chain(admin_chain) {
-        fields.invalid("iptablesAdminChainName", format!("{admin_chain:?} is no name of a chain"));
+    if let Some(problem) = admin_chain_problem(admin_chain) {
+        fields.invalid("iptablesAdminChainName", format!("{admin_chain:?} {problem}"));
         admin_chain = "CNI-ADMIN";
     }
     Conf {
@@ -95,6 +97,23 @@ pub(crate) fn read(fields: &Fields<'_>) -> Conf {
 /// A text, or the usual one where there is none: an empty one is none.
 fn word<'a>(fields: &Fields<'a>, key: &'static str, usual: &'a str) -> &'a str {
     fields.string(key).filter(|it| !it.is_empty()).unwrap_or(usual)
+}
+
+/// Why no rule of ours can jump there.
+fn admin_chain_problem(name: &str) -> Option<&'static str> {
+    const BUILT_IN: [&str; 3] = ["INPUT", FORWARD, "OUTPUT"];
+    const VERDICTS: [&str; 4] = ["ACCEPT", "DROP", "RETURN", "QUEUE"];
+    if !is_chain(name) {
+        Some("is no name of a chain")
+    } else if BUILT_IN.contains(&name) {
+        Some("is built into table filter: no rule can jump to it")
+    } else if VERDICTS.contains(&name) {
+        Some("is a verdict")
+    } else if name == ACCEPT || name.starts_with(RECORD_PREFIX) {
+        Some("is the plugin's own")
+    } else {
+        None
+    }
 }
 
 fn read_backend(fields: &Fields<'_>) -> Option<Means> {
@@ -166,6 +185,16 @@ mod tests {
             (json!({"ingressPolicy": "x"}), "ingressPolicy: unknown ingress policy \"x\""),
             (json!({"iptablesAdminChainName": "a b"}), "iptablesAdminChainName: \"a b\" is no"),
             (json!({"iptablesAdminChainName": "-A"}), "iptablesAdminChainName: \"-A\" is no"),
+            (
+                json!({"iptablesAdminChainName": "FORWARD"}),
+                "\"FORWARD\" is built into table filter",
+            ),
+            (json!({"iptablesAdminChainName": "RETURN"}), "\"RETURN\" is a verdict"),
+            (
+                json!({"iptablesAdminChainName": "CNI-FORWARD"}),
+                "\"CNI-FORWARD\" is the plugin's own",
+            ),
+            (json!({"iptablesAdminChainName": "CNI-FW-1"}), "\"CNI-FW-1\" is the plugin's own"),
             (json!({"firewalldZone": 1}), "firewalldZone: expected a string"),
         ] {
             let told = parse(&text).unwrap_err();

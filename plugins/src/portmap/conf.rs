@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 use ruleset::nft::Match;
 
 use super::conditions;
+use super::iptables::HOSTPORTS;
 use super::mapping::{Key, Mapping, Protocol};
 use crate::backend::Backend;
 use crate::conf;
@@ -64,8 +65,10 @@ impl Conf {
 pub(crate) fn read(fields: &Fields<'_>) -> Conf {
     let _ = NetConf::dns(fields);
     let mut set_mark_chain = fields.string("externalSetMarkChain");
-    if let Some(name) = set_mark_chain.filter(|name| !is_chain(name)) {
-        fields.invalid("externalSetMarkChain", format!("{name:?} is no name of a chain"));
+    if let Some((name, problem)) =
+        set_mark_chain.and_then(|name| Some((name, set_mark_chain_problem(name)?)))
+    {
+        fields.invalid("externalSetMarkChain", format!("{name:?} {problem}"));
         set_mark_chain = None;
     }
     let tokens = [("conditionsV4", true), ("conditionsV6", false)].map(|(key, is_ipv4)| {
@@ -96,6 +99,20 @@ pub(crate) fn read(fields: &Fields<'_>) -> Conf {
         set_mark_chain: set_mark_chain.map(str::to_owned),
         conditions,
         mappings: read_mappings(fields),
+    }
+}
+
+/// Why no rule of ours can jump there. A verdict is one that the reference takes too.
+fn set_mark_chain_problem(name: &str) -> Option<&'static str> {
+    const BUILT_IN: [&str; 4] = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"];
+    if !is_chain(name) {
+        Some("is no name of a chain")
+    } else if BUILT_IN.contains(&name) {
+        Some("is built into table nat: no rule can jump to it")
+    } else if name == HOSTPORTS {
+        Some("is the plugin's own")
+    } else {
+        None
     }
 }
 

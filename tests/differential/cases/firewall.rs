@@ -99,6 +99,10 @@ fn refusals() -> Vec<Case> {
             &json!({"iptablesAdminChainName": "A-NAME-THAT-IS-LONGER-THAN-28-CHARACTERS"}),
         )
         .fails(7),
+        firewall("admin-chain-built-in", &json!({"iptablesAdminChainName": "FORWARD"})).fails(7),
+        firewall("admin-chain-is-a-verdict", &json!({"iptablesAdminChainName": "ACCEPT"})).fails(7),
+        firewall("admin-chain-is-the-plugins", &json!({"iptablesAdminChainName": "CNI-FORWARD"}))
+            .fails(7),
         firewall("iptables-missing", &json!({})).env("PATH", "/nonexistent").fails(103),
         firewall("firewalld-missing", &json!({"backend": "firewalld"})).fails(5),
     ]

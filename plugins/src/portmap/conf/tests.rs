@@ -108,6 +108,14 @@ fn options_of_the_other_backend_are_refused() {
 fn wrong_values_are_told() {
     for (keys, text) in [
         (json!({"markMasqBit": 32}), "markMasqBit: 32 is not"),
+        (
+            json!({"externalSetMarkChain": "POSTROUTING"}),
+            "externalSetMarkChain: \"POSTROUTING\" is built into table nat",
+        ),
+        (
+            json!({"externalSetMarkChain": "CNI-HOSTPORT-DNAT"}),
+            "externalSetMarkChain: \"CNI-HOSTPORT-DNAT\" is the plugin's own",
+        ),
         (json!({"markMasqBit": -1}), "markMasqBit: -1 is not"),
         (
             json!({"markMasqBit": 1, "externalSetMarkChain": "X"}),
