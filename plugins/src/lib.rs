@@ -16,6 +16,7 @@ mod firewall;
 mod ipam_plugins;
 mod iptables;
 mod kernel_tables;
+mod lease;
 mod loopback;
 mod masquerade;
 mod names;

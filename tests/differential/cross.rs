@@ -1,5 +1,7 @@
 //! A node may change its plugins while pods run: what one suite added, the other checks and deletes.
 
+use std::fs;
+
 use lab::{Call, Node, Suite, World};
 use serde_json::{Value, json};
 
@@ -119,6 +121,102 @@ fn podwire_deletes_what_the_reference_added() {
 fn the_reference_deletes_what_podwire_added() {
     for switch in switches() {
         add_check_delete(&switch, &Suite::podwire(), &Suite::reference());
+    }
+}
+
+/// What the reference's DEL leaves of an ADD of podwire's is a record of an address that others may have next.
+#[test]
+fn a_record_that_the_reference_left_takes_no_rules_of_others() {
+    for other in [Suite::podwire(), Suite::reference()] {
+        for late in ["GC", "DEL"] {
+            let site = Firewalled::new();
+            let passes = || site.passing().iter().filter(|it| it.contains(ADDRESS)).count();
+            site.call("ADD", "first", ADDRESS, &Suite::podwire());
+            site.call("DEL", "first", ADDRESS, &Suite::reference());
+            assert_eq!(passes(), 0, "{late}");
+            site.lease("second", &other);
+            site.call("ADD", "second", ADDRESS, &other);
+            site.late(late);
+            assert_eq!(passes(), 2, "{late} of one whose address {}'s other has", other.name);
+            site.call("CHECK", "second", ADDRESS, &Suite::podwire());
+            site.call("DEL", "second", ADDRESS, &Suite::podwire());
+            site.must_be_clean();
+        }
+    }
+}
+
+/// A container that the reference had in between, at another address: what the record says goes, and what the result
+/// says.
+#[test]
+fn beside_a_record_that_the_reference_left_the_result_is_heard() {
+    let site = Firewalled::new();
+    site.call("ADD", "first", ADDRESS, &Suite::podwire());
+    site.call("DEL", "first", ADDRESS, &Suite::reference());
+    site.call("ADD", "first", "10.1.0.8", &Suite::reference());
+    assert_eq!(site.passing().len(), 2);
+    site.call("DEL", "first", "10.1.0.8", &Suite::podwire());
+    site.must_be_clean();
+}
+
+const ADDRESS: &str = "10.1.0.7";
+
+/// A node whose containers' packets pass by iptables.
+struct Firewalled {
+    node: Node,
+}
+
+impl Firewalled {
+    fn new() -> Self {
+        Self { node: Node::quick() }
+    }
+
+    fn call(&self, command: &str, container: &str, address: &str, suite: &Suite) {
+        let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "firewall", "backend": "iptables",
+            "prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "br0"}],
+                "ips": [{"address": format!("{address}/24")}]}});
+        let call = Call::new("firewall", command).container(container);
+        let call = call.env("CNI_NETNS", "/run/netns/vanished");
+        let reply = call.conf(&conf).run(&self.node, suite);
+        assert!(reply.succeeded(), "{command} of {container} by {}: {reply}", suite.name);
+    }
+
+    /// host-local gave the address to a container. Of one that podwire serves records tell enough.
+    fn lease(&self, container: &str, suite: &Suite) {
+        if suite.name != "podwire" {
+            let leases = self.node.var_lib().join("cni/networks/net1");
+            fs::create_dir_all(&leases).expect("cannot make a directory");
+            let text = format!("{container}\r\neth0");
+            fs::write(leases.join(ADDRESS), text).expect("cannot write a lease");
+        }
+    }
+
+    /// What comes late for the first one.
+    fn late(&self, command: &str) {
+        if command == "DEL" {
+            return self.call("DEL", "first", ADDRESS, &Suite::podwire());
+        }
+        let conf = json!({"cniVersion": "1.1.0", "name": "net1", "type": "firewall", "backend": "iptables",
+            "cni.dev/valid-attachments": [{"containerID": "second", "ifname": "eth0"}]});
+        let gc = Call::new("firewall", "GC").unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+        let reply = gc.conf(&conf).run(&self.node, &Suite::podwire());
+        assert!(reply.succeeded(), "{reply}");
+    }
+
+    fn saved(&self) -> String {
+        self.node.sh("iptables-save -t filter")
+    }
+
+    /// The rules by which addresses' packets pass.
+    fn passing(&self) -> Vec<String> {
+        let saved = self.saved();
+        let rules =
+            saved.lines().filter(|it| it.starts_with("-A CNI-FORWARD") && it.ends_with("ACCEPT"));
+        rules.map(str::to_owned).collect()
+    }
+
+    fn must_be_clean(&self) {
+        let saved = self.saved();
+        assert!(!saved.contains("10.1.0.") && !saved.contains("CNI-FW-"), "{saved}");
     }
 }
 

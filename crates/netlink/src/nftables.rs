@@ -358,15 +358,20 @@ impl Client {
         )
     }
 
-    /// The rules of `chain` by the addresses that they are for; none when there is no such chain.
+    /// The rules of those chains of a table of which `is_one` is true, by the addresses that they are for; none when there
+    /// is no such table.
     ///
     /// # Errors
     /// [`Error`].
-    pub fn addressed(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<Addressed>, Error> {
-        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
-        let list = || Message::list_rules(table, chain);
+    pub fn addressed(
+        &mut self,
+        table: Table<'_>,
+        is_one: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Addressed>, Error> {
+        let what = format!("list the rules of table {table} in nf_tables");
+        let list = || Message::list_all_rules(table);
         let rules = self.list(list, &what, |rules: &mut Vec<_>, rule| {
-            rules.extend(rule::read_addressed(rule, table, chain));
+            rules.extend(rule::read_addressed(rule, table, &is_one));
         });
         none_if_missing(rules)
     }

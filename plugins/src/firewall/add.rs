@@ -5,7 +5,7 @@ use netlink::nftables::Called;
 use runner::OsRunner;
 
 use super::conf::Conf;
-use super::iptables::{Programs, Rules};
+use super::iptables::{Programs, Removal, Rules};
 use super::plan::Plan;
 use super::{Wanted, del, isolation, nftables};
 use crate::error::Error;
@@ -44,13 +44,15 @@ fn set_up<'a>(
         isolation::set_up(client, bridge, policy, &call.conf.name)?;
     }
     isolation::isolate_port(call, wanted)?;
+    let whose = (call.container_id.as_str(), call.ifname.as_str());
+    let former = Removal::of_attachment(&call.conf.name, whose, &[]);
     let mut runner = OsRunner;
     let mut programs = Programs { runner: &mut runner, lock: lock.as_ref() };
     for family in &plan.by_iptables {
         let rules = Rules::new(call, wanted, plan.backend, *family);
         let in_kernel = InKernel::find(&mut kernel, *family, FILTER);
         if !in_kernel.is_some_and(|mut it| it.add(&rules.addition())) {
-            programs.set_up(*family, &rules)?;
+            programs.set_up(*family, &rules, &former)?;
         }
     }
     if let Some(firewalld) = &mut plan.firewalld {

@@ -9,7 +9,7 @@ use runner::OsRunner;
 
 use super::conf::{Conf, Means};
 use super::firewalld::Firewalld;
-use super::iptables::{self, Programs};
+use super::iptables::{Programs, Removal};
 use super::{isolation, nftables};
 use crate::error::Error;
 use crate::iptables::lock;
@@ -28,17 +28,17 @@ pub(super) fn del(call: &Call) -> Result<(), Error> {
 pub(super) fn tear_down(call: &Call, conf: &Conf, addresses: &[IpAddr]) -> Result<(), Error> {
     let mut kernel = KernelTables::default();
     let mut errors = Vec::new();
-    errors.extend(by_iptables(call, addresses, &mut kernel).err());
+    let whose = (call.container_id.as_str(), call.ifname.as_str());
+    let removal = Removal::of_attachment(&call.conf.name, whose, addresses);
+    errors.extend(by_iptables(&mut kernel, &removal).err());
     errors.extend(by_nftables(&mut kernel, |it| nftables::tear_down(it, &Owner::of(call))).err());
     errors.extend(by_firewalld(conf, addresses).err());
     Error::of_teardown(errors)
 }
 
-fn by_iptables(call: &Call, addresses: &[IpAddr], kernel: &mut KernelTables) -> Result<(), Error> {
+fn by_iptables(kernel: &mut KernelTables, removal: &Removal<'_>) -> Result<(), Error> {
     let lock = lock::take()?;
-    let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
-    let record = iptables::record(&call.conf.name, &call.container_id, &call.ifname);
-    programs.tear_down(kernel, &record, addresses)
+    Programs { runner: &mut OsRunner, lock: lock.as_ref() }.remove(kernel, removal)
 }
 
 fn by_nftables(
@@ -65,11 +65,7 @@ pub(super) fn collect_garbage(call: &Call) -> Result<(), Error> {
     let network = &call.conf.name;
     let mut kernel = KernelTables::default();
     let mut errors = Vec::new();
-    let by_iptables = lock::take().and_then(|lock| {
-        let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
-        programs.collect_garbage(&mut kernel, network, &valid)
-    });
-    errors.extend(by_iptables.err());
+    errors.extend(by_iptables(&mut kernel, &Removal::of_garbage(network, &valid)).err());
     let stale = Stale::new(network, &valid);
     errors.extend(by_nftables(&mut kernel, |it| nftables::collect_garbage(it, &stale)).err());
     if valid.is_empty() {

@@ -1,7 +1,6 @@
 //! Whether who holds a port still is there: nobody tells a plugin of containers whose DEL never came.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::thread::sleep;
@@ -11,12 +10,11 @@ use netlink::{Request, Socket};
 
 use super::mapping::{Held, Holder};
 use crate::error::Error;
+use crate::lease::Lease;
 
 /// Who is there answers within a fraction of this.
 const PATIENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(10);
-/// The longest lease file is shorter.
-const LONGEST_LEASE: u64 = 1024;
 
 /// Whether a holder's attachment is alive: no lease says that his address is another's by now, and the address is on
 /// a link of this host.
@@ -34,15 +32,13 @@ fn is_given_away(data_dir: &Path, holder: &Holder, address: IpAddr) -> bool {
     if !cni::name_is_valid(&holder.network) || !has_leases(&folder) {
         return false;
     }
-    match lease(&folder.join(address.to_string())) {
-        Some(text) => {
-            let mut lines = text.lines().map(str::trim);
-            let (container_id, ifname) = (lines.next().unwrap_or_default(), lines.next());
-            let is_other = match (&holder.ifname, ifname) {
+    match Lease::read(data_dir, &holder.network, address) {
+        Some(lease) => {
+            let is_other = match (&holder.ifname, &lease.ifname) {
                 (Some(one), Some(another)) => one != another,
                 _ => false,
             };
-            !holder.may_be(container_id) || is_other
+            !holder.may_be(&lease.container_id) || is_other
         }
         None => true,
     }
@@ -50,15 +46,6 @@ fn is_given_away(data_dir: &Path, holder: &Holder, address: IpAddr) -> bool {
 
 fn has_leases(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|it| it.is_dir())
-}
-
-fn lease(path: &Path) -> Option<String> {
-    if !fs::metadata(path).is_ok_and(|it| it.is_file()) {
-        return None;
-    }
-    let mut text = String::new();
-    File::open(path).ok()?.take(LONGEST_LEASE).read_to_string(&mut text).ok()?;
-    Some(text)
 }
 
 /// Whether an address is behind a link of this host. A route to it alone goes with the link; on a bridge it is asked

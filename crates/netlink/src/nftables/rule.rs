@@ -157,6 +157,8 @@ pub(super) fn read_jump(rule: &[u8], table: Table<'_>, chain: &str, target: &str
 /// A rule that is for addresses, as the programs of iptables make it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addressed {
+    /// The chain that it is in.
+    pub chain: String,
     /// Names the rule within its chain.
     pub handle: u64,
     /// The source addresses that it is for.
@@ -170,9 +172,14 @@ pub struct Addressed {
     pub accepts: bool,
 }
 
-/// The rule with these attributes, if it is one of the table's `chain`.
-pub(super) fn read_addressed(rule: &[u8], table: Table<'_>, chain: &str) -> Option<Addressed> {
-    let handle = handle(rule, table, chain)?;
+/// The rule with these attributes, if it is in a chain of the table of which `is_one` is true.
+pub(super) fn read_addressed(
+    rule: &[u8],
+    table: Table<'_>,
+    is_one: impl Fn(&str) -> bool,
+) -> Option<Addressed> {
+    let chain = find(rule, RULE_CHAIN).map(text).filter(|chain| is_one(chain))?;
+    let handle = handle(rule, table, &chain)?;
     let [mut source, mut destination] =
         [Side::Source, Side::Destination].map(|side| AddressMatch::new(side, table));
     let (mut asks, mut accepts) = (Vec::new(), false);
@@ -187,7 +194,7 @@ pub(super) fn read_addressed(rule: &[u8], table: Table<'_>, chain: &str) -> Opti
         }
     }
     let (source, destination) = (source.found, destination.found);
-    Some(Addressed { handle, source, destination, asks, accepts })
+    Some(Addressed { chain, handle, source, destination, asks, accepts })
 }
 
 fn is_accept(immediate: &[u8]) -> bool {

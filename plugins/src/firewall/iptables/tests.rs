@@ -6,7 +6,7 @@ use cni::decode::{Fields, Problems};
 use serde_json::{Value, json};
 
 /// What an attachment of this container has in IPv4 by this configuration.
-fn rules_of(container_id: &str, conf: &Value, address: &str) -> Rules {
+pub(super) fn rules_of(container_id: &str, conf: &Value, address: &str) -> Rules {
     let problems = Problems::default();
     let conf = conf::read(&Fields::root(conf.as_object().unwrap(), &problems));
     problems.into_result().unwrap();
@@ -18,7 +18,7 @@ fn rules_of(container_id: &str, conf: &Value, address: &str) -> Rules {
 }
 
 /// What `iptables-save` prints after the lines were applied to what it printed before. Shared chains are there.
-fn applied(saved: &str, lines: &[String]) -> String {
+pub(super) fn applied(saved: &str, lines: &[String]) -> String {
     let mut saved: Vec<String> = saved.lines().map(str::to_owned).collect();
     for line in lines {
         let (verb, rest) = line.split_once(' ').unwrap();
@@ -43,10 +43,15 @@ fn applied(saved: &str, lines: &[String]) -> String {
     saved.join("\n")
 }
 
+/// What a container has of an earlier ADD.
+fn former(container_id: &str) -> Removal<'static> {
+    Removal::of_attachment("n1", (container_id, "eth0"), &[])
+}
+
 #[test]
 fn the_first_attachment_makes_what_is_shared_and_the_next_its_own() {
     let a = rules_of("a", &json!({"ingressPolicy": "isolated"}), "10.1.0.2/24");
-    let saved = applied(":FORWARD ACCEPT [0:0]", &a.lines(""));
+    let saved = applied(":FORWARD ACCEPT [0:0]", &a.lines("", &former("a")));
     let of = |policy: &str| {
         format!("-m comment --comment \"CNI firewall plugin rules (ingressPolicy: {policy})\"")
     };
@@ -67,41 +72,13 @@ fn the_first_attachment_makes_what_is_shared_and_the_next_its_own() {
     let forward: Vec<&str> = rules(&saved).filter(|it| it.starts_with("FORWARD ")).collect();
     assert!(forward[0].ends_with("-j CNI-ISOLATION-STAGE-1"), "isolation comes first: {saved}");
     // ADD once more changes nothing.
-    assert_eq!(applied(&saved, &a.lines(&saved)).lines().count(), saved.lines().count());
+    assert_eq!(
+        applied(&saved, &a.lines(&saved, &former("a"))).lines().count(),
+        saved.lines().count()
+    );
     let b = rules_of("b", &json!({}), "10.1.0.3/24");
-    assert_eq!(b.lines(&saved).len(), 4, "{:?}", b.lines(&saved));
+    assert_eq!(b.lines(&saved, &former("b")).len(), 4, "{:?}", b.lines(&saved, &former("b")));
     assert!(b.addition().lines().iter().all(|line| !line.starts_with("-I")));
-}
-
-#[test]
-fn an_address_that_is_anothers_by_now_is_left_to_it() {
-    let (a, b) = ("10.1.0.2/24", "10.1.0.3/24");
-    let first = rules_of("first", &json!({}), a);
-    let saved = applied("", &first.lines(""));
-    let second = rules_of("second", &json!({}), a);
-    let saved = applied(&saved, &second.lines(&saved));
-    // Whose DEL comes late.
-    let lines = removal_lines(&saved, |chain| chain == first.record, &[a[..8].parse().unwrap()]);
-    let saved = applied(&saved, &lines);
-    assert_eq!(second.problem(&saved), None);
-    assert!(!saved.contains(&first.record), "{saved}");
-    // It gets another address.
-    let moved = rules_of("second", &json!({}), b);
-    let saved = applied(&saved, &moved.lines(&saved));
-    assert!(!saved.contains("10.1.0.2"), "{saved}");
-    let saved = applied(&saved, &removal_lines(&saved, |chain| chain == second.record, &[]));
-    assert!(!saved.contains("10.1.0.") && !saved.contains(RECORD_PREFIX), "{saved}");
-}
-
-#[test]
-fn without_a_record_the_rules_go_once() {
-    let saved = applied("", &rules_of("a", &json!({}), "10.1.0.2/24").lines(""));
-    let others = "10.1.0.2".parse().unwrap();
-    let by_reference: Vec<String> = accepting(others).map(|rule| format!("-A {rule}")).into();
-    let both = applied(&saved, &by_reference);
-    let lines = removal_lines(&both, |_| false, &[others, "10.1.0.9".parse().unwrap()]);
-    assert_eq!(lines.len(), 2, "{lines:?}");
-    assert_eq!(applied(&both, &lines).lines().count(), saved.lines().count());
 }
 
 #[test]

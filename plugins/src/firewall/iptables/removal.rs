@@ -1,0 +1,212 @@
+//! What goes of the rules that let addresses' packets pass.
+//!
+//! They do not tell whose they are, and a record alone may mislead: the reference's DEL takes the rules and leaves the
+//! record, and the address is another's by then. So of an address' rules those of others stay, who are known by their
+//! records, and by host-local's lease.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use cni::Attachment;
+use netlink::nftables::{Addressed, Change, Client};
+use ruleset::nft::Table;
+
+use super::{ACCEPT, RECORD_PREFIX, accepting, record, records_of, rules};
+use crate::error::Error;
+use crate::lease::Lease;
+use crate::nf_tables::attempt;
+
+/// Whose rules go.
+#[derive(Debug)]
+enum Gone {
+    /// Of the attachment with this record.
+    One(String),
+    /// Of all of the network but of those with these records.
+    AllBut(BTreeSet<String>),
+}
+
+/// A removal of rules that are of a network's attachments.
+pub(in crate::firewall) struct Removal<'a> {
+    gone: Gone,
+    /// What the names of the network's records begin with.
+    of_network: String,
+    /// What the result tells of the attachment, whether or not its record does.
+    addresses: &'a [IpAddr],
+    /// The record of who has an address of the network by its lease, if there is one.
+    leased_to: Box<dyn Fn(IpAddr) -> Option<String> + 'a>,
+}
+
+/// What goes of the rules of an address, of either kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    /// So many at most.
+    goes: usize,
+    /// So many are others'.
+    stays: usize,
+}
+
+impl<'a> Removal<'a> {
+    /// Of what an attachment has: the rules of its record, and of `addresses`, which its result tells.
+    pub(in crate::firewall) fn of_attachment(
+        network: &'a str,
+        (container_id, ifname): (&str, &str),
+        addresses: &'a [IpAddr],
+    ) -> Self {
+        Self::new(network, Gone::One(record(network, container_id, ifname)), addresses)
+    }
+
+    /// Of what the attachments to a network have that are not among `valid`. What the reference made does not tell its
+    /// network, and stays.
+    pub(in crate::firewall) fn of_garbage(network: &'a str, valid: &[Attachment]) -> Self {
+        let record_of = |it: &Attachment| record(network, &it.container_id, &it.ifname);
+        Self::new(network, Gone::AllBut(valid.iter().map(record_of).collect()), &[])
+    }
+
+    fn new(network: &'a str, gone: Gone, addresses: &'a [IpAddr]) -> Self {
+        let leased_to = move |address| {
+            let lease = Lease::read(ipam::listing::default_data_dir(), network, address)?;
+            Some(record(network, &lease.container_id, &lease.ifname?))
+        };
+        let of_network = records_of(network);
+        Self { gone, of_network, addresses, leased_to: Box::new(leased_to) }
+    }
+
+    fn is_gone(&self, chain: &str) -> bool {
+        match &self.gone {
+            Gone::One(record) => chain == record,
+            Gone::AllBut(valid) => chain.starts_with(&self.of_network) && !valid.contains(chain),
+        }
+    }
+
+    /// The addresses of which rules may go, by what all records say.
+    fn addresses(&self, records: &[(&str, IpAddr)]) -> BTreeSet<IpAddr> {
+        let gone = records.iter().filter(|(chain, _)| self.is_gone(chain)).map(|(_, it)| it);
+        gone.chain(self.addresses).copied().collect()
+    }
+
+    fn share(&self, address: IpAddr, records: &[(&str, IpAddr)]) -> Share {
+        let of_address = records.iter().filter(|(_, it)| *it == address).map(|(chain, _)| *chain);
+        let (gone, mut others): (Vec<&str>, Vec<&str>) =
+            of_address.partition(|chain| self.is_gone(chain));
+        let leased_to = (self.leased_to)(address);
+        if let Some(holder) = &leased_to {
+            // Nobody else of the network has it, whatever was recorded.
+            others.retain(|chain| chain == holder || !chain.starts_with(&self.of_network));
+            if !self.is_gone(holder) && !others.iter().any(|chain| chain == holder) {
+                others.push(holder);
+            }
+        }
+        Share { goes: gone.len().max(1), stays: others.len() }
+    }
+
+    /// The lines that remove the rules from a table of which this was saved.
+    pub(super) fn deletions(&self, saved: &str) -> Vec<String> {
+        let records: Vec<(&str, IpAddr)> = rules(saved).filter_map(recorded).collect();
+        let mut lines = Vec::new();
+        for address in self.addresses(&records) {
+            let of_kinds = accepting(address).map(|rule| {
+                let rule = rule.to_string();
+                rules(saved).filter(|it| *it == rule).map(|it| format!("-D {it}")).collect()
+            });
+            lines.extend(self.gone_of(of_kinds, address, &records));
+        }
+        lines
+    }
+
+    /// Those that go of an address' rules of either kind.
+    fn gone_of<T>(
+        &self,
+        of_kinds: [Vec<T>; 2],
+        address: IpAddr,
+        records: &[(&str, IpAddr)],
+    ) -> Vec<T> {
+        if of_kinds.iter().all(Vec::is_empty) {
+            return Vec::new();
+        }
+        let share = self.share(address, records);
+        let gone = of_kinds.into_iter().flat_map(|rules| {
+            let count = share.of(rules.len());
+            rules.into_iter().take(count)
+        });
+        gone.collect()
+    }
+
+    /// The same, and the records.
+    pub(super) fn lines(&self, saved: &str) -> Vec<String> {
+        let chains = saved.lines().filter_map(|line| line.strip_prefix(':')?.split(' ').next());
+        let records = chains.filter(|it| it.starts_with(RECORD_PREFIX) && self.is_gone(it));
+        let of_record = |it: &str| [format!("-F {it}"), format!("-X {it}")];
+        self.deletions(saved).into_iter().chain(records.flat_map(of_record)).collect()
+    }
+
+    /// Removes both from a table that nf_tables has, without a program.
+    pub(super) fn remove_from_nftables(
+        &self,
+        client: &mut Client,
+        table: Table<'_>,
+    ) -> Result<(), Error> {
+        attempt(|| {
+            let chains = self.gone_chains(client, table)?;
+            let is_one = |chain: &str| chain == ACCEPT || chain.starts_with(RECORD_PREFIX);
+            let (held, records): (Vec<Addressed>, Vec<Addressed>) =
+                client.addressed(table, is_one)?.into_iter().partition(|it| it.chain == ACCEPT);
+            let recorded = |it: &'_ Addressed| it.source.map(|source| source.ip());
+            let records: Vec<(&str, IpAddr)> =
+                records.iter().filter_map(|it| Some((it.chain.as_str(), recorded(it)?))).collect();
+            let mut changes = Vec::new();
+            for address in self.addresses(&records) {
+                let of_kinds = [lets_answers_in, lets_out].map(|is_of_kind| {
+                    let of_kind = held.iter().filter(|rule| is_of_kind(rule, address));
+                    of_kind.map(|rule| Change::DeleteRule(ACCEPT, rule.handle)).collect()
+                });
+                changes.extend(self.gone_of(of_kinds, address, &records));
+            }
+            changes
+                .extend(chains.iter().flat_map(|it| [Change::Empty(it), Change::DeleteChain(it)]));
+            client.change(table, &changes)
+        })
+    }
+
+    /// The records that go.
+    fn gone_chains(
+        &self,
+        client: &mut Client,
+        table: Table<'_>,
+    ) -> Result<Vec<String>, netlink::Error> {
+        let chains = match &self.gone {
+            Gone::One(record) if client.has_chain(table, record)? => vec![record.clone()],
+            Gone::One(_) => Vec::new(),
+            Gone::AllBut(_) => client.chains(table)?.unwrap_or_default(),
+        };
+        Ok(chains.into_iter().filter(|it| self.is_gone(it)).collect())
+    }
+}
+
+impl Share {
+    /// How many of so many go.
+    fn of(self, count: usize) -> usize {
+        self.goes.min(count.saturating_sub(self.stays))
+    }
+}
+
+/// The record that a rule is of, and the address that it tells.
+fn recorded(rule: &str) -> Option<(&str, IpAddr)> {
+    let (chain, rest) = rule.split_once(" -s ")?;
+    let address = rest.split(['/', ' ']).next().filter(|_| chain.starts_with(RECORD_PREFIX))?;
+    Some((chain, address.parse().ok()?))
+}
+
+/// Whether a rule is the first of [`accepting`].
+fn lets_answers_in(rule: &Addressed, address: IpAddr) -> bool {
+    let is_for = rule.source.is_none() && rule.destination == Some(address.into());
+    rule.accepts && is_for && rule.asks == ["conntrack"]
+}
+
+/// Whether a rule is the second of [`accepting`].
+fn lets_out(rule: &Addressed, address: IpAddr) -> bool {
+    let is_for = rule.destination.is_none() && rule.source == Some(address.into());
+    rule.accepts && is_for && rule.asks.is_empty()
+}
+
+#[cfg(test)]
+mod tests;
