@@ -117,6 +117,32 @@ mod by_nftables {
         a_published_port_leads_in("nftables");
     }
 
+    /// A network that is open by now takes back what it had made, and no other's.
+    #[test]
+    fn a_bridge_can_be_open_again() {
+        let site = Bridges::new("nftables");
+        let [a, b, c] = [("a", 1), ("b", 2), ("c", 3)]
+            .map(|(name, number)| site.guest(name, number, "same-bridge"));
+        must_not_reach(&a.pod, &b.pod, &b.v4);
+        for (guest, number) in [(&a, 1), (&b, 2)] {
+            let run =
+                |command, policy| site.firewall(command, &guest.pod, number, policy, &guest.result);
+            let told = run("CHECK", "open").expect_error(102);
+            assert!(told.msg.contains(&format!("br{number}")), "{}", told.msg);
+            let _ = run("DEL", "same-bridge").ok();
+            let _ = run("ADD", "open").ok();
+            let _ = run("CHECK", "open").ok();
+        }
+        for (from, to) in [(&a, &b), (&b, &a), (&a, &c)] {
+            must_reach(&from.pod, &to.pod, &to.v4);
+            must_reach(&from.pod, &to.pod, &to.v6);
+        }
+        let _ = site.firewall("CHECK", &c.pod, 3, "same-bridge", &c.result).ok();
+        site.gc(1);
+        site.gc(3);
+        assert!(!site.network.node.sh("nft list tables").contains("podwire-firewall"));
+    }
+
     /// A table that belongs to a program is that program's: it is told, and nothing else happens.
     #[test]
     fn what_others_own_is_left_alone() {
@@ -180,15 +206,28 @@ impl Bridges {
             call.run(&self.network.node, &self.network.podwire).ok()
         };
         let result = call("ADD", &conf);
-        let firewall = json!({"cniVersion": "1.0.0", "name": format!("net{number}"), "type": "firewall",
-            "backend": self.backend, "ingressPolicy": policy, "prevResult": result});
-        let _ = call("ADD", &firewall);
-        let _ = call("CHECK", &firewall);
+        for command in ["ADD", "CHECK"] {
+            let _ = self.firewall(command, &pod, number, policy, &result).ok();
+        }
         let address = |place: usize| {
             let text = result["ips"][place]["address"].as_str().expect("it has addresses");
             text.split('/').next().unwrap_or_default().to_owned()
         };
         Guest { v4: address(0), v6: address(1), result, pod }
+    }
+
+    fn firewall(
+        &self,
+        command: &str,
+        pod: &Pod,
+        number: u8,
+        policy: &str,
+        result: &Value,
+    ) -> Reply {
+        let conf = json!({"cniVersion": "1.0.0", "name": format!("net{number}"), "type": "firewall",
+            "backend": self.backend, "ingressPolicy": policy, "prevResult": result});
+        let call = Call::new("firewall", command).container(pod.name()).netns(&pod.path());
+        call.conf(&conf).run(&self.network.node, &self.network.podwire)
     }
 
     fn gc(&self, number: u8) {

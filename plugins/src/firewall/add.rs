@@ -4,7 +4,7 @@ use cni::{AddResult, Call};
 use netlink::nftables::Called;
 use runner::OsRunner;
 
-use super::conf::Conf;
+use super::conf::{Conf, IngressPolicy};
 use super::iptables::{Programs, Removal, Rules};
 use super::plan::Plan;
 use super::{Wanted, del, isolation, nftables};
@@ -42,6 +42,12 @@ fn set_up<'a>(
     if let Some((client, bridge)) = plan.keeping(&mut kernel, wanted)? {
         let policy = wanted.conf.ingress_policy;
         isolation::set_up(client, bridge, policy, &call.conf.name)?;
+    }
+    if wanted.conf.ingress_policy == IngressPolicy::Open
+        && let Some(client) = kernel.client()?
+        && client.has_table(isolation::TABLE)?
+    {
+        isolation::take_back(client, &call.conf.name)?;
     }
     isolation::isolate_port(call, wanted)?;
     let whose = (call.container_id.as_str(), call.ifname.as_str());

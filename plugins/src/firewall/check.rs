@@ -4,7 +4,7 @@ use cni::Call;
 use netlink::nftables::Called;
 use runner::OsRunner;
 
-use super::conf::Conf;
+use super::conf::{Conf, IngressPolicy};
 use super::iptables::{ACCEPT, Programs, Rules};
 use super::plan::Plan;
 use super::{Wanted, isolation, may_have, nftables};
@@ -49,6 +49,11 @@ fn by(
     if let Some((client, bridge)) = plan.keeping(kernel, wanted)? {
         let policy = wanted.conf.ingress_policy;
         isolation::check(client, bridge, policy, &call.conf.name)?;
+    }
+    if wanted.conf.ingress_policy == IngressPolicy::Open
+        && let Some(client) = kernel.client()?
+    {
+        isolation::check_open(client, &call.conf.name)?;
     }
     isolation::check_port(call, wanted)?;
     // It changes nothing, and waits for nobody.

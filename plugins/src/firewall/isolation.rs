@@ -2,7 +2,7 @@
 //! are.
 //!
 //! A policy is the bridge's, which DEL of a container does not remove either; GC removes it with a network's last
-//! attachment.
+//! attachment, and ADD where the network's policy is `open` by now.
 
 use std::collections::BTreeSet;
 
@@ -150,30 +150,47 @@ pub(super) fn check(
     if is_kept { Ok(()) } else { Err(Error::Changed(text())) }
 }
 
-/// Removes the policies that a network had made, of which no attachment is left; and the table with the last.
-pub(super) fn collect_garbage(client: &mut Client, network: &str) -> Result<(), Error> {
-    let of_network = of_network(network);
+/// Whether no bridge has a policy that a network had made, whose policy is `open` now.
+pub(super) fn check_open(client: &mut Client, network: &str) -> Result<(), Error> {
+    for set in sets() {
+        if let Some(element) = held(client, &set)?.into_iter().find(|it| is_of(it, network)) {
+            let text = format!("table {TABLE} keeps apart what the network has open: {element}");
+            return Err(Error::Changed(text));
+        }
+    }
+    Ok(())
+}
+
+fn is_of(element: &Element, network: &str) -> bool {
+    element.comment.as_deref().is_some_and(|comment| comment.starts_with(&of_network(network)))
+}
+
+/// Removes the policies that a network had made. The table stays: another network may just come to it.
+pub(super) fn take_back(client: &mut Client, network: &str) -> Result<(), Error> {
     let sets = sets();
     attempt(|| {
-        let (mut changes, mut is_used, mut gone) = (Vec::new(), false, Vec::new());
+        let mut gone = Vec::new();
         for set in &sets {
             let held = held(client, set)?;
-            let is_of_network = |it: &Element| {
-                it.comment.as_deref().is_some_and(|comment| comment.starts_with(&of_network))
-            };
-            let (of_network, others): (Vec<&Element>, Vec<&Element>) =
-                held.iter().partition(|it| is_of_network(it));
-            is_used |= !others.is_empty();
+            let of_network: Vec<&Element> = held.iter().filter(|it| is_of(it, network)).collect();
             gone.push((&set.name, encoded(set, &of_network)));
         }
-        let is_theirs = gone.iter().any(|(_, elements)| !elements.is_empty());
-        if is_theirs && !is_used {
-            return client.remove(TABLE);
-        }
         let gone = gone.iter().filter(|(_, elements)| !elements.is_empty());
-        changes.extend(gone.map(|(set, elements)| Change::DeleteElements(set, elements)));
+        let changes: Vec<Change<'_>> =
+            gone.map(|(set, elements)| Change::DeleteElements(set, elements)).collect();
         client.change(TABLE, &changes)
     })
+}
+
+/// Removes the policies that a network had made, of which no attachment is left; and the table with the last.
+pub(super) fn collect_garbage(client: &mut Client, network: &str) -> Result<(), Error> {
+    take_back(client, network)?;
+    for set in &sets() {
+        if !held(client, set)?.is_empty() {
+            return Ok(());
+        }
+    }
+    Ok(client.remove(TABLE)?)
 }
 
 /// Keeps the container's port from the other ports of its bridge that are kept so: what a bridge takes from port to
