@@ -165,7 +165,9 @@ fn is_of(element: &Element, network: &str) -> bool {
     element.comment.as_deref().is_some_and(|comment| comment.starts_with(&of_network(network)))
 }
 
-/// Removes the policies that a network had made. The table stays: another network may just come to it.
+/// Removes the policies that a network had made. The table stays: another network may just come to it. Where networks
+/// share a bridge its elements tell but one of them; what that one takes back the next ADD of another makes anew, and
+/// until then CHECK tells.
 pub(super) fn take_back(client: &mut Client, network: &str) -> Result<(), Error> {
     let sets = sets();
     attempt(|| {
