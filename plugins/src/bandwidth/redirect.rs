@@ -166,7 +166,7 @@ impl Remains {
                 remove(client, name)?;
             }
         }
-        Ok(())
+        remove_empty(client)
     }
 
     /// Removes those of attachments that are not valid.
@@ -178,13 +178,16 @@ impl Remains {
                 remove(client, &chain)?;
             }
         }
-        Ok(())
+        remove_empty(client)
     }
 }
 
-/// Removes a chain, and the table with the last.
 fn remove(client: &mut Client, chain: &str) -> Result<(), Error> {
-    change(client, &[Change::Empty(chain), Change::DeleteChain(chain)])?;
+    change(client, &[Change::Empty(chain), Change::DeleteChain(chain)])
+}
+
+/// Removes the table that has no chains: in old kernels the last may have gone with its link.
+fn remove_empty(client: &mut Client) -> Result<(), Error> {
     // It is looked at first, as a refusal has the kernel wait for RCU (`__nf_tables_abort`).
     if client.chains(TABLE)?.is_some_and(|it| it.is_empty()) {
         change(client, &[Change::DeleteTable])?;
