@@ -5,6 +5,8 @@ mod addresses;
 mod drift;
 mod health_checks;
 mod status;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::sync::Arc;
@@ -45,7 +47,7 @@ pub async fn run(
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         agent.start_work(Instant::now());
-        let wake = agent.next_due().saturating_duration_since(Instant::now());
+        let due = agent.next_due();
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => agent.take_in(event, &mut events),
@@ -55,7 +57,7 @@ pub async fn run(
             done = agent.work.finished() => agent.finish(done, Instant::now()),
             heard = agent.drift.changed() => agent.drift.hear(&heard, agent.own_port),
             () = agent.addresses.changed() => agent.renew_addresses(),
-            () = time::sleep(wake) => {}
+            () = until(due) => {}
             _ = heartbeat.tick() => {
                 agent.status.beat();
                 agent.health_checks.retry(Instant::now());
@@ -65,6 +67,14 @@ pub async fn run(
     }
     // Whatever is being written is written to its end.
     agent.work.wait().await;
+}
+
+/// Waits until then; without end where there is nothing to wait for.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Agent {
@@ -145,8 +155,7 @@ impl Agent {
 
     /// Starts to write, when there is something to write and nothing is being written.
     fn start_work(&mut self, now: Instant) {
-        let is_whole = self.has_services && self.has_slices && self.has_node;
-        if self.work.is_running() || !is_whole || self.next_try.is_some_and(|it| now < it) {
+        if !self.can_work() || self.next_try.is_some_and(|it| now < it) {
             return;
         }
         let changes = self.index.take_changes();
@@ -167,10 +176,23 @@ impl Agent {
         }
     }
 
-    /// When there is something to do though nothing happens.
-    fn next_due(&self) -> Instant {
+    /// Whether all objects are known, and nothing is being written.
+    const fn can_work(&self) -> bool {
+        self.has_services && self.has_slices && self.has_node && !self.work.is_running()
+    }
+
+    /// When there is something to do though nothing happens; `None`: not before something does.
+    fn next_due(&self) -> Option<Instant> {
+        if !self.can_work() {
+            return None;
+        }
         let due = self.next_tidying.into_iter().fold(self.drift.due(), Instant::min);
-        self.next_try.map_or(due, |it| it.max(due))
+        Some(match self.next_try {
+            // After a failure the kernel is read, whatever else is due.
+            Some(next_try) if self.is_astray => next_try,
+            Some(next_try) => next_try.max(due),
+            None => due,
+        })
     }
 
     fn finish(&mut self, done: Done, now: Instant) {
