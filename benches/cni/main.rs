@@ -36,8 +36,6 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use contestant::Programs;
@@ -112,11 +110,7 @@ fn tell_complaints_of_a_failure(log: PathBuf, home: PathBuf) {
 
 /// Gives this process a private `/run` (lock files of iptables and podwire) and many descriptors.
 fn isolate() {
-    let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS)
-        .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
-        .and_then(|()| mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none))
-        .expect("namespaces need root");
+    measuring::isolate(&["/run"]);
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("it cannot fail");
     setrlimit(Resource::RLIMIT_NOFILE, most.min(65536), most).expect("up to the hard limit");
 }

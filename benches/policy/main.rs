@@ -28,8 +28,6 @@ use std::time::Instant;
 
 use lab::Node;
 use lab::cluster::{Cluster, Version};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 use changes::{Changes, FIRST_PEER, Rounds};
 use contestant::Contestant::{self, Iptables, KubeRouter, Nftables};
@@ -85,7 +83,8 @@ struct Results {
 fn main() {
     let options = Options::parse();
     let started = Instant::now();
-    isolate();
+    // `make` has temporary files made in the last.
+    measuring::isolate(&["/run", "/var/lib", "/mnt"]);
     let results = measure(&options);
     let report = report::render(&results);
     println!("{report}");
@@ -93,19 +92,6 @@ fn main() {
         fs::write("benches/results/policy.md", report).expect("this is the root of the checkout");
     }
     eprintln!("took {} s", started.elapsed().as_secs());
-}
-
-/// Gives this process a `/run`, a `/var/lib` and a `/mnt` of its own, which go with it; `make` has
-/// temporary files made in the last.
-fn isolate() {
-    let none = None::<&str>;
-    let cover = |at| mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), none);
-    unshare(CloneFlags::CLONE_NEWNS)
-        .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
-        .and_then(|()| cover("/run"))
-        .and_then(|()| cover("/var/lib"))
-        .and_then(|()| cover("/mnt"))
-        .expect("namespaces need root");
 }
 
 fn measure(options: &Options) -> Results {

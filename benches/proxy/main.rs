@@ -20,8 +20,6 @@ use std::time::Instant;
 use lab::Node;
 use lab::cluster::{Cluster, Version};
 use measuring::{number, ratio, table};
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 use contestant::Contestant;
 use measured::Measured;
@@ -30,7 +28,8 @@ use objects::Size;
 fn main() {
     let is_quick = std::env::args().skip(1).any(|it| it == "--quick");
     let started = Instant::now();
-    isolate();
+    // `make` has temporary files made in the last.
+    measuring::isolate(&["/run", "/var/lib", "/mnt"]);
     let mut facts = measuring::machine();
     facts.push(("kube-proxy", "v1.37.2".to_owned()));
     let mut report =
@@ -97,17 +96,4 @@ fn text(size: Size, measured: &[Measured]) -> String {
     };
     table(&mut text, &head, &works.iter().map(row).collect::<Vec<_>>());
     text
-}
-
-/// Gives this process a `/run`, a `/var/lib` and a `/mnt` of its own, which go with it; `make` has temporary files made
-/// in the last.
-fn isolate() {
-    let none = None::<&str>;
-    let cover = |at| mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), none);
-    unshare(CloneFlags::CLONE_NEWNS)
-        .and_then(|()| mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
-        .and_then(|()| cover("/run"))
-        .and_then(|()| cover("/var/lib"))
-        .and_then(|()| cover("/mnt"))
-        .expect("namespaces need root");
 }
