@@ -9,18 +9,9 @@ use std::net::SocketAddr;
 
 use cluster::Change;
 
-use crate::model::{EndpointSlice, NamespacedName, Protocol, Service};
+use crate::model::{EndpointSlice, NamespacedName, Protocol, Read, Service};
 use crate::plan::{At, Node, Plan, Scope, Way};
 use claims::Claims;
-
-/// An object that was read: `None` where it is none that is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read<T> {
-    /// Its name.
-    pub name: NamespacedName,
-    /// What it says.
-    pub object: Option<T>,
-}
 
 /// Something about the objects changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,34 +50,26 @@ impl Index {
     /// Takes in what happened.
     pub fn apply(&mut self, event: Event) {
         match event {
-            Event::Services(change) => self.apply_services(change),
-            Event::Slices(change) => self.apply_slices(change),
+            Event::Services(change) => {
+                for (name, service) in single(change, &self.services) {
+                    match service {
+                        Some(service) => self.put_service(name, service),
+                        None => self.remove_service(name),
+                    }
+                }
+            }
+            Event::Slices(change) => {
+                for (name, slice) in single(change, &self.slices) {
+                    match slice {
+                        Some(slice) => self.put_slice(name, slice),
+                        None => self.remove_slice(&name),
+                    }
+                }
+            }
             Event::Node(node) if node == self.node => {}
             Event::Node(node) => {
                 self.node = node;
                 self.changed.extend(self.services.keys().cloned());
-            }
-        }
-    }
-
-    fn apply_services(&mut self, change: Change<Read<Service>>) {
-        match change {
-            Change::Applied(Read { name, object: Some(service) }) => {
-                self.put_service(name, service)
-            }
-            Change::Applied(Read { name, object: None }) | Change::Removed(Read { name, .. }) => {
-                self.remove_service(name);
-            }
-            Change::Listed(all) => {
-                let there = all.iter().filter(|it| it.object.is_some()).map(|it| it.name.clone());
-                let there: BTreeSet<_> = there.collect();
-                let gone = self.services.keys().filter(|it| !there.contains(it));
-                for name in gone.cloned().collect::<Vec<_>>() {
-                    self.remove_service(name);
-                }
-                for Read { name, object } in all {
-                    object.into_iter().for_each(|it| self.put_service(name.clone(), it));
-                }
             }
         }
     }
@@ -101,26 +84,6 @@ impl Index {
     fn remove_service(&mut self, name: NamespacedName) {
         if self.services.remove(&name).is_some() {
             self.changed.insert(name);
-        }
-    }
-
-    fn apply_slices(&mut self, change: Change<Read<EndpointSlice>>) {
-        match change {
-            Change::Applied(Read { name, object: Some(slice) }) => self.put_slice(name, slice),
-            Change::Applied(Read { name, object: None }) | Change::Removed(Read { name, .. }) => {
-                self.remove_slice(&name);
-            }
-            Change::Listed(all) => {
-                let there = all.iter().filter(|it| it.object.is_some()).map(|it| it.name.clone());
-                let there: BTreeSet<_> = there.collect();
-                let gone = self.slices.keys().filter(|it| !there.contains(it));
-                for name in gone.cloned().collect::<Vec<_>>() {
-                    self.remove_slice(&name);
-                }
-                for Read { name, object } in all {
-                    object.into_iter().for_each(|it| self.put_slice(name.clone(), it));
-                }
-            }
         }
     }
 
@@ -217,6 +180,24 @@ impl Index {
     #[must_use]
     pub fn services(&self) -> usize {
         self.services.len()
+    }
+}
+
+/// A change as objects that are there, and names of those that are not, `known` being there before.
+fn single<T>(
+    change: Change<Read<T>>,
+    known: &HashMap<NamespacedName, T>,
+) -> Vec<(NamespacedName, Option<T>)> {
+    match change {
+        Change::Applied(Read { name, object }) => vec![(name, object)],
+        Change::Removed(Read { name, .. }) => vec![(name, None)],
+        Change::Listed(all) => {
+            let there: BTreeSet<_> = all.iter().map(|it| &it.name).collect();
+            let gone = known.keys().filter(|it| !there.contains(it));
+            let mut single: Vec<_> = gone.map(|it| (it.clone(), None)).collect();
+            single.extend(all.into_iter().map(|Read { name, object }| (name, object)));
+            single
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use crate::dataplane::Written;
 
@@ -32,38 +32,39 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("kubeproxy");
-        let histogram = || Histogram::new(exponential_buckets(0.0001, 2.0, 20));
-        let metrics = Self {
-            services: Gauge::default(),
-            failures: Counter::default(),
-            sync_seconds: histogram(),
-            event_to_kernel_seconds: histogram(),
-            transactions: Counter::default(),
-            elements_added: Counter::default(),
-            elements_deleted: Counter::default(),
-            flows_cut: Counter::default(),
-            defective_manifests: Gauge::default(),
-            registry: Registry::default(),
-        };
         let all = &mut registry;
-        all.register("services", "Services that are served", metrics.services.clone());
+        let services = registered(all, "services", "Services that are served", Gauge::default());
         let help = "Writes to the kernel that failed";
-        all.register("sync_proxy_rules_nftables_sync_failures", help, metrics.failures.clone());
+        let name = "sync_proxy_rules_nftables_sync_failures";
+        let failures = registered(all, name, help, Counter::default());
         let help = "How long a write to the kernel took";
-        all.register("sync_proxy_rules_duration_seconds", help, metrics.sync_seconds.clone());
+        let name = "sync_proxy_rules_duration_seconds";
+        let sync_seconds = registered(all, name, help, histogram());
         let help = "From the arrival of the first event of a write to its end";
-        all.register("event_to_kernel_seconds", help, metrics.event_to_kernel_seconds.clone());
+        let event_to_kernel_seconds = registered(all, "event_to_kernel_seconds", help, histogram());
         let help = "Transactions of nf_tables";
-        all.register("transactions", help, metrics.transactions.clone());
+        let transactions = registered(all, "transactions", help, Counter::default());
         let help = "Elements that came to sets and maps";
-        all.register("elements_added", help, metrics.elements_added.clone());
+        let elements_added = registered(all, "elements_added", help, Counter::default());
         let help = "Elements that went from sets and maps";
-        all.register("elements_deleted", help, metrics.elements_deleted.clone());
+        let elements_deleted = registered(all, "elements_deleted", help, Counter::default());
         let help = "Flows that were cut, as they led where no service leads any more";
-        all.register("conntrack_reconciler_deleted_entries", help, metrics.flows_cut.clone());
+        let name = "conntrack_reconciler_deleted_entries";
+        let flows_cut = registered(all, name, help, Counter::default());
         let help = "Files of the folder with something wrong in them, that count as they were when they were last good";
-        all.register("defective_manifests", help, metrics.defective_manifests.clone());
-        Self { registry, ..metrics }
+        let defective_manifests = registered(all, "defective_manifests", help, Gauge::default());
+        Self {
+            registry,
+            services,
+            failures,
+            sync_seconds,
+            event_to_kernel_seconds,
+            transactions,
+            elements_added,
+            elements_deleted,
+            flows_cut,
+            defective_manifests,
+        }
     }
 
     pub(crate) fn wrote(&self, written: &Written, delay: Option<Duration>, took: Duration) {
@@ -89,6 +90,16 @@ impl Metrics {
         _ = encode(&mut text, &self.registry);
         text
     }
+}
+
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// Of seconds, from a tenth of a millisecond to a minute.
+fn histogram() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 20))
 }
 
 impl Default for Metrics {

@@ -11,6 +11,15 @@ pub use cluster::NamespacedName;
 pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, EndpointSlicePart};
 pub use service::{Port, Service, ServicePart};
 
+/// An object that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read<T> {
+    /// Its name.
+    pub name: NamespacedName,
+    /// What it says; `None` where it is none that is served.
+    pub object: Option<T>,
+}
+
 /// A protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {

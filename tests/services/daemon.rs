@@ -125,15 +125,21 @@ impl Folder {
     }
 }
 
-#[test]
-fn a_folder_is_followed() {
-    let mut site = Site::new(true);
+/// A node with the pods "a" and "b", and a daemon that serves such endpoints of a folder.
+fn served(is_ipv4: bool, endpoints: &[&str]) -> (Site, Folder, Daemon) {
+    let mut site = Site::new(is_ipv4);
     site.pods(["a", "b"]);
     let folder = Folder::new();
     folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    folder.write("slice.json", &slice(&site, endpoints));
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
+    (site, folder, daemon)
+}
+
+#[test]
+fn a_folder_is_followed() {
+    let (site, folder, mut daemon) = served(true, &["a"]);
     assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");
     assert_eq!(must_reach(site.world(), site.at("node", 30080)).0, "a");
     let client = udp(site.pod("b"), site.at("service", 80));
@@ -160,13 +166,7 @@ fn a_folder_is_followed() {
 
 #[test]
 fn who_is_killed_leaves_services_as_they_are_and_finds_them_so() {
-    let mut site = Site::new(false);
-    site.pods(["a", "b"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a", "b"]));
-    let mut daemon = folder.start(&site);
-    wait_ready(&site, &mut daemon);
+    let (site, folder, mut daemon) = served(false, &["a", "b"]);
     must_reach(site.pod("b"), site.at("service", 80));
     assert!(metric(&site, "kubeproxy_elements_added_total") > 0.0);
     let before = site.tables();
@@ -193,13 +193,7 @@ fn who_is_killed_leaves_services_as_they_are_and_finds_them_so() {
 
 #[test]
 fn what_others_change_is_put_right() {
-    let mut site = Site::new(true);
-    site.pods(["a", "b"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
-    let mut daemon = folder.start(&site);
-    wait_ready(&site, &mut daemon);
+    let (site, _folder, _daemon) = served(true, &["a"]);
     site.node.sh("nft add table ip others; nft add chain ip others c");
     for spoilt in ["flush map ip podwire-proxy services", "delete table ip podwire-proxy"] {
         site.node.sh(&format!("nft {spoilt}"));

@@ -1,7 +1,6 @@
 //! Services and their endpoints as objects.
 
-use proxyd::index::Read;
-use proxyd::model::{EndpointSlice, EndpointSlicePart, Service, ServicePart};
+use proxyd::model::{EndpointSlice, EndpointSlicePart, Read, Service, ServicePart};
 use serde_json::{Value, json};
 
 /// The name of the node.
@@ -15,10 +14,9 @@ pub(crate) fn service(name: &str, spec: &Value) -> Read<Service> {
     let metadata = json!({"name": name, "namespace": "n"});
     let object = json!({"metadata": metadata, "spec": spec, "status": status});
     let part: ServicePart = serde_json::from_value(object).expect("a service");
-    let name = part.name();
-    let (object, problems) = part.read();
+    let (read, problems) = part.read();
     assert!(problems.is_empty(), "{problems:?}");
-    Read { name, object }
+    read
 }
 
 /// Its slice: ports with their numbers and protocols as the service names them, and endpoints.
@@ -27,10 +25,9 @@ pub(crate) fn slice(of: &str, ports: &Value, endpoints: &[Value]) -> Read<Endpoi
     let metadata = json!({"name": of, "namespace": "n", "labels": labels});
     let object = json!({"metadata": metadata, "endpoints": endpoints, "ports": ports});
     let part: EndpointSlicePart = serde_json::from_value(object).expect("a slice");
-    let name = part.name();
-    let (object, problems) = part.read();
+    let (read, problems) = part.read();
     assert!(problems.is_empty(), "{problems:?}");
-    Read { name, object }
+    read
 }
 
 /// An endpoint that is ready.

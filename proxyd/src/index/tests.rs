@@ -16,7 +16,7 @@ fn service(it: &str, created: Option<i64>, spec: Value) -> Read<Service> {
         "metadata": {"name": it, "namespace": "n", "creationTimestamp": created}, "spec": spec,
     }))
     .unwrap();
-    Read { name: name(it), object: part.read().0 }
+    part.read().0
 }
 
 fn slice(it: &str, of: &str, addresses: &[&str]) -> Read<EndpointSlice> {
@@ -26,7 +26,7 @@ fn slice(it: &str, of: &str, addresses: &[&str]) -> Read<EndpointSlice> {
         "endpoints": endpoints, "ports": [{"port": 53, "protocol": "UDP"}],
     }))
     .unwrap();
-    Read { name: name(it), object: part.read().0 }
+    part.read().0
 }
 
 fn spec(ip: &str, external: &[&str]) -> Value {

@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1;
 use prost::Message;
 use serde::Deserialize;
 
-use super::{NamespacedName, Problem, Problems, Protocol, filled};
+use super::{NamespacedName, Problem, Problems, Protocol, Read, filled};
 
 /// The service that a slice is of.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -131,28 +131,23 @@ impl Part for EndpointSlicePart {
 }
 
 impl EndpointSlicePart {
-    /// The object's name.
-    #[must_use]
-    pub fn name(&self) -> NamespacedName {
-        NamespacedName::from(&self.metadata.clone().unwrap_or_default())
-    }
-
     /// The slice, if it is of a service and of addresses. And what is wrong with it, which is left out.
     #[must_use]
-    pub fn read(self) -> (Option<EndpointSlice>, Vec<Problem>) {
+    pub fn read(self) -> (Read<EndpointSlice>, Vec<Problem>) {
         let metadata = self.metadata.unwrap_or_default();
+        let name = NamespacedName::from(&metadata);
         let mut problems = Problems::default();
         let service = metadata.labels.get(SERVICE_NAME).cloned();
         let is_of_addresses = self.address_type.as_deref() != Some("FQDN");
         let Some(service) = filled(service).filter(|_| is_of_addresses) else {
-            return (None, problems.0);
+            return (Read { name, object: None }, problems.0);
         };
         let read = |(place, part)| endpoint(place, part, &mut problems);
         let endpoints = self.endpoints.into_iter().enumerate().filter_map(read).collect();
         let read = |(place, part)| port(place, part, &mut problems);
         let ports = self.ports.into_iter().enumerate().filter_map(read).collect();
-        let name = NamespacedName::from(&metadata);
-        (Some(EndpointSlice { name, service, ports, endpoints }), problems.0)
+        let slice = EndpointSlice { name: name.clone(), service, ports, endpoints };
+        (Read { name, object: Some(slice) }, problems.0)
     }
 }
 
@@ -196,8 +191,8 @@ mod tests {
 
     fn read(object: Value) -> (Option<EndpointSlice>, Vec<String>) {
         let part: EndpointSlicePart = serde_json::from_value(object).unwrap();
-        let (slice, problems) = part.read();
-        (slice, problems.iter().map(ToString::to_string).collect())
+        let (read, problems) = part.read();
+        (read.object, problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1;
 use prost::Message;
 use serde::Deserialize;
 
-use super::{NamespacedName, Problem, Problems, Protocol, filled};
+use super::{NamespacedName, Problem, Problems, Protocol, Read, filled};
 
 /// Another program is to serve what has this label (`pkg/proxy/apis`).
 const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -162,23 +162,18 @@ impl Part for ServicePart {
 }
 
 impl ServicePart {
-    /// The object's name.
-    #[must_use]
-    pub fn name(&self) -> NamespacedName {
-        NamespacedName::from(&self.metadata.clone().unwrap_or_default())
-    }
-
     /// The service, if it is one that podwire is to serve: neither headless nor another name for something else, and
     /// nobody else's. And what is wrong with it, which is left out.
     #[must_use]
-    pub fn read(self) -> (Option<Service>, Vec<Problem>) {
+    pub fn read(self) -> (Read<Service>, Vec<Problem>) {
         let (metadata, spec) = (self.metadata.unwrap_or_default(), self.spec.unwrap_or_default());
+        let name = NamespacedName::from(&metadata);
         let is_others =
             [SERVICE_PROXY_NAME, HEADLESS].iter().any(|it| metadata.labels.contains_key(*it));
         let mut problems = Problems::default();
         let cluster_ips = cluster_ips(&spec, &mut problems);
         if is_others || spec.kind.as_deref() == Some("ExternalName") || cluster_ips.is_empty() {
-            return (None, problems.0);
+            return (Read { name, object: None }, problems.0);
         }
         let is_load_balancer = spec.kind.as_deref() == Some("LoadBalancer");
         let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
@@ -194,7 +189,7 @@ impl ServicePart {
             .filter(|it| *it != 0 && is_load_balancer && is_external_local)
             .and_then(|it| problems.port(it, || "spec.healthCheckNodePort".to_owned()));
         let service = Service {
-            name: NamespacedName::from(&metadata),
+            name: name.clone(),
             created: metadata.creation_timestamp.and_then(|it| it.seconds).unwrap_or_default(),
             ports,
             cluster_ips,
@@ -206,7 +201,7 @@ impl ServicePart {
             affinity: affinity(spec.session_affinity.as_deref(), spec.session_affinity_config),
             health_check_port,
         };
-        (Some(service), problems.0)
+        (Read { name, object: Some(service) }, problems.0)
     }
 }
 
@@ -298,8 +293,8 @@ mod tests {
     fn read(spec: Value) -> (Option<Service>, Vec<String>) {
         let object = json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec});
         let part: ServicePart = serde_json::from_value(object).unwrap();
-        let (service, problems) = part.read();
-        (service, problems.iter().map(ToString::to_string).collect())
+        let (read, problems) = part.read();
+        (read.object, problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -318,7 +313,7 @@ mod tests {
                 "spec": {"clusterIP": "10.0.0.1", "ports": ports},
             }))
             .unwrap();
-            assert_eq!(part.read().0, None);
+            assert_eq!(part.read().0.object, None);
         }
     }
 
@@ -383,7 +378,7 @@ mod tests {
             ]}},
         }))
         .unwrap();
-        let service = part.read().0.unwrap();
+        let service = part.read().0.object.unwrap();
         let wanted = ["192.0.2.1", "192.0.2.3"].map(|it| it.parse::<IpAddr>().unwrap());
         assert_eq!(service.load_balancer_ips, wanted);
         assert_eq!(service.health_check_port, Some(30_000));

@@ -9,10 +9,8 @@ use prost::Message;
 use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 
-use crate::index::{Event, Read};
-use crate::model::{
-    EndpointSlice, EndpointSlicePart, NamespacedName, Problem, Service, ServicePart,
-};
+use crate::index::Event;
+use crate::model::{EndpointSlicePart, NamespacedName, Problem, Read, ServicePart};
 use crate::plan::Node;
 
 /// The taint of a node that is to be deleted (`ToBeDeletedTaint`).
@@ -83,28 +81,16 @@ impl ApiServer {
             }
             told.map(|(node, _)| Event::Node(node))
         });
-        let services = Watch::new(self.client.clone(), service);
+        let services = Watch::new(self.client.clone(), ServicePart::read);
         let services = forward(services, events, failed, |change| {
             Some(Event::Services(told("service", change, report)))
         });
-        let slices = Watch::new(self.client.clone(), slice);
+        let slices = Watch::new(self.client.clone(), EndpointSlicePart::read);
         let slices = forward(slices, events, failed, |change| {
             Some(Event::Slices(told("endpoint slice", change, report)))
         });
         select(pin!(events.closed()), pin!(join3(nodes, services, slices))).await;
     }
-}
-
-fn service(part: ServicePart) -> Told<Service> {
-    let name = part.name();
-    let (object, problems) = part.read();
-    (Read { name, object }, problems)
-}
-
-fn slice(part: EndpointSlicePart) -> Told<EndpointSlice> {
-    let name = part.name();
-    let (object, problems) = part.read();
-    (Read { name, object }, problems)
 }
 
 /// The objects without their problems, which are told.

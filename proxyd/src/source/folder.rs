@@ -7,8 +7,8 @@ use cluster::folder::{self, Kind, Report, Wrong, typed};
 use serde_json::Value;
 use tokio::sync::mpsc::Sender;
 
-use crate::index::{Event, Read};
-use crate::model::{EndpointSlice, EndpointSlicePart, Problem, Service, ServicePart};
+use crate::index::Event;
+use crate::model::{EndpointSlice, EndpointSlicePart, Problem, Read, Service, ServicePart};
 use crate::plan::Node;
 
 /// A folder of manifests, and the node that proxyd runs on.
@@ -61,25 +61,17 @@ impl folder::Kinds for Kinds {
 }
 
 fn service(_: &Kinds, _: &str, value: Value) -> Result<Object, Wrong> {
-    let part: ServicePart = typed(value, None)?;
-    let name = part.name();
-    let (object, problems) = part.read();
-    without(problems)?;
-    Ok(Object::Service(Read { name, object }))
+    whole(typed::<ServicePart>(value, None)?.read()).map(Object::Service)
 }
 
 fn slice(_: &Kinds, _: &str, value: Value) -> Result<Object, Wrong> {
-    let part: EndpointSlicePart = typed(value, None)?;
-    let name = part.name();
-    let (object, problems) = part.read();
-    without(problems)?;
-    Ok(Object::Slice(Read { name, object }))
+    whole(typed::<EndpointSlicePart>(value, None)?.read()).map(Object::Slice)
 }
 
 /// What somebody writes by hand is right or told: nothing of it is left out.
-fn without(problems: Vec<Problem>) -> Result<(), Wrong> {
+fn whole<T>((read, problems): (Read<T>, Vec<Problem>)) -> Result<Read<T>, Wrong> {
     match problems.into_iter().next() {
-        None => Ok(()),
+        None => Ok(read),
         Some(Problem { field, value, wanted }) => {
             let error = serde::de::Error::custom(format!("{value:?} is not {wanted}"));
             Err((field, folder::Problem::Type(error)))

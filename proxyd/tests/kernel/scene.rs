@@ -37,7 +37,7 @@ pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Plan
     let status = spec.get("ingress").map(|it| json!({"loadBalancer": {"ingress": it}}));
     let service = json!({"metadata": metadata, "spec": spec, "status": status});
     let service: ServicePart = serde_json::from_value(service).unwrap();
-    let service = service.read().0.unwrap();
+    let service = service.read().0.object.unwrap();
     let endpoint =
         |(address, node): &(&str, &str)| json!({"addresses": [address], "nodeName": node});
     let ports: Vec<_> = service
@@ -51,7 +51,7 @@ pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Plan
         "ports": ports,
     });
     let slice: EndpointSlicePart = serde_json::from_value(slice).unwrap();
-    let slice = slice.read().0.unwrap();
+    let slice = slice.read().0.object.unwrap();
     Plan::of(&service, [&slice], &node())
 }
 

@@ -7,7 +7,7 @@ use netlink::nftables::{Change, Client, HeldTable};
 use ruleset::nft::{Set, Value};
 
 use super::chains::Chains;
-use super::{Family, content};
+use super::{Family, content, remembered};
 use crate::dataplane::Error;
 use crate::dataplane::transaction::{Transaction, Written};
 use crate::model::NamespacedName;
@@ -130,11 +130,7 @@ impl Family {
 
     /// Has the kernel forget clients that were sent to what is no endpoint of the pool.
     fn forget_strangers(&self, client: &mut Client) -> Result<(), Error> {
-        let endpoints = self.held.values().flatten().filter_map(|(key, held)| match (key, held) {
-            (Key::Slot(pool, _), Held::Endpoint(endpoint)) => Some((*pool, *endpoint)),
-            _ => None,
-        });
-        let endpoints: HashSet<_> = endpoints.collect();
+        let endpoints: HashSet<_> = self.held.values().flat_map(remembered).collect();
         self.forget(client, |pool, endpoint| !endpoints.contains(&(pool, endpoint)))
     }
 }
