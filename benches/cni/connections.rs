@@ -4,10 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
-use nix::libc::linger;
-use nix::sys::socket::{setsockopt, sockopt};
+use std::time::Duration;
 
 use crate::contestant::Contestant;
 use crate::lane::{Bench, Lane, Pod};
@@ -75,15 +72,7 @@ impl Outside {
         self.0.enter();
         // Not counted: it may have to wait for who is there.
         connect(port);
-        let started = Instant::now();
-        let mut count = 0;
-        while started.elapsed() < ROUND {
-            // Ended by a reset: nothing is left to be waited for.
-            let at_once = linger { l_onoff: 1, l_linger: 0 };
-            setsockopt(&connect(port), sockopt::Linger, &at_once).expect("an option of sockets");
-            count += 1;
-        }
-        let rate = f64::from(count) / started.elapsed().as_secs_f64();
+        let rate = measuring::connect((NODE, port).into(), ROUND).per_second();
         finish(port, server);
         rate
     }

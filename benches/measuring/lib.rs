@@ -1,12 +1,18 @@
-//! What the benchmarks share: folders of their own, medians, tables, and what the machine is.
+//! What the benchmarks share: folders of their own, connections, medians, memory, targets, tables, and what the machine is.
 #![expect(clippy::disallowed_methods, reason = "programs are asked for their versions")]
 
+mod connections;
 mod isolation;
 mod machine;
+mod memory;
 mod stats;
 mod table;
+mod target;
 
+pub use connections::{Connections, connect};
 pub use isolation::isolate;
 pub use machine::{load, machine, output};
-pub use stats::{Series, median};
+pub use memory::Memory;
+pub use stats::{Series, median, spread};
 pub use table::{number, ratio, table};
+pub use target::{Bound, Target};

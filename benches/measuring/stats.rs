@@ -57,6 +57,14 @@ pub fn median(figures: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
+/// By how much the greatest is above the least, in percent; `None` of none.
+#[must_use]
+pub fn spread(figures: &[f64]) -> Option<f64> {
+    let least = figures.iter().copied().reduce(f64::min)?;
+    let most = figures.iter().copied().reduce(f64::max)?;
+    Some((most / least - 1.0) * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

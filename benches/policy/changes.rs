@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use lab::cluster::Cluster;
-use measuring::Series;
+use measuring::{Memory, Series};
 use serde_json::json;
 
-use crate::contestant::{Contestant, Memory, Running};
+use crate::contestant::{Contestant, Running};
 use crate::probe::Probe;
 use crate::site::{Site, peer_address};
 use crate::world::{CLOSED, OPEN, open, peer};

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use lab::{Daemon, peer, policyd, program};
+use measuring::Memory;
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::site::Site;
@@ -24,13 +25,6 @@ pub(crate) enum Contestant {
 #[derive(Debug)]
 pub(crate) struct Running {
     daemon: Daemon,
-}
-
-/// Memory of a process in MB.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Memory {
-    pub(crate) now: f64,
-    pub(crate) peak: f64,
 }
 
 impl Contestant {
@@ -81,16 +75,7 @@ impl Contestant {
 
 impl Running {
     pub(crate) fn memory(&self) -> Memory {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.id()))
-            .expect("it runs, and its log tells why it does not");
-        let field = |name: &str| {
-            let line =
-                status.lines().find(|line| line.starts_with(name)).expect("the kernel tells it");
-            let kib: f64 =
-                line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
-            kib * 1024.0 / 1e6
-        };
-        Memory { now: field("VmRSS:"), peak: field("VmHWM:") }
+        Memory::of(self.daemon.id())
     }
 
     /// Processor time of it, and of the programs that it has run.

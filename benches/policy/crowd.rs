@@ -35,7 +35,10 @@ pub(crate) fn run(policies: &[usize], pods: &[usize], rounds: usize) -> Vec<Crow
         for (crowd, site) in &mut all {
             round(&mut crowd.path, site);
         }
+        // None is always the first, or always after the same.
+        all.rotate_left(1);
     }
+    all.sort_by_key(|(crowd, _)| (crowd.pods, crowd.path.policies));
     all.into_iter().map(|(crowd, _)| crowd).collect()
 }
 

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use lab::cluster::Cluster;
 use measuring::Series;
-use nix::libc::linger;
-use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 
 use crate::contestant::Contestant;
@@ -135,7 +133,6 @@ pub(crate) fn round(lane: &mut Path, site: &Site) {
         // The last connection is used; those before only end.
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
-            // Waited for, so that no connection has to wait for its turn to be accepted.
             stream.write_all(b"h").expect("the client waits for it");
             stream.set_nodelay(true).expect("an option of TCP");
             let mut byte = [0];
@@ -149,25 +146,10 @@ pub(crate) fn round(lane: &mut Path, site: &Site) {
             }
         }
     });
-    let (connects, trips, took) = site.client.enter(|| {
-        let started = Instant::now();
-        let mut connects = Vec::new();
-        while started.elapsed() < ROUND {
-            let begun = Instant::now();
-            let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(2))
-                .expect("what is allowed is let through");
-            connects.push(begun.elapsed());
-            stream.read_exact(&mut [0]).expect("a greeting");
-            // Ended by a reset: nothing is left to be waited for.
-            let at_once = linger { l_onoff: 1, l_linger: 0 };
-            setsockopt(&stream, sockopt::Linger, &at_once).expect("an option of sockets");
-        }
-        let took = started.elapsed();
-        (connects, use_one(target), took)
-    });
+    let (made, trips) = site.client.enter(|| (measuring::connect(target, ROUND), use_one(target)));
     server.join().expect("it ends when it is told to");
-    lane.connections_per_second.push(connects.len() as f64 / took.as_secs_f64());
-    connects.into_iter().step_by(10).for_each(|it| lane.connect.push(it));
+    lane.connections_per_second.push(made.per_second());
+    made.connects.into_iter().step_by(10).for_each(|it| lane.connect.push(it));
     trips.into_iter().step_by(10).for_each(|it| lane.round_trip.push(it));
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use measuring::{Series, number, table};
+use measuring::{Bound, Series, Target, number, spread, table};
 
 use crate::Results;
 use crate::changes::Changes;
@@ -17,6 +17,8 @@ contestant on a node of its own with 150 local pods. kube-router runs with its f
 comes through; before, none may come. \"First sync\" is the time from the start of the program until nothing comes through any more that no policy \
 allows, while what one allows does.\n\n";
 
+const KUBE_ROUTER: &str = Contestant::KubeRouter.name();
+
 /// The whole report.
 pub(crate) fn render(results: &Results) -> String {
     let mut text = HEAD.to_owned();
@@ -25,7 +27,7 @@ pub(crate) fn render(results: &Results) -> String {
     }
     text.push_str("\n## Targets\n\n");
     let rows: Vec<_> = targets(results).iter().map(Target::row).collect();
-    table(&mut text, &["work", "to reach", "measured", ""], &rows);
+    table(&mut text, &Target::HEAD, &rows);
     text.push_str("## Changes and memory\n\nMilliseconds: median / 99th percentile (or longest) of so many. policyd runs before and after kube-router, by either way.\n\n");
     push_changes(&mut text, results);
     push_writes(&mut text, results);
@@ -159,50 +161,6 @@ fn push_crowds(text: &mut String, results: &Results) {
     table(text, &["", "connections/s", "connect, us", "round trip, us"], &rows);
 }
 
-/// By how much the slowest is slower than the fastest, in percent.
-fn spread(crowds: &[Crowd], figure: impl Fn(&Path) -> Option<f64>) -> Option<f64> {
-    let figures: Vec<f64> = crowds.iter().filter_map(|it| figure(&it.path)).collect();
-    let least = figures.iter().copied().reduce(f64::min)?;
-    let most = figures.iter().copied().reduce(f64::max)?;
-    Some((most / least - 1.0) * 100.0)
-}
-
-enum Bound {
-    /// So many times faster than kube-router, or more.
-    Faster(f64),
-    AtMost(f64, &'static str),
-}
-
-struct Target {
-    work: String,
-    bound: Bound,
-    measured: Option<f64>,
-}
-
-impl Target {
-    fn row(&self) -> Vec<String> {
-        let measured = self.measured.map_or("not measured".to_owned(), |it| number(Some(it)));
-        let (wanted, measured, is_reached) = match self.bound {
-            Bound::Faster(bound) => (
-                format!(">= {bound}x faster than kube-router"),
-                format!("{measured}x"),
-                self.measured.map(|it| it >= bound),
-            ),
-            Bound::AtMost(bound, unit) => (
-                format!("<= {bound} {unit}"),
-                format!("{measured} {unit}"),
-                self.measured.map(|it| it <= bound),
-            ),
-        };
-        let verdict = match is_reached {
-            Some(true) => "reached",
-            Some(false) => "**not reached**",
-            None => "–",
-        };
-        vec![self.work.clone(), wanted, measured, verdict.to_owned()]
-    }
-}
-
 fn targets(results: &Results) -> Vec<Target> {
     // The worse of two runs counts.
     let of = |contestant: Contestant, figure: fn(&Changes) -> Option<f64>| {
@@ -235,7 +193,7 @@ fn targets(results: &Results) -> Vec<Target> {
         target(
             it,
             "1,000 / 1,000: a policy added or changed, event to kernel",
-            Bound::Faster(times),
+            Bound::Faster(times, KUBE_ROUTER),
             faster,
         );
         if let Some(median) = median {
@@ -254,7 +212,7 @@ fn targets(results: &Results) -> Vec<Target> {
             of(it, |it| it.pods.p99()),
         );
         let syncs = first_sync(Contestant::KubeRouter).zip(first_sync(it)).map(|(a, b)| a / b);
-        target(it, "1,000 / 1,000: first sync", Bound::Faster(20.0), syncs);
+        target(it, "1,000 / 1,000: first sync", Bound::Faster(20.0, KUBE_ROUTER), syncs);
         let memory: fn(&Changes) -> Option<f64> = |it| Some(it.memory.peak);
         target(it, "1,000 / 1,000: memory (peak)", Bound::AtMost(60.0, "MB"), of(it, memory));
         target(
@@ -294,6 +252,6 @@ fn targets_among(crowds: &[Crowd]) -> [Target; 2] {
             Contestant::Nftables.name()
         ),
         bound: Bound::AtMost(5.0, "%"),
-        measured: spread(crowds, figure),
+        measured: spread(&crowds.iter().filter_map(|it| figure(&it.path)).collect::<Vec<_>>()),
     })
 }

@@ -5,12 +5,12 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use measuring::Series;
+use measuring::{Memory, Series};
 use netlink::{ipset, nftables};
 use ruleset::nft::{Encoded, Table};
 use serde_json::{Value, json};
 
-use crate::contestant::{Contestant, Memory};
+use crate::contestant::Contestant;
 use crate::server;
 use crate::site::Site;
 use crate::world::{NODE, OUTSIDE, Size, numbered_pod, objects, pod};

@@ -1,6 +1,5 @@
 //! Who is measured.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +35,14 @@ impl Contestant {
         }
     }
 
+    /// How often changes are made. kube-proxy waits for a second between two.
+    pub(crate) const fn rounds(self) -> usize {
+        match self {
+            Self::Proxyd => 50,
+            Self::Nftables | Self::Iptables => 10,
+        }
+    }
+
     /// Starts it on the node of `site`.
     pub(crate) fn start(self, site: &Site, kubeconfig: &Path) -> Daemon {
         let mut command = match self {
@@ -60,14 +67,4 @@ impl Contestant {
         command.args(["--cluster-cidr", "10.1.0.0/16"]).arg("--kubeconfig").arg(kubeconfig);
         Daemon::start(self.name(), command, &site.node, site.node.home().join("contestant.log"))
     }
-}
-
-/// The most memory that a process had, in MB.
-pub(crate) fn memory(daemon: &Daemon) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id()))
-        .expect("it runs, and its log tells why it does not");
-    let line =
-        status.lines().find_map(|it| it.strip_prefix("VmHWM:")).expect("the kernel tells it");
-    let kib: f64 = line.split_whitespace().next().expect("a number").parse().expect("a number");
-    kib * 1024.0 / 1e6
 }

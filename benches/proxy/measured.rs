@@ -5,32 +5,34 @@ use std::time::{Duration, Instant};
 
 use lab::Node;
 use lab::cluster::Cluster;
-use measuring::Series;
+use measuring::{Memory, Series};
 
-use crate::contestant::{Contestant, memory};
+use crate::contestant::Contestant;
 use crate::objects::{Size, address, probed, service, slice};
+use crate::others::Others;
 use crate::site::{OTHER, SERVER, Site, answered};
 
 /// A connection that is not answered within this time is begun anew: its first packet came too early.
 const SOON: Duration = Duration::from_millis(20);
-/// What is there is answered within this time.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was measured of one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Measured {
-    pub(crate) name: &'static str,
-    /// From its start until the first, the middle and the last service lead to their endpoint.
-    pub(crate) first_sync: Series,
+    pub(crate) contestant: Contestant,
+    pub(crate) size: Size,
+    /// From its start until all that is asked for leads to its endpoint.
+    pub(crate) first_sync: Duration,
+    /// The longest that somebody else's transaction took meanwhile.
+    pub(crate) others: Duration,
     /// From the API server's answer until a connection through it is answered.
     pub(crate) added: Series,
     pub(crate) changed: Series,
-    /// In MB.
-    pub(crate) memory: Option<f64>,
-    /// A connection that is answered, one after the other.
-    pub(crate) connection: Series,
+    pub(crate) memory: Memory,
+    /// With all that was written last.
+    pub(crate) site: Site,
 }
 
+/// Starts it on a node of its own, makes changes, and ends it; what it has written stays.
 pub(crate) fn run(
     contestant: Contestant,
     control: &Node,
@@ -41,37 +43,28 @@ pub(crate) fn run(
 ) -> Measured {
     let site = Site::new(control, place);
     let kubeconfig = cluster.kubeconfig_at("admin", site.control.into());
-    let mut measured = Measured { name: contestant.name(), ..Measured::default() };
+    let patience = contestant.patience();
+    let others = Others::start(&site.node);
     let started = Instant::now();
     let daemon = contestant.start(&site, &kubeconfig);
-    let patience = contestant.patience();
     for number in probed(size) {
         wait(&site, address(number), b's', patience);
     }
-    measured.first_sync.push(started.elapsed());
+    let first_sync = started.elapsed();
+    let others = others.end();
+    let (mut added, mut changed) = (Series::default(), Series::default());
     for round in 0..rounds {
         let number = size.services + round;
         cluster.apply(&service(number));
         cluster.apply(&slice(number, &[SERVER]));
-        measured.added.push(wait(&site, address(number), b's', patience));
+        added.push(wait(&site, address(number), b's', patience));
         cluster.apply(&slice(number, &[OTHER]));
-        measured.changed.push(wait(&site, address(number), b'o', patience));
+        changed.push(wait(&site, address(number), b'o', patience));
         cluster.delete(&service(number));
         cluster.delete(&slice(number, &[]));
     }
-    let to = address(probed(size)[1]);
-    let connections = rounds * 100;
-    measured.connection = site.client.enter(|| {
-        let mut series = Series::default();
-        for _ in 0..connections {
-            let begun = Instant::now();
-            assert_eq!(answered(to, PATIENCE), Some(b's'), "a connection is lost");
-            series.push(begun.elapsed());
-        }
-        series
-    });
-    measured.memory = Some(memory(&daemon));
-    measured
+    let memory = Memory::of(daemon.id());
+    Measured { contestant, size, first_sync, others, added, changed, memory, site }
 }
 
 /// Waits until somebody answers; how long that took.

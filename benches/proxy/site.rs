@@ -14,6 +14,7 @@ pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 3);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 4);
 
 /// A node and what is around it.
+#[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) node: Node,
     pub(crate) client: Pod,

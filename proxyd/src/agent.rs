@@ -196,8 +196,11 @@ impl Agent {
     }
 
     fn finish(&mut self, done: Done, now: Instant) {
-        let Done { result, kind, own_port, started, took } = done;
+        let Done { result, kind, generation, own_port, started, took } = done;
         self.own_port = own_port;
+        if kind == Kind::Adoption {
+            self.drift.listen(generation);
+        }
         match result {
             Ok(written) => {
                 self.failures = 0;

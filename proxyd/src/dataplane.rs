@@ -60,6 +60,12 @@ impl Dataplane {
         Ok(written)
     }
 
+    /// The number of the generation of the namespace's rules, which is another one after each change; `None` where the kernel
+    /// does not tell it.
+    pub fn generation(&mut self) -> Option<u32> {
+        self.client.generation().ok().flatten()
+    }
+
     /// The netlink port by which others are told that a change came from here, once there was one.
     #[must_use]
     pub fn port(&self) -> Option<u32> {

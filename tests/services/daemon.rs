@@ -202,6 +202,34 @@ fn what_others_change_is_put_right() {
     assert!(site.tables().contains("table ip others"));
 }
 
+/// While the kernel is compared and written it tells proxyd nothing of others.
+#[test]
+fn what_others_change_meanwhile_is_put_right() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let folder = Folder::new();
+    folder.write("service.json", &service(&site));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    for number in 0..3000 {
+        let mut other = service(&site);
+        other["metadata"]["name"] = json!(format!("other-{number}"));
+        other["spec"]["clusterIP"] = json!(format!("10.97.{}.{}", number / 250, number % 250));
+        other["spec"]["ports"] = json!([{"name": "t", "port": 80}]);
+        folder.write(&format!("other-{number}.json"), &other);
+    }
+    let mut daemon = folder.start(&site);
+    let mut flushed = 0;
+    daemon.wait_until(PATIENCE, || {
+        let flush = site.node.try_sh("nft flush map ip podwire-proxy services");
+        flushed += usize::from(flush.status.success());
+        asked(&site, "/readyz").is_some_and(|it| it.starts_with("HTTP/1.1 200 "))
+    });
+    assert!(flushed > 0, "nobody came between");
+    let elements = || site.tables().matches("10.97.").count();
+    eventually("all are there again", || elements() >= 3000);
+    assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");
+}
+
 #[test]
 fn an_api_server_is_followed() {
     let mut site = Site::new(true);

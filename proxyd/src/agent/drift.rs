@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cluster::Listener;
 use netlink::Event;
-use netlink::nftables::{Changes, Generation};
+use netlink::nftables::{Changes, Client, Generation};
 
 use crate::nftables::TABLE;
 
@@ -18,20 +18,31 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 /// The kernel's word that our tables were changed.
 #[derive(Debug)]
 pub(super) struct Drift {
+    /// `None` while the kernel is compared and written: it would tell of each element, and be slower by that.
     changes: Option<Listener<Changes>>,
     is_suspected: bool,
     compared: Instant,
 }
 
 impl Drift {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { changes: None, is_suspected: false, compared: now }
+    }
+
+    /// Listens from now on, the kernel having been compared and written. Others have changed something meanwhile unless its
+    /// generation is still the one after our last change.
+    pub(super) fn listen(&mut self, after_ours: Option<u32>) {
         let changes = Listener::new("changes of nf_tables", Changes::open());
-        let changes = changes
-            .inspect_err(|error| {
-                tracing::warn!(error = cluster::chain(error), "changes of nf_tables are not told by the kernel; they are looked for once an hour");
-            })
-            .ok();
-        Self { changes, is_suspected: false, compared: now }
+        let changes = changes.inspect_err(|error| {
+            tracing::warn!(
+                error = cluster::chain(error),
+                "changes of nf_tables are not told by the kernel; they are looked for once an hour"
+            );
+        });
+        self.changes = changes.ok();
+        let now =
+            Client::open().and_then(|client| client.map_or(Ok(None), |mut it| it.generation()));
+        self.is_suspected |= now.map_or(true, |now| now != after_ours);
     }
 
     /// Waits until somebody, perhaps ourselves, changed something.
@@ -59,6 +70,6 @@ impl Drift {
 
     /// A comparison begins.
     pub(super) fn begin(&mut self, now: Instant) {
-        (self.is_suspected, self.compared) = (false, now);
+        *self = Self::new(now);
     }
 }

@@ -31,6 +31,9 @@ async fn what_failed_is_tried_again_after_its_pause() {
     let now = Instant::now();
     let error = crate::dataplane::Error::NoNftables;
     let (kind, took) = (Kind::Change, Duration::ZERO);
-    agent.finish(Done { result: Err(error), kind, own_port: None, started: None, took }, now);
+    agent.finish(
+        Done { result: Err(error), kind, generation: None, own_port: None, started: None, took },
+        now,
+    );
     assert_eq!(agent.next_due(), now.checked_add(PAUSES.0));
 }

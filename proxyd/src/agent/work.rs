@@ -49,6 +49,8 @@ impl Kind {
 pub(super) struct Done {
     pub(super) result: Result<Written, Error>,
     pub(super) kind: Kind,
+    /// The kernel's generation after our last change, if nobody else changed anything since a comparison began.
+    pub(super) generation: Option<u32>,
     /// By what others are told that it was us.
     pub(super) own_port: Option<u32>,
     /// When the first event of it came.
@@ -77,10 +79,14 @@ impl Work {
         self.running = Some(spawn_blocking(move || {
             let begun = Instant::now();
             let kind = Kind::of(&job);
+            let before = dataplane.generation();
             let result = run(&mut dataplane, job);
+            let generation = before
+                .zip(result.as_ref().ok())
+                .map(|(before, written)| after(before, written.transactions));
             let took = begun.elapsed();
             let own_port = dataplane.port();
-            (dataplane, Done { result, kind, own_port, started, took })
+            (dataplane, Done { result, kind, generation, own_port, started, took })
         }));
     }
 
@@ -104,6 +110,11 @@ impl Work {
             self.finished().await;
         }
     }
+}
+
+/// The generation after so many changes (`nf_tables_commit`, which passes over zero).
+fn after(generation: u32, changes: usize) -> u32 {
+    (0..changes).fold(generation, |it, _| it.wrapping_add(1).max(1))
 }
 
 fn run(dataplane: &mut Dataplane, job: Job) -> Result<Written, Error> {

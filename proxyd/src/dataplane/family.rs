@@ -82,7 +82,7 @@ impl Family {
             self.numbers.retain(name, |it| pools.is_some_and(|pools| pools.contains_key(it)));
         }
         if !gone.is_empty() {
-            self.forget(client, |pool, endpoint| gone.contains(&(pool, endpoint)))?;
+            written += self.forget(client, |pool, endpoint| gone.contains(&(pool, endpoint)))?;
         }
         Ok(written)
     }
@@ -162,10 +162,10 @@ impl Family {
         &self,
         client: &mut Client,
         stale: impl Fn(u32, SocketAddr) -> bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Written, Error> {
         match self.sets.iter().find(|it| it.name == AFFINITY) {
             Some(set) => affinity::forget(client, self.table(), set, stale),
-            None => Ok(()),
+            None => Ok(Written::default()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Value, json};
 use testbed::arguments;
 
@@ -18,6 +19,9 @@ const ADDRESS: &str = "127.0.0.1:2379";
 
 /// It may take this long to start.
 const START: Duration = Duration::from_secs(30);
+
+/// A transaction may have 128 parts, and 1.5 MiB.
+const MOST_AT_ONCE: usize = 64;
 
 /// A version of etcd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,20 @@ pub(super) fn compact() {
     let revision = &status["header"]["revision"];
     let answer = ask("/v3/kv/compaction", &json!({"revision": revision}).to_string());
     assert!(answer.as_ref().is_some_and(|it| it["header"].is_object()), "compaction: {answer:?}");
+}
+
+/// Writes these values at these keys, some at once.
+pub(super) fn put(entries: &[(String, Value)]) {
+    for entries in entries.chunks(MOST_AT_ONCE) {
+        let puts = entries.iter().map(|(key, value)| {
+            let [key, value] =
+                [key.clone(), value.to_string()].map(|it| BASE64_STANDARD.encode(it));
+            json!({"requestPut": {"key": key, "value": value}})
+        });
+        let transaction = json!({"success": puts.collect::<Vec<_>>()});
+        let answer = ask("/v3/kv/txn", &transaction.to_string());
+        assert!(answer.as_ref().is_some_and(|it| it["succeeded"] == true), "puts: {answer:?}");
+    }
 }
 
 /// Asks etcd by its JSON gateway; `None`: it does not answer.

@@ -104,6 +104,8 @@ pub(crate) const SUITES: &[Suite] = &[
     whole("lab/attachments", &[&NFT_ONLY]),
     whole("lab/node_network", &[&NFT_ONLY]),
     whole("lab/conformance", &[&NFT_ONLY]),
+    whole("proxyd/kernel", LANES),
+    whole("lab/services", LANES),
 ];
 
 /// Tests that do not apply in a lane.

@@ -82,7 +82,7 @@ impl Family {
             }
         }
         written += transaction.commit(client, self.table(), &[])?;
-        self.forget_strangers(client)?;
+        written += self.forget_strangers(client)?;
         Ok(written)
     }
 
@@ -129,7 +129,7 @@ impl Family {
     }
 
     /// Has the kernel forget clients that were sent to what is no endpoint of the pool.
-    fn forget_strangers(&self, client: &mut Client) -> Result<(), Error> {
+    fn forget_strangers(&self, client: &mut Client) -> Result<Written, Error> {
         let endpoints: HashSet<_> = self.held.values().flat_map(remembered).collect();
         self.forget(client, |pool, endpoint| !endpoints.contains(&(pool, endpoint)))
     }

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use ruleset::nft::{Encoded, Set, Table, Value};
 
 use crate::dataplane::Error;
+use crate::dataplane::transaction::Written;
 use crate::nftables::{AFFINITY, untagged};
 
 /// So often, when some of what is to be forgotten is forgotten by itself meanwhile, or a packet was on its way.
@@ -19,20 +20,25 @@ pub(super) fn forget(
     table: Table<'_>,
     set: &Set,
     stale: impl Fn(u32, SocketAddr) -> bool,
-) -> Result<(), Error> {
+) -> Result<Written, Error> {
+    let mut written = Written::default();
     for _ in 0..ATTEMPTS {
         let elements = client.elements(table, AFFINITY)?;
         let is_stale = |it: &Encoded| remembered(set, it).is_some_and(|(pool, to)| stale(pool, to));
         let elements: Vec<_> = elements.into_iter().filter(is_stale).collect();
         if elements.is_empty() {
-            return Ok(());
+            return Ok(written);
         }
         match client.change(table, &[Change::DeleteElements(AFFINITY, &elements)]) {
             Err(error) if error.errno() == Some(Errno::ENOENT) => {}
-            done => done?,
+            done => {
+                done?;
+                written.transactions += 1;
+                written.deleted += elements.len();
+            }
         }
     }
-    Ok(())
+    Ok(written)
 }
 
 /// The pool, and where a client of it was sent.
