@@ -10,7 +10,7 @@ use cluster::health::{Listen, parse_listen};
 use ipnetwork::IpNetwork;
 use proxyd::agent::Addresses;
 use proxyd::conntrack_parameters::{Parameters, parse_duration};
-use proxyd::nftables::{Local, Settings};
+use proxyd::nftables::{Local, Scheduler, Settings};
 
 /// Services of Kubernetes by nf_tables.
 #[derive(Debug, Parser)]
@@ -103,6 +103,26 @@ struct Rules {
     /// Let packets through that belong to no connection.
     #[arg(long)]
     conntrack_tcp_be_liberal: bool,
+    /// How the endpoint of a new connection is chosen: as chance has it, or by the client's address.
+    #[arg(long, value_enum, default_value_t = Choice::Random)]
+    scheduler: Choice,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Choice {
+    Random,
+    /// As IPVS calls it.
+    #[value(alias = "sh")]
+    SourceHash,
+}
+
+impl From<Choice> for Scheduler {
+    fn from(choice: Choice) -> Self {
+        match choice {
+            Choice::Random => Self::Random,
+            Choice::SourceHash => Self::SourceHash,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,6 +164,7 @@ impl Run {
             local,
             service_ranges: rules.service_cidr,
             drops_invalid: !rules.conntrack_tcp_be_liberal,
+            scheduler: rules.scheduler.into(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! which the small map `chains` leads on. So a service that comes or goes is data: were it a map of verdicts, the kernel would
 //! go through all of it at each change (`nf_tables_validate`: 12 ms with 44,000 services). Which endpoints there are the map
 //! `pools` says, again a number, and the map `endpoints` has all endpoints of all pools, by that number and a place. A
-//! place is drawn among so many as there are, which is a constant of a rule: so services with as many endpoints share a
+//! place is drawn, or hashed of the client's address, among so many as there are, which is a constant of a rule: so services with as many endpoints share a
 //! chain.
 //!
 //! Numbers are carried from rule to rule as the packet's priority (`skb->priority`): rules cannot share registers. Only
@@ -21,4 +21,4 @@ pub use content::{
 pub use kind::{Hidden, Kind, Pick};
 pub(crate) use layout::AFFINITY;
 pub use layout::{TABLE, chain, sets, table};
-pub use rules::{Local, Rules, Settings};
+pub use rules::{Local, Rules, Scheduler, Settings};

@@ -80,9 +80,14 @@ pub(crate) fn ask(socket: &UdpSocket) -> Outcome {
 
 /// A socket of UDP that speaks to a place.
 pub(crate) fn udp(from: &Space, to: SocketAddr) -> UdpSocket {
-    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
+    udp_as(from, any.parse().expect("an address"), to)
+}
+
+/// The same from this address.
+pub(crate) fn udp_as(from: &Space, address: IpAddr, to: SocketAddr) -> UdpSocket {
     from.enter(|| {
-        let socket = UdpSocket::bind(any).expect("a port");
+        let socket = UdpSocket::bind((address, 0)).expect("a port");
         socket.connect(to).expect("a route");
         socket
     })

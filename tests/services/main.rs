@@ -11,6 +11,7 @@ mod health_checks;
 mod node_ports;
 mod objects;
 mod policies;
+mod scheduler;
 mod server;
 mod site;
 mod sources;

@@ -14,7 +14,7 @@ use super::layout::{
     ALLOWED, ALLOWED_CHAINS, CHAINS, CLUSTER_IPS, DIVIDED_CHAINS, ENDPOINTS, FAR, HAIRPIN,
     LOCAL_POOLS, NEAR, POOLS, SERVICES, STICKY,
 };
-use super::rules::{Local, REMEMBER, Settings};
+use super::rules::{Local, REMEMBER, Scheduler, Settings};
 use crate::model::Protocol;
 use crate::plan::{At, Frontend, Masquerade, Plan, PoolId, Scope, Way};
 
@@ -106,7 +106,12 @@ impl Render<'_> {
         let mut content = Content::new();
         for (id, endpoints) in plan.pools.iter().filter(|(id, _)| id.is_ipv4 == self.is_ipv4) {
             let Some(number) = self.numbers.get(id).copied() else { continue };
-            for (slot, endpoint) in (0..).zip(arranged(slots(number), endpoints)) {
+            let placed = match self.settings.scheduler {
+                Scheduler::Random => arranged(slots(number), endpoints),
+                // In the same order on all nodes.
+                Scheduler::SourceHash => endpoints.iter().copied().collect(),
+            };
+            for (slot, endpoint) in (0..).zip(placed) {
                 content.insert(Key::Slot(number, slot), Held::Endpoint(endpoint));
             }
             if let Some(seconds) = plan.affinity {

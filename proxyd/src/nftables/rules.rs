@@ -28,6 +28,19 @@ pub struct Settings {
     /// Whether packets that belong to no connection are kept from passing through: they would be seen as they are, not
     /// as the connection is that they were part of (kubernetes/kubernetes#74839).
     pub drops_invalid: bool,
+    /// How the endpoint of a new connection is chosen.
+    pub scheduler: Scheduler,
+}
+
+/// How the endpoint of a new connection is chosen among those of its pool. Where a service remembers clients, of those that it
+/// does not know yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheduler {
+    /// As chance has it.
+    Random,
+    /// By the client's address: on all nodes that know of the same endpoints it is the same one, for as long as there are
+    /// the same (IPVS: `sh`).
+    SourceHash,
 }
 
 /// How packets of the cluster's pods are known.
@@ -51,6 +64,7 @@ impl Default for Settings {
             local: Local::Unknown,
             service_ranges: Vec::new(),
             drops_invalid: true,
+            scheduler: Scheduler::Random,
         }
     }
 }
@@ -208,9 +222,15 @@ impl Rules<'_> {
         let client = Field::address(Side::Source, self.is_ipv4);
         let before = self.redirects(&[client, Field::Priority], AFFINITY);
         let before = before.into_iter().filter(|_| pick.is_sticky);
-        let drawn = |below| self.redirects(&[Field::Priority, Field::Random { below }], ENDPOINTS);
+        let chosen = |place| self.redirects(&[Field::Priority, place], ENDPOINTS);
+        let (is_ipv4, below) = (self.is_ipv4, pick.count);
+        let place = match self.settings.scheduler {
+            Scheduler::SourceHash if below > 1 => Field::SourceHash { is_ipv4, below },
+            Scheduler::Random | Scheduler::SourceHash => Field::Random { below },
+        };
         // The places may be fewer by now than when the chain was chosen; the first one is there.
-        [pool].into_iter().chain(before).chain(drawn(pick.count)).chain(drawn(1)).collect()
+        let first = chosen(Field::Random { below: 1 });
+        [pool].into_iter().chain(before).chain(chosen(place)).chain(first).collect()
     }
 
     /// To what a map has for these, of whatever protocol: nft asks that it be named.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use proxyd::dataplane::Written;
 use proxyd::model::NamespacedName;
-use proxyd::nftables::{Local, Settings};
+use proxyd::nftables::{Local, Scheduler, Settings};
 use proxyd::plan::Plan;
 use serde_json::{Value, json};
 
@@ -65,8 +65,9 @@ fn changes_come_to_what_taking_over_comes_to() {
     let mut runner = TestRunner::new(Config { cases: 40, ..Config::default() });
     let bursts = prop::collection::vec(prop::collection::vec(step(), 1..4), 1..6);
     runner
-        .run(&bursts, |bursts| {
-            let settings = settings.clone();
+        .run(&(bursts, any::<bool>()), |(bursts, hashes)| {
+            let scheduler = if hashes { Scheduler::SourceHash } else { Scheduler::Random };
+            let settings = Settings { scheduler, ..settings.clone() };
             // Each in a namespace of its own.
             std::thread::spawn(move || {
                 move_away();

@@ -1,7 +1,7 @@
 //! What tables there are.
 
 use proxyd::dataplane::Written;
-use proxyd::nftables::{Local, Settings};
+use proxyd::nftables::{Local, Scheduler, Settings};
 use serde_json::json;
 
 use crate::scene::{dataplane, listed, move_away, name, nft, plan, plans, reloads, sorted};
@@ -122,4 +122,68 @@ fn only_what_changes_is_written() {
     dataplane.tidy().unwrap();
     let four = listed(true);
     assert!(!four.contains("pick-") && !four.contains("elements"), "{four}");
+}
+
+#[test]
+fn a_node_that_chooses_otherwise_finds_its_services_and_rewrites_how_they_choose() {
+    move_away();
+    let spec = json!({
+        "clusterIPs": ["10.96.0.1", "fd00:96::1"], "ports": [{"port": 80}],
+    });
+    let all = [
+        ("10.244.1.5", "there"),
+        ("10.244.1.6", "there"),
+        ("10.244.1.7", "there"),
+        ("fd00::5", "there"),
+        ("fd00::6", "there"),
+    ];
+    let plan = |of: &[(&str, &str)]| plan("a", &spec, of);
+    let by = |scheduler| dataplane(&Settings { scheduler, ..Settings::default() });
+    let mut random = by(Scheduler::Random);
+    random.adopt(&plans([("a", plan(&all))])).unwrap();
+    // The last one takes the place of the first.
+    random.apply(&[(name("a"), Some(plan(&all[1..])))].into()).unwrap();
+    random.tidy().unwrap();
+    let drawn = [true, false].map(|it| sorted(&listed(it)));
+    assert!(
+        drawn[0].iter().any(|it| it.ends_with("10.244.1.7 . 8080") && it.contains(" . 0 : ")),
+        "{drawn:?}"
+    );
+    let remaining = plans([("a", plan(&all[1..]))]);
+    let mut hashed = by(Scheduler::SourceHash);
+    let written = hashed.adopt(&remaining).unwrap();
+    // Both endpoints change places, and nothing else is an element.
+    assert_eq!((written.added, written.deleted), (2, 2), "{written:?}");
+    for (is_ipv4, address) in [(true, "ip saddr"), (false, "ip6 saddr")] {
+        let listed = listed(is_ipv4);
+        let wanted = format!("meta priority . jhash {address} mod 2 seed 0x1 map @endpoints");
+        assert!(listed.contains(&wanted) && !listed.contains("random mod 2"), "{listed}");
+        assert!(reloads(is_ipv4));
+    }
+    assert_eq!(hashed.adopt(&remaining).unwrap(), Written::default());
+    // And back: endpoints stay where they are.
+    let written = by(Scheduler::Random).adopt(&remaining).unwrap();
+    assert_eq!((written.added, written.deleted), (0, 0), "{written:?}");
+    assert!(!listed(true).contains("jhash"));
+}
+
+#[test]
+fn hashes_find_endpoints_in_the_same_places_on_all_nodes() {
+    let settings = Settings { scheduler: Scheduler::SourceHash, ..Settings::default() };
+    let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+    let endpoints =
+        ["10.244.0.1", "10.244.0.2", "10.244.0.3", "10.244.0.4"].map(|it| (it, "there"));
+    let places = |history: &[&[(&str, &str)]]| {
+        move_away();
+        let mut dataplane = dataplane(&settings);
+        dataplane.adopt(&plans([])).unwrap();
+        for endpoints in history {
+            dataplane.apply(&[(name("a"), Some(plan("a", &spec, endpoints)))].into()).unwrap();
+        }
+        let listed = sorted(&listed(true));
+        listed.into_iter().filter(|it| it.contains(" : 10.244.")).collect::<Vec<_>>()
+    };
+    let first = places(&[&endpoints[..1], &endpoints[1..], &endpoints]);
+    assert_eq!(first.len(), 4);
+    assert_eq!(places(&[&endpoints[2..], &endpoints]), first);
 }
