@@ -7,7 +7,6 @@
 
 mod agent;
 mod config;
-mod duration;
 mod iptables;
 mod metrics;
 mod nftables;

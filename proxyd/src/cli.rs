@@ -9,7 +9,7 @@ use cluster::LogFormat;
 use cluster::health::{Listen, parse_listen};
 use ipnetwork::IpNetwork;
 use proxyd::agent::Addresses;
-use proxyd::conntrack_parameters::{Parameters, parse_duration};
+use proxyd::conntrack_parameters::{Parameters, parse_seconds};
 use proxyd::nftables::{Local, Scheduler, Settings};
 
 /// Services of Kubernetes by nf_tables.
@@ -71,10 +71,10 @@ struct Conntrack {
     #[arg(long, value_name = "COUNT", default_value_t = 131_072)]
     conntrack_min: u32,
     /// How long a connection of TCP is known over which nothing comes; 0 leaves that as it is.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_seconds)]
     conntrack_tcp_timeout_established: Duration,
     /// The same after one side has said that it has ended.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_seconds)]
     conntrack_tcp_timeout_close_wait: Duration,
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 mod backoff;
 mod client;
+mod duration;
 mod error;
 pub mod folder;
 pub mod health;
@@ -18,6 +19,7 @@ mod process;
 mod watch;
 
 pub use client::{Object, connect, create, delete, get, patch};
+pub use duration::parse_duration;
 pub use error::{Attempt, Error};
 pub use kube::Client;
 pub use listener::Listener;

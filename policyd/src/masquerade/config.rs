@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use serde_json::Value;
 
-use super::{Error, PortRanges, Problem, duration};
+use super::{Error, PortRanges, Problem};
 use crate::model::parse_cidr;
 
 /// RFC 1918.
@@ -185,7 +185,8 @@ fn span(value: &Value) -> Result<Duration, Wrong> {
     let text = value
         .as_str()
         .ok_or_else(|| (String::new(), mistyped(value, "a span of time (a text such as 60s)")))?;
-    duration::parse(text).ok_or_else(|| (String::new(), Problem::Duration(text.to_owned())))
+    let span = cluster::parse_duration(text).filter(|it| !it.is_zero());
+    span.ok_or_else(|| (String::new(), Problem::Duration(text.to_owned())))
 }
 
 #[cfg(test)]

@@ -14,10 +14,17 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// Reads numbers with units, such as `1h30m` or `1.5s` (Go: `time.ParseDuration`). Only what is more than
-/// nothing: negative spans make no sense here.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+/// Reads numbers with units, such as `1h30m` or `1.5s`, or `0` (Go: `time.ParseDuration`). Negative spans make no sense
+/// here: `None`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest == "0" {
+        return Some(Duration::ZERO);
+    }
+    if rest.is_empty() {
+        return None;
+    }
     let mut nanoseconds = 0_u64;
     while !rest.is_empty() {
         let end = rest.find(|it: char| !it.is_ascii_digit() && it != '.').unwrap_or(rest.len());
@@ -28,7 +35,7 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
         nanoseconds = nanoseconds.checked_add(scaled(number, *unit)?)?;
         rest = after;
     }
-    (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds))
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 /// `number`, with an optional fraction, of units.
@@ -55,20 +62,23 @@ mod tests {
         for (text, milliseconds) in [
             ("60s", 60_000),
             ("1m30s", 90_000),
+            ("1h0m0s", 3_600_000),
+            ("0s", 0),
+            ("0", 0),
             ("1.5h", 5_400_000),
             ("+250ms", 250),
             (".5s", 500),
             ("2000000ns", 2),
             ("1000µs", 1),
         ] {
-            assert_eq!(parse(text), Some(Duration::from_millis(milliseconds)), "{text}");
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
     }
 
     #[test]
     fn other_texts_are_none() {
-        for text in ["", "0s", "60", "s", "-1s", ".s", "1.2.3s", "1 s", "99999999999h", "1d"] {
-            assert_eq!(parse(text), None, "{text}");
+        for text in ["", "+", "60", "s", "-1s", ".s", "1.2.3s", "1 s", "99999999999h", "1d"] {
+            assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 }
