@@ -46,7 +46,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) node_address: Vec<IpAddr>,
     /// Which addresses of this node have node ports: "primary", those that the cluster knows it by; "all", those of its
-    /// interfaces, but link-local ones; or those of its interfaces that are in a range. Repeat it for others.
+    /// interfaces, but link-local ones; "localhost", 127.0.0.1 for the node itself; or those of its interfaces that are in a
+    /// range. Repeat it for others.
     #[arg(long, value_name = "WHICH", value_delimiter = ',', default_value = "primary")]
     pub(crate) nodeport_addresses: Vec<Addresses>,
     /// Where /healthz, /readyz and /metrics are served: ADDRESS:PORT, PORT, or "off".
@@ -165,6 +166,7 @@ impl Run {
             service_ranges: rules.service_cidr,
             drops_invalid: !rules.conntrack_tcp_be_liberal,
             scheduler: rules.scheduler.into(),
+            guards_localhost: self.nodeport_addresses.iter().any(|it| it.is_of_localhost()),
         }
     }
 }

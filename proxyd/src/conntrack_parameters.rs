@@ -1,14 +1,15 @@
 //! The kernel's parameters of connection tracking, as kube-proxy sets them (`cmd/kube-proxy/app/conntrack.go`).
 
 use std::fs;
-use std::io;
 use std::num::NonZero;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-/// Where they are, those of the namespace of the calling process.
-pub const FOLDER: &str = "/proc/sys/net/netfilter";
+use crate::sysctl::{self, Unchanged, Wanted};
+
+/// Where they are among the parameters of the network.
+pub const FOLDER: &str = "netfilter";
 /// The machine's cores that run.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
 
@@ -36,17 +37,6 @@ pub struct Parameters {
     pub tcp_close_wait: Duration,
 }
 
-/// Why a parameter stays as it is.
-#[derive(Debug, thiserror::Error)]
-#[error("{} stays as it is", file.display())]
-pub struct Unchanged {
-    /// Its file.
-    pub file: PathBuf,
-    /// What the kernel said.
-    #[source]
-    pub source: io::Error,
-}
-
 impl Parameters {
     /// Has the parameters in a folder, see [`FOLDER`], be so on a node with so many cores. Those that are right are not
     /// written, and there may be more connections than wanted. What could not be is returned; the others are.
@@ -59,12 +49,8 @@ impl Parameters {
             (TCP_ESTABLISHED, Wanted::Exactly(self.tcp_established.as_secs())),
             (TCP_CLOSE_WAIT, Wanted::Exactly(self.tcp_close_wait.as_secs())),
         ];
-        let set = |(name, wanted): (&str, Wanted)| {
-            let file = folder.join(name);
-            let result = wanted.set(&file);
-            result.err().map(|source| Unchanged { file, source })
-        };
-        all.into_iter().filter(|(_, it)| it.number() > 0).filter_map(set).collect()
+        let wanted = all.into_iter().filter(|(_, it)| it.number() > 0);
+        wanted.filter_map(|(name, it)| sysctl::ensure(&folder.join(name), it).err()).collect()
     }
 
     fn max(&self, cores: usize) -> u64 {
@@ -73,37 +59,6 @@ impl Parameters {
         }
         let cores = u64::try_from(cores).unwrap_or(u64::MAX);
         u64::from(self.max_per_core).saturating_mul(cores).max(self.min.into())
-    }
-}
-
-/// A number that is right.
-#[derive(Debug, Clone, Copy)]
-enum Wanted {
-    AtLeast(u64),
-    Exactly(u64),
-}
-
-impl Wanted {
-    const fn number(self) -> u64 {
-        match self {
-            Self::AtLeast(number) | Self::Exactly(number) => number,
-        }
-    }
-
-    fn set(self, file: &Path) -> io::Result<()> {
-        let text = fs::read_to_string(file)?;
-        let before: u64 = text.trim().parse().map_err(io::Error::other)?;
-        let is_right = match self {
-            Self::AtLeast(number) => before >= number,
-            Self::Exactly(number) => before == number,
-        };
-        if is_right {
-            return Ok(());
-        }
-        let now = self.number();
-        fs::write(file, now.to_string())?;
-        tracing::info!(file = %file.display(), before, now, "connection tracking");
-        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use netlink::nftables::Client;
 
 use crate::model::NamespacedName;
-use crate::nftables::Settings;
+use crate::nftables::{GUARD_LOCALHOST, Settings, table};
 use crate::plan::Plan;
 pub use error::Error;
 use family::Family;
@@ -85,13 +85,22 @@ impl Dataplane {
         Ok(written)
     }
 
+    /// Whether the kernel has what guards 127.0.0.0/8, from now or before.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`].
+    pub fn guards_localhost(&mut self) -> Result<bool, Error> {
+        let held = self.client.table(table(true))?;
+        Ok(held.is_some_and(|it| it.chains.iter().any(|it| it.name == GUARD_LOCALHOST)))
+    }
+
     /// Removes the tables, if they are there.
     ///
     /// # Errors
     /// [`Error::Kernel`].
     pub fn remove(&mut self) -> Result<(), Error> {
         for is_ipv4 in [true, false] {
-            self.client.remove(crate::nftables::table(is_ipv4))?;
+            self.client.remove(table(is_ipv4))?;
         }
         Ok(())
     }

@@ -19,6 +19,6 @@ pub use content::{
     Content, Exhausted, Held, Key, Level, Map, Numbers, Render, element, read, untagged,
 };
 pub use kind::{Hidden, Kind, Pick};
-pub(crate) use layout::AFFINITY;
+pub(crate) use layout::{AFFINITY, GUARD_LOCALHOST};
 pub use layout::{TABLE, chain, sets, table};
 pub use rules::{Local, Rules, Scheduler, Settings};

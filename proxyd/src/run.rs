@@ -12,11 +12,13 @@ use proxyd::agent::{self, Readiness, Status};
 use proxyd::conntrack_parameters::{self, Parameters};
 use proxyd::dataplane::Dataplane;
 use proxyd::index::Event;
+use proxyd::localhost;
 use proxyd::metrics::Metrics;
 use proxyd::nftables::Settings;
 use proxyd::plan::Node;
 use proxyd::source::api_server::{ApiServer, Report};
 use proxyd::source::folder::Folder;
+use proxyd::sysctl::Unchanged;
 use proxyd::takeover::{self, Removed};
 use runner::OsRunner;
 use tokio::sync::{mpsc, watch};
@@ -29,6 +31,8 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 const MOST_WAITING_EVENTS: usize = 1024;
 /// How often is looked whether services are in the kernel.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The kernel's parameters of the network, those of the namespace of the process.
+const NETWORK: &str = "/proc/sys/net";
 
 /// Serves until it is told to end.
 pub(crate) fn run(options: Run) -> Result<(), Failure> {
@@ -43,7 +47,12 @@ pub(crate) fn run(options: Run) -> Result<(), Failure> {
 /// Removes all services from the kernel.
 pub(crate) fn cleanup() -> Result<(), Failure> {
     cluster::start_log(LogFormat::Text);
-    Ok(Dataplane::open(&Settings::default(), &[])?.remove()?)
+    let mut dataplane = Dataplane::open(&Settings::default(), &[])?;
+    // While that cannot be, what guards it stays, and so does the rest.
+    if dataplane.guards_localhost()? {
+        localhost::route(Path::new(NETWORK), false)?;
+    }
+    Ok(dataplane.remove()?)
 }
 
 /// Removes what kube-proxy has left in the kernel.
@@ -72,8 +81,12 @@ async fn serve(options: Run) -> Result<(), Failure> {
     }
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (stop, shutdown) = watch::channel(false);
-    let dataplane = Dataplane::open(&options.settings(), &families())?;
-    tokio::spawn(set_conntrack_parameters(options.conntrack_parameters(), Arc::clone(&status)));
+    let mut settings = options.settings();
+    let serves_localhost = settings.guards_localhost;
+    settings.guards_localhost = serves_localhost || !is_localhost_closed()?;
+    let dataplane = Dataplane::open(&settings, &families())?;
+    let parameters = options.conntrack_parameters();
+    tokio::spawn(set_parameters(parameters, serves_localhost, Arc::clone(&status)));
     let source = source(&options, events, &status);
     let mut agent = pin!(agent::run(
         dataplane,
@@ -93,14 +106,30 @@ async fn serve(options: Run) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Sets them once services are in the kernel: before, it may not track connections, and have no parameters.
-async fn set_conntrack_parameters(parameters: Parameters, status: Arc<Status>) {
+/// What a proxyd before this one has opened is closed again. Whether nothing of that is left.
+fn is_localhost_closed() -> Result<bool, Failure> {
+    if !Dataplane::open(&Settings::default(), &[])?.guards_localhost()? {
+        return Ok(true);
+    }
+    let closed = localhost::route(Path::new(NETWORK), false);
+    let warn = |it: &Unchanged| tracing::warn!("{}; what guards it stays too", cluster::chain(it));
+    Ok(closed.inspect_err(warn).is_ok())
+}
+
+/// Sets the kernel's parameters once services are in it: before, it may not track connections, and have none of them; and
+/// nothing guards what one of them opens.
+async fn set_parameters(conntrack: Parameters, serves_localhost: bool, status: Arc<Status>) {
     while status.readiness() != Readiness::Ready {
         tokio::time::sleep(PAUSE).await;
     }
-    let folder = Path::new(conntrack_parameters::FOLDER);
-    for unchanged in parameters.apply(folder, conntrack_parameters::cores()) {
-        tracing::warn!("{}", cluster::chain(&unchanged));
+    let network = Path::new(NETWORK);
+    let folder = network.join(conntrack_parameters::FOLDER);
+    let mut unchanged = conntrack.apply(&folder, conntrack_parameters::cores());
+    if serves_localhost {
+        unchanged.extend(localhost::route(network, true).err());
+    }
+    for it in unchanged {
+        tracing::warn!("{}", cluster::chain(&it));
     }
 }
 

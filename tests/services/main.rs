@@ -8,6 +8,7 @@ mod daemon;
 mod datagrams;
 mod endpoints;
 mod health_checks;
+mod localhost;
 mod node_ports;
 mod objects;
 mod policies;

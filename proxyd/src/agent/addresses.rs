@@ -25,6 +25,8 @@ pub enum Addresses {
     Primary,
     /// Those of all its interfaces that others may reach.
     All,
+    /// Those that the node alone reaches, of IPv4: 127.0.0.1, and what else of 127.0.0.0/8 its interfaces have.
+    Localhost,
     /// Those of its interfaces that are in this range.
     Range(IpNetwork),
 }
@@ -33,15 +35,14 @@ impl FromStr for Addresses {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "not primary, all, localhost, nor a range of addresses";
         match text {
             "primary" => Ok(Self::Primary),
             "all" => Ok(Self::All),
+            "localhost" => Ok(Self::Localhost),
             // A single address is no range.
-            range if range.contains('/') => {
-                let range = range.parse().map(Self::Range);
-                range.map_err(|_| "not primary, all, nor a range of addresses")
-            }
-            _ => Err("not primary, all, nor a range of addresses"),
+            range if range.contains('/') => range.parse().map(Self::Range).map_err(|_| WRONG),
+            _ => Err(WRONG),
         }
     }
 }
@@ -51,8 +52,23 @@ impl Addresses {
     fn has(self, address: IpAddr) -> bool {
         match self {
             Self::Primary => false,
-            Self::All => !is_link_local(address),
-            Self::Range(range) => range.contains(address),
+            Self::All => !is_link_local(address) && !address.is_loopback(),
+            Self::Localhost => address.is_loopback(),
+            Self::Range(range) => {
+                range.contains(address) && (self.is_of_localhost() || !address.is_loopback())
+            }
+        }
+    }
+
+    /// Whether they are such as the node alone reaches, of IPv4. Of a wider range these are left out: what it takes to serve
+    /// them is to be asked for.
+    #[must_use]
+    pub fn is_of_localhost(self) -> bool {
+        match self {
+            Self::Primary | Self::All => false,
+            Self::Localhost => true,
+            Self::Range(IpNetwork::V4(range)) => range.ip().is_loopback() && range.prefix() >= 8,
+            Self::Range(IpNetwork::V6(_)) => false,
         }
     }
 }
@@ -155,10 +171,10 @@ impl NodeAddresses {
     }
 }
 
-/// Those that are the node's own towards others.
+/// Those that are the node's own. Not `::1`: no packet from it or to it leaves the loopback, whatever is done to it.
 fn reachable(all: &[Address]) -> BTreeSet<IpAddr> {
     let usable = all.iter().filter(|it| !it.is_duplicate).map(|it| it.cidr.ip());
-    usable.filter(|it| !it.is_loopback()).collect()
+    usable.filter(|it| it.is_ipv4() || !it.is_loopback()).collect()
 }
 
 #[cfg(test)]
@@ -201,13 +217,20 @@ mod tests {
         assert_eq!(chosen(&["203.0.113.0/24", "fe80::/10"]), addresses(["203.0.113.5", "fe80::1"]));
         assert_eq!(chosen(&["169.254.0.0/16"]), addresses(["169.254.1.1"]));
         assert_eq!(chosen(&["primary", "192.0.2.0/24"]), addresses(["192.0.2.1", "198.51.100.9"]));
-        // Nobody else can reach these.
-        assert_eq!(chosen(&["127.0.0.0/8", "::1/128"]), addresses([]));
+        // The node's own are to be asked for.
+        assert_eq!(chosen(&["0.0.0.0/0"]), addresses(["169.254.1.1", "192.0.2.1", "203.0.113.5"]));
+        for text in ["localhost", "127.0.0.0/8", "127.0.0.1/32"] {
+            assert!(text.parse::<Addresses>().unwrap().is_of_localhost());
+            assert_eq!(chosen(&[text, "::1/128"]), addresses(["127.0.0.1"]));
+        }
+        for text in ["126.0.0.0/7", "0.0.0.0/0", "all", "primary", "::1/128"] {
+            assert!(!text.parse::<Addresses>().unwrap().is_of_localhost(), "{text}");
+        }
     }
 
     #[test]
     fn nothing_else_names_addresses() {
-        for text in ["", "localhost", "192.0.2.1", "192.0.2.0/33", "Primary"] {
+        for text in ["", "127.0.0.1", "192.0.2.1", "192.0.2.0/33", "Primary"] {
             assert!(text.parse::<Addresses>().is_err(), "{text}");
         }
     }

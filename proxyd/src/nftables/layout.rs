@@ -80,12 +80,15 @@ const SOURCE_NAT: i32 = 100;
 /// Right after addresses were changed.
 const AFTER_DESTINATION_NAT: i32 = DESTINATION_NAT + 1;
 const FILTER: i32 = 0;
+/// `NF_IP_PRI_RAW`: before connections are tracked, which has answers to 127.0.0.1 go to where they came from.
+const RAW: i32 = -300;
 
 /// The chains that the kernel calls, by their names.
 pub(super) const PREROUTING: &str = "prerouting";
 pub(super) const OUTPUT: &str = "output";
 pub(super) const POSTROUTING: &str = "postrouting";
 pub(super) const FORWARD: &str = "forward";
+pub(crate) const GUARD_LOCALHOST: &str = "guard-localhost";
 pub(super) const REMEMBER_FORWARDED: &str = "remember-forwarded";
 pub(super) const REMEMBER_OWN: &str = "remember-own";
 
@@ -97,6 +100,7 @@ pub fn chain(name: &str) -> Chain<'_> {
         OUTPUT => Some((BaseKind::Nat, Hook::Output, DESTINATION_NAT)),
         POSTROUTING => Some((BaseKind::Nat, Hook::Postrouting, SOURCE_NAT)),
         FORWARD => Some((BaseKind::Filter, Hook::Forward, FILTER)),
+        GUARD_LOCALHOST => Some((BaseKind::Filter, Hook::Prerouting, RAW)),
         REMEMBER_FORWARDED => Some((BaseKind::Filter, Hook::Prerouting, AFTER_DESTINATION_NAT)),
         REMEMBER_OWN => Some((BaseKind::Filter, Hook::Output, AFTER_DESTINATION_NAT)),
         _ => None,

@@ -1,6 +1,7 @@
 //! The rules of chains.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use ipnetwork::IpNetwork;
 use ruleset::iptables::{Packets, Side};
@@ -9,8 +10,8 @@ use ruleset::nft::{Field, Match, Rule, Statement, Verdict};
 use super::content::{Level, Map};
 use super::kind::{Hidden, Kind, Pick};
 use super::layout::{
-    AFFINITY, CHAINS, CLUSTER_IPS, ENDPOINTS, FORWARD, HAIRPIN, LOCAL_POOLS, OUTPUT, POOLS,
-    POSTROUTING, PREROUTING, REMEMBER_FORWARDED, REMEMBER_OWN, STICKY, destination,
+    AFFINITY, CHAINS, CLUSTER_IPS, ENDPOINTS, FORWARD, GUARD_LOCALHOST, HAIRPIN, LOCAL_POOLS,
+    OUTPUT, POOLS, POSTROUTING, PREROUTING, REMEMBER_FORWARDED, REMEMBER_OWN, STICKY, destination,
 };
 use crate::model::Protocol;
 
@@ -30,6 +31,9 @@ pub struct Settings {
     pub drops_invalid: bool,
     /// How the endpoint of a new connection is chosen.
     pub scheduler: Scheduler,
+    /// Whether nobody else is to reach the node's 127.0.0.0/8, or be taken for it: the kernel sees to that only while
+    /// `route_localnet` is off.
+    pub guards_localhost: bool,
 }
 
 /// How the endpoint of a new connection is chosen among those of its pool. Where a service remembers clients, of those that it
@@ -65,6 +69,7 @@ impl Default for Settings {
             service_ranges: Vec::new(),
             drops_invalid: true,
             scheduler: Scheduler::Random,
+            guards_localhost: false,
         }
     }
 }
@@ -106,6 +111,9 @@ impl Rules<'_> {
         if self.settings.drops_invalid {
             let invalid = Match::Connection(Packets::Invalid);
             chains.push((FORWARD, vec![Rule::new([invalid], Verdict::Drop)]));
+        }
+        if self.settings.guards_localhost && self.is_ipv4 {
+            chains.push((GUARD_LOCALHOST, guard_localhost()));
         }
         let chains = chains.into_iter().map(|(name, rules)| (name.to_owned(), rules));
         let remembering = self.remembering().into_iter().filter(|_| remembers);
@@ -265,6 +273,16 @@ const MASQUERADED: Statement = Statement::Masquerade { random_fully: true, to_po
 
 /// What the name of the chain that remembers clients begins with; seconds follow.
 pub(super) const REMEMBER: &str = "remember-";
+
+/// What the kernel does itself without `route_localnet` (`ip_route_input_slow`; CVE-2020-8558).
+fn guard_localhost() -> Vec<Rule> {
+    let localhost = IpNetwork::new(Ipv4Addr::new(127, 0, 0, 0).into(), 8).ok();
+    let from_elsewhere = || Match::NotInInterface("lo".to_owned());
+    let drop = |side| {
+        localhost.map(|it| Rule::new([from_elsewhere(), Match::Address(side, it)], Verdict::Drop))
+    };
+    [Side::Destination, Side::Source].into_iter().filter_map(drop).collect()
+}
 
 fn allow(sources: &[IpNetwork]) -> Vec<Rule> {
     let from = |it: &IpNetwork| Rule::new([Match::Address(Side::Source, *it)], goto(ALLOWED_CHAIN));

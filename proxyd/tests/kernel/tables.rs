@@ -187,3 +187,29 @@ fn hashes_find_endpoints_in_the_same_places_on_all_nodes() {
     assert_eq!(first.len(), 4);
     assert_eq!(places(&[&endpoints[2..], &endpoints]), first);
 }
+
+#[test]
+fn localhost_is_guarded_for_as_long_as_that_is_wanted() {
+    move_away();
+    let all =
+        plans([("a", plan("a", &json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}), &[]))]);
+    let mut guarded = dataplane(&Settings { guards_localhost: true, ..Settings::default() });
+    assert!(!guarded.guards_localhost().unwrap());
+    guarded.adopt(&all).unwrap();
+    assert!(guarded.guards_localhost().unwrap());
+    let four = listed(true);
+    for rule in [
+        "type filter hook prerouting priority raw; policy accept;",
+        "iifname != \"lo\" ip daddr 127.0.0.0/8 drop",
+        "iifname != \"lo\" ip saddr 127.0.0.0/8 drop",
+    ] {
+        assert!(four.contains(rule), "{four}");
+    }
+    assert!(reloads(true) && !listed(false).contains("guard"));
+    assert_eq!(guarded.adopt(&all).unwrap(), Written::default());
+    let mut open = dataplane(&Settings::default());
+    open.adopt(&all).unwrap();
+    open.tidy().unwrap();
+    assert!(!open.guards_localhost().unwrap());
+    assert!(!listed(true).contains("guard-localhost"));
+}
