@@ -24,7 +24,7 @@ pub use error::{Attempt, Error};
 pub use kube::Client;
 pub use listener::Listener;
 pub use name::NamespacedName;
-pub use part::{Metadata, Moment, Part, or_default};
+pub use part::{Metadata, Moment, NodePart, Part, or_default};
 pub use process::{LogFormat, node_name, start_log, told_to_end};
 pub use watch::{Change, Watch, forward};
 

@@ -2,6 +2,8 @@
 //! have noted alone is longer than all that most programs need of an object; and protobuf, in which
 //! the API server has the kinds of its own, takes it a third of the work that JSON does.
 
+mod node;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -10,6 +12,8 @@ use kube::Resource;
 use prost::Message;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+
+pub use node::NodePart;
 
 /// The part of a kind of objects that is read. The numbers of its fields are those of the kind's
 /// `generated.proto`.

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cluster::{Change, Client, Watch};
+use cluster::{Change, Client, NodePart, Watch};
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1;
 use ruleset::networks::around;
 use tokio::sync::watch;
-
-use crate::source::api_server::NodePart;
 
 /// What is needed of a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

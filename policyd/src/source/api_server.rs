@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use cluster::{Client, Watch, forward};
+use cluster::{Client, NodePart, Watch, forward};
 use futures_util::StreamExt;
 use futures_util::future::{join4, select};
 use futures_util::stream::unfold;
@@ -18,7 +18,6 @@ use crate::model::{Namespace, NamespacedName, Pod, Policy};
 
 mod parts;
 
-pub(crate) use parts::NodePart;
 use parts::{NamespacePart, PodPart, PolicyPart};
 
 /// As many pods are asked for at once.

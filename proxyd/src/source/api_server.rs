@@ -2,11 +2,9 @@
 
 use std::pin::pin;
 
-use cluster::{Change, Client, Metadata, Part, Watch, forward, or_default};
+use cluster::{Change, Client, NodePart, Watch, forward};
 use futures_util::future::{join3, select};
 use k8s_openapi::api::core::v1;
-use prost::Message;
-use serde::Deserialize;
 use tokio::sync::mpsc::Sender;
 
 use crate::index::Event;
@@ -112,66 +110,18 @@ fn told<T>(
     }
 }
 
-/// What a [`Node`] is made of. The numbers are those of `k8s.io/api/core/v1/generated.proto`.
-#[derive(Clone, PartialEq, Message, Deserialize)]
-struct NodePart {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<Metadata>,
-    #[prost(message, optional, tag = "2")]
-    spec: Option<NodeSpec>,
-    #[prost(message, optional, tag = "3")]
-    status: Option<NodeStatus>,
-}
-
-#[derive(Clone, PartialEq, Message, Deserialize)]
-struct NodeSpec {
-    #[prost(message, repeated, tag = "5")]
-    #[serde(default, deserialize_with = "or_default")]
-    taints: Vec<Taint>,
-}
-
-#[derive(Clone, PartialEq, Message, Deserialize)]
-struct Taint {
-    #[prost(string, optional, tag = "1")]
-    key: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Message, Deserialize)]
-struct NodeStatus {
-    #[prost(message, repeated, tag = "5")]
-    #[serde(default, deserialize_with = "or_default")]
-    addresses: Vec<NodeAddress>,
-}
-
-#[derive(Clone, PartialEq, Message, Deserialize)]
-struct NodeAddress {
-    #[prost(string, optional, tag = "1")]
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[prost(string, optional, tag = "2")]
-    address: Option<String>,
-}
-
-impl Part for NodePart {
-    type Whole = v1::Node;
-
-    fn metadata(&self) -> Option<&Metadata> {
-        self.metadata.as_ref()
-    }
-}
-
 /// The node, with its internal addresses: kube-proxy's `--nodeport-addresses primary`; and whether it stays.
 fn node(part: NodePart) -> (Node, bool) {
-    let metadata = part.metadata.unwrap_or_default();
-    let taints = part.spec.map(|it| it.taints).unwrap_or_default();
-    let is_to_go = taints.iter().any(|it| it.key.as_deref() == Some(TO_BE_DELETED));
-    let stays = metadata.deletion_timestamp.is_none() && !is_to_go;
-    let addresses = part.status.map(|it| it.addresses).unwrap_or_default();
-    let internal = addresses.into_iter().filter(|it| it.kind.as_deref() == Some("InternalIP"));
+    let object = v1::Node::from(part);
+    let spec = object.spec.unwrap_or_default();
+    let is_to_go = spec.taints.iter().flatten().any(|it| it.key == TO_BE_DELETED);
+    let stays = object.metadata.deletion_timestamp.is_none() && !is_to_go;
+    let addresses = object.status.unwrap_or_default().addresses.unwrap_or_default();
+    let internal = addresses.iter().filter(|it| it.type_ == "InternalIP");
     let node = Node {
-        name: metadata.name.unwrap_or_default(),
-        zone: metadata.labels.get(ZONE).cloned(),
-        addresses: internal.filter_map(|it| it.address?.parse().ok()).collect(),
+        name: object.metadata.name.unwrap_or_default(),
+        zone: object.metadata.labels.unwrap_or_default().get(ZONE).cloned(),
+        addresses: internal.filter_map(|it| it.address.parse().ok()).collect(),
     };
     (node, stays)
 }
@@ -191,10 +141,7 @@ mod tests {
         let object = json!({
             "metadata": metadata, "spec": {"taints": taints}, "status": {"addresses": addresses},
         });
-        let part: NodePart = serde_json::from_value(object).unwrap();
-        // In the other encoding it is the same.
-        assert_eq!(NodePart::decode(part.encode_to_vec().as_slice()), Ok(part.clone()));
-        node(part)
+        node(serde_json::from_value(object).unwrap())
     }
 
     #[test]

@@ -149,69 +149,6 @@ impl From<NamespacePart> for v1::Namespace {
     }
 }
 
-/// What [`Node`](crate::source::Node) and [`Member`](crate::node_network::Member) are made of.
-#[derive(Clone, PartialEq, Message, Deserialize)]
-pub(crate) struct NodePart {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<Metadata>,
-    #[prost(message, optional, tag = "2")]
-    spec: Option<NodeSpec>,
-    #[prost(message, optional, tag = "3")]
-    status: Option<NodeStatus>,
-}
-
-#[derive(Clone, PartialEq, Message, Deserialize)]
-struct NodeSpec {
-    #[prost(string, repeated, tag = "7")]
-    #[serde(rename = "podCIDRs", default, deserialize_with = "or_default")]
-    pod_cidrs: Vec<String>,
-}
-
-#[derive(Clone, PartialEq, Message, Deserialize)]
-struct NodeStatus {
-    #[prost(message, repeated, tag = "5")]
-    #[serde(default, deserialize_with = "or_default")]
-    addresses: Vec<NodeAddress>,
-}
-
-#[derive(Clone, PartialEq, Message, Deserialize)]
-struct NodeAddress {
-    #[prost(string, optional, tag = "1")]
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    #[prost(string, optional, tag = "2")]
-    address: Option<String>,
-}
-
-impl Part for NodePart {
-    type Whole = v1::Node;
-
-    fn metadata(&self) -> Option<&Metadata> {
-        self.metadata.as_ref()
-    }
-}
-
-impl From<NodePart> for v1::Node {
-    fn from(part: NodePart) -> Self {
-        let spec = part.spec.map(|spec| v1::NodeSpec {
-            pod_cidrs: Some(spec.pod_cidrs),
-            ..v1::NodeSpec::default()
-        });
-        let status = part.status.map(|status| v1::NodeStatus {
-            addresses: Some(whole(status.addresses)),
-            ..v1::NodeStatus::default()
-        });
-        Self { metadata: part.metadata.unwrap_or_default().into(), spec, status }
-    }
-}
-
-impl From<NodeAddress> for v1::NodeAddress {
-    fn from(part: NodeAddress) -> Self {
-        let [type_, address] = [part.kind, part.address].map(Option::unwrap_or_default);
-        Self { type_, address }
-    }
-}
-
 /// In protobuf Go tells an absent text as an empty one.
 fn filled(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
@@ -271,7 +208,7 @@ mod tests {
             "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd00::/64"]},
             "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"},
                 {"type": "Hostname", "address": "n"}], "images": [{"names": ["i"]}]}});
-        let part: v1::Node = from_value::<NodePart>(object.clone()).unwrap().into();
+        let part: v1::Node = from_value::<cluster::NodePart>(object.clone()).unwrap().into();
         let whole: v1::Node = from_value(object).unwrap();
         assert_eq!(crate::source::Node::from(&part), crate::source::Node::from(&whole));
         let member = crate::node_network::Member::from;
