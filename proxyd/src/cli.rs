@@ -9,8 +9,8 @@ use cluster::LogFormat;
 use cluster::health::{Listen, parse_listen};
 use ipnetwork::IpNetwork;
 use proxyd::agent::Addresses;
-use proxyd::conntrack_parameters::{Parameters, parse_seconds};
-use proxyd::nftables::{Local, Scheduler, Settings};
+use proxyd::conntrack_parameters::parse_seconds;
+use proxyd::nftables::Scheduler;
 
 /// Services of Kubernetes by nf_tables.
 #[derive(Debug, Parser)]
@@ -30,9 +30,12 @@ pub(crate) enum Command {
     Takeover,
 }
 
-/// What a running proxyd is told.
+/// What a running proxyd is told. What is `None` the configuration file may say; else there is a default.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Run {
+    /// kube-proxy's configuration file. Flags count before what it says.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Read Services and EndpointSlices from this folder, and need no cluster.
     #[arg(long, value_name = "DIR")]
     pub(crate) manifests: Option<PathBuf>,
@@ -40,77 +43,113 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// Name of this node, as the cluster knows it [default: its host name].
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", visible_alias = "hostname-override")]
     pub(crate) node_name: Option<String>,
-    /// Address of this node that has node ports, where no cluster tells it; repeat it for others.
+    /// Address of this node, instead of those of its family that the cluster tells; repeat it for others.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) node_address: Vec<IpAddr>,
     /// Which addresses of this node have node ports: "primary", those that the cluster knows it by; "all", those of its
     /// interfaces, but link-local ones; "localhost", 127.0.0.1 for the node itself; or those of its interfaces that are in a
-    /// range. Repeat it for others.
-    #[arg(long, value_name = "WHICH", value_delimiter = ',', default_value = "primary")]
-    pub(crate) nodeport_addresses: Vec<Addresses>,
-    /// Where /healthz, /readyz and /metrics are served: ADDRESS:PORT, PORT, or "off".
-    #[arg(long, value_name = "WHERE", default_value = "10256", value_parser = parse_listen)]
-    pub(crate) listen: Listen,
+    /// range. Repeat it for others [default: primary].
+    #[arg(long, value_name = "WHICH", value_delimiter = ',')]
+    pub(crate) nodeport_addresses: Option<Vec<Addresses>>,
+    /// Where /healthz, /readyz and /metrics are served: ADDRESS:PORT, PORT, or "off" [default: 10256].
+    #[arg(long, value_name = "WHERE", value_parser = parse_listen)]
+    pub(crate) listen: Option<Listen>,
+    /// Where they are served as well: ADDRESS:PORT, PORT, or "off" [default: off].
+    #[arg(long, value_name = "WHERE", value_parser = parse_listen)]
+    pub(crate) metrics_bind_address: Option<Listen>,
     /// How log lines are written.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) log_format: Format,
     #[command(flatten)]
-    conntrack: Conntrack,
+    pub(crate) conntrack: Conntrack,
     #[command(flatten)]
-    rules: Rules,
+    pub(crate) pods: Pods,
+    #[command(flatten)]
+    pub(crate) rules: Rules,
 }
 
 /// Parameters of connection tracking.
 #[derive(Debug, Clone, Copy, Args)]
-struct Conntrack {
-    /// How many connections are tracked for each core, at least; 0 leaves that as it is.
-    #[arg(long, value_name = "COUNT", default_value_t = 32_768)]
-    conntrack_max_per_core: u32,
-    /// And on all cores together.
-    #[arg(long, value_name = "COUNT", default_value_t = 131_072)]
-    conntrack_min: u32,
-    /// How long a connection of TCP is known over which nothing comes; 0 leaves that as it is.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_seconds)]
-    conntrack_tcp_timeout_established: Duration,
-    /// The same after one side has said that it has ended.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_seconds)]
-    conntrack_tcp_timeout_close_wait: Duration,
+pub(crate) struct Conntrack {
+    /// How many connections are tracked for each core, at least; 0 leaves that as it is [default: 32768].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) conntrack_max_per_core: Option<u32>,
+    /// And on all cores together [default: 131072].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) conntrack_min: Option<u32>,
+    /// How long a connection of TCP is known over which nothing comes; 0 leaves that as it is [default: 24h].
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+    pub(crate) conntrack_tcp_timeout_established: Option<Duration>,
+    /// The same after one side has said that it has ended [default: 1h].
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+    pub(crate) conntrack_tcp_timeout_close_wait: Option<Duration>,
+    /// The same of UDP, which nobody has answered [default: 0].
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+    pub(crate) conntrack_udp_timeout: Option<Duration>,
+    /// The same of UDP, where both sides have sent more than once [default: 0].
+    #[arg(long, value_name = "TIME", value_parser = parse_seconds)]
+    pub(crate) conntrack_udp_timeout_stream: Option<Duration>,
+    /// Take packets of TCP for parts of their connections wherever in it they should be, and let those through that belong to
+    /// none.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) conntrack_tcp_be_liberal: Option<bool>,
+}
+
+/// How the cluster's pods are known. Who connects to a service from elsewhere is hidden, so that answers come back by this node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Pods {
+    /// By what pods are known, where it is not clear by the next three.
+    #[arg(long, value_name = "MODE", value_enum, requires_ifs = [
+        ("ClusterCIDR", "cluster_cidr"),
+        ("BridgeInterface", "pod_bridge_interface"),
+        ("InterfaceNamePrefix", "pod_interface_name_prefix"),
+    ])]
+    pub(crate) detect_local_mode: Option<Mode>,
+    /// Range of the cluster's pods; repeat it for the other family.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', conflicts_with_all = ["pod_bridge_interface", "pod_interface_name_prefix"])]
+    pub(crate) cluster_cidr: Vec<IpNetwork>,
+    /// The bridge that pods are behind.
+    #[arg(long, value_name = "NAME", conflicts_with = "pod_interface_name_prefix")]
+    pub(crate) pod_bridge_interface: Option<String>,
+    /// What the names of pods' interfaces begin with.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) pod_interface_name_prefix: Option<String>,
 }
 
 /// What the rules depend on.
 #[derive(Debug, Clone, Args)]
-struct Rules {
-    /// Bit of packet marks that has a sender hidden behind the node's address.
-    #[arg(long, value_name = "BIT", default_value_t = 14, value_parser = clap::value_parser!(u32).range(0..32))]
-    iptables_masquerade_bit: u32,
+pub(crate) struct Rules {
+    /// Bit of packet marks that has a sender hidden behind the node's address [default: 14].
+    #[arg(long, value_name = "BIT", value_parser = clap::value_parser!(u32).range(0..32))]
+    pub(crate) iptables_masquerade_bit: Option<u32>,
     /// Hide whoever connects to a service's address in the cluster.
-    #[arg(long)]
-    masquerade_all: bool,
-    /// Range of the cluster's pods; repeat it for the other family. Who connects to a service from elsewhere is hidden, so that
-    /// answers come back by this node.
-    #[arg(long, value_name = "CIDR", value_delimiter = ',', conflicts_with_all = ["pod_bridge_interface", "pod_interface_name_prefix"])]
-    cluster_cidr: Vec<IpNetwork>,
-    /// The same by the bridge that pods are behind.
-    #[arg(long, value_name = "NAME", conflicts_with = "pod_interface_name_prefix")]
-    pod_bridge_interface: Option<String>,
-    /// The same by what the names of pods' interfaces begin with.
-    #[arg(long, value_name = "PREFIX")]
-    pod_interface_name_prefix: Option<String>,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) masquerade_all: Option<bool>,
     /// Range that services' addresses are from; repeat it for the other family. What goes to one that no service has is dropped.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
-    service_cidr: Vec<IpNetwork>,
-    /// Let packets through that belong to no connection.
-    #[arg(long)]
-    conntrack_tcp_be_liberal: bool,
-    /// How the endpoint of a new connection is chosen: as chance has it, or by the client's address.
-    #[arg(long, value_enum, default_value_t = Choice::Random)]
-    scheduler: Choice,
+    pub(crate) service_cidr: Vec<IpNetwork>,
+    /// How the endpoint of a new connection is chosen: as chance has it, or by the client's address [default: random].
+    #[arg(long, value_name = "HOW", value_enum)]
+    pub(crate) scheduler: Option<Choice>,
+}
+
+/// As kube-proxy writes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub(crate) enum Mode {
+    #[value(name = "ClusterCIDR")]
+    ClusterCidr,
+    /// By the ranges of this node's own pods.
+    #[value(name = "NodeCIDR")]
+    NodeCidr,
+    BridgeInterface,
+    InterfaceNamePrefix,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Choice {
+pub(crate) enum Choice {
     Random,
     /// As IPVS calls it.
     #[value(alias = "sh")]
@@ -137,36 +176,6 @@ impl From<Format> for LogFormat {
         match format {
             Format::Text => Self::Text,
             Format::Json => Self::Json,
-        }
-    }
-}
-
-impl Run {
-    pub(crate) const fn conntrack_parameters(&self) -> Parameters {
-        Parameters {
-            max_per_core: self.conntrack.conntrack_max_per_core,
-            min: self.conntrack.conntrack_min,
-            tcp_established: self.conntrack.conntrack_tcp_timeout_established,
-            tcp_close_wait: self.conntrack.conntrack_tcp_timeout_close_wait,
-        }
-    }
-
-    pub(crate) fn settings(&self) -> Settings {
-        let rules = self.rules.clone();
-        let local = match (rules.pod_bridge_interface, rules.pod_interface_name_prefix) {
-            (Some(name), _) => Local::Interface(name),
-            (None, Some(prefix)) => Local::Interfaces(prefix),
-            (None, None) if rules.cluster_cidr.is_empty() => Local::Unknown,
-            (None, None) => Local::Ranges(rules.cluster_cidr),
-        };
-        Settings {
-            masquerade_mark: 1 << rules.iptables_masquerade_bit,
-            masquerades_all: rules.masquerade_all,
-            local,
-            service_ranges: rules.service_cidr,
-            drops_invalid: !rules.conntrack_tcp_be_liberal,
-            scheduler: rules.scheduler.into(),
-            guards_localhost: self.nodeport_addresses.iter().any(|it| it.is_of_localhost()),
         }
     }
 }

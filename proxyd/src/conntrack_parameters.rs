@@ -21,6 +21,12 @@ const BUCKETS: &str = "nf_conntrack_buckets";
 const TCP_ESTABLISHED: &str = "nf_conntrack_tcp_timeout_established";
 /// The same after one side has said that it has ended.
 const TCP_CLOSE_WAIT: &str = "nf_conntrack_tcp_timeout_close_wait";
+/// The same of UDP, which nobody has answered.
+const UDP: &str = "nf_conntrack_udp_timeout";
+/// The same of UDP, where both sides have sent more than once.
+const UDP_STREAM: &str = "nf_conntrack_udp_timeout_stream";
+/// Whether a packet is of a connection of TCP wherever in it it should be.
+const TCP_BE_LIBERAL: &str = "nf_conntrack_tcp_be_liberal";
 /// A list is so long on average when the table is full.
 const CONNECTIONS_OF_BUCKET: u64 = 4;
 
@@ -35,6 +41,12 @@ pub struct Parameters {
     pub tcp_established: Duration,
     /// The same after one side has said that it has ended.
     pub tcp_close_wait: Duration,
+    /// The same of UDP, which nobody has answered.
+    pub udp: Duration,
+    /// The same of UDP, where both sides have sent more than once.
+    pub udp_stream: Duration,
+    /// Whether a packet is of a connection of TCP wherever in it it should be; else that is left as it is.
+    pub tcp_be_liberal: bool,
 }
 
 impl Parameters {
@@ -48,6 +60,9 @@ impl Parameters {
             (BUCKETS, Wanted::AtLeast(max / CONNECTIONS_OF_BUCKET)),
             (TCP_ESTABLISHED, Wanted::Exactly(self.tcp_established.as_secs())),
             (TCP_CLOSE_WAIT, Wanted::Exactly(self.tcp_close_wait.as_secs())),
+            (UDP, Wanted::Exactly(self.udp.as_secs())),
+            (UDP_STREAM, Wanted::Exactly(self.udp_stream.as_secs())),
+            (TCP_BE_LIBERAL, Wanted::Exactly(self.tcp_be_liberal.into())),
         ];
         let wanted = all.into_iter().filter(|(_, it)| it.number() > 0);
         wanted.filter_map(|(name, it)| sysctl::ensure(&folder.join(name), it).err()).collect()
@@ -101,6 +116,9 @@ mod tests {
         min: 131_072,
         tcp_established: Duration::from_hours(24),
         tcp_close_wait: Duration::from_hours(1),
+        udp: Duration::ZERO,
+        udp_stream: Duration::ZERO,
+        tcp_be_liberal: false,
     };
 
     /// What files with these values have afterwards.
@@ -141,8 +159,25 @@ mod tests {
             min: 1_000_000,
             tcp_established: Duration::ZERO,
             tcp_close_wait: Duration::ZERO,
+            ..DEFAULT
         };
         assert_eq!(applied(zero, 64, [1, 2, 3, 4]), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn those_of_udp_and_how_strict_it_is_are_set_where_they_are_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let others = [UDP, UDP_STREAM, TCP_BE_LIBERAL].map(|it| folder.path().join(it));
+        let values = || others.each_ref().map(|it| fs::read_to_string(it).unwrap());
+        for file in ALL.map(|it| folder.path().join(it)).iter().chain(&others) {
+            fs::write(file, "0").unwrap();
+        }
+        assert!(DEFAULT.apply(folder.path(), 1).is_empty());
+        assert_eq!(values(), ["0"; 3]);
+        let (udp, udp_stream) = (Duration::from_secs(30), Duration::from_mins(2));
+        let asked = Parameters { udp, udp_stream, tcp_be_liberal: true, ..DEFAULT };
+        assert!(asked.apply(folder.path(), 1).is_empty());
+        assert_eq!(values(), ["30", "120", "1"]);
     }
 
     #[test]

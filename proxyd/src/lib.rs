@@ -5,6 +5,7 @@
 //! nf_tables.
 
 pub mod agent;
+pub mod config_file;
 pub mod conntrack_parameters;
 pub mod dataplane;
 pub mod flows;

@@ -1,6 +1,7 @@
 //! The program `proxyd`.
 
 mod cli;
+mod options;
 mod run;
 
 use std::process::ExitCode;

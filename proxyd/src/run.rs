@@ -9,12 +9,13 @@ use std::time::Duration;
 use cluster::LogFormat;
 use cluster::health::{self, Answer};
 use proxyd::agent::{self, Readiness, Status};
+use proxyd::config_file::{self, ConfigFile, Parsed, Pods};
 use proxyd::conntrack_parameters::{self, Parameters};
 use proxyd::dataplane::Dataplane;
 use proxyd::index::Event;
 use proxyd::localhost;
 use proxyd::metrics::Metrics;
-use proxyd::nftables::Settings;
+use proxyd::nftables::{Local, Settings};
 use proxyd::plan::Node;
 use proxyd::source::api_server::{ApiServer, Report};
 use proxyd::source::folder::Folder;
@@ -24,6 +25,7 @@ use runner::OsRunner;
 use tokio::sync::{mpsc, watch};
 
 use crate::cli::Run;
+use crate::options::Options;
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -35,13 +37,28 @@ const PAUSE: Duration = Duration::from_millis(200);
 const NETWORK: &str = "/proc/sys/net";
 
 /// Serves until it is told to end.
-pub(crate) fn run(options: Run) -> Result<(), Failure> {
-    cluster::start_log(options.log_format.into());
+pub(crate) fn run(flags: Run) -> Result<(), Failure> {
+    cluster::start_log(flags.log_format.into());
+    let file = flags.config.as_deref().map(read_config).transpose()?;
+    let options = Options::of(flags, file.unwrap_or_default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(serve(options));
     // Nothing that still blocks may hold up the end: what it does is bounded, and can be repeated.
     runtime.shutdown_background();
     result
+}
+
+/// What kube-proxy's configuration file says; what of it has no effect is told.
+fn read_config(file: &Path) -> Result<ConfigFile, Failure> {
+    let Parsed { config, unused, unknown } = config_file::read(file)?;
+    let file = file.display();
+    for field in unused {
+        tracing::info!("{file}: {field} has no effect: proxyd makes no use of it");
+    }
+    for field in unknown {
+        tracing::warn!("{file}: {field} has no effect: there is no such field (is it misspelt?)");
+    }
+    Ok(config)
 }
 
 /// Removes all services from the kernel.
@@ -69,40 +86,48 @@ fn families() -> Vec<bool> {
     [true, false].into_iter().filter(|is_ipv4| *is_ipv4 || has_ipv6).collect()
 }
 
-async fn serve(options: Run) -> Result<(), Failure> {
+async fn serve(options: Options) -> Result<(), Failure> {
     let status = Arc::new(Status::new(Metrics::new()));
-    let told_to_end = cluster::told_to_end()?;
-    if let Some(listener) = health::listen_after_other(options.listen).await? {
-        let status = Arc::clone(&status);
-        tokio::spawn(health::serve(listener, move |path| {
-            let answer = answer(&path, &status);
-            async move { answer }
-        }));
-    }
+    let mut told_to_end = pin!(cluster::told_to_end()?);
+    listen(&options, &status).await?;
+    let source = Source::of(&options).await?;
+    let local = tokio::select! {
+        local = source.local(options.pods) => local?,
+        () = &mut told_to_end => return Ok(()),
+    };
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (stop, shutdown) = watch::channel(false);
-    let mut settings = options.settings();
-    let serves_localhost = settings.guards_localhost;
-    settings.guards_localhost = serves_localhost || !is_localhost_closed()?;
+    let serves_localhost = options.settings.guards_localhost;
+    let guards_localhost = serves_localhost || !is_localhost_closed()?;
+    let settings = Settings { local, guards_localhost, ..options.settings };
     let dataplane = Dataplane::open(&settings, &families())?;
-    let parameters = options.conntrack_parameters();
-    tokio::spawn(set_parameters(parameters, serves_localhost, Arc::clone(&status)));
-    let source = source(&options, events, &status);
-    let mut agent = pin!(agent::run(
-        dataplane,
-        options.nodeport_addresses.clone(),
-        received,
-        shutdown,
-        Arc::clone(&status)
-    ));
+    tokio::spawn(set_parameters(options.conntrack, serves_localhost, Arc::clone(&status)));
+    let source = source.run(events, &status);
+    let nodeport_addresses = options.nodeport_addresses;
+    let agent = agent::run(dataplane, nodeport_addresses, received, shutdown, Arc::clone(&status));
+    let mut agent = pin!(agent);
     tokio::select! {
         () = &mut agent => return Ok(()),
-        ended = source => ended?,
+        () = source => {}
         () = told_to_end => {}
     }
     tracing::info!("ending; services stay as they are");
     _ = stop.send(true);
     agent.await;
+    Ok(())
+}
+
+/// Answers who asks for its health, wherever that is to be.
+async fn listen(options: &Options, status: &Arc<Status>) -> Result<(), Failure> {
+    let metrics = Some(options.metrics).filter(|it| *it != options.listen);
+    for at in [Some(options.listen), metrics].into_iter().flatten() {
+        let Some(listener) = health::listen_after_other(at).await? else { continue };
+        let status = Arc::clone(status);
+        tokio::spawn(health::serve(listener, move |path| {
+            let answer = answer(&path, &status);
+            async move { answer }
+        }));
+    }
     Ok(())
 }
 
@@ -133,26 +158,49 @@ async fn set_parameters(conntrack: Parameters, serves_localhost: bool, status: A
     }
 }
 
-/// Sends what the folder or the API server has. Without end: what fails is tried again.
-async fn source(
-    options: &Run,
-    events: mpsc::Sender<Event>,
-    status: &Status,
-) -> Result<(), Failure> {
-    let name = cluster::node_name(options.node_name.as_deref())?;
-    if let Some(dir) = options.manifests.clone() {
-        let addresses = options.node_address.iter().copied().collect();
-        let node = Node { name, zone: None, addresses };
-        let defective = |count| status.metrics.found_defective_manifests(count);
-        let report = |report: &cluster::folder::Report| tracing::warn!("{report}");
-        Folder { dir, node }.run(events, report, defective).await;
-        return Ok(());
+/// Where objects come from.
+enum Source {
+    Folder(Folder),
+    ApiServer(ApiServer),
+}
+
+impl Source {
+    async fn of(options: &Options) -> Result<Self, Failure> {
+        let name = cluster::node_name(options.node_name.as_deref())?;
+        let addresses = options.node_addresses.clone();
+        if let Some(dir) = options.manifests.clone() {
+            return Ok(Self::Folder(Folder { dir, node: Node { name, zone: None, addresses } }));
+        }
+        let client = cluster::connect(options.kubeconfig.as_deref()).await?;
+        Ok(Self::ApiServer(ApiServer::new(client, name, addresses)))
     }
-    let client = cluster::connect(options.kubeconfig.as_deref()).await?;
-    let report = |report: &Report| tracing::warn!("{}", cluster::chain(report));
-    let eligible = |it| status.set_eligible(it);
-    ApiServer::new(client, name).run(events, report, eligible).await;
-    Ok(())
+
+    /// How pods are known.
+    async fn local(&self, pods: Pods) -> Result<Local, Failure> {
+        match (pods, self) {
+            (Pods::By(local), _) => Ok(local),
+            (Pods::OfNode, Self::ApiServer(it)) => Ok(Local::Ranges(it.pod_ranges(warn).await)),
+            (Pods::OfNode, Self::Folder(_)) => {
+                Err("the ranges of the node's pods (NodeCIDR) only a cluster tells".into())
+            }
+        }
+    }
+
+    /// Sends what there is. Without end: what fails is tried again.
+    async fn run(self, events: mpsc::Sender<Event>, status: &Status) {
+        match self {
+            Self::Folder(folder) => {
+                let defective = |count| status.metrics.found_defective_manifests(count);
+                let report = |report: &cluster::folder::Report| tracing::warn!("{report}");
+                folder.run(events, report, defective).await;
+            }
+            Self::ApiServer(it) => it.run(events, warn, |it| status.set_eligible(it)).await,
+        }
+    }
+}
+
+fn warn(report: &Report) {
+    tracing::warn!("{}", cluster::chain(report));
 }
 
 fn answer(path: &str, status: &Status) -> Answer {

@@ -234,14 +234,7 @@ fn what_others_change_meanwhile_is_put_right() {
 fn an_api_server_is_followed() {
     let mut site = Site::new(true);
     site.pods(["a", "b"]);
-    let control = lab::Node::new();
-    control.sh("ip link set lo up");
-    // Reached by a veth, as any control plane.
-    site.node.sh(&format!(
-        "ip link add c0 type veth peer name c1 netns {}; ip link set c0 up; ip addr add 203.0.113.1/30 dev c0",
-        control.path().display()
-    ));
-    control.sh("ip link set c1 up; ip addr add 203.0.113.2/30 dev c1");
+    let control = site.control_plane();
     let cluster = Cluster::start(&control, Version::New);
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": HERE}});
     cluster.apply(&node);
@@ -261,7 +254,7 @@ fn an_api_server_is_followed() {
         &["nodes", "services", "discovery.k8s.io/endpointslices"],
     );
     let home = tempfile::tempdir().expect("cannot make a temporary directory");
-    let kubeconfig = cluster.kubeconfig_at("agent", "203.0.113.2".parse().expect("an address"));
+    let kubeconfig = cluster.kubeconfig_at("agent", Site::CONTROL_PLANE);
     let kubeconfig = kubeconfig.to_str().expect("a path");
     let mut daemon = start(&site, home.path(), &["--kubeconfig", kubeconfig]);
     wait_ready(&site, &mut daemon);

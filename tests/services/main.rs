@@ -3,6 +3,7 @@
 mod addresses;
 mod affinity;
 mod client;
+mod config_file;
 mod conntrack_parameters;
 mod daemon;
 mod datagrams;

@@ -1,6 +1,6 @@
 //! A node with routed pods, the world outside, and services in the node's kernel.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use cluster::Change;
 use lab::{Node, Pod, Space};
@@ -81,6 +81,21 @@ impl Site {
             "ip link set lo up; ip link set eth0 up; ip addr add {far}/{length} dev eth0 {option}
              ip route add {near} dev eth0; ip route add default via {near}"
         ));
+    }
+
+    /// The address of what [`Self::control_plane`] makes.
+    pub(crate) const CONTROL_PLANE: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 2));
+
+    /// Another node for a control plane, reached by a veth as any other.
+    pub(crate) fn control_plane(&self) -> Node {
+        let control = Node::new();
+        control.sh("ip link set lo up");
+        self.node.sh(&format!(
+            "ip link add c0 type veth peer name c1 netns {}; ip link set c0 up; ip addr add 203.0.113.1/30 dev c0",
+            control.path().display()
+        ));
+        control.sh(&format!("ip link set c1 up; ip addr add {}/30 dev c1", Self::CONTROL_PLANE));
+        control
     }
 
     /// An address by who has it.

@@ -1,9 +1,12 @@
 //! The API server as the source of objects.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::pin::pin;
 
 use cluster::{Change, Client, NodePart, Watch, forward};
 use futures_util::future::{join3, select};
+use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1;
 use tokio::sync::mpsc::Sender;
 
@@ -35,6 +38,11 @@ pub enum Report {
     /// This node is unknown.
     #[error("node {0}: there is no such node (is its name the one that the cluster knows it by?)")]
     NoNode(String),
+    /// It has no ranges of pods.
+    #[error(
+        "node {0}: it has no ranges of pods yet (spec.podCIDRs), by which pods are to be known"
+    )]
+    NoPodRanges(String),
 }
 
 /// The API server, asked for Services and what belongs to them.
@@ -42,16 +50,40 @@ pub enum Report {
 pub struct ApiServer {
     client: Client,
     node: String,
+    addresses: BTreeSet<IpAddr>,
 }
 
 /// An object as it was read, with what is wrong with it.
 type Told<T> = (Read<T>, Vec<Problem>);
 
 impl ApiServer {
-    /// The API server behind `client`. `node` is the name of the node that proxyd runs on.
+    /// The API server behind `client`. `node` is the name of the node that proxyd runs on, which has these addresses instead
+    /// of those of their families that the cluster tells.
     #[must_use]
-    pub fn new(client: Client, node: impl Into<String>) -> Self {
-        Self { client, node: node.into() }
+    pub fn new(client: Client, node: impl Into<String>, addresses: BTreeSet<IpAddr>) -> Self {
+        Self { client, node: node.into(), addresses }
+    }
+
+    /// The ranges of the node's own pods (`spec.podCIDRs`), as soon as it has some. Without end: what fails is told, and tried
+    /// again.
+    pub async fn pod_ranges(&self, report: impl Fn(&Report)) -> Vec<IpNetwork> {
+        let nodes = Watch::new(self.client.clone(), pod_ranges);
+        let mut nodes = nodes.fields(format!("metadata.name={}", self.node));
+        loop {
+            let ranges = match nodes.next().await {
+                Ok(Change::Listed(nodes)) => nodes.into_iter().flatten().collect(),
+                Ok(Change::Applied(ranges)) => ranges,
+                Ok(Change::Removed(_)) => Vec::new(),
+                Err(error) => {
+                    report(&Report::Failed(error));
+                    continue;
+                }
+            };
+            if !ranges.is_empty() {
+                return ranges;
+            }
+            report(&Report::NoPodRanges(self.node.clone()));
+        }
     }
 
     /// Sends all objects and how they change, until nobody receives them any more. Failures are given to `report`; the
@@ -77,7 +109,7 @@ impl ApiServer {
             if told.is_none() && is_listed {
                 report(&Report::NoNode(self.node.clone()));
             }
-            told.map(|(node, _)| Event::Node(node))
+            told.map(|(node, _)| Event::Node(with_addresses(node, &self.addresses)))
         });
         let services = Watch::new(self.client.clone(), ServicePart::read);
         let services = forward(services, events, failed, |change| {
@@ -126,6 +158,19 @@ fn node(part: NodePart) -> (Node, bool) {
     (node, stays)
 }
 
+/// The node with these addresses, instead of those of their families.
+fn with_addresses(node: Node, given: &BTreeSet<IpAddr>) -> Node {
+    let is_given = |is_ipv4| given.iter().any(|it| it.is_ipv4() == is_ipv4);
+    let told = node.addresses.into_iter().filter(|it| !is_given(it.is_ipv4()));
+    Node { addresses: told.chain(given.iter().copied()).collect(), ..node }
+}
+
+/// The ranges of the node's own pods.
+fn pod_ranges(part: NodePart) -> Vec<IpNetwork> {
+    let spec = v1::Node::from(part).spec.unwrap_or_default();
+    spec.pod_cidrs.iter().flatten().filter_map(|it| it.parse().ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -153,6 +198,33 @@ mod tests {
         };
         let metadata = json!({"name": "a", "labels": {"topology.kubernetes.io/zone": "z"}});
         assert_eq!(read(&metadata, &["other"]), (wanted, true));
+    }
+
+    #[test]
+    fn addresses_that_are_given_take_the_place_of_those_of_their_families() {
+        let (node, _) = read(&json!({"name": "a"}), &[]);
+        let with = |given: &[&str]| {
+            let given = given.iter().map(|it| it.parse().unwrap()).collect();
+            let addresses = with_addresses(node.clone(), &given).addresses;
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(with(&[]), ["192.0.2.1", "2001:db8::1"]);
+        assert_eq!(with(&["192.0.2.7", "192.0.2.8"]), ["192.0.2.7", "192.0.2.8", "2001:db8::1"]);
+        assert_eq!(with(&["2001:db8::7"]), ["192.0.2.1", "2001:db8::7"]);
+    }
+
+    #[test]
+    fn a_node_has_ranges_of_pods_once_it_was_given_some() {
+        let ranges = |spec: Value| {
+            let object = json!({"metadata": {"name": "a"}, "spec": spec});
+            pod_ranges(serde_json::from_value(object).unwrap())
+        };
+        assert_eq!(ranges(json!({})), []);
+        let both = ["10.1.0.0/24", "fd00:1::/64"];
+        assert_eq!(
+            ranges(json!({"podCIDRs": both})),
+            both.map(|it| it.parse::<IpNetwork>().unwrap())
+        );
     }
 
     #[test]
