@@ -9,6 +9,8 @@ mod status;
 mod tests;
 mod work;
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -139,16 +141,23 @@ impl Agent {
             Event::Node(node) => {
                 self.has_node = true;
                 *node = self.addresses.of(std::mem::take(node));
+                self.listen_at(&node.addresses);
             }
             Event::Services(_) | Event::Slices(_) => {}
         }
         self.index.apply(event);
     }
 
+    /// Health checks are answered at these addresses of the node.
+    fn listen_at(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.health_checks.listen_at(addresses, self.addresses.are_all(), Instant::now());
+    }
+
     /// The node may have other addresses.
     fn renew_addresses(&mut self) {
         if let Some(node) = self.addresses.renewed() {
             self.waiting_since.get_or_insert_with(Instant::now);
+            self.listen_at(&node.addresses);
             self.index.apply(Event::Node(node));
         }
     }

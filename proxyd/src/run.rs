@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cluster::LogFormat;
 use cluster::health::{self, Answer};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxyd::agent::{self, Readiness, Status};
 use proxyd::config_file::{self, ConfigFile, Parsed, Pods};
 use proxyd::conntrack_parameters::{self, Parameters};
@@ -41,11 +42,22 @@ pub(crate) fn run(flags: Run) -> Result<(), Failure> {
     cluster::start_log(flags.log_format.into());
     let file = flags.config.as_deref().map(read_config).transpose()?;
     let options = Options::of(flags, file.unwrap_or_default());
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(serve(options));
     // Nothing that still blocks may hold up the end: what it does is bounded, and can be repeated.
     runtime.shutdown_background();
     result
+}
+
+/// Each port for health checks is an open file: there may be as many as whoever started us allows. What is less than that is
+/// for programs that call `select`.
+fn raise_open_files() {
+    let limits = getrlimit(Resource::RLIMIT_NOFILE);
+    let raised = limits.and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// What kube-proxy's configuration file says; what of it has no effect is told.

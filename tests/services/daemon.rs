@@ -20,7 +20,7 @@ use crate::site::Site;
 /// Whatever is to be so is within this time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Where it is asked for its health.
-const HEALTH: &str = "127.0.0.1:10256";
+pub(crate) const HEALTH: &str = "127.0.0.1:10256";
 
 /// Starts it on the node; it ends with this.
 pub(crate) fn start(site: &Site, log: &Path, arguments: &[&str]) -> Daemon {

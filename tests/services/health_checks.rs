@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 
+use lab::{Daemon, program, proxyd};
 use serde_json::{Value, json};
 
 use crate::by_both;
-use crate::daemon::{Folder, ask_at, eventually, service, slice, wait_ready};
+use crate::daemon::{Folder, HEALTH, ask_at, eventually, service, slice, wait_ready};
+use crate::objects::HERE;
 use crate::site::Site;
 
 by_both! {
     a_load_balancer_learns_which_nodes_have_endpoints
+    a_load_balancer_is_answered_where_there_are_node_ports
 }
 
 /// The port.
@@ -28,7 +31,11 @@ fn checked(site: &Site, name: &str, address: &str, port: u16) -> Value {
 
 /// What a load balancer is answered: the code, the weight and the document.
 fn check(site: &Site, port: u16) -> Option<(u16, usize, Value)> {
-    let text = ask_at(site.world(), SocketAddr::new(site.address("node"), port), "/")?;
+    check_at(site, "node", port)
+}
+
+fn check_at(site: &Site, of: &str, port: u16) -> Option<(u16, usize, Value)> {
+    let text = ask_at(site.world(), SocketAddr::new(site.address(of), port), "/")?;
     let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
     let after = |what: &str| {
         let (_, rest) = head.split_once(what).unwrap_or_else(|| panic!("no {what} in {head}"));
@@ -79,4 +86,56 @@ fn a_load_balancer_learns_which_nodes_have_endpoints(is_ipv4: bool) {
     eventually("the port", || check(&site, PORT + 2) == answer(503, "third", 0));
     std::fs::remove_file(folder.manifests().join("third.json")).expect("a file");
     eventually("no port", || check(&site, PORT + 2).is_none());
+}
+
+fn a_load_balancer_is_answered_where_there_are_node_ports(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a"]);
+    let folder = Folder::new();
+    folder.write("service.json", &checked(&site, "s", "service", PORT));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    let (named, length) = (site.address("named"), if is_ipv4 { 32 } else { 128 });
+    let add = format!("ip addr add {named}/{length} dev v0 {}", if is_ipv4 { "" } else { "nodad" });
+    site.node.sh(&add);
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(check(&site, PORT), answer(200, "s", 1));
+    assert_eq!(check_at(&site, "named", PORT), None);
+    daemon.kill();
+    // One that comes later is one of the range, too.
+    site.node.sh(&format!("ip addr del {named}/{length} dev v0"));
+    let range = format!("{named}/{length}");
+    let mut daemon = folder.start_with(&site, &["--nodeport-addresses", &range]);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(check(&site, PORT), None);
+    site.node.sh(&add);
+    eventually("the range", || check_at(&site, "named", PORT) == answer(200, "s", 1));
+    assert_eq!(check(&site, PORT), None);
+    daemon.kill();
+    let mut daemon = folder.start_with(&site, &["--nodeport-addresses", "all"]);
+    wait_ready(&site, &mut daemon);
+    for of in ["node", "named"] {
+        assert_eq!(check_at(&site, of, PORT), answer(200, "s", 1), "{of}");
+    }
+}
+
+#[test]
+fn there_may_be_as_many_ports_as_whoever_starts_it_allows() {
+    let site = Site::new(true);
+    let folder = Folder::new();
+    let mut shell = program("sh");
+    shell.args(["-c", "ulimit -Sn 64 && ulimit -Hn 5000 && exec \"$0\" \"$@\""]).arg(proxyd());
+    shell.arg("--manifests").arg(folder.manifests()).args([
+        "--node-name",
+        HERE,
+        "--listen",
+        HEALTH,
+    ]);
+    let log = folder.home.path().join("proxyd.log");
+    let mut daemon = Daemon::start("proxyd", shell, &site.node, log);
+    wait_ready(&site, &mut daemon);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.id())).expect("limits");
+    let open_files = limits.lines().find(|it| it.starts_with("Max open files")).expect("a limit");
+    let numbers: Vec<_> = open_files.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(numbers, ["5000", "5000"]);
 }

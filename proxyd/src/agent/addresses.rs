@@ -126,6 +126,11 @@ impl NodeAddresses {
         node
     }
 
+    /// Whether all are wanted.
+    pub(super) fn are_all(&self) -> bool {
+        self.wanted.contains(&Addresses::All)
+    }
+
     /// Waits until there may be others.
     pub(super) async fn changed(&mut self) {
         let Some(changes) = &mut self.changes else { return pending().await };

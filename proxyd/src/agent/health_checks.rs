@@ -1,9 +1,9 @@
 //! `spec.healthCheckNodePort`: load balancers ask there whether this node has endpoints of a service, and how many
-//! (reference: kube-proxy's `pkg/proxy/healthcheck`).
+//! (reference: kube-proxy's `pkg/proxy/healthcheck`): at the addresses that have node ports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as SystemListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener as SystemListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,15 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// How many endpoints of the service are ready here: by that load balancers may divide what comes.
 const WEIGHT: &str = "x-load-balancing-endpoint-weight";
 
+/// Where is listened: at an address, or at all.
+type Place = Option<IpAddr>;
+
 /// The ports of all services.
 #[derive(Debug)]
 pub(super) struct HealthChecks {
     status: Arc<Status>,
     connections: Connections,
+    places: BTreeSet<Place>,
     /// Of each service its port, and how many ready endpoints the node has.
     planned: BTreeMap<NamespacedName, (u16, usize)>,
     served: BTreeMap<u16, Served>,
@@ -51,14 +55,23 @@ struct Check {
 #[derive(Debug)]
 struct Served {
     check: Arc<Mutex<Check>>,
-    server: AbortHandle,
+    servers: BTreeMap<Place, Server>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
         // Who is still connected is told that there is nothing any more.
         lock(&self.check).endpoints = 0;
-        self.server.abort();
+    }
+}
+
+/// A server of a port at a place, until it is dropped.
+#[derive(Debug)]
+struct Server(AbortHandle);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -67,10 +80,23 @@ impl HealthChecks {
         Self {
             status,
             connections: Connections::at_most(MOST_CONNECTIONS),
+            places: BTreeSet::new(),
             planned: BTreeMap::new(),
             served: BTreeMap::new(),
             told: BTreeSet::new(),
             next_try: None,
+        }
+    }
+
+    /// From `now` on is listened at these addresses, or, as wanted, at all.
+    pub(super) fn listen_at(&mut self, addresses: &BTreeSet<IpAddr>, at_all: bool, now: Instant) {
+        // Those of IPv6 that are of a link are none without it.
+        let is_of_link = |it: &IpAddr| matches!(it, IpAddr::V6(it) if it.is_unicast_link_local());
+        let addresses = addresses.iter().filter(|it| !is_of_link(it)).copied();
+        let places = if at_all { [None].into() } else { addresses.map(Some).collect() };
+        if places != self.places {
+            self.places = places;
+            self.next_try = Some(now);
         }
     }
 
@@ -93,20 +119,13 @@ impl HealthChecks {
         });
         self.next_try = None;
         for (port, check) in wanted {
-            if let Some(served) = self.served.get(&port) {
-                *lock(&served.check) = check;
-                continue;
-            }
             let name = check.service.clone();
             match self.serve(port, check) {
-                Ok(served) => {
-                    self.told.remove(&(port, name));
-                    self.served.insert(port, served);
-                }
+                Ok(()) => _ = self.told.remove(&(port, name)),
                 Err(error) => {
                     self.next_try = now.checked_add(PAUSE);
                     if self.told.insert((port, name.clone())) {
-                        tracing::warn!(%error, "cannot answer the health checks of service {name} at port {port}; it is tried again");
+                        tracing::warn!(%error, "cannot answer the health checks of service {name} at port {port} everywhere; it is tried again");
                     }
                 }
             }
@@ -143,36 +162,70 @@ impl HealthChecks {
         wanted
     }
 
-    fn serve(&self, port: u16, check: Check) -> io::Result<Served> {
-        if self.served.len() >= MOST_PORTS {
+    /// Tells this at a port, wherever it can be; what cannot, the first such error tells.
+    fn serve(&mut self, port: u16, check: Check) -> io::Result<()> {
+        let Self { served, places, .. } = self;
+        if !served.contains_key(&port) && served.len() >= MOST_PORTS {
             return Err(io::Error::other(format!("{MOST_PORTS} ports are served already")));
         }
-        let listener = listen(port)?;
-        let check = Arc::new(Mutex::new(check));
-        let (told, status) = (Arc::clone(&check), Arc::clone(&self.status));
-        let connections = self.connections.clone();
-        let server = tokio::spawn(async move {
-            let answer = move |_| {
-                let answer = answer(&lock(&told), status.is_healthy());
-                async move { answer }
-            };
-            health::serve_within(&connections, listener, answer).await;
+        let held = served.entry(port).or_insert_with(|| Served {
+            check: Arc::new(Mutex::new(check.clone())),
+            servers: BTreeMap::new(),
         });
-        Ok(Served { check, server: server.abort_handle() })
+        *lock(&held.check) = check;
+        held.servers.retain(|place, _| places.contains(place));
+        let mut result = Ok(());
+        for place in places.iter() {
+            if held.servers.contains_key(place) {
+                continue;
+            }
+            match listen(*place, port) {
+                Ok(listener) => {
+                    let server = answer_at(listener, &held.check, &self.status, &self.connections);
+                    held.servers.insert(*place, server);
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
     }
 }
 
-/// At all addresses of the node, of both families where it has both.
-fn listen(port: u16) -> io::Result<TcpListener> {
-    let both = SystemListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
-    let listener = match both {
-        Err(error) if error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32) => {
-            SystemListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?
+fn answer_at(
+    listener: TcpListener,
+    check: &Arc<Mutex<Check>>,
+    status: &Arc<Status>,
+    connections: &Connections,
+) -> Server {
+    let (check, status) = (Arc::clone(check), Arc::clone(status));
+    let connections = connections.clone();
+    let server = tokio::spawn(async move {
+        let answer = move |_| {
+            let answer = answer(&lock(&check), status.is_healthy());
+            async move { answer }
+        };
+        health::serve_within(&connections, listener, answer).await;
+    });
+    Server(server.abort_handle())
+}
+
+fn listen(place: Place, port: u16) -> io::Result<TcpListener> {
+    // At all addresses: of both families, where there are both.
+    let address = place.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+    let listener = match SystemListener::bind((address, port)) {
+        Err(error) if place.is_none() && is_of_no_family(&error) => {
+            SystemListener::bind((Ipv4Addr::UNSPECIFIED, port))
         }
-        bound => bound?,
+        bound => bound,
     };
+    let told = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
+    let listener = listener.map_err(told)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
+}
+
+fn is_of_no_family(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
 }
 
 /// What kube-proxy answers, at whatever path.
@@ -199,7 +252,9 @@ mod tests {
     }
 
     fn checks() -> HealthChecks {
-        HealthChecks::new(Arc::new(Status::new(Metrics::new())))
+        let mut checks = HealthChecks::new(Arc::new(Status::new(Metrics::new())));
+        checks.listen_at(&BTreeSet::new(), true, Instant::now());
+        checks
     }
 
     fn plan(checks: &mut HealthChecks, name_: &str, check: Option<(u16, usize)>) {
@@ -214,7 +269,11 @@ mod tests {
     }
 
     async fn ask(port: u16) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        ask_at("127.0.0.1", port).await
+    }
+
+    async fn ask_at(address: &str, port: u16) -> Option<String> {
+        let mut stream = TcpStream::connect((address, port)).await.ok()?;
         let request = b"GET /any HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         stream.write_all(request).await.ok()?;
         let mut text = String::new();
@@ -292,13 +351,38 @@ mod tests {
         plan(&mut checks, "a", Some((port, 1)));
         let now = Instant::now();
         checks.publish(now);
-        assert_eq!((checks.served.len(), checks.told.len()), (0, 1));
+        let servers =
+            |of: &HealthChecks| of.served.values().map(|it| it.servers.len()).sum::<usize>();
+        assert_eq!((servers(&checks), checks.told.len()), (0, 1));
         drop(taken);
         checks.retry(now);
-        assert_eq!(checks.served.len(), 0);
+        assert_eq!(servers(&checks), 0);
         checks.retry(now + PAUSE);
-        assert_eq!((checks.served.len(), checks.told.len(), checks.next_try), (1, 0, None));
+        assert_eq!((servers(&checks), checks.told.len(), checks.next_try), (1, 0, None));
         assert!(ask(port).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn where_is_listened_follows_the_nodes_addresses() {
+        let mut checks = checks();
+        let [port] = free();
+        let now = Instant::now();
+        let addresses = |of: &[&str]| of.iter().map(|it| it.parse().unwrap()).collect();
+        checks.listen_at(&addresses(&["127.0.0.2"]), false, now);
+        plan(&mut checks, "a", Some((port, 1)));
+        checks.publish(now);
+        assert!(ask_at("127.0.0.2", port).await.is_some());
+        assert_eq!(ask_at("127.0.0.1", port).await, None);
+        // One comes, one that is not there, and one that says nothing without its link.
+        checks.listen_at(&addresses(&["127.0.0.3", "203.0.113.9", "fe80::1"]), false, now);
+        checks.retry(now);
+        tokio::task::yield_now().await;
+        assert!(ask_at("127.0.0.3", port).await.is_some());
+        assert_eq!(ask_at("127.0.0.2", port).await, None);
+        assert_eq!((checks.told.len(), checks.next_try), (1, now.checked_add(PAUSE)));
+        checks.listen_at(&addresses(&["127.0.0.3"]), false, now);
+        checks.retry(now);
+        assert_eq!((checks.told.len(), checks.next_try), (0, None));
     }
 
     #[test]
