@@ -2,13 +2,12 @@
 
 use std::error::Error;
 use std::fmt;
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use cluster::{folder, node_name};
+use cluster::{complain, folder, node_name, print};
 use policyd::World;
 use policyd::explain::{End, Query, Report, Traffic, explain};
 use policyd::lint::{Severity, lint};
@@ -186,25 +185,4 @@ async fn world(
         told.map_err(|_| format!("not all objects came within {} s", PATIENCE.as_secs()))??;
     let (world, told) = told.ok_or("the source of the objects ended")?;
     Ok((world, told.filter(|_| node.is_some())))
-}
-
-/// The exit code of a question. Why there is no answer goes to the standard error, as it is: these
-/// are for people at a terminal, and keep no log.
-pub(crate) fn told(answer: Result<ExitCode, Failure>) -> ExitCode {
-    answer.unwrap_or_else(|error| {
-        complain(&policyd::chain(&*error));
-        ExitCode::FAILURE
-    })
-}
-
-pub(crate) fn complain(report: &dyn std::fmt::Display) {
-    // Whoever closed it does not want to be told.
-    _ = writeln!(io::stderr(), "{report}");
-}
-
-fn print(text: &str) -> io::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
 }

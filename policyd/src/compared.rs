@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::error::Error;
 
 use attachment::Files;
+use cluster::complain;
 use policyd::World;
 use policyd::attachment::Attachment;
 use policyd::dataplane::Kind;
@@ -14,7 +15,6 @@ use policyd::live::{Expected, Kernel, Live};
 use policyd::source::Node;
 
 use crate::alone::ATTACHMENTS;
-use crate::ask::complain;
 use crate::cli::{Run, Switch};
 use crate::run::{families, programs};
 

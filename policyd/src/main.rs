@@ -13,6 +13,7 @@ mod uninstalling;
 
 use std::process::ExitCode;
 
+use cluster::exit_code;
 use mimalloc::MiMalloc;
 
 use cli::{Cli, Command};
@@ -29,8 +30,8 @@ fn main() -> ExitCode {
         Some(Command::EnableForwarding { families }) => networking::enable_forwarding(&families),
         Some(Command::Uninstall(uninstall)) => uninstalling::run(&run, &uninstall),
         Some(Command::Preflight) => return trial::run(&run),
-        Some(Command::Explain(explain)) => return ask::told(explain.run(&run)),
-        Some(Command::Lint(lint)) => return ask::told(lint.run()),
+        Some(Command::Explain(explain)) => return exit_code(explain.run(&run)),
+        Some(Command::Lint(lint)) => return exit_code(lint.run()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,6 +16,7 @@ mod name;
 mod page;
 mod part;
 mod process;
+mod terminal;
 mod watch;
 
 pub use client::{Object, connect, create, delete, get, patch};
@@ -26,6 +27,7 @@ pub use listener::Listener;
 pub use name::NamespacedName;
 pub use part::{Metadata, Moment, NodePart, Part, or_default};
 pub use process::{LogFormat, node_name, start_log, told_to_end};
+pub use terminal::{complain, exit_code, print};
 pub use watch::{Change, Watch, forward};
 
 /// An answer may take this long, and so may the next object of a list.
