@@ -12,9 +12,11 @@ use proxyd::agent::Addresses;
 use proxyd::conntrack_parameters::parse_seconds;
 use proxyd::nftables::Scheduler;
 
+use crate::ask::Explain;
+
 /// Services of Kubernetes by nf_tables.
 #[derive(Debug, Parser)]
-#[command(name = "proxyd", version, args_conflicts_with_subcommands = true)]
+#[command(name = "proxyd", version, args_conflicts_with_subcommands = false)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -28,6 +30,10 @@ pub(crate) enum Command {
     Cleanup,
     /// Remove what kube-proxy has left in the kernel; proxyd must serve already, and kube-proxy no more be running.
     Takeover,
+    /// Tell what becomes of a connection to an address and port, and why. The options that proxyd runs with go before
+    /// the word explain. Exits 0 with the answer, whatever it is, and 1 without. With --live 0 means that the kernel of
+    /// this node holds what was compared, 3 that it holds something else.
+    Explain(Explain),
 }
 
 /// What a running proxyd is told. What is `None` the configuration file may say; else there is a default.

@@ -2,6 +2,7 @@
 
 mod error;
 mod family;
+mod found;
 mod transaction;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,9 @@ use crate::nftables::{GUARD_LOCALHOST, Settings, table};
 use crate::plan::Plan;
 pub use error::Error;
 use family::Family;
+pub(crate) use found::{Found, State};
 pub use transaction::Written;
+pub(crate) use transaction::hash;
 
 /// The tables of both families.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use cluster::Change;
 
 use crate::model::{EndpointSlice, NamespacedName, Protocol, Read, Service};
-use crate::plan::{At, Node, Plan, Scope, Way};
+use crate::plan::{At, Frontend, Node, Plan, Scope, Way};
 use claims::Claims;
 
 /// Something about the objects changed.
@@ -114,9 +114,7 @@ impl Index {
     /// The plan for a service as it is now, for all that it claims.
     fn plan(&self, name: &NamespacedName) -> Option<Plan> {
         let service = self.services.get(name)?;
-        let slices = self.of_service.get(name).into_iter().flatten();
-        let slices = slices.filter_map(|it| self.slices.get(it));
-        Some(Plan::of(service, slices, &self.node))
+        Some(Plan::of(service, self.slices_of(name), &self.node))
     }
 
     /// What changed since this was asked last. Where services claim the same place, one has it.
@@ -176,6 +174,47 @@ impl Index {
         all
     }
 
+    /// This node.
+    #[must_use]
+    pub const fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// A service.
+    #[must_use]
+    pub fn service(&self, name: &NamespacedName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// All services, in any order.
+    pub fn all_services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// The slices of a service, also of one that is not served.
+    pub fn slices_of(&self, name: &NamespacedName) -> impl Iterator<Item = &EndpointSlice> + Clone {
+        let slices = self.of_service.get(name).into_iter().flatten();
+        slices.filter_map(|it| self.slices.get(it))
+    }
+
+    /// All slices, in any order.
+    pub fn all_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.slices.values()
+    }
+
+    /// The services that want a place, with what they want there. The first has it.
+    pub fn claimants(&self, at: &At) -> impl Iterator<Item = (&NamespacedName, &Frontend)> {
+        self.claims
+            .all(at)
+            .filter_map(|name| Some((name, self.plans.get(name)?.frontends.get(at)?)))
+    }
+
+    /// The plan for a service, for all that it claims, as of the last [`Self::take_changes`].
+    #[must_use]
+    pub fn claimed_plan(&self, name: &NamespacedName) -> Option<&Plan> {
+        self.plans.get(name)
+    }
+
     /// How many services there are.
     #[must_use]
     pub fn services(&self) -> usize {
@@ -189,13 +228,13 @@ fn single<T>(
     known: &HashMap<NamespacedName, T>,
 ) -> Vec<(NamespacedName, Option<T>)> {
     match change {
-        Change::Applied(Read { name, object }) => vec![(name, object)],
+        Change::Applied(Read { name, object }) => vec![(name, object.ok())],
         Change::Removed(Read { name, .. }) => vec![(name, None)],
         Change::Listed(all) => {
             let there: BTreeSet<_> = all.iter().map(|it| &it.name).collect();
             let gone = known.keys().filter(|it| !there.contains(it));
             let mut single: Vec<_> = gone.map(|it| (it.clone(), None)).collect();
-            single.extend(all.into_iter().map(|Read { name, object }| (name, object)));
+            single.extend(all.into_iter().map(|Read { name, object }| (name, object.ok())));
             single
         }
     }
@@ -206,9 +245,7 @@ fn service_of(slice: &EndpointSlice) -> NamespacedName {
 }
 
 /// Places of UDP and SCTP.
-fn datagrams(
-    frontends: Option<&BTreeMap<At, crate::plan::Frontend>>,
-) -> impl Iterator<Item = At> + '_ {
+fn datagrams(frontends: Option<&BTreeMap<At, Frontend>>) -> impl Iterator<Item = At> + '_ {
     let places = frontends.into_iter().flat_map(BTreeMap::keys);
     places.filter(|it| it.protocol != Protocol::Tcp).copied()
 }

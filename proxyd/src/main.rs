@@ -1,5 +1,6 @@
 //! The program `proxyd`.
 
+mod ask;
 mod cli;
 mod options;
 mod run;
@@ -7,6 +8,7 @@ mod run;
 use std::process::ExitCode;
 
 use clap::Parser;
+use cluster::exit_code;
 use mimalloc::MiMalloc;
 
 use cli::{Cli, Command};
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         None => run::run(run),
         Some(Command::Cleanup) => run::cleanup(),
         Some(Command::Takeover) => run::takeover(),
+        Some(Command::Explain(explain)) => return exit_code(explain.run(&run)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

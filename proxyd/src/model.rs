@@ -6,6 +6,7 @@ mod endpoint_slice;
 mod service;
 
 use std::fmt;
+use std::net::IpAddr;
 
 pub use cluster::NamespacedName;
 pub use endpoint_slice::{Endpoint, EndpointPort, EndpointSlice, EndpointSlicePart};
@@ -16,8 +17,28 @@ pub use service::{Port, Service, ServicePart};
 pub struct Read<T> {
     /// Its name.
     pub name: NamespacedName,
-    /// What it says; `None` where it is none that is served.
-    pub object: Option<T>,
+    /// What it says, or why it is none that is served.
+    pub object: Result<T, LeftAlone>,
+}
+
+/// Why an object is none that is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeftAlone {
+    /// A Service without an address of its own.
+    Headless,
+    /// A Service that is another name for something else.
+    ExternalName,
+    /// A Service whose label says that it is nobody's, or another program's.
+    Label {
+        /// The label.
+        label: &'static str,
+        /// What it says.
+        value: String,
+        /// The addresses of the Service.
+        addresses: Vec<IpAddr>,
+    },
+    /// A slice that is of no Service, or has names instead of addresses.
+    NoAddresses,
 }
 
 /// A protocol with ports.
@@ -104,7 +125,7 @@ impl Problems {
     }
 
     /// An address.
-    fn address(&mut self, text: &str, field: impl FnOnce() -> String) -> Option<std::net::IpAddr> {
+    fn address(&mut self, text: &str, field: impl FnOnce() -> String) -> Option<IpAddr> {
         self.take(text.parse().ok(), field, text, "an address")
     }
 

@@ -5,12 +5,14 @@ mod endpoints;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 
 use crate::model::{EndpointSlice, Port, Protocol, Service};
 use endpoints::Reachable;
+pub(crate) use endpoints::{Merged, Near};
 
 /// The node that connections are seen from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +34,12 @@ pub struct At {
     pub protocol: Protocol,
     /// The port.
     pub port: u16,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", SocketAddr::new(self.address, self.port), self.protocol)
+    }
 }
 
 /// Endpoints of a service's port that get connections alike.

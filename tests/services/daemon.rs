@@ -260,6 +260,18 @@ fn an_api_server_is_followed() {
     wait_ready(&site, &mut daemon);
     assert_eq!(must_reach(site.pod("b"), to).0, "a");
     assert_eq!(must_reach(site.world(), site.at("node", 30080)).0, "a");
+    // So is who asks what becomes of connections.
+    let explained = |node: &str| {
+        let mut command = program(proxyd());
+        command.args(["--node-name", node, "--cluster-cidr", "10.1.0.0/16"]);
+        command.args(["explain", "--live", "--kubeconfig", kubeconfig, &to.to_string()]);
+        let ended = site.node.run(command);
+        (ended.status.code(), ended.stdout + &ended.stderr)
+    };
+    let (code, told) = explained(HERE);
+    assert!(code == Some(0) && told.contains("holds exactly this"), "{told}");
+    let (code, told) = explained("nobody");
+    assert!(code == Some(1) && told.starts_with("node nobody: there is no such node"), "{told}");
     cluster.apply(&slice(&site, &["b"]));
     eventually("the other endpoint", || must_reach(&site.node, to).0 == "b");
     // A node that is on its end is to get nothing new, and serves what it has.

@@ -8,6 +8,7 @@ mod conntrack_parameters;
 mod daemon;
 mod datagrams;
 mod endpoints;
+mod explain;
 mod health_checks;
 mod localhost;
 mod node_ports;

@@ -48,6 +48,12 @@ impl FromStr for Addresses {
 }
 
 impl Addresses {
+    /// A node as the cluster tells of it, with those of its addresses that are wanted, as they are now.
+    #[must_use]
+    pub fn of_node(wanted: &[Self], told: Node) -> Node {
+        NodeAddresses::with(wanted.to_vec(), None).of(told)
+    }
+
     /// Whether an address of an interface is one of them.
     fn has(self, address: IpAddr) -> bool {
         match self {
@@ -73,6 +79,10 @@ impl Addresses {
     }
 }
 
+fn need_interfaces(wanted: &[Addresses]) -> bool {
+    wanted.iter().any(|it| *it != Addresses::Primary)
+}
+
 fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local(),
@@ -95,8 +105,7 @@ pub(super) struct NodeAddresses {
 
 impl NodeAddresses {
     pub(super) fn new(wanted: Vec<Addresses>) -> Self {
-        let needs_interfaces = wanted.iter().any(|it| *it != Addresses::Primary);
-        let changes = needs_interfaces
+        let changes = need_interfaces(&wanted)
             .then(|| Listener::new("addresses", Monitor::of_addresses()))
             .and_then(|opened| {
                 let warn = |error: &std::io::Error| {
@@ -104,6 +113,11 @@ impl NodeAddresses {
                 };
                 opened.inspect_err(warn).ok()
             });
+        // Only now are they looked at: what changes from here on is told.
+        Self::with(wanted, changes)
+    }
+
+    fn with(wanted: Vec<Addresses>, changes: Option<Listener<Monitor>>) -> Self {
         let mut addresses = Self {
             wanted,
             told: None,
@@ -112,8 +126,7 @@ impl NodeAddresses {
             looked: Instant::now(),
             next_look: None,
         };
-        // Only now: what changes from here on is told.
-        if needs_interfaces {
+        if need_interfaces(&addresses.wanted) {
             addresses.look();
         }
         addresses

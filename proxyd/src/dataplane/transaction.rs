@@ -147,6 +147,6 @@ impl Transaction {
 }
 
 /// What a rule is known by: a hash of its text.
-pub(super) fn hash(rule: &Rule) -> String {
+pub(crate) fn hash(rule: &Rule) -> String {
     short_hash(&rule.to_string())
 }

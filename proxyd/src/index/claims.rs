@@ -59,6 +59,11 @@ impl Claims {
 
     /// Who has a place.
     pub(super) fn owner(&self, at: &At) -> Option<&NamespacedName> {
-        self.of_place.get(at)?.first().map(|it| &it.name)
+        self.all(at).next()
+    }
+
+    /// Who wants a place; the first has it.
+    pub(super) fn all(&self, at: &At) -> impl Iterator<Item = &NamespacedName> {
+        self.of_place.get(at).into_iter().flatten().map(|it| &it.name)
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1;
 use prost::Message;
 use serde::Deserialize;
 
-use super::{NamespacedName, Problem, Problems, Protocol, Read, filled};
+use super::{LeftAlone, NamespacedName, Problem, Problems, Protocol, Read, filled};
 
 /// The service that a slice is of.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -140,14 +140,14 @@ impl EndpointSlicePart {
         let service = metadata.labels.get(SERVICE_NAME).cloned();
         let is_of_addresses = self.address_type.as_deref() != Some("FQDN");
         let Some(service) = filled(service).filter(|_| is_of_addresses) else {
-            return (Read { name, object: None }, problems.0);
+            return (Read { name, object: Err(LeftAlone::NoAddresses) }, problems.0);
         };
         let read = |(place, part)| endpoint(place, part, &mut problems);
         let endpoints = self.endpoints.into_iter().enumerate().filter_map(read).collect();
         let read = |(place, part)| port(place, part, &mut problems);
         let ports = self.ports.into_iter().enumerate().filter_map(read).collect();
         let slice = EndpointSlice { name: name.clone(), service, ports, endpoints };
-        (Read { name, object: Some(slice) }, problems.0)
+        (Read { name, object: Ok(slice) }, problems.0)
     }
 }
 
@@ -192,7 +192,7 @@ mod tests {
     fn read(object: Value) -> (Option<EndpointSlice>, Vec<String>) {
         let part: EndpointSlicePart = serde_json::from_value(object).unwrap();
         let (read, problems) = part.read();
-        (read.object, problems.iter().map(ToString::to_string).collect())
+        (read.object.ok(), problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1;
 use prost::Message;
 use serde::Deserialize;
 
-use super::{NamespacedName, Problem, Problems, Protocol, Read, filled};
+use super::{LeftAlone, NamespacedName, Problem, Problems, Protocol, Read, filled};
 
 /// Another program is to serve what has this label (`pkg/proxy/apis`).
 const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
@@ -168,12 +168,24 @@ impl ServicePart {
     pub fn read(self) -> (Read<Service>, Vec<Problem>) {
         let (metadata, spec) = (self.metadata.unwrap_or_default(), self.spec.unwrap_or_default());
         let name = NamespacedName::from(&metadata);
-        let is_others =
-            [SERVICE_PROXY_NAME, HEADLESS].iter().any(|it| metadata.labels.contains_key(*it));
         let mut problems = Problems::default();
         let cluster_ips = cluster_ips(&spec, &mut problems);
-        if is_others || spec.kind.as_deref() == Some("ExternalName") || cluster_ips.is_empty() {
-            return (Read { name, object: None }, problems.0);
+        let label = [SERVICE_PROXY_NAME, HEADLESS]
+            .into_iter()
+            .find_map(|label| metadata.labels.get(label).map(|value| (label, value.clone())));
+        let left_alone = match label {
+            _ if spec.kind.as_deref() == Some("ExternalName") => Some(LeftAlone::ExternalName),
+            Some((label, value)) => {
+                let mut addresses = cluster_ips.clone();
+                addresses
+                    .extend(spec.external_ips.iter().filter_map(|it| it.parse::<IpAddr>().ok()));
+                Some(LeftAlone::Label { label, value, addresses })
+            }
+            None if cluster_ips.is_empty() => Some(LeftAlone::Headless),
+            None => None,
+        };
+        if let Some(left_alone) = left_alone {
+            return (Read { name, object: Err(left_alone) }, problems.0);
         }
         let is_load_balancer = spec.kind.as_deref() == Some("LoadBalancer");
         let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
@@ -201,7 +213,7 @@ impl ServicePart {
             affinity: affinity(spec.session_affinity.as_deref(), spec.session_affinity_config),
             health_check_port,
         };
-        (Read { name, object: Some(service) }, problems.0)
+        (Read { name, object: Ok(service) }, problems.0)
     }
 }
 
@@ -294,26 +306,40 @@ mod tests {
         let object = json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec});
         let part: ServicePart = serde_json::from_value(object).unwrap();
         let (read, problems) = part.read();
-        (read.object, problems.iter().map(ToString::to_string).collect())
+        (read.object.ok(), problems.iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn headless_services_and_other_names_are_none_of_ours() {
         let ports = json!([{"port": 80}]);
-        for spec in [
-            json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports}),
-            json!({"clusterIP": "", "ports": ports}),
-            json!({"type": "ExternalName", "externalName": "x", "clusterIP": "10.0.0.1"}),
+        for (spec, wanted) in [
+            (
+                json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports}),
+                LeftAlone::Headless,
+            ),
+            (json!({"clusterIP": "", "ports": ports}), LeftAlone::Headless),
+            (
+                json!({"type": "ExternalName", "externalName": "x", "clusterIP": "10.0.0.1"}),
+                LeftAlone::ExternalName,
+            ),
         ] {
-            assert_eq!(read(spec), (None, vec![]));
+            let object = json!({"metadata": {"name": "s"}, "spec": spec});
+            let part: ServicePart = serde_json::from_value(object).unwrap();
+            let (read, problems) = part.read();
+            assert_eq!((read.object, problems), (Err(wanted), vec![]));
         }
         for label in [SERVICE_PROXY_NAME, HEADLESS] {
             let part: ServicePart = serde_json::from_value(json!({
-                "metadata": {"name": "s", "labels": {label: ""}},
-                "spec": {"clusterIP": "10.0.0.1", "ports": ports},
+                "metadata": {"name": "s", "labels": {label: "x"}},
+                "spec": {"clusterIP": "10.0.0.1", "externalIPs": ["192.0.2.1"], "ports": ports},
             }))
             .unwrap();
-            assert_eq!(part.read().0.object, None);
+            let left_alone = LeftAlone::Label {
+                label,
+                value: "x".to_owned(),
+                addresses: ["10.0.0.1", "192.0.2.1"].map(|it| it.parse().unwrap()).into(),
+            };
+            assert_eq!(part.read().0.object, Err(left_alone));
         }
     }
 

@@ -21,12 +21,17 @@ pub(super) struct Reachable {
 
 /// One endpoint, as all slices together tell of it.
 #[derive(Debug, Default)]
-struct Merged<'a> {
-    is_ready: bool,
-    is_leaving: bool,
-    is_local: bool,
-    zones: BTreeSet<&'a str>,
-    nodes: BTreeSet<&'a str>,
+pub(crate) struct Merged<'a> {
+    pub(crate) is_ready: bool,
+    /// It is on its end, and serves.
+    pub(crate) is_leaving: bool,
+    pub(crate) is_local: bool,
+    /// The node that it is on, where that is told.
+    pub(crate) on: Option<&'a str>,
+    /// The zones that it is for.
+    pub(crate) zones: BTreeSet<&'a str>,
+    /// The nodes that it is for.
+    pub(crate) nodes: BTreeSet<&'a str>,
 }
 
 impl Reachable {
@@ -36,16 +41,7 @@ impl Reachable {
         slices: impl IntoIterator<Item = &'a EndpointSlice>,
         node: &Node,
     ) -> Self {
-        let mut all: BTreeMap<SocketAddr, Merged<'_>> = BTreeMap::new();
-        for slice in slices {
-            let mut ports = slice.ports.iter();
-            let of_port = ports.find(|it| it.name == port.name && it.protocol == port.protocol);
-            let Some(of_port) = of_port else { continue };
-            for endpoint in slice.endpoints.iter().filter(|it| it.address.is_ipv4() == is_ipv4) {
-                let place = SocketAddr::new(endpoint.address, of_port.port);
-                all.entry(place).or_default().merge(endpoint, node);
-            }
-        }
+        let all = Merged::all(port, is_ipv4, slices, node);
         let near = Near::of(all.values(), node);
         let chosen = |is_wanted: &dyn Fn(&Merged<'_>) -> bool| -> BTreeSet<SocketAddr> {
             all.iter().filter(|(_, it)| is_wanted(it)).map(|(place, _)| *place).collect()
@@ -70,11 +66,32 @@ impl Reachable {
 }
 
 impl<'a> Merged<'a> {
+    /// The endpoints of a port.
+    pub(crate) fn all(
+        port: &Port,
+        is_ipv4: bool,
+        slices: impl IntoIterator<Item = &'a EndpointSlice>,
+        node: &Node,
+    ) -> BTreeMap<SocketAddr, Self> {
+        let mut all: BTreeMap<SocketAddr, Self> = BTreeMap::new();
+        for slice in slices {
+            let mut ports = slice.ports.iter();
+            let of_port = ports.find(|it| it.name == port.name && it.protocol == port.protocol);
+            let Some(of_port) = of_port else { continue };
+            for endpoint in slice.endpoints.iter().filter(|it| it.address.is_ipv4() == is_ipv4) {
+                let place = SocketAddr::new(endpoint.address, of_port.port);
+                all.entry(place).or_default().merge(endpoint, node);
+            }
+        }
+        all
+    }
+
     /// While an endpoint passes from one slice to another, both may have it.
     fn merge(&mut self, endpoint: &'a Endpoint, node: &Node) {
         self.is_ready |= endpoint.is_ready;
         self.is_leaving |= endpoint.is_serving && endpoint.is_terminating;
         self.is_local |= endpoint.node.as_ref() == Some(&node.name);
+        self.on = self.on.or(endpoint.node.as_deref());
         self.zones.extend(endpoint.for_zones.iter().map(String::as_str));
         self.nodes.extend(endpoint.for_nodes.iter().map(String::as_str));
     }
@@ -82,7 +99,7 @@ impl<'a> Merged<'a> {
 
 /// Which endpoints are near enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Near {
+pub(crate) enum Near {
     /// Those that hints give to this node.
     Node,
     /// Those that hints give to this zone.
@@ -94,7 +111,7 @@ enum Near {
 impl Near {
     /// Hints count only if all that are ready have some, and one of them is for us: else somebody would get none, or more
     /// than was planned.
-    fn of<'a>(endpoints: impl Iterator<Item = &'a Merged<'a>>, node: &Node) -> Self {
+    pub(crate) fn of<'a>(endpoints: impl Iterator<Item = &'a Merged<'a>>, node: &Node) -> Self {
         let ready: Vec<_> = endpoints.filter(|it| it.is_ready).collect();
         let all_have = |hints: fn(&Merged<'_>) -> bool| ready.iter().all(|it| hints(it));
         let is_for = |near: Self| ready.iter().any(|it| near.has(it, node));

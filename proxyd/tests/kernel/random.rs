@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::scene::{dataplane, listed, move_away, name, plan, sorted};
 
 /// A service's number, what it is like, and how many endpoints it has; or that it goes.
-type Step = (usize, Option<(Value, usize)>);
+pub(crate) type Step = (usize, Option<(Value, usize)>);
 
 fn spec(service: usize) -> impl Strategy<Value = Value> {
     let policy = || prop::sample::select(vec!["Cluster", "Local"]);
@@ -36,23 +36,25 @@ fn spec(service: usize) -> impl Strategy<Value = Value> {
     )
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     (1..=4_usize).prop_flat_map(|service| {
         let like = (spec(service), 0..5_usize);
         prop_oneof![4 => like.prop_map(Some), 1 => Just(None)].prop_map(move |it| (service, it))
     })
 }
 
+/// The endpoints that services have some of, the last ones.
+pub(crate) const ENDPOINTS: [(&str, &str); 5] = [
+    ("10.244.0.1", "here"),
+    ("fd00::1", "there"),
+    ("10.244.0.2", "there"),
+    ("fd00::2", "here"),
+    ("10.244.0.3", "there"),
+];
+
 fn planned(service: usize, like: &Option<(Value, usize)>) -> (NamespacedName, Option<Plan>) {
     let text = format!("s{service}");
-    let all = [
-        ("10.244.0.1", "here"),
-        ("fd00::1", "there"),
-        ("10.244.0.2", "there"),
-        ("fd00::2", "here"),
-        ("10.244.0.3", "there"),
-    ];
-    let plan = like.as_ref().map(|(spec, count)| plan(&text, spec, &all[5 - count..]));
+    let plan = like.as_ref().map(|(spec, count)| plan(&text, spec, &ENDPOINTS[5 - count..]));
     (name(&text), plan)
 }
 

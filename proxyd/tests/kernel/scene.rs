@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nix::sched::{CloneFlags, unshare};
 use proxyd::dataplane::Dataplane;
-use proxyd::model::{EndpointSlicePart, NamespacedName, ServicePart};
+use proxyd::model::{EndpointSlice, EndpointSlicePart, NamespacedName, Read, Service, ServicePart};
 use proxyd::nftables::{Settings, table};
 use proxyd::plan::{Node, Plan};
 use runner::{OsRunner, Output, Program, Runner as _};
@@ -31,18 +31,21 @@ pub(crate) fn name(name: &str) -> NamespacedName {
     NamespacedName { namespace: "n".to_owned(), name: name.to_owned() }
 }
 
-/// The plan of a service with endpoints, each an address and the node that it is on.
-pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Plan {
+/// A service with endpoints, each an address and the node that it is on.
+pub(crate) fn objects(
+    name: &str,
+    spec: &Value,
+    endpoints: &[(&str, &str)],
+) -> (Read<Service>, Read<EndpointSlice>) {
     let metadata = json!({"name": name, "namespace": "n"});
     let status = spec.get("ingress").map(|it| json!({"loadBalancer": {"ingress": it}}));
-    let service = json!({"metadata": metadata, "spec": spec, "status": status});
-    let service: ServicePart = serde_json::from_value(service).unwrap();
-    let service = service.read().0.object.unwrap();
+    let object = json!({"metadata": metadata, "spec": spec, "status": status});
+    let service: ServicePart = serde_json::from_value(object).unwrap();
+    let service = service.read().0;
     let endpoint =
         |(address, node): &(&str, &str)| json!({"addresses": [address], "nodeName": node});
-    let ports: Vec<_> = service
-        .ports
-        .iter()
+    let ports = service.object.iter().flat_map(|it| &it.ports);
+    let ports: Vec<_> = ports
         .map(|it| json!({"name": it.name, "port": 8080, "protocol": it.protocol.to_string()}))
         .collect();
     let slice = json!({
@@ -51,8 +54,13 @@ pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Plan
         "ports": ports,
     });
     let slice: EndpointSlicePart = serde_json::from_value(slice).unwrap();
-    let slice = slice.read().0.object.unwrap();
-    Plan::of(&service, [&slice], &node())
+    (service, slice.read().0)
+}
+
+/// The plan of such a service.
+pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Plan {
+    let (service, slice) = objects(name, spec, endpoints);
+    Plan::of(&service.object.unwrap(), [&slice.object.unwrap()], &node())
 }
 
 /// What nft lists of a family's table, without counters; sets sorted, as elements come in any order.

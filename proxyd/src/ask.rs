@@ -1,0 +1,169 @@
+//! What is asked of proxyd once: `explain`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use cluster::{complain, folder, node_name, print};
+use netlink::Socket;
+use proxyd::agent::Addresses;
+use proxyd::explain::{Query, Report, Who, World, explain};
+use proxyd::live::{Kernel, Live, compare};
+use proxyd::nftables::Local;
+use proxyd::plan::{At, Node};
+use proxyd::source::api_server::{self, ApiServer};
+use proxyd::source::folder::Folder;
+use serde::Serialize;
+use tokio::sync::{Notify, mpsc};
+
+use crate::cli::Run;
+use crate::run::Failure;
+
+/// Listing tens of thousands of Services takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The exit code where the answer is not what the kernel holds.
+const HOLDS_SOMETHING_ELSE: u8 = 3;
+
+/// What becomes of a connection.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// To what: ADDRESS:PORT, which is of TCP, or with /udp or /sctp behind it. An address of IPv6 in brackets.
+    #[arg(value_name = "ADDRESS:PORT")]
+    to: At,
+    /// Who connects: an address, or pod, node or outside [default: all who fare differently].
+    #[arg(long, value_name = "WHO")]
+    from: Option<Who>,
+    /// Folder of manifests [default: the cluster's API server].
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// How to reach the API server [default: the pod's own service account].
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Also compare what the kernel of this node holds: the connection is followed through the tables that are there.
+    /// Nothing is changed, and proxyd may run or not.
+    #[arg(long)]
+    live: bool,
+    /// How the answer is written.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+impl Explain {
+    /// Answers, whatever the answer is.
+    pub(crate) fn run(self, options: &Run) -> Result<ExitCode, Failure> {
+        let Self { to, from, manifests, kubeconfig, live, output } = self;
+        let manifests = manifests.or_else(|| options.manifests.clone());
+        let kubeconfig = kubeconfig.or_else(|| options.kubeconfig.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut world = runtime.block_on(world(options, manifests, kubeconfig))?;
+        let mut query = Query { to, from: from.unwrap_or(Who::Anybody) };
+        if live {
+            let addresses = Socket::open()?.all_addresses()?;
+            world.know_own(addresses.iter().map(|it| it.cidr.ip()));
+            find_interface(&mut query, &world)?;
+        }
+        let report = explain(&world, &query)?;
+        let live = live
+            .then(|| Ok::<_, Failure>(compare(&world, &query, &Kernel::read(&query)?)?))
+            .transpose()?;
+        let holds = live.as_ref().is_none_or(Live::holds);
+        let answer = Answer { report, live };
+        let text = match output {
+            Output::Text => answer.to_string(),
+            Output::Json => serde_json::to_string_pretty(&answer)? + "\n",
+        };
+        print(&text)?;
+        Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(HOLDS_SOMETHING_ELSE) })
+    }
+}
+
+/// What the objects say, and what the kernel.
+#[derive(Debug, Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    report: Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<Live>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.report)?;
+        self.live.iter().try_for_each(|live| write!(formatter, "{live}"))
+    }
+}
+
+/// Where pods are known by it, the interface that packets come by from whoever is asked about: the one that answers
+/// go to.
+fn find_interface(query: &mut Query, world: &World) -> Result<(), Failure> {
+    let by_interface = matches!(world.settings().local, Local::Interface(_) | Local::Interfaces(_));
+    if let Who::Address { address, interface } = &mut query.from
+        && by_interface
+    {
+        let mut socket = Socket::open()?;
+        let link = match socket.route_to(*address)? {
+            Some(route) => socket.link_by_index(route.link)?,
+            None => None,
+        };
+        *interface = Some(link.map(|it| it.name).unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// The objects as they are now, as this node sees them.
+async fn world(
+    options: &Run,
+    manifests: Option<PathBuf>,
+    kubeconfig: Option<PathBuf>,
+) -> Result<World, Failure> {
+    let (events, mut received) = mpsc::channel(64);
+    let name = node_name(options.node_name.as_deref())?;
+    let (unknown, bad) = (Notify::new(), Notify::new());
+    let source = async {
+        match manifests {
+            Some(dir) => {
+                let addresses = options.node_address.iter().copied().collect();
+                let node = Node { name: name.clone(), zone: None, addresses };
+                let tell = |report: &folder::Report| {
+                    complain(report);
+                    if report.hides_objects() {
+                        bad.notify_one();
+                    }
+                };
+                Folder { dir, node }.run(events, tell, |_| ()).await;
+            }
+            None => {
+                let client = cluster::connect(kubeconfig.as_deref()).await?;
+                let tell = |report: &api_server::Report| match report {
+                    api_server::Report::NoNode(_) => unknown.notify_one(),
+                    report => complain(&cluster::chain(report)),
+                };
+                ApiServer::new(client, name.clone()).run(events, tell, |_| ()).await;
+            }
+        }
+        Ok::<_, Failure>(())
+    };
+    let with_addresses = |node| Addresses::of_node(&options.nodeport_addresses, node);
+    let answer = async {
+        tokio::select! {
+            Err(error) = source => Err(error),
+            () = unknown.notified() => Err(api_server::Report::NoNode(name.clone()).into()),
+            () = bad.notified() => {
+                Err("there is no answer, as nobody knows what all manifests should say".into())
+            }
+            told = World::gather(&mut received, options.settings(), with_addresses) => Ok(told),
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, answer).await;
+    let told =
+        told.map_err(|_| format!("not all objects came within {} s", PATIENCE.as_secs()))??;
+    Ok(told.ok_or("the source of the objects ended")?)
+}

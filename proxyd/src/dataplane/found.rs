@@ -1,0 +1,89 @@
+//! What the kernel has of a family's table.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+
+use netlink::nftables::{Client, HeldTable};
+use ruleset::nft::{Element, Set, Table, Value};
+
+use crate::nftables::{AFFINITY, Held, Key, Kind, Level, chain, read};
+
+/// What the kernel was found to have.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) state: State,
+    pub(crate) entries: HashMap<Key, Held>,
+    /// Hashes of the rules of chains.
+    pub(crate) chains: BTreeMap<String, Vec<String>>,
+    /// The kinds that maps lead on.
+    pub(crate) led: BTreeSet<(Level, Kind)>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// There is no table.
+    #[default]
+    Absent,
+    /// Somebody, or another version, has made it otherwise.
+    Other,
+    /// It is as it should be.
+    Ours,
+}
+
+impl Found {
+    /// Reads a table that is to have these sets.
+    pub(crate) fn read(
+        client: &mut Client,
+        table: Table<'_>,
+        sets: &[Set],
+    ) -> Result<Self, netlink::Error> {
+        let Some(held) = client.table(table)? else { return Ok(Self::default()) };
+        let held_sets = client.sets(table)?;
+        let has = |set: &Set| held_sets.iter().any(|it| it.name == set.name && it.is_like(set));
+        if !held.is_awake || !sets.iter().all(has) || has_other_place(&held) {
+            return Ok(Self { state: State::Other, ..Self::default() });
+        }
+        let names = held.chains.into_iter().map(|it| (it.name, Vec::new()));
+        let mut found = Self { state: State::Ours, chains: names.collect(), ..Self::default() };
+        for (chain, rules) in client.all_rules(table)? {
+            let comments = rules.into_iter().map(|it| it.comment.unwrap_or_default());
+            found.chains.insert(chain, comments.collect());
+        }
+        for set in sets.iter().filter(|it| it.name != AFFINITY) {
+            let elements = client.elements(table, &set.name)?.into_iter().collect();
+            if let Some(level) = Level::ALL.into_iter().find(|it| it.name() == set.name) {
+                let kinds = set.decode(&elements).iter().filter_map(leading).collect::<Vec<_>>();
+                found.led.extend(kinds.into_iter().map(|it| (level, it)));
+            } else {
+                found.entries.extend(read(set, &elements));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The endpoints of pools, in their places.
+    pub(crate) fn slots(&self) -> HashMap<u32, Vec<SocketAddr>> {
+        let endpoint = |(key, held): (&Key, &Held)| match (key, held) {
+            (Key::Slot(pool, slot), Held::Endpoint(endpoint)) => Some(((*pool, *slot), *endpoint)),
+            _ => None,
+        };
+        let places: BTreeMap<_, _> = self.entries.iter().filter_map(endpoint).collect();
+        let mut pools: HashMap<u32, Vec<SocketAddr>> = HashMap::new();
+        for ((pool, _), endpoint) in places {
+            pools.entry(pool).or_default().push(endpoint);
+        }
+        pools
+    }
+}
+
+/// The kind that an element leads on, as it should.
+fn leading(element: &Element) -> Option<Kind> {
+    let [Value::Priority(number)] = element.key.as_slice() else { return None };
+    Kind::of_number(*number).filter(|kind| element.verdict == Some(kind.verdict()))
+}
+
+/// Whether the kernel calls one of the table's chains somewhere else than it should: it is asked to be there, and would stay
+/// where it is.
+fn has_other_place(table: &HeldTable) -> bool {
+    table.chains.iter().any(|it| !it.is_like(&chain(&it.name)))
+}
