@@ -311,6 +311,25 @@ impl Client {
         none_if_missing(elements)
     }
 
+    /// The elements of a set or map whose elements count that have been found for packets, with how many; none where
+    /// there is no such set.
+    ///
+    /// # Errors
+    /// [`Error`], also without `CAP_NET_ADMIN`.
+    pub fn counted_elements(
+        &mut self,
+        table: Table<'_>,
+        set: &str,
+    ) -> Result<Vec<(Encoded, u64)>, Error> {
+        let what = format!("list the counters of set {set:?} of table {table} in nf_tables");
+        let elements = self.list(
+            || set::list_elements(table, set),
+            &what,
+            |elements: &mut Vec<_>, it| elements.extend(set::read_counted(it)),
+        );
+        none_if_missing(elements)
+    }
+
     /// The element of a set or map that has the key of this one; `None` when there is none, or no such set.
     ///
     /// # Errors

@@ -138,8 +138,17 @@ fn multiport(data: &[u8]) -> Option<Vec<u16>> {
 
 fn packets(rule: &[u8]) -> Option<u64> {
     let (_, counter) = expressions(rule).find(|(name, _)| is_text(name, "counter"))?;
-    let packets = find(counter, COUNTER_PACKETS)?;
-    packets.try_into().ok().map(u64::from_be_bytes)
+    counted(counter)
+}
+
+/// How many packets an expression has counted, if it is one that counts.
+pub(super) fn counted_by(expression: &[u8]) -> Option<u64> {
+    let name = find(expression, EXPRESSION_NAME)?;
+    is_text(name, "counter").then(|| counted(find(expression, EXPRESSION_DATA)?))?
+}
+
+fn counted(counter: &[u8]) -> Option<u64> {
+    find(counter, COUNTER_PACKETS)?.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// The rule with these attributes, if it is one of the table's `chain` that jumps to `target`.

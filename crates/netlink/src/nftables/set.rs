@@ -8,6 +8,7 @@ use ruleset::nft::{Encoded, Key, Set, Table};
 use super::HeldSet;
 use super::expression::{DATA_VALUE, read_verdict, verdict_data};
 use super::message::{SUBSYSTEM, comment, remark};
+use super::rule::counted_by;
 use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::Message;
 
@@ -42,6 +43,8 @@ const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
 const ELEMENT_USER_DATA: u16 = 6;
+const ELEMENT_EXPRESSION: u16 = 7;
+const ELEMENT_EXPRESSIONS: u16 = 11;
 const ELEMENT_LAST: u16 = 10;
 
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`, `NFT_SET_CONCAT`.
@@ -308,19 +311,37 @@ pub(super) fn get_element(table: Table<'_>, set: &str, element: &Encoded) -> Mes
 /// The elements in one message of a list. What a map leads to that is no verdict known here is left out of
 /// the element.
 pub(super) fn read_elements(message: &[u8]) -> impl Iterator<Item = Encoded> {
+    attributes(find(message, ELEMENTS).unwrap_or_default()).filter_map(|(_, it)| read_element(it))
+}
+
+/// Those of them that have been found for packets, with how many.
+pub(super) fn read_counted(message: &[u8]) -> impl Iterator<Item = (Encoded, u64)> {
     let elements = attributes(find(message, ELEMENTS).unwrap_or_default());
-    let value = |data: &[u8]| find(data, DATA_VALUE).map(<[u8]>::to_vec);
-    elements.filter_map(move |(_, element)| {
-        let flags = find(element, ELEMENT_FLAGS).and_then(network_number).unwrap_or_default();
-        Some(Encoded {
-            key: find(element, ELEMENT_KEY).and_then(value)?,
-            last: find(element, ELEMENT_LAST).and_then(value),
-            is_end: flags & INTERVAL_END != 0,
-            verdict: find(element, ELEMENT_DATA).and_then(read_verdict),
-            data: find(element, ELEMENT_DATA).and_then(value),
-            comment: find(element, ELEMENT_USER_DATA).and_then(comment),
-        })
+    // Most have counted nothing: no more is read of those.
+    elements.filter_map(|(_, it)| {
+        let packets = packets(it).filter(|it| *it > 0)?;
+        read_element(it).map(|element| (element, packets))
     })
+}
+
+fn read_element(element: &[u8]) -> Option<Encoded> {
+    let value = |data: &[u8]| find(data, DATA_VALUE).map(<[u8]>::to_vec);
+    let flags = find(element, ELEMENT_FLAGS).and_then(network_number).unwrap_or_default();
+    Some(Encoded {
+        key: find(element, ELEMENT_KEY).and_then(value)?,
+        last: find(element, ELEMENT_LAST).and_then(value),
+        is_end: flags & INTERVAL_END != 0,
+        verdict: find(element, ELEMENT_DATA).and_then(read_verdict),
+        data: find(element, ELEMENT_DATA).and_then(value),
+        comment: find(element, ELEMENT_USER_DATA).and_then(comment),
+    })
+}
+
+/// What an element has counted. One expression alone is told in another place than several (`nft_set_elem_expr_dump`).
+fn packets(element: &[u8]) -> Option<u64> {
+    let several = attributes(find(element, ELEMENT_EXPRESSIONS).unwrap_or_default());
+    let single = find(element, ELEMENT_EXPRESSION).into_iter();
+    single.chain(several.map(|(_, it)| it)).find_map(counted_by)
 }
 
 #[cfg(test)]

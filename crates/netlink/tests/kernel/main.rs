@@ -8,6 +8,7 @@ mod called;
 mod changes;
 mod closed;
 mod conntrack;
+mod counted;
 mod ipset;
 mod iptables;
 mod kept_routes;
