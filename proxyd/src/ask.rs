@@ -11,15 +11,15 @@ use netlink::Socket;
 use proxyd::agent::Addresses;
 use proxyd::explain::{Query, Report, Who, World, explain};
 use proxyd::live::{Kernel, Live, compare};
-use proxyd::nftables::Local;
-use proxyd::plan::{At, Node};
-use proxyd::source::api_server::{self, ApiServer};
-use proxyd::source::folder::Folder;
+use proxyd::nftables::{Local, Settings};
+use proxyd::plan::At;
+use proxyd::source::api_server;
 use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
 use crate::cli::Run;
-use crate::run::Failure;
+use crate::options::Options;
+use crate::run::{self, Failure, Source};
 
 /// Listing tens of thousands of Services takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,12 +58,13 @@ enum Output {
 
 impl Explain {
     /// Answers, whatever the answer is.
-    pub(crate) fn run(self, options: &Run) -> Result<ExitCode, Failure> {
+    pub(crate) fn run(self, flags: Run) -> Result<ExitCode, Failure> {
         let Self { to, from, manifests, kubeconfig, live, output } = self;
-        let manifests = manifests.or_else(|| options.manifests.clone());
-        let kubeconfig = kubeconfig.or_else(|| options.kubeconfig.clone());
+        let mut options = run::options(flags)?;
+        options.manifests = manifests.or(options.manifests);
+        options.kubeconfig = kubeconfig.or(options.kubeconfig);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut world = runtime.block_on(world(options, manifests, kubeconfig))?;
+        let mut world = runtime.block_on(world(&options))?;
         let mut query = Query { to, from: from.unwrap_or(Who::Anybody) };
         if live {
             let addresses = Socket::open()?.all_addresses()?;
@@ -119,51 +120,44 @@ fn find_interface(query: &mut Query, world: &World) -> Result<(), Failure> {
 }
 
 /// The objects as they are now, as this node sees them.
-async fn world(
-    options: &Run,
-    manifests: Option<PathBuf>,
-    kubeconfig: Option<PathBuf>,
-) -> Result<World, Failure> {
+async fn world(options: &Options) -> Result<World, Failure> {
     let (events, mut received) = mpsc::channel(64);
-    let name = node_name(options.node_name.as_deref())?;
     let (unknown, bad) = (Notify::new(), Notify::new());
-    let source = async {
-        match manifests {
-            Some(dir) => {
-                let addresses = options.node_address.iter().copied().collect();
-                let node = Node { name: name.clone(), zone: None, addresses };
-                let tell = |report: &folder::Report| {
-                    complain(report);
-                    if report.hides_objects() {
-                        bad.notify_one();
-                    }
-                };
-                Folder { dir, node }.run(events, tell, |_| ()).await;
-            }
-            None => {
-                let client = cluster::connect(kubeconfig.as_deref()).await?;
-                let tell = |report: &api_server::Report| match report {
-                    api_server::Report::NoNode(_) => unknown.notify_one(),
-                    report => complain(&cluster::chain(report)),
-                };
-                ApiServer::new(client, name.clone()).run(events, tell, |_| ()).await;
-            }
-        }
-        Ok::<_, Failure>(())
-    };
-    let with_addresses = |node| Addresses::of_node(&options.nodeport_addresses, node);
     let answer = async {
+        let source = Source::of(options).await?;
+        let local = source.local(options.pods.clone()).await?;
+        let settings = Settings { local, ..options.settings.clone() };
+        let with_addresses = |node| Addresses::of_node(&options.nodeport_addresses, node);
+        let told = async {
+            match source {
+                Source::Folder(folder) => {
+                    let tell = |report: &folder::Report| {
+                        complain(report);
+                        if report.hides_objects() {
+                            bad.notify_one();
+                        }
+                    };
+                    folder.run(events, tell, |_| ()).await;
+                }
+                Source::ApiServer(server) => {
+                    let tell = |report: &api_server::Report| match report {
+                        api_server::Report::NoNode(_) => unknown.notify_one(),
+                        report => complain(&cluster::chain(report)),
+                    };
+                    server.run(events, tell, |_| ()).await;
+                }
+            }
+            Err("the source of the objects ended".into())
+        };
         tokio::select! {
-            Err(error) = source => Err(error),
-            () = unknown.notified() => Err(api_server::Report::NoNode(name.clone()).into()),
+            ended = told => ended,
+            () = unknown.notified() => Err(api_server::Report::NoNode(node_name(options.node_name.as_deref())?).into()),
             () = bad.notified() => {
                 Err("there is no answer, as nobody knows what all manifests should say".into())
             }
-            told = World::gather(&mut received, options.settings(), with_addresses) => Ok(told),
+            Some(world) = World::gather(&mut received, settings, with_addresses) => Ok(world),
         }
     };
     let told = tokio::time::timeout(PATIENCE, answer).await;
-    let told =
-        told.map_err(|_| format!("not all objects came within {} s", PATIENCE.as_secs()))??;
-    Ok(told.ok_or("the source of the objects ended")?)
+    told.map_err(|_| format!("not all objects came within {} s", PATIENCE.as_secs()))?
 }

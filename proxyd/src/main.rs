@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         None => run::run(run),
         Some(Command::Cleanup) => run::cleanup(),
         Some(Command::Takeover) => run::takeover(),
-        Some(Command::Explain(explain)) => return exit_code(explain.run(&run)),
+        Some(Command::Explain(explain)) => return exit_code(explain.run(run)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

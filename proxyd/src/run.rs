@@ -40,14 +40,19 @@ const NETWORK: &str = "/proc/sys/net";
 /// Serves until it is told to end.
 pub(crate) fn run(flags: Run) -> Result<(), Failure> {
     cluster::start_log(flags.log_format.into());
-    let file = flags.config.as_deref().map(read_config).transpose()?;
-    let options = Options::of(flags, file.unwrap_or_default());
+    let options = options(flags)?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(serve(options));
     // Nothing that still blocks may hold up the end: what it does is bounded, and can be repeated.
     runtime.shutdown_background();
     result
+}
+
+/// What flags and the configuration file say together.
+pub(crate) fn options(flags: Run) -> Result<Options, Failure> {
+    let file = flags.config.as_deref().map(read_config).transpose()?;
+    Ok(Options::of(flags, file.unwrap_or_default()))
 }
 
 /// Each port for health checks is an open file: there may be as many as whoever started us allows. What is less than that is
@@ -171,13 +176,13 @@ async fn set_parameters(conntrack: Parameters, serves_localhost: bool, status: A
 }
 
 /// Where objects come from.
-enum Source {
+pub(crate) enum Source {
     Folder(Folder),
     ApiServer(ApiServer),
 }
 
 impl Source {
-    async fn of(options: &Options) -> Result<Self, Failure> {
+    pub(crate) async fn of(options: &Options) -> Result<Self, Failure> {
         let name = cluster::node_name(options.node_name.as_deref())?;
         let addresses = options.node_addresses.clone();
         if let Some(dir) = options.manifests.clone() {
@@ -188,7 +193,7 @@ impl Source {
     }
 
     /// How pods are known.
-    async fn local(&self, pods: Pods) -> Result<Local, Failure> {
+    pub(crate) async fn local(&self, pods: Pods) -> Result<Local, Failure> {
         match (pods, self) {
             (Pods::By(local), _) => Ok(local),
             (Pods::OfNode, Self::ApiServer(it)) => Ok(Local::Ranges(it.pod_ranges(warn).await)),
