@@ -6,6 +6,7 @@ mod found;
 mod transaction;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use netlink::nftables::Client;
 
@@ -40,7 +41,7 @@ impl Dataplane {
     ///
     /// # Errors
     /// [`Error`]: the kernel is read anew by the next call.
-    pub fn adopt(&mut self, plans: &BTreeMap<NamespacedName, Plan>) -> Result<Written, Error> {
+    pub fn adopt(&mut self, plans: &BTreeMap<NamespacedName, Arc<Plan>>) -> Result<Written, Error> {
         let mut written = Written::default();
         for family in &mut self.families {
             written += family.adopt(&mut self.client, plans)?;
@@ -54,7 +55,7 @@ impl Dataplane {
     /// [`Error`]: what the kernel has now is only known after [`Self::adopt`].
     pub fn apply(
         &mut self,
-        changes: &BTreeMap<NamespacedName, Option<Plan>>,
+        changes: &BTreeMap<NamespacedName, Option<Arc<Plan>>>,
     ) -> Result<Written, Error> {
         let mut written = Written::default();
         for family in &mut self.families {

@@ -6,11 +6,13 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use cluster::Change;
 
 use crate::model::{EndpointSlice, NamespacedName, Protocol, Read, Service};
 use crate::plan::{At, Frontend, Node, Plan, Scope, Way};
+use crate::sorted;
 use claims::Claims;
 
 /// Something about the objects changed.
@@ -28,7 +30,7 @@ pub enum Event {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// The services that are otherwise, and those that are gone.
-    pub plans: BTreeMap<NamespacedName, Option<Plan>>,
+    pub plans: BTreeMap<NamespacedName, Option<Arc<Plan>>>,
     /// Places of UDP and SCTP at which something changed, with the endpoints that they may lead to now: what leads
     /// elsewhere is stale, and nothing ends it.
     pub datagrams: BTreeMap<At, BTreeSet<SocketAddr>>,
@@ -40,8 +42,8 @@ pub struct Index {
     node: Node,
     services: HashMap<NamespacedName, Service>,
     slices: HashMap<NamespacedName, EndpointSlice>,
-    of_service: HashMap<NamespacedName, BTreeSet<NamespacedName>>,
-    plans: HashMap<NamespacedName, Plan>,
+    of_service: HashMap<NamespacedName, sorted::Set<NamespacedName>>,
+    plans: HashMap<NamespacedName, Arc<Plan>>,
     claims: Claims,
     changed: BTreeSet<NamespacedName>,
 }
@@ -123,7 +125,7 @@ impl Index {
         let mut places = BTreeSet::new();
         for name in std::mem::take(&mut self.changed) {
             let plan = self.plan(&name);
-            if self.plans.get(&name) == plan.as_ref() {
+            if self.plans.get(&name).map(|it| &**it) == plan.as_ref() {
                 continue;
             }
             let created = self.services.get(&name).map_or(0, |it| it.created);
@@ -134,7 +136,7 @@ impl Index {
             places.extend(datagrams(before));
             places.extend(datagrams(now));
             match plan {
-                Some(plan) => _ = self.plans.insert(name.clone(), plan),
+                Some(plan) => _ = self.plans.insert(name.clone(), Arc::new(plan)),
                 None => _ = self.plans.remove(&name),
             }
             changed.insert(name);
@@ -151,15 +153,20 @@ impl Index {
 
     /// The plans of all services, without what [`Self::take_changes`] has not told yet.
     #[must_use]
-    pub fn plans(&self) -> BTreeMap<NamespacedName, Plan> {
+    pub fn plans(&self) -> BTreeMap<NamespacedName, Arc<Plan>> {
         self.plans.keys().filter_map(|it| Some((it.clone(), self.own(it)?))).collect()
     }
 
     /// A service's plan for those places that it has.
-    fn own(&self, name: &NamespacedName) -> Option<Plan> {
-        let mut plan = self.plans.get(name)?.clone();
-        plan.frontends.retain(|at, _| self.claims.owner(at) == Some(name));
-        Some(plan)
+    fn own(&self, name: &NamespacedName) -> Option<Arc<Plan>> {
+        let plan = self.plans.get(name)?;
+        let has = |at: &At| self.claims.owner(at) == Some(name);
+        if plan.frontends.keys().all(has) {
+            return Some(Arc::clone(plan));
+        }
+        let mut plan = Plan::clone(plan);
+        plan.frontends.retain(|at, _| has(at));
+        Some(Arc::new(plan))
     }
 
     /// Where every place of UDP and SCTP may lead, of all services.
@@ -212,7 +219,7 @@ impl Index {
     /// The plan for a service, for all that it claims, as of the last [`Self::take_changes`].
     #[must_use]
     pub fn claimed_plan(&self, name: &NamespacedName) -> Option<&Plan> {
-        self.plans.get(name)
+        self.plans.get(name).map(|it| &**it)
     }
 
     /// How many services there are.
@@ -245,8 +252,8 @@ fn service_of(slice: &EndpointSlice) -> NamespacedName {
 }
 
 /// Places of UDP and SCTP.
-fn datagrams(frontends: Option<&BTreeMap<At, Frontend>>) -> impl Iterator<Item = At> + '_ {
-    let places = frontends.into_iter().flat_map(BTreeMap::keys);
+fn datagrams(frontends: Option<&sorted::Map<At, Frontend>>) -> impl Iterator<Item = At> + '_ {
+    let places = frontends.into_iter().flat_map(sorted::Map::keys);
     places.filter(|it| it.protocol != Protocol::Tcp).copied()
 }
 

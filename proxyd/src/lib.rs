@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod model;
 pub mod nftables;
 pub mod plan;
+pub mod sorted;
 pub mod source;
 pub mod sysctl;
 pub mod takeover;

@@ -5,7 +5,7 @@
 mod kernel;
 mod report;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnetwork::IpNetwork;
 use ruleset::nft::{Rule, Table};
@@ -17,6 +17,7 @@ use crate::dataplane::{State, hash};
 use crate::explain::{Asker, Error, Part, Query, World, askers};
 use crate::nftables::{Content, Held, Key, Kind, Level, Map, Rules, table, untagged};
 use crate::plan::{At, Frontend, PoolId, Scope, Way};
+use crate::sorted;
 use report::{entry, outcome};
 
 /// Compares what the kernel holds with what the objects say.
@@ -67,7 +68,7 @@ pub fn compare(world: &World, query: &Query, kernel: &Kernel) -> Result<Live, Er
 }
 
 /// The numbers of pools: those that the kernel has for the place, and others that nobody has.
-fn numbers(part: &Part<'_>, at: &At, kernel: &Kernel) -> HashMap<PoolId, u32> {
+fn numbers(part: &Part<'_>, at: &At, kernel: &Kernel) -> sorted::Map<PoolId, u32> {
     let taken = kernel.found.entries.keys().filter_map(|key| match key {
         Key::Slot(pool, _) | Key::Sticky(pool) => Some(*pool),
         _ => None,

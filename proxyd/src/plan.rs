@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnetwork::IpNetwork;
 
 use crate::model::{EndpointSlice, Port, Protocol, Service};
+use crate::sorted;
 use endpoints::Reachable;
 pub(crate) use endpoints::{Merged, Near};
 
@@ -136,15 +137,15 @@ pub enum Masquerade {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What happens where.
-    pub frontends: BTreeMap<At, Frontend>,
+    pub frontends: sorted::Map<At, Frontend>,
     /// The endpoints that are led to; none is empty.
-    pub pools: BTreeMap<PoolId, BTreeSet<SocketAddr>>,
+    pub pools: sorted::Map<PoolId, sorted::Set<SocketAddr>>,
     /// For how many seconds a client comes to the same endpoint.
     pub affinity: Option<u32>,
     /// The cluster's addresses of the service.
-    pub cluster_ips: BTreeSet<IpAddr>,
+    pub cluster_ips: sorted::Set<IpAddr>,
     /// Endpoints of this node: what they send to themselves has to be masqueraded.
-    pub local_addresses: BTreeSet<IpAddr>,
+    pub local_addresses: sorted::Set<IpAddr>,
     /// Where load balancers ask, and how many ready endpoints the node has.
     pub health_check: Option<(u16, usize)>,
 }
@@ -156,17 +157,32 @@ impl Plan {
         slices: impl IntoIterator<Item = &'a EndpointSlice> + Clone,
         node: &Node,
     ) -> Self {
-        let mut plan = Self { affinity: service.affinity, ..Self::default() };
-        plan.cluster_ips.extend(&service.cluster_ips);
+        let mut draft = Draft::default();
         for port in &service.ports {
             for is_ipv4 in [true, false] {
-                plan.add_port(service, port, is_ipv4, slices.clone(), node);
+                draft.add_port(service, port, is_ipv4, slices.clone(), node);
             }
         }
-        plan.health_check = service.health_check_port.map(|port| (port, ready_here(slices, node)));
-        plan
+        Self {
+            frontends: draft.frontends.into(),
+            pools: draft.pools.into(),
+            affinity: service.affinity,
+            cluster_ips: service.cluster_ips.iter().copied().collect(),
+            local_addresses: draft.local_addresses.into(),
+            health_check: service.health_check_port.map(|port| (port, ready_here(slices, node))),
+        }
     }
+}
 
+/// What grows while a plan is made.
+#[derive(Default)]
+struct Draft {
+    frontends: BTreeMap<At, Frontend>,
+    pools: BTreeMap<PoolId, sorted::Set<SocketAddr>>,
+    local_addresses: BTreeSet<IpAddr>,
+}
+
+impl Draft {
     fn add_port<'a>(
         &mut self,
         service: &Service,
@@ -227,7 +243,7 @@ impl Plan {
             };
             if self.frontends.iter().any(leads) {
                 self.local_addresses.extend(&local_addresses);
-                self.pools.insert(id, endpoints);
+                self.pools.insert(id, endpoints.into());
             }
         }
     }

@@ -101,7 +101,7 @@ impl HealthChecks {
     }
 
     /// Takes in plans on their way to the kernel; `None`: there is no such service any more.
-    pub(super) fn plan(&mut self, changes: &BTreeMap<NamespacedName, Option<Plan>>) {
+    pub(super) fn plan(&mut self, changes: &BTreeMap<NamespacedName, Option<Arc<Plan>>>) {
         for (name, plan) in changes {
             match plan.as_ref().and_then(|it| it.health_check) {
                 Some(check) => _ = self.planned.insert(name.clone(), check),
@@ -259,7 +259,7 @@ mod tests {
 
     fn plan(checks: &mut HealthChecks, name_: &str, check: Option<(u16, usize)>) {
         let plan = Plan { health_check: check, ..Plan::default() };
-        checks.plan(&[(name(name_), Some(plan))].into());
+        checks.plan(&[(name(name_), Some(Arc::new(plan)))].into());
     }
 
     /// Ports that nobody has, for now.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -16,7 +17,7 @@ use crate::plan::{At, Plan};
 #[derive(Debug)]
 pub(super) enum Job {
     /// The kernel is to have these services, and flows that lead elsewhere than to these endpoints go.
-    Adopt(BTreeMap<NamespacedName, Plan>, BTreeMap<At, BTreeSet<SocketAddr>>),
+    Adopt(BTreeMap<NamespacedName, Arc<Plan>>, BTreeMap<At, BTreeSet<SocketAddr>>),
     /// These services have changed.
     Apply(Changes),
     /// Chains that nothing leads to are to go.

@@ -6,6 +6,7 @@ mod chains;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use netlink::nftables::Client;
 use ruleset::nft::{Set, Table};
@@ -52,7 +53,7 @@ impl Family {
     pub(super) fn apply(
         &mut self,
         client: &mut Client,
-        changes: &BTreeMap<NamespacedName, Option<Plan>>,
+        changes: &BTreeMap<NamespacedName, Option<Arc<Plan>>>,
     ) -> Result<Written, Error> {
         let mut written = Written::default();
         let mut transaction = Transaction::default();
@@ -65,7 +66,7 @@ impl Family {
                     let slots = |number| slots.map_or_else(Vec::new, |of| of(number));
                     content(&self.settings, self.is_ipv4, &mut self.numbers, (name, plan), slots)?
                 }
-                None => Content::new(),
+                None => Content::default(),
             };
             if let Some(held) = self.held.get(name) {
                 gone.extend(&remembered(held) - &remembered(&content));

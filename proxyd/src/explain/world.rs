@@ -1,6 +1,6 @@
 //! What the question is about.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use cluster::Change;
@@ -12,6 +12,7 @@ use crate::index::{Event, Index};
 use crate::model::{LeftAlone, NamespacedName, Read, Service};
 use crate::nftables::{Content, Render, Settings};
 use crate::plan::{At, Frontend, Node, Plan, PoolId, Scope};
+use crate::sorted;
 use crate::walk::{Client, Outcome, walk};
 
 /// All objects, as a node sees them.
@@ -169,7 +170,7 @@ impl Part<'_> {
         &self,
         settings: &Settings,
         at: &At,
-        numbers: &HashMap<PoolId, u32>,
+        numbers: &sorted::Map<PoolId, u32>,
         slots: impl Fn(u32) -> Vec<SocketAddr>,
     ) -> Content {
         let is_ipv4 = at.address.is_ipv4();

@@ -1,9 +1,10 @@
 //! Which service has a place that several want: the addresses of load balancers and external ones anybody may name.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::model::NamespacedName;
 use crate::plan::{At, Frontend, Origin};
+use crate::sorted::Map;
 
 /// Who wants a place. The first in their order has it: what the cluster has given before what somebody has named, and
 /// older services before newer.
@@ -27,14 +28,16 @@ impl Claims {
         &mut self,
         name: &NamespacedName,
         created: i64,
-        before: Option<&BTreeMap<At, Frontend>>,
-        now: Option<&BTreeMap<At, Frontend>>,
+        before: Option<&Map<At, Frontend>>,
+        now: Option<&Map<At, Frontend>>,
     ) -> BTreeSet<NamespacedName> {
         let mut others = BTreeSet::new();
         let mut change = |at: &At, claim: Option<Claim>| {
             let claims = self.of_place.entry(*at).or_default();
             let owner = claims.first().map(|it| it.name.clone());
             claims.retain(|it| it.name != *name);
+            // Most places one service wants.
+            claims.reserve_exact(usize::from(claim.is_some()));
             claims.extend(claim);
             claims.sort();
             let new_owner = claims.first().map(|it| it.name.clone());
@@ -45,7 +48,7 @@ impl Claims {
                 others.extend([owner, new_owner].into_iter().flatten().filter(|it| it != name));
             }
         };
-        for at in before.into_iter().flat_map(BTreeMap::keys) {
+        for at in before.into_iter().flat_map(Map::keys) {
             if now.is_none_or(|it| !it.contains_key(at)) {
                 change(at, None);
             }

@@ -17,6 +17,7 @@ use super::layout::{
 use super::rules::{Local, REMEMBER, Scheduler, Settings};
 use crate::model::Protocol;
 use crate::plan::{At, Frontend, Masquerade, Plan, PoolId, Scope, Way};
+use crate::sorted;
 
 pub use numbers::{Exhausted, Numbers};
 
@@ -86,7 +87,7 @@ pub enum Held {
 }
 
 /// All that a table has of a service.
-pub type Content = BTreeMap<Key, Held>;
+pub type Content = sorted::Map<Key, Held>;
 
 /// What a service's plan is in a table.
 #[derive(Debug)]
@@ -96,14 +97,14 @@ pub struct Render<'a> {
     /// The family.
     pub is_ipv4: bool,
     /// The numbers of the service's pools. What has none is left out.
-    pub numbers: &'a HashMap<PoolId, u32>,
+    pub numbers: &'a sorted::Map<PoolId, u32>,
 }
 
 impl Render<'_> {
     /// What is to be there; `slots` are the endpoints of a pool as they are placed by now.
     #[must_use]
     pub fn content(&self, plan: &Plan, slots: impl Fn(u32) -> Vec<SocketAddr>) -> Content {
-        let mut content = Content::new();
+        let mut content = BTreeMap::new();
         for (id, endpoints) in plan.pools.iter().filter(|(id, _)| id.is_ipv4 == self.is_ipv4) {
             let Some(number) = self.numbers.get(id).copied() else { continue };
             let placed = match self.settings.scheduler {
@@ -130,10 +131,10 @@ impl Render<'_> {
         for (at, frontend) in frontends {
             self.add(&mut content, plan, at, frontend);
         }
-        content
+        content.into()
     }
 
-    fn add(&self, content: &mut Content, plan: &Plan, at: &At, frontend: &Frontend) {
+    fn add(&self, content: &mut BTreeMap<Key, Held>, plan: &Plan, at: &At, frontend: &Frontend) {
         let number = |scope| {
             let id = PoolId::of(at, frontend, scope);
             // One that has gone keeps its number until that is in the kernel.
@@ -189,7 +190,7 @@ impl Render<'_> {
 }
 
 /// These endpoints, with as few in other places than now as can be, and none missing in between.
-fn arranged(mut now: Vec<SocketAddr>, wanted: &BTreeSet<SocketAddr>) -> Vec<SocketAddr> {
+fn arranged(mut now: Vec<SocketAddr>, wanted: &sorted::Set<SocketAddr>) -> Vec<SocketAddr> {
     let mut place = 0;
     let mut seen = BTreeSet::new();
     while let Some(endpoint) = now.get(place) {
@@ -199,7 +200,7 @@ fn arranged(mut now: Vec<SocketAddr>, wanted: &BTreeSet<SocketAddr>) -> Vec<Sock
             now.swap_remove(place);
         }
     }
-    now.extend(wanted.difference(&seen));
+    now.extend(wanted.iter().filter(|it| !seen.contains(it)));
     now
 }
 
@@ -349,9 +350,9 @@ mod tests {
             wanted in prop::collection::btree_set(0_u16..20, 0..20),
         ) {
             let now = sockets(&now);
-            let wanted: BTreeSet<_> = sockets(&wanted.into_iter().collect::<Vec<_>>()).into_iter().collect();
+            let wanted: sorted::Set<_> = sockets(&wanted.into_iter().collect::<Vec<_>>()).into_iter().collect();
             let arranged = arranged(now.clone(), &wanted);
-            prop_assert_eq!(arranged.iter().copied().collect::<BTreeSet<_>>(), wanted.clone());
+            prop_assert_eq!(arranged.iter().copied().collect::<sorted::Set<_>>(), wanted.clone());
             prop_assert_eq!(arranged.len(), wanted.len());
             // None moves that need not.
             let distinct: BTreeSet<_> = now.iter().collect();
@@ -366,13 +367,12 @@ mod tests {
     #[test]
     fn elements_are_read_as_they_were_written() {
         let at = At { address: "10.96.0.1".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
-        let contents: Content = [
+        let contents = [
             (Key::Slot(7, 258), Held::Endpoint("10.0.0.1:53".parse().unwrap())),
             (Key::Sticky(7), Held::Seconds(10_800)),
             (Key::ClusterIp(at.address), Held::There),
             (Key::Hairpin("10.0.0.1".parse().unwrap()), Held::There),
-        ]
-        .into();
+        ];
         let numbers = Map::ALL.map(|map| (Key::Place(map, at), Held::Number(0x7000_0001)));
         for (key, held) in contents.into_iter().chain(numbers) {
             let sets = super::super::layout::sets(true);

@@ -1,6 +1,5 @@
 //! What the maps do is what Kubernetes says, for random services, endpoints and clients.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use proptest::prelude::*;
@@ -12,6 +11,7 @@ use crate::model::{
 };
 use crate::nftables::{Local, Render, Settings};
 use crate::plan::{Node, Plan};
+use crate::sorted;
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -167,7 +167,7 @@ proptest! {
         let world = oracle::World { service: &service, slices: &slices, node: &node, knows_pods, masquerades_all };
         for is_ipv4 in [true, false] {
             let pools = plan.pools.keys().filter(|it| it.is_ipv4 == is_ipv4);
-            let numbers: HashMap<_, _> = pools.zip(0..).map(|(id, number)| (*id, number)).collect();
+            let numbers: sorted::Map<_, _> = pools.zip(0..).map(|(id, number)| (*id, number)).collect();
             let render = Render { settings: &settings, is_ipv4, numbers: &numbers };
             let content = render.content(&plan, |_| vec![]);
             let addresses = ["10.96.0.1", "fd00:96::1", "192.0.2.10", "2001:db8::10", "198.51.100.1", "198.51.100.2", "2001:db8:1::1", "10.96.0.9"];

@@ -79,7 +79,10 @@ fn whatever_there_is_is_told_as_it_is() {
                     dataplane.apply(&index.take_changes().plans).unwrap();
                 }
                 let world = world(&objects);
-                let places = index.plans().into_values().flat_map(|it| it.frontends.into_keys());
+                let places = index
+                    .plans()
+                    .into_values()
+                    .flat_map(|it| it.frontends.keys().copied().collect::<Vec<_>>());
                 let places = places.map(|it| it.to_string());
                 let nowhere = ["10.96.0.1:99", "10.96.0.77:80", "[fd00:96::1]:99", "192.0.2.10:9"];
                 for to in places.chain(nowhere.map(str::to_owned)) {

@@ -1,6 +1,7 @@
 //! Any changes, one after the other, come to what taking over the last state comes to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -52,7 +53,7 @@ pub(crate) const ENDPOINTS: [(&str, &str); 5] = [
     ("10.244.0.3", "there"),
 ];
 
-fn planned(service: usize, like: &Option<(Value, usize)>) -> (NamespacedName, Option<Plan>) {
+fn planned(service: usize, like: &Option<(Value, usize)>) -> (NamespacedName, Option<Arc<Plan>>) {
     let text = format!("s{service}");
     let plan = like.as_ref().map(|(spec, count)| plan(&text, spec, &ENDPOINTS[5 - count..]));
     (name(&text), plan)
@@ -75,7 +76,7 @@ fn changes_come_to_what_taking_over_comes_to() {
                 move_away();
                 let mut first = dataplane(&settings);
                 first.adopt(&BTreeMap::new()).unwrap();
-                let mut all: BTreeMap<NamespacedName, Plan> = BTreeMap::new();
+                let mut all: BTreeMap<NamespacedName, Arc<Plan>> = BTreeMap::new();
                 for burst in bursts {
                     let changes: BTreeMap<_, _> =
                         burst.iter().map(|(service, like)| planned(*service, like)).collect();

@@ -1,6 +1,7 @@
 //! Objects, plans, and the kernel's tables.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use nix::sched::{CloneFlags, unshare};
 use proxyd::dataplane::Dataplane;
@@ -58,9 +59,9 @@ pub(crate) fn objects(
 }
 
 /// The plan of such a service.
-pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Plan {
+pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Arc<Plan> {
     let (service, slice) = objects(name, spec, endpoints);
-    Plan::of(&service.object.unwrap(), [&slice.object.unwrap()], &node())
+    Arc::new(Plan::of(&service.object.unwrap(), [&slice.object.unwrap()], &node()))
 }
 
 /// What nft lists of a family's table, without counters; sets sorted, as elements come in any order.
@@ -101,7 +102,7 @@ pub(crate) fn reloads(is_ipv4: bool) -> bool {
 }
 
 pub(crate) fn plans<const COUNT: usize>(
-    plans: [(&str, Plan); COUNT],
-) -> BTreeMap<NamespacedName, Plan> {
+    plans: [(&str, Arc<Plan>); COUNT],
+) -> BTreeMap<NamespacedName, Arc<Plan>> {
     plans.into_iter().map(|(it, plan)| (name(it), plan)).collect()
 }

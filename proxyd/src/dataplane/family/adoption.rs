@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use std::sync::Arc;
+
 use netlink::nftables::{Change, Client};
 
 use super::chains::Chains;
@@ -20,7 +22,7 @@ impl Family {
     pub(in crate::dataplane) fn adopt(
         &mut self,
         client: &mut Client,
-        plans: &BTreeMap<NamespacedName, Plan>,
+        plans: &BTreeMap<NamespacedName, Arc<Plan>>,
     ) -> Result<Written, Error> {
         let found = Found::read(client, self.table(), &self.sets)?;
         let pools = found.slots();
@@ -47,7 +49,9 @@ impl Family {
                     None => {}
                 }
             }
-            self.held.insert(name.clone(), content);
+            if !content.is_empty() {
+                self.held.insert(name.clone(), content);
+            }
             if transaction.is_full() {
                 written += transaction.commit(client, self.table(), &[])?;
             }
@@ -90,7 +94,7 @@ impl Family {
 fn keep_numbers(
     numbers: &mut Numbers,
     entries: &HashMap<Key, Held>,
-    plans: &BTreeMap<NamespacedName, Plan>,
+    plans: &BTreeMap<NamespacedName, Arc<Plan>>,
 ) {
     for (name, plan) in plans {
         for (at, frontend) in &plan.frontends {

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::model::NamespacedName;
 use crate::plan::PoolId;
+use crate::sorted::Map;
 
 /// So many pools there can be.
 const MOST: u32 = 1 << 20;
@@ -11,7 +12,7 @@ const MOST: u32 = 1 << 20;
 /// Numbers of pools: each has its own for as long as it is there.
 #[derive(Debug, Default)]
 pub struct Numbers {
-    of_service: HashMap<NamespacedName, HashMap<PoolId, u32>>,
+    of_service: HashMap<NamespacedName, Map<PoolId, u32>>,
     /// Of those that have been given, those that are free.
     free: BTreeSet<u32>,
     /// All below this one have been given.
@@ -59,7 +60,7 @@ impl Numbers {
 
     /// The numbers of a service's pools.
     #[must_use]
-    pub fn of_service(&self, service: &NamespacedName) -> HashMap<PoolId, u32> {
+    pub fn of_service(&self, service: &NamespacedName) -> Map<PoolId, u32> {
         self.of_service.get(service).cloned().unwrap_or_default()
     }
 
