@@ -1,7 +1,8 @@
 //! `bench-proxy`: proxyd and kube-proxy over the same objects of a real API server, each on a node (a network namespace) of its
 //! own, one after the other in one run.
 //!
-//! `--quick` shows in few minutes that all works, and writes no results.
+//! `--quick` shows in few minutes that all works, and writes no results. `--only WORD` measures those whose names have the word,
+//! over 10,000 services.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -32,19 +33,21 @@ use objects::{Size, Sizes};
 use report::Results;
 
 fn main() {
-    let is_quick = std::env::args().skip(1).any(|it| it == "--quick");
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let is_quick = arguments.iter().any(|it| it == "--quick");
+    let only = arguments.iter().position(|it| it == "--only").map(|it| arguments[it + 1].as_str());
     let started = Instant::now();
     // `make` has temporary files made in the last.
     measuring::isolate(&["/run", "/var/lib", "/mnt"]);
-    let report = report::render(&measure(is_quick));
+    let report = report::render(&measure(is_quick, only));
     println!("{report}");
-    if !is_quick {
+    if !is_quick && only.is_none() {
         fs::write("benches/results/proxy.md", report).expect("this is the root of the checkout");
     }
     eprintln!("took {} s", started.elapsed().as_secs());
 }
 
-fn measure(is_quick: bool) -> Results {
+fn measure(is_quick: bool, only: Option<&str>) -> Results {
     let sizes = if is_quick { Sizes::QUICK } else { Sizes::FULL };
     let mut facts = measuring::machine();
     facts.push(("kube-proxy", "v1.37.2".to_owned()));
@@ -55,10 +58,16 @@ fn measure(is_quick: bool) -> Results {
         (sizes.large, &[Proxyd]),
         (sizes.wide, &[Proxyd]),
     ];
-    let measured: Vec<Measured> = plan
-        .into_iter()
-        .flat_map(|(size, contestants)| over(size, contestants, is_quick))
-        .collect();
+    let mut measured = Vec::new();
+    for (size, contestants) in plan {
+        let is_wanted = |it: &Contestant| {
+            only.is_none_or(|word| size == sizes.both && it.name().contains(word))
+        };
+        let contestants: Vec<_> = contestants.iter().copied().filter(is_wanted).collect();
+        if !contestants.is_empty() {
+            measured.extend(over(size, &contestants, is_quick));
+        }
+    }
     eprintln!("the path of packets ...");
     let paths = path::run(&measured, if is_quick { 2 } else { 40 });
     facts.push(("load after", measuring::load()));
