@@ -409,23 +409,6 @@ impl Client {
         none_if_missing(ports)
     }
 
-    /// The rules of `chain` that lead ports to other addresses, as the program nft writes them.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub fn translations(
-        &mut self,
-        table: Table<'_>,
-        chain: &str,
-    ) -> Result<Vec<Translation>, Error> {
-        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
-        let list = || Message::list_rules(table, chain);
-        let found = self.list(list, &what, |found: &mut Vec<_>, rule| {
-            found.extend(translation::read(rule, table, chain));
-        });
-        none_if_missing(found)
-    }
-
     /// Deletes rules of `chain` by their handles and, with all its rules, `target`: all or nothing.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Rules that lead a port to another address, as the program nft writes them.
+//! Rules that lead a port to another address, as the programs nft and iptables write them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,6 +7,8 @@ use ruleset::nft::{Family, Table};
 
 use super::message::comment;
 use super::rule::{self, find_number, is_text};
+use super::{Client, Message, none_if_missing};
+use crate::Error;
 use crate::attributes::find;
 
 const META_KEY: u16 = 2;
@@ -17,6 +19,9 @@ const COMPARE_DATA: u16 = 3;
 const IMMEDIATE_REGISTER: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;
 const DATA_VALUE: u16 = 1;
+const TARGET_NAME: u16 = 1;
+const TARGET_REVISION: u16 = 2;
+const TARGET_DATA: u16 = 3;
 const NAT_KIND: u16 = 1;
 const NAT_ADDRESS: u16 = 3;
 /// `NFT_META_L4PROTO`.
@@ -45,6 +50,42 @@ pub struct Translation {
     pub comment: Option<String>,
 }
 
+impl Client {
+    /// The rules of `chain` that lead ports to other addresses, as the program nft writes them.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn translations(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+    ) -> Result<Vec<Translation>, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let found = self.list(list, &what, |found: &mut Vec<_>, rule| {
+            found.extend(read(rule, table, chain));
+        });
+        none_if_missing(found)
+    }
+
+    /// Where the rules of `chain` lead that the iptables programs made with target DNAT; `None` of one that does not tell.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn destinations(
+        &mut self,
+        table: Table<'_>,
+        chain: &str,
+    ) -> Result<Vec<Option<IpAddr>>, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let found = self.list(list, &what, |found: &mut Vec<_>, rule| {
+            found.extend(read_destination(rule, table, chain));
+        });
+        none_if_missing(found)
+    }
+}
+
 /// What a register was filled with last.
 #[derive(Clone, Copy)]
 enum Loaded {
@@ -54,9 +95,32 @@ enum Loaded {
     Other,
 }
 
+/// Where a rule with target DNAT leads, if it is one of the table's `chain`; `None` within when the target has another
+/// layout than the programs write today.
+fn read_destination(rule: &[u8], table: Table<'_>, chain: &str) -> Option<Option<IpAddr>> {
+    rule::handle(rule, table, chain)?;
+    let (_, data) = rule::expressions(rule).find(|(name, data)| {
+        is_text(name, "target") && find(data, TARGET_NAME).is_some_and(|it| is_text(it, "DNAT"))
+    })?;
+    let is_known = find_number(data, TARGET_REVISION) == Some(2);
+    let range = find(data, TARGET_DATA).filter(|_| is_known);
+    Some(range.and_then(|it| first_address(it, table.family == Family::Ip)))
+}
+
+/// Of a `struct nf_nat_range2`: what is given, then the first address.
+fn first_address(range: &[u8], is_ipv4: bool) -> Option<IpAddr> {
+    /// `NF_NAT_RANGE_MAP_IPS`.
+    const ADDRESS: u32 = 1;
+    let (given, rest) = range.split_first_chunk()?;
+    let address: [u8; 16] = *rest.first_chunk()?;
+    (u32::from_ne_bytes(*given) & ADDRESS != 0).then_some(())?;
+    let [a, b, c, d, ..] = address;
+    Some(if is_ipv4 { [a, b, c, d].into() } else { address.into() })
+}
+
 /// The rule with these attributes, if it is one of the table's `chain` that translates, and compares nothing in other
 /// ways than by being equal.
-pub(super) fn read(rule: &[u8], table: Table<'_>, chain: &str) -> Option<Translation> {
+fn read(rule: &[u8], table: Table<'_>, chain: &str) -> Option<Translation> {
     rule::handle(rule, table, chain)?;
     let mut registers: BTreeMap<u32, &[u8]> = BTreeMap::new();
     let (mut protocol, mut port, mut address, mut to) = (None, None, None, None);

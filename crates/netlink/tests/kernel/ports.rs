@@ -1,11 +1,11 @@
 //! What leads ports elsewhere, in the rules of others.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use netlink::nftables::{Change, Client, Translation};
+use netlink::nftables::{Change, Client, IptablesRule, Translation};
 use netns::Netns;
-use ruleset::iptables::Side;
+use ruleset::iptables::{self, PortRange, Side, Target};
 use ruleset::nft::{Chain, Element, Family, Field, Match, Rule, Set, Statement, Table, Value};
 use ruleset::nft::{Key, Verdict};
 
@@ -41,6 +41,39 @@ COMMIT
     assert_eq!(client.ports(NAT, "A").unwrap(), expected);
     assert_eq!(client.ports(NAT, "B").unwrap(), [Some(vec![7])]);
     assert_eq!(client.ports(NAT, "C").unwrap(), []);
+}
+
+#[test]
+fn destinations_of_iptables_rules_are_read() {
+    let mut client = nf_tables();
+    let programs = [
+        ("iptables-restore", Family::Ip, "10.1.0.2"),
+        ("ip6tables-restore", Family::Ip6, "fd00::2"),
+    ];
+    for (program, family, to) in programs {
+        let table = Table { family, name: "nat" };
+        assert_eq!(client.destinations(table, "A").unwrap(), []);
+        let written = if family == Family::Ip { to.to_owned() } else { format!("[{to}]") };
+        let rules = format!(
+            "*nat
+-N A
+-A A -p tcp --dport 80 -j DNAT --to-destination {written}:80
+-A A -p tcp --dport 81 -j RETURN
+-A A -j DNAT --to-destination {to}
+-A A -p udp -j DNAT --to-destination :53
+COMMIT
+"
+        );
+        space::run(program, &["--noflush"], &rules);
+        let to: Option<IpAddr> = to.parse().ok();
+        assert_eq!(client.destinations(table, "A").unwrap(), [to, to, None]);
+        let port = iptables::Match::DestinationPort("tcp", PortRange { first: 80, last: 80 });
+        let target = Target::Translate(SocketAddr::new(to.unwrap(), 80));
+        let wanted = iptables::Rule::new([port], target);
+        let ours = IptablesRule::new(family == Family::Ip, &wanted).unwrap();
+        client.change(table, &[Change::IptablesRule("A", &ours)]).unwrap();
+        assert_eq!(client.destinations(table, "A").unwrap(), [to, to, None, to]);
+    }
 }
 
 #[test]
