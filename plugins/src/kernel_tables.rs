@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 
 use netlink::nftables::{Client, Jump};
 use ruleset::nft::{self, Table};
@@ -97,6 +98,18 @@ impl KernelTables {
             of_rule.is_some_and(|it| !it.iter().any(|port| ports.contains(port)))
         };
         Ok(client.ports(table, chain)?.into_iter().all(is_other))
+    }
+
+    /// Where the rules of a chain of table nat in nf_tables lead by target DNAT; nowhere if one of them does not tell.
+    pub(crate) fn destinations(
+        &mut self,
+        family: Family,
+        chain: &str,
+    ) -> Result<Vec<IpAddr>, netlink::Error> {
+        let Some(client) = self.client()? else { return Ok(Vec::new()) };
+        let found: Option<Vec<IpAddr>> =
+            client.destinations(table(family, NAT), chain)?.into_iter().collect();
+        Ok(found.unwrap_or_default())
     }
 
     /// `None` when the kernel has no nf_tables.

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use lab::{Call, Suite};
+use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
 
@@ -31,6 +32,51 @@ fn a_failed_second_interface_does_not_take_the_firsts_masquerading() {
         assert_eq!(masquerading(&site), before);
         let _ = site.del(&pod).ok();
         assert_eq!(masquerading(&site), "");
+    }
+}
+
+/// Who has published nothing shares its chain of iptables, and the comment of the reference's rules of nf_tables, with an
+/// interface of the container that has.
+#[test]
+fn an_interface_without_ports_leaves_those_of_the_first() {
+    let site = Site::new(bridge_with_all());
+    let peers = Suite::reference();
+    let pod = site.node.pod("pod1");
+    let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+    let results = ["eth0", "eth1"].map(|ifname| {
+        let reply = site.run(&site.call("ADD", &pod).ifname(ifname));
+        reply.ok()
+    });
+    let published = || {
+        let rules =
+            site.node.sh("iptables-save -t nat; ip6tables-save -t nat; nft -s list ruleset");
+        let of_port = |it: &&str| it.contains("CNI-DN-") || it.contains(" 8080");
+        rules.lines().filter(of_port).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let portmap = |command, suite: &Suite, backend, number: usize, ports: &Value| {
+        let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": backend,
+            "prevResult": results[number], "runtimeConfig": {"portMappings": ports}});
+        let call = Call::new("portmap", command).container("pod1").netns(&pod.path()).conf(&conf);
+        let _ = call.ifname(&format!("eth{number}")).run(&site.node, suite).ok();
+    };
+    for (suite, backend) in [
+        (&site.podwire, "iptables"),
+        (&site.podwire, "nftables"),
+        (&peers, "iptables"),
+        (&peers, "nftables"),
+    ] {
+        let before = published();
+        portmap("ADD", suite, backend, 0, &ports);
+        let with_ports = published();
+        assert_ne!(with_ports, before, "{backend}");
+        for no_ports in [json!([]), json!(null)] {
+            portmap("ADD", &site.podwire, backend, 1, &no_ports);
+            portmap("DEL", &site.podwire, backend, 1, &no_ports);
+            assert_eq!(published(), with_ports, "{backend}");
+        }
+        // Of the first itself all goes, whatever is told of its ports.
+        portmap("DEL", &site.podwire, backend, 0, &json!(null));
+        assert_eq!(published(), before, "{backend}");
     }
 }
 

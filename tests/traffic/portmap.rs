@@ -31,6 +31,7 @@ by_both! {
     a_flow_follows_the_port_to_the_next_container
     a_port_is_held_by_who_is_there
     a_port_of_one_address_is_held_against_all
+    all_networks_of_a_container_may_publish_its_ports
 }
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -379,6 +380,57 @@ fn a_port_is_held_by_who_is_there(backend: &'static str) {
         let _ = site.call("CHECK", &three, &both(), &json!({})).ok();
         site.leave(&three, &both());
     }
+}
+
+/// Runtimes tell each network of a container the same ports. They lead to it by one that is there.
+fn all_networks_of_a_container_may_publish_its_ports(backend: &'static str) {
+    let site = Site::bridge(backend);
+    let Network { node, podwire, .. } = &site.network;
+    let rules = || node.sh("nft -s list ruleset; iptables-save -t nat").matches("8080").count();
+    let (one, other) = (site.network.guest("one"), site.network.guest("other"));
+    let bridge = json!({"cniVersion": "1.0.0", "name": "net2", "type": "bridge", "bridge": "br1",
+        "isGateway": true, "ipam": {"type": "host-local", "dataDir": node.data(),
+            "ranges": [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00:2::/64"}]]}});
+    let second = |plugin: &str, command: &str, conf: &Value| {
+        let call = Call::new(plugin, command).container("one").netns(&one.pod.path());
+        call.ifname("eth1").conf(conf).run(node, podwire)
+    };
+    let result = second("bridge", "ADD", &bridge).ok();
+    let portmap = json!({"cniVersion": "1.0.0", "name": "net2", "type": "portmap",
+        "backend": backend, "prevResult": result, "runtimeConfig": {"portMappings": both()}});
+    let first = |command: &str| site.call(command, &one, &both(), &json!({}));
+    let second_ports = |command: &str| second("portmap", command, &portmap);
+    // One that comes again changes nothing.
+    for _ in 0..2 {
+        let _ = first("ADD").ok();
+        let _ = second_ports("ADD").ok();
+    }
+    let behind = [("10.1.0.1", servers(&one, &one.v4)), ("fd00:1::1", servers(&one, &one.v6))];
+    let is_whole = || {
+        for (address, servers) in &behind {
+            for server in servers {
+                let _ = must_reach_at(&other.pod, server, &at(address));
+            }
+        }
+    };
+    is_whole();
+    let _ = first("CHECK").ok();
+    let _ = second_ports("CHECK").ok();
+    // It is not another container's.
+    let _ = site.call("ADD", &other, &both(), &json!({})).expect_error(7);
+    let _ = second_ports("DEL").ok();
+    let _ = first("CHECK").ok();
+    is_whole();
+    // Who goes first takes nothing from the other but what was its own.
+    let _ = second_ports("ADD").ok();
+    let _ = first("DEL").ok();
+    let _ = second_ports("ADD").ok();
+    let _ = second_ports("CHECK").ok();
+    let _ = second_ports("DEL").ok();
+    assert_eq!(rules(), 0);
+    let _ = second("bridge", "DEL", &bridge).ok();
+    site.network.leave(&one);
+    site.network.leave(&other);
 }
 
 /// Ports of one address and of all are in each other's way, and who is there keeps his; of two addresses they are not.

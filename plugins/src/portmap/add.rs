@@ -11,6 +11,7 @@ use super::conf::{self, Conf};
 use super::iptables::{self, Programs, Rules, Seen};
 use super::mapping::{Held, Key, Tag};
 use super::nftables::{self, Contents, Wanted};
+use super::owner::is_of_container;
 use super::{SIGNS, WHAT, alive, del, flows, identity_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::{Error, warn};
@@ -75,9 +76,9 @@ fn publish<'a>(
             held.extend(reference_nftables::held(client, address.is_ipv4())?);
         }
     }
-    let dead = publisher.refuse_conflicts(&wants, held)?;
+    let others = publisher.refuse_conflicts(&wants, held)?;
     rollback.push("remove the published ports", || del::tear_down(call, conf).map(drop));
-    publisher.set_up(&mut runner, seen, table, &dead)
+    publisher.set_up(&mut runner, seen, table, &others)
 }
 
 fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
@@ -89,6 +90,15 @@ fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
     wants.collect()
 }
 
+/// Others who hold ports that are wanted.
+#[derive(Debug, Default)]
+struct Others {
+    /// What they have goes: they are not there any more.
+    dead: Vec<Tag>,
+    /// What other attachments of the container have published, which stays: it leads to the container.
+    siblings: Vec<Held>,
+}
+
 struct Publisher<'a> {
     call: &'a Call,
     conf: &'a Conf,
@@ -98,8 +108,8 @@ struct Publisher<'a> {
 }
 
 impl Publisher<'_> {
-    /// By what is known what dead containers hold of the ports; one who is alive is an error.
-    fn refuse_conflicts(&self, wants: &[Want], mut held: Vec<Held>) -> Result<Vec<Tag>, Error> {
+    /// Who holds ports that are wanted; another container that is alive is an error.
+    fn refuse_conflicts(&self, wants: &[Want], mut held: Vec<Held>) -> Result<Others, Error> {
         let (identity, owner) = (identity_of(self.call), Owner::of(self.call));
         let is_own = |tag: &Tag| match tag {
             Tag::Chain(chain) => *chain == identity.chain,
@@ -107,18 +117,32 @@ impl Publisher<'_> {
             Tag::Id(id) => *id == self.call.container_id,
         };
         held.retain(|held| !is_own(&held.tag));
-        let mut dead: Vec<Tag> = Vec::new();
+        let mut others = Others::default();
         for Want { index, key, to } in wants {
             let is_in_the_way =
                 |it: &&Held| it.to.is_ipv4() == to.is_ipv4() && it.key.overlaps(key);
             for held in held.iter().filter(is_in_the_way) {
-                if !dead.contains(&held.tag) {
-                    refuse_unless_dead(*index, held, *to)?;
-                    dead.push(held.tag.clone());
+                if others.dead.contains(&held.tag) {
+                    continue;
+                }
+                let Held { key, to: of_holder, holder, .. } = held;
+                let is_known = others.siblings.iter().any(|it| it.is_of_same(held));
+                // An address that is the new container's by now is nobody else's.
+                if !is_known && (of_holder == to || !alive::is_alive(held)?) {
+                    warn(&format!(
+                        "host port {key} is taken from {holder}, which is not at {of_holder} any more"
+                    ));
+                    others.dead.push(held.tag.clone());
+                } else if is_of_container(held, &self.call.container_id) {
+                    others.siblings.push(held.clone());
+                } else {
+                    return Err(Error::Config(format!(
+                        "runtimeConfig.portMappings[{index}].hostPort: host port {key} is published for {holder} at {of_holder} already"
+                    )));
                 }
             }
         }
-        Ok(dead)
+        Ok(others)
     }
 
     /// What iptables has of each family in which the container has an address.
@@ -146,7 +170,7 @@ impl Publisher<'_> {
         runner: &mut OsRunner,
         seen: [Seen; 2],
         table: Contents,
-        dead: &[Tag],
+        Others { dead, siblings }: &Others,
     ) -> Result<(), Error> {
         let backend = Backend::chosen(self.conf.backend, self.kernel, SIGNS);
         let mut programs = Programs { runner, lock: self.lock };
@@ -169,7 +193,7 @@ impl Publisher<'_> {
             Backend::Nftables => {
                 let client = self.kernel.client()?;
                 let client = client.ok_or_else(|| missing(&format!("{WHAT} by nftables")))?;
-                let wanted = Wanted::new(self.conf, Owner::of(self.call), self.addresses);
+                let wanted = Wanted::new(self.conf, Owner::of(self.call), self.addresses, siblings);
                 nftables::set_up(client, table, &wanted, dead)?;
                 let chains = dead.iter().filter_map(|tag| match tag {
                     Tag::Chain(chain) => Some((iptables::HOSTPORTS, chain.as_str())),
@@ -177,30 +201,17 @@ impl Publisher<'_> {
                 });
                 let chains: Vec<_> = chains.collect();
                 if !chains.is_empty() {
-                    iptables::remove_chains(&mut programs, self.kernel, &chains)?;
+                    iptables::remove_chains(&mut programs, self.kernel, &chains, None)?;
                 }
             }
         }
         for tag in dead {
             if let (Tag::Id(id), Some(client)) = (tag, self.kernel.client()?) {
-                reference_nftables::tear_down(client, id)?;
+                reference_nftables::tear_down(client, id, None)?;
             }
         }
         Ok(())
     }
-}
-
-/// An error unless who holds a port is not there any more; an address that is the new container's by now is nobody
-/// else's.
-fn refuse_unless_dead(index: usize, held: &Held, new_address: IpAddr) -> Result<(), Error> {
-    let Held { key, to, holder, .. } = held;
-    if *to != new_address && alive::is_alive(held)? {
-        return Err(Error::Config(format!(
-            "runtimeConfig.portMappings[{index}].hostPort: host port {key} is published for {holder} at {to} already"
-        )));
-    }
-    warn(&format!("host port {key} is taken from {holder}, which is not at {to} any more"));
-    Ok(())
 }
 
 /// Has the kernel route packets from its loopback's addresses to where the container is.

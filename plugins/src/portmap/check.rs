@@ -66,7 +66,14 @@ fn by(
             if reference_nftables::check(client, conf, &call.container_id, addresses)? {
                 return Ok(());
             }
-            let wanted = Wanted::new(conf, Owner::of(call), addresses);
+            let owner = Owner::of(call);
+            let wanted = Wanted::new(conf, owner.clone(), addresses, &[]);
+            let checked = nftables::check(client, &wanted, &conf.mappings);
+            if !matches!(checked, Err(Error::Changed(_))) {
+                return checked;
+            }
+            let of_siblings = nftables::of_siblings(client, &owner, &call.container_id)?;
+            let wanted = Wanted::new(conf, owner, addresses, &of_siblings);
             nftables::check(client, &wanted, &conf.mappings)
         }
     }

@@ -7,28 +7,45 @@ use runner::OsRunner;
 
 use super::conf::{self, Conf};
 use super::identity::Identity;
-use super::iptables::{self, Programs};
+use super::iptables::{self, Kept, Programs};
 use super::mapping::{Held, Mapping};
 use super::{flows, identity_of, nftables, reference_nftables};
-use crate::error::Error;
+use crate::error::{Error, warn};
 use crate::iptables::lock;
 use crate::kernel_tables::KernelTables;
 use crate::owner::Owner;
+use crate::veth;
 
 /// Publishes the container's ports no more.
 pub(super) fn del(call: &Call) -> Result<(), Error> {
     let conf = Conf::parse_leniently(call);
     let removed = tear_down(call, &conf);
     let mut mappings = conf.mappings;
-    let mut addresses: Vec<IpAddr> = match call.conf.prev_result() {
-        Ok(Some(result)) => conf::bare(&conf::addresses(&result, &call.ifname)),
-        _ => Vec::new(),
-    };
+    let mut addresses = own_addresses(call);
     let held = removed.as_ref().map_or(&[][..], Vec::as_slice);
     addresses.extend(held.iter().map(|it| it.to));
     mappings.extend(held.iter().map(of_held));
     flows::cut_ended(&mappings, &addresses);
     removed.map(drop)
+}
+
+/// The addresses of the attachment, as far as its result tells.
+fn own_addresses(call: &Call) -> Vec<IpAddr> {
+    let result = call.conf.prev_result().ok().flatten();
+    result.map(|it| conf::bare(&conf::addresses(&it, &call.ifname))).unwrap_or_default()
+}
+
+/// Whether all of these addresses are of other interfaces of the container.
+fn is_of_siblings(call: &Call, addresses: &[IpAddr]) -> bool {
+    let own = own_addresses(call);
+    if addresses.is_empty() || addresses.iter().any(|it| own.contains(it)) {
+        return false;
+    }
+    let others = veth::addresses_of_others(call).unwrap_or_else(|error| {
+        warn(&format!("the addresses of the container's other interfaces are not known: {error}"));
+        Vec::new()
+    });
+    addresses.iter().all(|address| others.iter().any(|it| it.ip() == *address))
 }
 
 /// What was published, as far as flows are concerned.
@@ -49,8 +66,11 @@ pub(super) fn tear_down(call: &Call, conf: &Conf) -> Result<Vec<Held>, Error> {
     let lock = lock::take()?;
     let mut kernel = KernelTables::default();
     let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
-    let by_iptables = iptables::tear_down(&mut programs, &mut kernel, &identity_of(call));
-    let by_nftables = by_nftables(call, conf, &mut kernel);
+    // Who has published nothing may share the chain with an interface of the container that has.
+    let kept: Kept<'_> = &|to| is_of_siblings(call, to);
+    let asked = conf.mappings.is_empty().then_some(kept);
+    let by_iptables = iptables::tear_down(&mut programs, &mut kernel, &identity_of(call), asked);
+    let by_nftables = by_nftables(call, conf, &mut kernel, asked);
     match (by_iptables, by_nftables) {
         (Ok(()), removed) => removed,
         (Err(error), removed) => {
@@ -60,10 +80,15 @@ pub(super) fn tear_down(call: &Call, conf: &Conf) -> Result<Vec<Held>, Error> {
     }
 }
 
-fn by_nftables(call: &Call, conf: &Conf, kernel: &mut KernelTables) -> Result<Vec<Held>, Error> {
+fn by_nftables(
+    call: &Call,
+    conf: &Conf,
+    kernel: &mut KernelTables,
+    asked: Option<Kept<'_>>,
+) -> Result<Vec<Held>, Error> {
     let Some(client) = kernel.client()? else { return Ok(Vec::new()) };
     let removed = nftables::tear_down(client, &Owner::of(call), conf);
-    let of_reference = reference_nftables::tear_down(client, &call.container_id);
+    let of_reference = reference_nftables::tear_down(client, &call.container_id, asked);
     removed.and_then(|removed| of_reference.map(|()| removed))
 }
 

@@ -428,25 +428,37 @@ fn lines_without(saved: &str, rules: &Rules, dead: &[Tag]) -> Vec<String> {
     gone.chain(rules.lines(saved)).collect()
 }
 
-/// Removes an attachment's rules, whichever suite made them, by the names of its chains.
+/// Says of where a chain leads whether that keeps it.
+pub(super) type Kept<'a> = &'a dyn Fn(&[IpAddr]) -> bool;
+
+/// Removes an attachment's rules, whichever suite made them, by the names of its chains. Another interface of the
+/// container may have made them, as they share the chain: where that is `asked`, it says so.
 pub(super) fn tear_down(
     programs: &mut Programs<'_>,
     kernel: &mut KernelTables,
     identity: &Identity,
+    asked: Option<Kept<'_>>,
 ) -> Result<(), Error> {
     let Identity { chain, old_chain, .. } = identity;
-    remove_chains(programs, kernel, &[(HOSTPORTS, chain), (OLD_HOSTPORTS, old_chain)])
+    let chains = [(HOSTPORTS, chain.as_str()), (OLD_HOSTPORTS, old_chain.as_str())];
+    remove_chains(programs, kernel, &chains, asked)
 }
 
-/// Removes chains, and what leads to them from the chains that they are told with.
+/// Removes chains, and what leads to them from the chains that they are told with; but for those that are kept, where
+/// that is `asked`.
 pub(super) fn remove_chains(
     programs: &mut Programs<'_>,
     kernel: &mut KernelTables,
     chains: &[(&str, &str)],
+    asked: Option<Kept<'_>>,
 ) -> Result<(), Error> {
     let mut look_in = |family| {
         let mut places = Places { nftables: false, legacy: false };
         for (hook, chain) in chains {
+            let is_kept = |it: Kept<'_>| kernel.destinations(family, chain).is_ok_and(|to| it(&to));
+            if asked.is_some_and(is_kept) {
+                continue;
+            }
             let left = kernel.remove(family, hook, chain, |_| true);
             places.nftables |= left.nftables;
             places.legacy |= left.legacy;
@@ -454,8 +466,18 @@ pub(super) fn remove_chains(
         places
     };
     programs.remove(&mut look_in, &|saved| {
-        chains.iter().flat_map(|(_, chain)| removal_lines(saved, chain)).collect()
+        let is_kept = |chain: &str, it: Kept<'_>| it(&destinations(saved, chain));
+        let gone = chains.iter().map(|(_, chain)| *chain);
+        let gone = gone.filter(|chain| !asked.is_some_and(|it| is_kept(chain, it)));
+        gone.flat_map(|chain| removal_lines(saved, chain)).collect()
     })
+}
+
+/// Where the rules of a chain lead.
+fn destinations(saved: &str, chain: &str) -> Vec<IpAddr> {
+    let rules = saved.lines().filter_map(|line| line.strip_prefix("-A ")?.split_once(' '));
+    let of_chain = rules.filter(|(name, _)| *name == chain);
+    of_chain.filter_map(|(_, rule)| translation(rule)).map(|(_, to)| to).collect()
 }
 
 /// Removes the rules of the containers in `network` whose chains are not among `valid`.

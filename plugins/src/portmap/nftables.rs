@@ -17,7 +17,8 @@ use netlink::nftables::{Change, Client};
 use ruleset::nft::{Encoded, Set};
 
 use super::conf::Conf;
-use super::mapping::{Held, Mapping, Tag};
+use super::mapping::{Held, Key, Mapping, Tag};
+use super::owner::is_of_container;
 use crate::error::Error;
 use crate::nf_tables::attempt;
 use crate::owner::{Owner, Stale};
@@ -36,11 +37,23 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// For the container's addresses.
-    pub(super) fn new(conf: &Conf, owner: Owner, addresses: &[Option<IpNetwork>; 2]) -> Self {
+    /// For the container's addresses; without the ports that other attachments of the container have published: of two
+    /// elements there can be one.
+    pub(super) fn new(
+        conf: &Conf,
+        owner: Owner,
+        addresses: &[Option<IpNetwork>; 2],
+        of_siblings: &[Held],
+    ) -> Self {
         let class = Class::of(conf);
-        let addresses = addresses.iter().flatten();
-        let elements = addresses.flat_map(|it| elements::of(conf, &class, &owner, *it)).collect();
+        let of_address = |address: &IpNetwork| {
+            let is_ipv4 = address.is_ipv4();
+            let is_taken = |key: &Key| {
+                of_siblings.iter().any(|it| it.to.is_ipv4() == is_ipv4 && it.key == *key)
+            };
+            elements::of(conf, &class, &owner, *address, is_taken)
+        };
+        let elements = addresses.iter().flatten().flat_map(of_address).collect();
         Self { class, owner, elements }
     }
 
@@ -119,6 +132,17 @@ fn now(set: &Set, class: &Class, element: &Encoded) -> (String, Encoded) {
         Some((set.name, encoded))
     });
     converted.unwrap_or_else(|| (set.name.clone(), element.clone()))
+}
+
+/// What other attachments of an attachment's container have published.
+pub(super) fn of_siblings(
+    client: &mut Client,
+    owner: &Owner,
+    container_id: &str,
+) -> Result<Vec<Held>, Error> {
+    let mut held = Contents::all(client)?.held_of(|comment| !owner.has(comment));
+    held.retain(|it| is_of_container(it, container_id));
+    Ok(held)
 }
 
 fn is_among(tags: &[Tag], comment: Option<&str>) -> bool {

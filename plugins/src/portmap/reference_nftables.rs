@@ -6,6 +6,7 @@ use netlink::nftables::Client;
 use ruleset::nft::{Family, Table};
 
 use super::conf::Conf;
+use super::iptables::Kept;
 use super::mapping::{Held, Holder, Key, Protocol, Tag};
 use crate::error::Error;
 use crate::nf_tables::{attempt, deletions};
@@ -77,11 +78,22 @@ pub(super) fn check(
     }
 }
 
-/// Removes a container's rules.
-pub(super) fn tear_down(client: &mut Client, id: &str) -> Result<(), Error> {
-    for table in [true, false].map(table) {
+/// Removes a container's rules; but for those of a family that are kept for where they lead, where that is `asked`.
+pub(super) fn tear_down(
+    client: &mut Client,
+    id: &str,
+    asked: Option<Kept<'_>>,
+) -> Result<(), Error> {
+    for is_ipv4 in [true, false] {
+        let table = table(is_ipv4);
         if !client.has_table(table)? {
             continue;
+        }
+        if let Some(is_kept) = asked {
+            let own = held(client, is_ipv4)?.into_iter().filter(|it| it.tag == Tag::Id(id.into()));
+            if is_kept(&own.map(|it| it.to).collect::<Vec<_>>()) {
+                continue;
+            }
         }
         attempt(|| {
             let mut held = Vec::new();

@@ -177,17 +177,19 @@ fn port(port: u16) -> Value {
     Value::Ports(PortRange { first: port, last: port })
 }
 
-/// The elements for one of the container's addresses, by the sets that they are in.
+/// The elements for one of the container's addresses, by the sets that they are in: of all ports but those that `is_taken`
+/// says lead to the container already.
 pub(super) fn of(
     conf: &Conf,
     class: &Class,
     owner: &Owner,
     address: IpNetwork,
+    is_taken: impl Fn(&Key) -> bool,
 ) -> Vec<(Set, Vec<Encoded>)> {
     let is_ipv4 = address.is_ipv4();
     let mut parts: BTreeMap<Part, Vec<Element>> = BTreeMap::new();
     for mapping in &conf.mappings {
-        let Some(key) = mapping.key(is_ipv4) else { continue };
+        let Some(key) = mapping.key(is_ipv4).filter(|it| !is_taken(it)) else { continue };
         let (part, element) = place(&key, is_ipv4);
         let to = [Value::Address(address.ip()), port(mapping.container_port)];
         parts.entry(part).or_default().push(element.leading_to_values(to));
@@ -262,7 +264,7 @@ mod tests {
         let conf = read_conf(&Fields::root(conf.as_object().unwrap(), &problems));
         assert!(problems.into_vec().is_empty());
         let owner = Owner::new("n1", "cid1", "eth0");
-        let all = of(&conf, &Class::of(&conf), &owner, address.parse().unwrap());
+        let all = of(&conf, &Class::of(&conf), &owner, address.parse().unwrap(), |_| false);
         let text = |set: &Set, element: &Encoded| {
             let element = set.decode(&[element.clone()].into()).pop_first().unwrap();
             assert_eq!(element.comment.as_ref(), Some(&owner.comment));
@@ -355,7 +357,7 @@ mod tests {
         let owner = Owner::new("n1", "cid1", "eth0");
         let address: IpNetwork = "10.1.0.2/24".parse().unwrap();
         let class = Class::of(&conf);
-        for (set, elements) in of(&conf, &class, &owner, address) {
+        for (set, elements) in of(&conf, &class, &owner, address, |_| false) {
             let (part, _) = Part::named(&set.name).unwrap();
             let keys = conf.mappings.iter().filter_map(|it| it.key(true));
             let found: BTreeSet<Vec<u8>> = keys
@@ -399,7 +401,8 @@ mod tests {
         let problems = Problems::default();
         let conf = read_conf(&Fields::root(conf.as_object().unwrap(), &problems));
         let owner = Owner::new("n1", "cid1", "eth0");
-        let all = of(&conf, &Class::of(&conf), &owner, "10.1.0.2/24".parse().unwrap());
+        let address = "10.1.0.2/24".parse().unwrap();
+        let all = of(&conf, &Class::of(&conf), &owner, address, |_| false);
         let read = all.iter().filter_map(|(set, elements)| {
             let (part, _) = Part::named(&set.name)?;
             part.leads().then(|| read(part, set, elements.first()?)).flatten()
