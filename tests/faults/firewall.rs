@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::common::Site;
 use crate::rules::{
     all_at_once, killed_at_any_moment, made_as_by_programs, many_among_others, path_with,
+    replaced_by_the_next,
 };
 
 /// Who drops what is forwarded, so that each backend has something to do.
@@ -76,6 +77,17 @@ fn many_at_once_on_a_node_that_has_nothing_yet() {
         all_at_once(&numbers, run("DEL"));
         let left = site.world(&[]);
         assert!(!left.lines.iter().any(|line| line.contains("10.1.0.")), "{backend}: {left:#?}");
+    }
+}
+
+#[test]
+fn an_add_replaces_what_an_earlier_one_made() {
+    for backend in BACKENDS {
+        let site = site(backend);
+        replaced_by_the_next(&site, &result(1), &|command, of| {
+            let keys = json!({"prevResult": of});
+            call(&site, command, 1).conf(&site.conf_with(&keys))
+        });
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::common::Site;
 use crate::rules::{
     all_at_once, killed_at_any_moment, made_as_by_programs, many_among_others, path_with,
+    replaced_by_the_next,
 };
 
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
@@ -114,6 +115,17 @@ fn a_late_del_takes_nothing_from_who_has_the_address_now() {
             let _ = of("DEL", "b", ports).ok();
             site.world(&[]).must_be(&before, backend);
         }
+    }
+}
+
+#[test]
+fn an_add_replaces_what_an_earlier_one_made() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        replaced_by_the_next(&site, &result(1), &|command, of| {
+            let keys = json!({"prevResult": of, "runtimeConfig": {"portMappings": mappings(1)}});
+            call(&site, command, 1).conf(&site.conf_with(&keys))
+        });
     }
 }
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use lab::{Call, Reply};
+use serde_json::{Value, json};
 
 use crate::common::Site;
 
@@ -52,6 +53,28 @@ pub(crate) fn all_at_once(numbers: &[u16], run: impl Fn(u16) -> Reply + Sync) {
             });
         }
     });
+}
+
+/// An ADD takes the place of an earlier one of the same attachment, also where that was for addresses of both families;
+/// `call` is of a command and the result of the plugin before.
+pub(crate) fn replaced_by_the_next(site: &Site, both: &Value, call: &dyn Fn(&str, &Value) -> Call) {
+    let run = |command: &str, result: &Value| {
+        let _ = site.run(&call(command, result)).ok();
+    };
+    let before = site.world(&[]);
+    for ip in both["ips"].as_array().expect("a result has addresses") {
+        let mut one = both.clone();
+        one["ips"] = json!([ip]);
+        run("ADD", &one);
+        let alone = site.world(&[]);
+        run("DEL", &one);
+        run("ADD", both);
+        run("ADD", &one);
+        site.world(&[]).must_be(&alone, "in the place of another");
+        run("CHECK", &one);
+        run("DEL", &one);
+        site.world(&[]).must_be(&before, "after DEL");
+    }
 }
 
 /// Fifty containers come at once among the rules of others, half of them go at once, and then the others.

@@ -5,11 +5,11 @@ use netlink::nftables::Called;
 use runner::OsRunner;
 
 use super::conf::{Conf, IngressPolicy};
-use super::iptables::{Programs, Removal, Rules};
+use super::iptables::{Programs, Removal, Rules, record};
 use super::plan::Plan;
 use super::{Wanted, del, isolation, nftables};
 use crate::error::Error;
-use crate::iptables::{FILTER, InKernel, lock};
+use crate::iptables::{FAMILIES, FILTER, InKernel, lock};
 use crate::kernel_tables::KernelTables;
 use crate::owner::Owner;
 use crate::prev_result;
@@ -54,6 +54,12 @@ fn set_up<'a>(
     let former = Removal::of_attachment(&call.conf.name, whose, &[]);
     let mut runner = OsRunner;
     let mut programs = Programs { runner: &mut runner, lock: lock.as_ref() };
+    // An earlier ADD may have been for addresses of both families.
+    let record = record(&call.conf.name, &call.container_id, &call.ifname);
+    let mut others = FAMILIES.into_iter().filter(|it| !plan.by_iptables.contains(it));
+    if plan.by_iptables.len() == 1 && others.any(|it| kernel.places(it, FILTER, &record).nftables) {
+        programs.remove(&mut kernel, &former)?;
+    }
     for family in &plan.by_iptables {
         let rules = Rules::new(call, wanted, plan.backend, *family);
         let in_kernel = InKernel::find(&mut kernel, *family, FILTER);

@@ -178,7 +178,13 @@ impl Publisher<'_> {
             Backend::Iptables => {
                 let families = FAMILIES.into_iter().zip(self.addresses).zip(seen);
                 for ((family, address), seen) in families {
-                    let Some(address) = address else { continue };
+                    let Some(address) = address else {
+                        // An earlier ADD may have been for addresses of both families. What the kernel refuses here
+                        // DEL removes by the programs.
+                        let chain = &identity_of(self.call).chain;
+                        let _ = self.kernel.remove(family, iptables::HOSTPORTS, chain, |_| true);
+                        continue;
+                    };
                     let rules = Rules::new(self.conf, identity_of(self.call), *address);
                     let is_usual = dead.is_empty() && matches!(seen, Seen::Free);
                     let add = |mut it: InKernel<'_>| it.add(&rules.addition());
