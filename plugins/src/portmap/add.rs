@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use netlink::Socket;
 use runner::{Lock, OsRunner};
 
+use super::alive::Newcomer;
 use super::conf::{self, Conf};
 use super::iptables::{self, Programs, Rules, Seen};
 use super::mapping::{Held, Key, Tag};
@@ -128,7 +129,9 @@ impl Publisher<'_> {
                 let Held { key, to: of_holder, holder, .. } = held;
                 let is_known = others.siblings.iter().any(|it| it.is_of_same(held));
                 // An address that is the new container's by now is nobody else's.
-                if !is_known && (of_holder == to || !alive::is_alive(held)?) {
+                if !is_known
+                    && (of_holder == to || !alive::is_alive(held, Newcomer::new(self.call, *to))?)
+                {
                     warn(&format!(
                         "host port {key} is taken from {holder}, which is not at {of_holder} any more"
                     ));
