@@ -288,7 +288,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if !self.synced.is_whole() {
             // What is read now need not be read when the objects are there.
             if !std::mem::replace(&mut self.has_read, true) {
-                self.work.start(Job::Read, None);
+                self.work.start(Job::Read.since(None));
             }
             return;
         }
@@ -296,7 +296,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if !self.links.is_surveyed() {
             // What the kernel holds may name interfaces that only the links can tell.
             self.links.begin();
-            return self.work.start(Job::Survey(self.survey()), None);
+            return self.work.start(Job::Survey(self.survey()).since(None));
         }
         if !self.waiting.is_empty() {
             self.waiting.begin(&self.index);
@@ -308,7 +308,8 @@ impl<R: Runner + Send + 'static> Agent<R> {
         if self.drift.take_of_surveyed() {
             self.links.look_again();
         }
-        self.is_astray |= self.work.needs_adoption(&changes);
+        // Some changes can only be made with all else.
+        self.is_astray |= self.work.idle().is_some_and(|it| it.needs_adoption(&changes));
         if self.is_astray {
             let gated = match self.gated() {
                 Ok(gated) => gated,
@@ -316,7 +317,8 @@ impl<R: Runner + Send + 'static> Agent<R> {
             };
             self.is_astray = false;
             let started = self.waiting_since.take();
-            return self.work.start(Job::Adopt(gated, Box::new(self.index.plan())), started);
+            let job = Job::Adopt(gated, Box::new(self.index.plan()));
+            return self.work.start(job.since(started));
         }
         if !changes.is_empty() {
             if !changes.endpoints.is_empty() {
@@ -324,7 +326,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             }
             self.status.metrics.counters.change_policies(&changes.chains);
             let started = self.waiting_since.take();
-            return self.work.start(Job::Apply(changes), started);
+            return self.work.start(Job::Apply(changes).since(started));
         }
         // What came changed nothing here.
         self.waiting_since = None;
@@ -332,13 +334,13 @@ impl<R: Runner + Send + 'static> Agent<R> {
         self.delays.forget();
         if self.drift.due() <= Instant::now() {
             self.drift.begin();
-            self.work.start(Job::Compare, None);
+            self.work.start(Job::Compare.since(None));
         } else if self.drift.glance_due() <= Instant::now() {
             self.drift.begin_glance();
-            self.work.start(Job::Glance, None);
+            self.work.start(Job::Glance.since(None));
         } else if self.links.due() <= Instant::now() {
             self.links.begin();
-            self.work.start(Job::Survey(self.survey()), None);
+            self.work.start(Job::Survey(self.survey()).since(None));
         }
     }
 

@@ -18,6 +18,7 @@ mod part;
 mod process;
 mod terminal;
 mod watch;
+mod worker;
 
 pub use client::{Object, connect, create, delete, get, patch};
 pub use duration::parse_duration;
@@ -29,6 +30,7 @@ pub use part::{Metadata, Moment, NodePart, Part, or_default};
 pub use process::{LogFormat, node_name, start_log, told_to_end};
 pub use terminal::{complain, exit_code, print};
 pub use watch::{Change, Watch, forward};
+pub use worker::Worker;
 
 /// An answer may take this long, and so may the next object of a list.
 const ANSWER: Duration = Duration::from_secs(60);

@@ -1,13 +1,12 @@
 //! What is done to the kernel, on a thread of its own while the loop goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::pending;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use cluster::Worker;
 use ipnetwork::IpNetwork;
 use runner::Runner;
-use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::survey::{Wanted, bridges, filter_bridges, is_gone, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance, Ran};
@@ -59,59 +58,24 @@ pub(super) struct Done {
 }
 
 /// The one thread that writes. The dataplane is with it while it does.
-#[derive(Debug)]
-pub(super) struct Work<R> {
-    idle: Option<Dataplane<R>>,
-    running: Option<JoinHandle<(Dataplane<R>, Done)>>,
-}
+pub(super) type Work<R> = Worker<Dataplane<R>, Done>;
 
-impl<R: Runner + Send + 'static> Work<R> {
-    pub(super) const fn new(dataplane: Dataplane<R>) -> Self {
-        Self { idle: Some(dataplane), running: None }
-    }
-
-    pub(super) const fn is_running(&self) -> bool {
-        self.idle.is_none()
-    }
-
-    /// Whether the changes can only be made with all else, by [`Job::Adopt`].
-    pub(super) fn needs_adoption(&self, changes: &Changes) -> bool {
-        self.idle.as_ref().is_some_and(|dataplane| dataplane.needs_adoption(changes))
-    }
-
-    pub(super) fn start(&mut self, job: Job, waiting_since: Option<Instant>) {
-        let Some(mut dataplane) = self.idle.take() else { return };
-        self.running = Some(spawn_blocking(move || {
+impl Job {
+    /// What there is to do, the first event of which came then.
+    pub(super) fn since<R: Runner + Send>(
+        self,
+        waiting_since: Option<Instant>,
+    ) -> impl FnOnce(&mut Dataplane<R>) -> Done {
+        move |dataplane| {
             let started = Instant::now();
             let mut own = BTreeSet::new();
-            let result = carry_out(&mut dataplane, &job, &mut own);
+            let result = carry_out(dataplane, &self, &mut own);
             let mut ran = dataplane.take_ran();
             // What was written without a program is ours as well.
             ran.process_ids.extend(own);
             let took = started.elapsed();
             let waited = waiting_since.map(|since| since.elapsed());
-            (dataplane, Done { result, ran, took, waited })
-        }));
-    }
-
-    /// Waits for the end of what is being done; for ever when nothing is.
-    pub(super) async fn finished(&mut self) -> Done {
-        let Some(running) = &mut self.running else { return pending().await };
-        match running.await {
-            Ok((dataplane, done)) => {
-                self.running = None;
-                self.idle = Some(dataplane);
-                done
-            }
-            // It panicked: the state of the dataplane is lost, and only a fresh start is safe. The
-            // kernel goes on enforcing.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    pub(super) async fn wait(&mut self) {
-        if self.running.is_some() {
-            self.finished().await;
+            Done { result, ran, took, waited }
         }
     }
 }
