@@ -57,6 +57,15 @@ pub struct HeldSet {
     is_counted: bool,
 }
 
+/// What elements of a set have counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Those that have been found for packets, with how many.
+    pub elements: Vec<(Encoded, u64)>,
+    /// Whether they are all: others changed nothing while they were listed. Else some may be missing, or twice.
+    pub is_whole: bool,
+}
+
 /// A table that the kernel holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldTable {
@@ -311,23 +320,18 @@ impl Client {
         none_if_missing(elements)
     }
 
-    /// The elements of a set or map whose elements count that have been found for packets, with how many; none where
-    /// there is no such set.
+    /// What elements of a set or map have counted; nothing where there is no such set. It is not listed again when a
+    /// change interrupts that: where much changes there would be no end.
     ///
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
-    pub fn counted_elements(
-        &mut self,
-        table: Table<'_>,
-        set: &str,
-    ) -> Result<Vec<(Encoded, u64)>, Error> {
+    pub fn counted_elements(&mut self, table: Table<'_>, set: &str) -> Result<Counted, Error> {
         let what = format!("list the counters of set {set:?} of table {table} in nf_tables");
-        let elements = self.list(
-            || set::list_elements(table, set),
-            &what,
-            |elements: &mut Vec<_>, it| elements.extend(set::read_counted(it)),
-        );
-        none_if_missing(elements)
+        let mut elements = Vec::new();
+        let message = set::list_elements(table, set);
+        let listed = self.socket.list(message, &what, |it| elements.extend(set::read_counted(it)));
+        let is_interrupted = none_if_missing(listed)?;
+        Ok(Counted { elements, is_whole: !is_interrupted })
     }
 
     /// The element of a set or map that has the key of this one; `None` when there is none, or no such set.

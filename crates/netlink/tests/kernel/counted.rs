@@ -30,7 +30,12 @@ fn elements_tell_what_they_were_found_for() {
     }
     let mut counted = |set| {
         let counted = client.counted_elements(TABLE, set).unwrap();
-        counted.into_iter().map(|(it, packets)| (it.key, packets)).collect::<BTreeMap<_, _>>()
+        assert!(counted.is_whole);
+        counted
+            .elements
+            .into_iter()
+            .map(|(it, packets)| (it.key, packets))
+            .collect::<BTreeMap<_, _>>()
     };
     let key = |port| vec![127, 0, 0, 1, 0, port, 0, 0];
     assert_eq!(counted("m"), [(key(5), 2), (key(7), 10)].into());
@@ -41,5 +46,5 @@ fn elements_tell_what_they_were_found_for() {
     let all = client.elements(TABLE, "m").unwrap();
     assert_eq!(all.len(), 3);
     let counted = client.counted_elements(TABLE, "m").unwrap();
-    assert!(counted.iter().all(|(it, _)| all.contains(it)), "{counted:?}");
+    assert!(counted.elements.iter().all(|(it, _)| all.contains(it)), "{counted:?}");
 }

@@ -16,21 +16,28 @@ impl Set {
         let ends = held.iter().filter(|it| it.is_end).map(|it| it.key.as_slice());
         let ends: BTreeSet<&[u8]> = ends.collect();
         let is_range = self.is_interval && self.key.len() == 1;
-        let elements = held.iter().filter(|it| !it.is_end).filter_map(|it| {
-            let last = match &it.last {
-                Some(last) => last.clone(),
-                None if is_range => last_before_end(&it.key, &ends),
-                None => it.key.clone(),
-            };
-            let data = it.data.as_deref().unwrap_or_default();
-            Some(Element {
-                key: values(&self.key, &it.key, &last)?,
-                verdict: it.verdict.clone(),
-                data: values(&self.data, data, data)?,
-                comment: it.comment.clone(),
-            })
-        });
-        elements.collect()
+        let elements = held.iter().filter(|it| !it.is_end);
+        let last = |it: &Encoded| match &it.last {
+            None if is_range => last_before_end(&it.key, &ends),
+            last => last.clone().unwrap_or_else(|| it.key.clone()),
+        };
+        elements.filter_map(|it| self.element(it, &last(it))).collect()
+    }
+
+    /// An element of a set like this, which has no intervals of one key.
+    #[must_use]
+    pub fn decode_single(&self, held: &Encoded) -> Option<Element> {
+        self.element(held, held.last.as_ref().unwrap_or(&held.key))
+    }
+
+    fn element(&self, held: &Encoded, last: &[u8]) -> Option<Element> {
+        let data = held.data.as_deref().unwrap_or_default();
+        Some(Element {
+            key: values(&self.key, &held.key, last)?,
+            verdict: held.verdict.clone(),
+            data: values(&self.data, data, data)?,
+            comment: held.comment.clone(),
+        })
     }
 }
 
