@@ -14,9 +14,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{self, MissedTickBehavior};
 
+use crate::counters::{Increase, Reading};
 use crate::dataplane::Dataplane;
 use crate::index::{Event, Index};
 pub use addresses::Addresses;
@@ -35,15 +37,26 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 /// Chains that nothing leads to go some time after the last change.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Keeps the kernel at what the events tell until `shutdown` changes. The kernel stays as it is then. Of the node's
+/// What the agent is told.
+#[derive(Debug)]
+pub struct Inputs {
+    /// How the objects change.
+    pub events: mpsc::Receiver<Event>,
+    /// How often somebody has connected to places: it is counted for the services that have them.
+    pub readings: mpsc::Receiver<Reading>,
+    /// Changes when it shall end.
+    pub shutdown: watch::Receiver<bool>,
+}
+
+/// Keeps the kernel at what the inputs tell until `shutdown` changes. The kernel stays as it is then. Of the node's
 /// addresses those have node ports that are `node_ports`.
 pub async fn run(
     dataplane: Dataplane,
     node_ports: Vec<Addresses>,
-    mut events: mpsc::Receiver<Event>,
-    mut shutdown: watch::Receiver<bool>,
+    inputs: Inputs,
     status: Arc<Status>,
 ) {
+    let Inputs { mut events, mut readings, mut shutdown } = inputs;
     let mut agent = Agent::new(dataplane, node_ports, status);
     let mut heartbeat = time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -59,6 +72,11 @@ pub async fn run(
             done = agent.work.finished() => agent.finish(done, Instant::now()),
             heard = agent.drift.changed() => agent.drift.hear(&heard, agent.own_port),
             () = agent.addresses.changed() => agent.renew_addresses(),
+            Some((increases, taken)) = readings.recv() => {
+                agent.count(&increases);
+                // Who asked may not wait any more.
+                _ = taken.send(());
+            }
             () = until(due) => {}
             _ = heartbeat.tick() => {
                 agent.status.beat();
@@ -101,6 +119,10 @@ struct Agent {
     next_tidying: Option<Instant>,
     /// When the first event came that is not in the kernel yet.
     waiting_since: Option<Instant>,
+    /// What happened before this says nothing of how long it takes to the kernel.
+    started: Timestamp,
+    /// When that happened which is on its way to the kernel.
+    triggers: Vec<Timestamp>,
 }
 
 impl Agent {
@@ -121,6 +143,8 @@ impl Agent {
             own_port: None,
             next_tidying: None,
             waiting_since: None,
+            started: Timestamp::now(),
+            triggers: Vec::new(),
         }
     }
 
@@ -129,9 +153,10 @@ impl Agent {
         self.waiting_since.get_or_insert_with(Instant::now);
         self.take(first);
         for _ in 1..MOST_EVENTS_AT_ONCE {
-            let Ok(event) = events.try_recv() else { return };
+            let Ok(event) = events.try_recv() else { break };
             self.take(event);
         }
+        self.status.metrics.queued(self.index.arrivals());
     }
 
     fn take(&mut self, mut event: Event) {
@@ -162,26 +187,47 @@ impl Agent {
         }
     }
 
+    /// Takes in how often somebody has connected to places.
+    fn count(&self, increases: &[Increase]) {
+        for (at, more) in increases {
+            // Whose place it was may have gone.
+            if let Some((service, frontend)) = self.index.claimants(at).next() {
+                let port = (frontend.port, at.protocol);
+                self.status.metrics.counters.add(service, port, *more);
+            }
+        }
+    }
+
     /// Starts to write, when there is something to write and nothing is being written.
     fn start_work(&mut self, now: Instant) {
         if !self.can_work() || self.next_try.is_some_and(|it| now < it) {
             return;
         }
         let changes = self.index.take_changes();
+        let arrivals = self.index.take_arrivals();
+        let metrics = &self.status.metrics;
+        metrics.took_in(&arrivals);
+        metrics.counters.know(&changes.plans);
+        let is_of_ours = |it: &Timestamp| *it >= self.started;
+        self.triggers.extend(arrivals.triggers.into_iter().filter(is_of_ours));
         self.health_checks.plan(&changes.plans);
         if self.is_astray || self.drift.due() <= now {
             self.is_astray = false;
             self.drift.begin(now);
             let datagrams = self.index.datagrams();
             let started = self.waiting_since.take();
-            return self.work.start(Job::Adopt(self.index.plans(), datagrams), started);
+            let job = Job::Adopt(self.index.plans(), datagrams);
+            return self.work.start(job.since(started));
         }
         let started = self.waiting_since.take();
         if !changes.plans.is_empty() {
-            self.work.start(Job::Apply(changes), started);
-        } else if self.next_tidying.is_some_and(|it| it <= now) {
+            return self.work.start(Job::Apply(changes).since(started));
+        }
+        // What has come is nothing new to the kernel.
+        self.triggers.clear();
+        if self.next_tidying.is_some_and(|it| it <= now) {
             self.next_tidying = None;
-            self.work.start(Job::Tidy, None);
+            self.work.start(Job::Tidy.since(None));
         }
     }
 
@@ -205,22 +251,24 @@ impl Agent {
     }
 
     fn finish(&mut self, done: Done, now: Instant) {
-        let Done { result, kind, generation, own_port, started, took } = done;
+        let Done { result, kind, generation, own_port, started, took, reconciled } = done;
         self.own_port = own_port;
         if kind == Kind::Adoption {
             self.drift.listen(generation);
         }
+        let metrics = &self.status.metrics;
         match result {
             Ok(written) => {
                 self.failures = 0;
                 self.next_try = None;
-                self.status.wrote(&written, started.map(|it| now.duration_since(it)), took);
+                metrics.wrote(&written, took, kind == Kind::Adoption);
+                started.iter().for_each(|it| metrics.waited(now.duration_since(*it)));
+                reconciled.into_iter().for_each(|it| metrics.reconciled(it));
                 if kind != Kind::Tidying {
                     self.next_tidying = now.checked_add(QUIET);
-                    self.status
-                        .metrics
-                        .services
-                        .set(i64::try_from(self.index.services()).unwrap_or(i64::MAX));
+                    self.triggers.drain(..).for_each(|it| metrics.programmed(it));
+                    metrics.services.set(i64::try_from(self.index.services()).unwrap_or(i64::MAX));
+                    metrics.know_without_local(self.index.without_local());
                 }
                 self.health_checks.publish(now);
                 self.status.set(Readiness::Ready);
@@ -232,7 +280,7 @@ impl Agent {
                 let pause = PAUSES.0.saturating_mul(1 << self.failures.min(10)).min(PAUSES.1);
                 self.failures += 1;
                 self.next_try = now.checked_add(pause);
-                self.status.metrics.failures.inc();
+                metrics.failures.inc();
                 self.status.set(Readiness::Failing(error));
             }
         }

@@ -10,6 +10,7 @@ use cluster::health::{Listen, parse_listen};
 use ipnetwork::IpNetwork;
 use proxyd::agent::Addresses;
 use proxyd::conntrack_parameters::parse_seconds;
+use proxyd::metrics::MOST_COUNTERS;
 use proxyd::nftables::Scheduler;
 
 use crate::ask::Explain;
@@ -65,6 +66,10 @@ pub(crate) struct Run {
     /// Where they are served as well: ADDRESS:PORT, PORT, or "off" [default: off].
     #[arg(long, value_name = "WHERE", value_parser = parse_listen)]
     pub(crate) metrics_bind_address: Option<Listen>,
+    /// How many ports of Services have a counter of their own in /metrics; the connections to all others are counted
+    /// together. 0 counts none.
+    #[arg(long, value_name = "COUNT", default_value_t = MOST_COUNTERS)]
+    pub(crate) service_counters: usize,
     /// How log lines are written.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) log_format: Format,

@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cluster::Change;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::model::{EndpointSlice, NamespacedName, Protocol, Read, Service};
-use crate::plan::{At, Frontend, Node, Plan, Scope, Way};
+use crate::plan::{At, Frontend, Node, Origin, Plan, Scope, Way};
 use crate::sorted;
 use claims::Claims;
 
@@ -36,6 +37,26 @@ pub struct Changes {
     pub datagrams: BTreeMap<At, BTreeSet<SocketAddr>>,
 }
 
+/// What has come since the last time, whatever it means.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Arrivals {
+    /// Services that are otherwise than before, or gone.
+    pub services: usize,
+    /// Slices that are.
+    pub slices: usize,
+    /// When what led to those slices happened, as far as they tell.
+    pub triggers: Vec<Timestamp>,
+}
+
+/// Ports of services that have endpoints, but none of the node, where the policy says Local; each family counts.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct WithoutLocal {
+    /// By `internalTrafficPolicy`.
+    pub internal: usize,
+    /// By `externalTrafficPolicy`.
+    pub external: usize,
+}
+
 /// All objects, and what follows from them.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -46,6 +67,8 @@ pub struct Index {
     plans: HashMap<NamespacedName, Arc<Plan>>,
     claims: Claims,
     changed: BTreeSet<NamespacedName>,
+    arrivals: Arrivals,
+    without_local: WithoutLocal,
 }
 
 impl Index {
@@ -78,6 +101,7 @@ impl Index {
 
     fn put_service(&mut self, name: NamespacedName, service: Service) {
         if self.services.get(&name) != Some(&service) {
+            self.arrivals.services += 1;
             self.changed.insert(name.clone());
             self.services.insert(name, service);
         }
@@ -85,6 +109,7 @@ impl Index {
 
     fn remove_service(&mut self, name: NamespacedName) {
         if self.services.remove(&name).is_some() {
+            self.arrivals.services += 1;
             self.changed.insert(name);
         }
     }
@@ -93,8 +118,10 @@ impl Index {
         if self.slices.get(&name) == Some(&slice) {
             return;
         }
+        self.arrivals.slices += 1;
+        self.arrivals.triggers.extend(slice.triggered);
         // Its label may have named another service before.
-        self.remove_slice(&name);
+        self.take_out(&name);
         let service = service_of(&slice);
         self.of_service.entry(service.clone()).or_default().insert(name.clone());
         self.slices.insert(name, slice);
@@ -102,7 +129,12 @@ impl Index {
     }
 
     fn remove_slice(&mut self, name: &NamespacedName) {
-        let Some(slice) = self.slices.remove(name) else { return };
+        self.arrivals.slices += usize::from(self.take_out(name));
+    }
+
+    /// Whether there was such a slice.
+    fn take_out(&mut self, name: &NamespacedName) -> bool {
+        let Some(slice) = self.slices.remove(name) else { return false };
         let service = service_of(&slice);
         if let Some(slices) = self.of_service.get_mut(&service) {
             slices.remove(name);
@@ -111,6 +143,7 @@ impl Index {
             }
         }
         self.changed.insert(service);
+        true
     }
 
     /// The plan for a service as it is now, for all that it claims.
@@ -131,6 +164,7 @@ impl Index {
             let created = self.services.get(&name).map_or(0, |it| it.created);
             let before = self.plans.get(&name).map(|it| &it.frontends);
             let now = plan.as_ref().map(|it| &it.frontends);
+            self.without_local.change(self.plans.get(&name).map(|it| &**it), plan.as_ref());
             // Those that lose a place, or get one that this one no longer wants.
             changed.extend(self.claims.change(&name, created, before, now));
             places.extend(datagrams(before));
@@ -149,6 +183,23 @@ impl Index {
         };
         let datagrams = places.into_iter().map(|at| (at, leads_to(&at))).collect();
         Changes { plans, datagrams }
+    }
+
+    /// What has come since [`Self::take_arrivals`].
+    #[must_use]
+    pub const fn arrivals(&self) -> &Arrivals {
+        &self.arrivals
+    }
+
+    /// What has come since this was asked last.
+    pub fn take_arrivals(&mut self) -> Arrivals {
+        std::mem::take(&mut self.arrivals)
+    }
+
+    /// Of how many ports the node has no endpoint where it should be one of its own.
+    #[must_use]
+    pub const fn without_local(&self) -> WithoutLocal {
+        self.without_local
     }
 
     /// The plans of all services, without what [`Self::take_changes`] has not told yet.
@@ -226,6 +277,29 @@ impl Index {
     #[must_use]
     pub fn services(&self) -> usize {
         self.services.len()
+    }
+}
+
+impl WithoutLocal {
+    fn of(plan: Option<&Plan>) -> Self {
+        let frontends = plan.into_iter().flat_map(|it| &it.frontends);
+        let (mut internal, mut external) = (BTreeSet::new(), BTreeSet::new());
+        for (at, frontend) in frontends {
+            let port = (at.address.is_ipv4(), at.protocol, frontend.port);
+            match (frontend.origin, frontend.way) {
+                (Origin::ClusterIp, Way::Drop) => _ = internal.insert(port),
+                (_, Way::Divided { has_local: false, .. }) => _ = external.insert(port),
+                _ => {}
+            }
+        }
+        Self { internal: internal.len(), external: external.len() }
+    }
+
+    /// A plan takes the place of another.
+    fn change(&mut self, before: Option<&Plan>, now: Option<&Plan>) {
+        let [before, now] = [before, now].map(Self::of);
+        self.internal = self.internal + now.internal - before.internal;
+        self.external = self.external + now.external - before.external;
     }
 }
 

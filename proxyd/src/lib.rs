@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod config_file;
 pub mod conntrack_parameters;
+pub mod counters;
 pub mod dataplane;
 pub mod explain;
 pub mod flows;

@@ -16,7 +16,8 @@ mod layout;
 mod rules;
 
 pub use content::{
-    Content, Exhausted, Held, Key, Level, Map, Numbers, Render, element, read, untagged,
+    Content, Exhausted, Held, Key, Level, Map, Numbers, Render, element, read, read_single,
+    untagged,
 };
 pub use kind::{Hidden, Kind, Pick};
 pub(crate) use layout::{AFFINITY, GUARD_LOCALHOST};

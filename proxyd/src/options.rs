@@ -35,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) listen: Listen,
     /// And where as well.
     pub(crate) metrics: Listen,
+    /// How many ports of services have a counter of their own.
+    pub(crate) service_counters: usize,
     pub(crate) conntrack: Parameters,
     pub(crate) pods: Pods,
     /// How services are written, but for how pods are known.
@@ -70,6 +72,7 @@ impl Options {
             nodeport_addresses,
             listen: flags.listen.or(file.healthz).unwrap_or(HEALTHZ),
             metrics: flags.metrics_bind_address.or(file.metrics).unwrap_or(Listen::Off),
+            service_counters: flags.service_counters,
             conntrack: parameters(conntrack, file.conntrack, tcp_be_liberal),
             pods: pods(flags.pods).or(file.pods).unwrap_or(Pods::By(Local::Unknown)),
             settings,

@@ -9,9 +9,10 @@ use std::time::Duration;
 use cluster::LogFormat;
 use cluster::health::{self, Answer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use proxyd::agent::{self, Readiness, Status};
+use proxyd::agent::{self, Inputs, Readiness, Status};
 use proxyd::config_file::{self, ConfigFile, Parsed, Pods};
 use proxyd::conntrack_parameters::{self, Parameters};
+use proxyd::counters::Reader;
 use proxyd::dataplane::Dataplane;
 use proxyd::index::Event;
 use proxyd::localhost;
@@ -104,9 +105,12 @@ fn families() -> Vec<bool> {
 }
 
 async fn serve(options: Options) -> Result<(), Failure> {
-    let status = Arc::new(Status::new(Metrics::new()));
+    let status = Arc::new(Status::new(Metrics::counting(options.service_counters)));
     let mut told_to_end = pin!(cluster::told_to_end()?);
-    listen(&options, &status).await?;
+    // One at a time is on its way.
+    let (readings, read) = mpsc::channel(1);
+    let counted = if options.service_counters > 0 { families() } else { Vec::new() };
+    listen(&options, &status, &Reader::new(counted, readings)).await?;
     let source = Source::of(&options).await?;
     let local = tokio::select! {
         local = source.local(options.pods) => local?,
@@ -121,7 +125,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
     tokio::spawn(set_parameters(options.conntrack, serves_localhost, Arc::clone(&status)));
     let source = source.run(events, &status);
     let nodeport_addresses = options.nodeport_addresses;
-    let agent = agent::run(dataplane, nodeport_addresses, received, shutdown, Arc::clone(&status));
+    let inputs = Inputs { events: received, readings: read, shutdown };
+    let agent = agent::run(dataplane, nodeport_addresses, inputs, Arc::clone(&status));
     let mut agent = pin!(agent);
     tokio::select! {
         () = &mut agent => return Ok(()),
@@ -135,14 +140,22 @@ async fn serve(options: Options) -> Result<(), Failure> {
 }
 
 /// Answers who asks for its health, wherever that is to be.
-async fn listen(options: &Options, status: &Arc<Status>) -> Result<(), Failure> {
+async fn listen(options: &Options, status: &Arc<Status>, counters: &Reader) -> Result<(), Failure> {
     let metrics = Some(options.metrics).filter(|it| *it != options.listen);
     for at in [Some(options.listen), metrics].into_iter().flatten() {
         let Some(listener) = health::listen_after_other(at).await? else { continue };
-        let status = Arc::clone(status);
+        let (status, counters) = (Arc::clone(status), counters.clone());
         tokio::spawn(health::serve(listener, move |path| {
-            let answer = answer(&path, &status);
-            async move { answer }
+            let (status, counters) = (Arc::clone(&status), counters.clone());
+            async move {
+                // Before, nobody knows whose the places are that count.
+                if path == "/metrics" && status.readiness() != Readiness::Syncing {
+                    counters.refresh().await;
+                }
+                let answer = answer(&path, &status);
+                status.metrics.answered(&path, answer.code());
+                answer
+            }
         }));
     }
     Ok(())

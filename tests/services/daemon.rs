@@ -54,10 +54,15 @@ pub(crate) fn wait_ready(site: &Site, daemon: &mut Daemon) {
 }
 
 /// What a metric shows.
-fn metric(site: &Site, name: &str) -> f64 {
+pub(crate) fn metric(site: &Site, name: &str) -> f64 {
+    shown(site, name).unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// The same; `None`: nothing.
+pub(crate) fn shown(site: &Site, name: &str) -> Option<f64> {
     let text = asked(site, "/metrics").expect("it answers");
     let line = text.lines().find_map(|it| it.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
+    line.map(|it| it.parse().unwrap_or_else(|error| panic!("{name}: {it:?}: {error}")))
 }
 
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -126,7 +131,7 @@ impl Folder {
 }
 
 /// A node with the pods "a" and "b", and a daemon that serves such endpoints of a folder.
-fn served(is_ipv4: bool, endpoints: &[&str]) -> (Site, Folder, Daemon) {
+pub(crate) fn served(is_ipv4: bool, endpoints: &[&str]) -> (Site, Folder, Daemon) {
     let mut site = Site::new(is_ipv4);
     site.pods(["a", "b"]);
     let folder = Folder::new();

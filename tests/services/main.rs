@@ -11,6 +11,7 @@ mod endpoints;
 mod explain;
 mod health_checks;
 mod localhost;
+mod metrics;
 mod node_ports;
 mod objects;
 mod policies;

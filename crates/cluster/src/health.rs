@@ -120,6 +120,12 @@ impl Answer {
         Self { kind: "application/json", headers, ..answer }
     }
 
+    /// Its status code.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        self.code.as_u16()
+    }
+
     /// The same with a number in a header, whose name is in lower case.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, number: usize) -> Self {

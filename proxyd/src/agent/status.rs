@@ -8,7 +8,6 @@ use cluster::health::Answer;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
-use crate::dataplane::Written;
 use crate::metrics::Metrics;
 
 /// The loop stands still if it has not gone round for so long.
@@ -102,11 +101,6 @@ impl Status {
             Readiness::Syncing => {}
         }
         *lock(&self.readiness) = readiness;
-    }
-
-    /// Something was written, so long after the first event of it came.
-    pub(super) fn wrote(&self, written: &Written, delay: Option<Duration>, took: Duration) {
-        self.metrics.wrote(written, delay, took);
     }
 }
 

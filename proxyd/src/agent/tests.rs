@@ -17,7 +17,7 @@ async fn nothing_wakes_it_for_what_it_cannot_do() {
     assert_eq!(agent.next_due(), None);
     (agent.has_services, agent.has_slices, agent.has_node) = (true, true, true);
     assert_eq!(agent.next_due(), Some(agent.drift.due()));
-    agent.work.start(Job::Tidy, None);
+    agent.work.start(Job::Tidy.since(None));
     assert_eq!(agent.next_due(), None);
     let done = agent.work.finished().await;
     agent.finish(done, Instant::now());
@@ -31,9 +31,8 @@ async fn what_failed_is_tried_again_after_its_pause() {
     let now = Instant::now();
     let error = crate::dataplane::Error::NoNftables;
     let (kind, took) = (Kind::Change, Duration::ZERO);
-    agent.finish(
-        Done { result: Err(error), kind, generation: None, own_port: None, started: None, took },
-        now,
-    );
+    let (result, generation, own_port) = (Err(error), None, None);
+    let done = Done { result, kind, generation, own_port, started: None, took, reconciled: None };
+    agent.finish(done, now);
     assert_eq!(agent.next_due(), now.checked_add(PAUSES.0));
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use cluster::Worker;
 
 use crate::dataplane::{Dataplane, Error, Written};
 use crate::flows;
@@ -57,58 +57,27 @@ pub(super) struct Done {
     /// When the first event of it came.
     pub(super) started: Option<Instant>,
     pub(super) took: Duration,
+    /// How long of it flows were looked at, if they were.
+    pub(super) reconciled: Option<Duration>,
 }
 
-/// Who does it.
-#[derive(Debug)]
-pub(super) struct Work {
-    idle: Option<Dataplane>,
-    running: Option<JoinHandle<(Dataplane, Done)>>,
-}
+/// Who does it. The dataplane is with it meanwhile.
+pub(super) type Work = Worker<Dataplane, Done>;
 
-impl Work {
-    pub(super) const fn new(dataplane: Dataplane) -> Self {
-        Self { idle: Some(dataplane), running: None }
-    }
-
-    pub(super) const fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
-    pub(super) fn start(&mut self, job: Job, started: Option<Instant>) {
-        let Some(mut dataplane) = self.idle.take() else { return };
-        self.running = Some(spawn_blocking(move || {
+impl Job {
+    /// What there is to do, the first event of which came then.
+    pub(super) fn since(self, started: Option<Instant>) -> impl FnOnce(&mut Dataplane) -> Done {
+        move |dataplane| {
             let begun = Instant::now();
-            let kind = Kind::of(&job);
+            let kind = Kind::of(&self);
             let before = dataplane.generation();
-            let result = run(&mut dataplane, job);
+            let mut reconciled = None;
+            let result = run(dataplane, self, &mut reconciled);
             let generation = before
                 .zip(result.as_ref().ok())
                 .map(|(before, written)| after(before, written.transactions));
-            let took = begun.elapsed();
-            let own_port = dataplane.port();
-            (dataplane, Done { result, kind, generation, own_port, started, took })
-        }));
-    }
-
-    /// Waits for the end of what runs; without end when nothing does.
-    pub(super) async fn finished(&mut self) -> Done {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
-        match running.await {
-            Ok((dataplane, done)) => {
-                self.running = None;
-                self.idle = Some(dataplane);
-                done
-            }
-            // A panic, which is a bug: there is nothing left to go on with.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    /// Waits until nothing runs.
-    pub(super) async fn wait(&mut self) {
-        if self.is_running() {
-            self.finished().await;
+            let (took, own_port) = (begun.elapsed(), dataplane.port());
+            Done { result, kind, generation, own_port, started, took, reconciled }
         }
     }
 }
@@ -118,12 +87,19 @@ fn after(generation: u32, changes: usize) -> u32 {
     (0..changes).fold(generation, |it, _| it.wrapping_add(1).max(1))
 }
 
-fn run(dataplane: &mut Dataplane, job: Job) -> Result<Written, Error> {
+/// Does it, and leaves in `reconciled` how long flows were looked at.
+fn run(
+    dataplane: &mut Dataplane,
+    job: Job,
+    reconciled: &mut Option<Duration>,
+) -> Result<Written, Error> {
     let (written, datagrams) = match job {
         Job::Adopt(plans, datagrams) => (dataplane.adopt(&plans)?, datagrams),
         Job::Tidy => return dataplane.tidy(),
         Job::Apply(changes) => (dataplane.apply(&changes.plans)?, changes.datagrams),
     };
+    let begun = Instant::now();
     let cut = flows::cut(&datagrams)?;
+    *reconciled = Some(begun.elapsed());
     Ok(Written { flows_cut: cut, ..written })
 }

@@ -123,3 +123,60 @@ fn another_node_has_other_node_ports() {
     index.apply(Event::Node(node));
     assert_eq!(index.take_changes(), Changes::default());
 }
+
+#[test]
+fn what_has_come_is_counted_whatever_it_means() {
+    let triggered = |second: u8| {
+        let mut slice = slice("a-1", "a", &["10.0.0.1"]);
+        slice.object.as_mut().unwrap().triggered =
+            Some(format!("2026-01-01T00:00:{second:02}Z").parse().unwrap());
+        slice
+    };
+    let mut index = Index::default();
+    applied(&mut index, service("a", None, spec("10.96.0.1", &[])));
+    index.apply(Event::Slices(Change::Applied(triggered(1))));
+    index.apply(Event::Slices(Change::Applied(triggered(1))));
+    index.apply(Event::Slices(Change::Listed(vec![triggered(2)])));
+    let times = ["2026-01-01T00:00:01Z", "2026-01-01T00:00:02Z"];
+    let triggers = times.map(|it| it.parse().unwrap()).into();
+    assert_eq!(*index.arrivals(), Arrivals { services: 1, slices: 2, triggers });
+    index.take_arrivals();
+    // Nobody knows when what is gone went.
+    index.apply(Event::Slices(Change::Removed(triggered(3))));
+    index.apply(Event::Slices(Change::Removed(triggered(3))));
+    index.apply(Event::Services(Change::Listed(vec![])));
+    let arrivals = Arrivals { services: 1, slices: 1, triggers: vec![] };
+    assert_eq!(index.take_arrivals(), arrivals);
+    assert_eq!(index.take_arrivals(), Arrivals::default());
+}
+
+#[test]
+fn ports_without_an_endpoint_of_the_node_are_counted_where_it_should_have_one() {
+    let mut index = Index::default();
+    let (name, addresses) = ("here".to_owned(), addresses(["192.0.2.10"]).into());
+    index.apply(Event::Node(Node { name, zone: None, addresses }));
+    let local = |internal: bool, external: bool| {
+        let policy = |is_local: bool| if is_local { "Local" } else { "Cluster" };
+        json!({
+            "clusterIP": "10.96.0.1", "externalIPs": ["192.0.2.1"], "type": "NodePort",
+            "ports": [{"port": 53, "protocol": "UDP", "nodePort": 30053}],
+            "internalTrafficPolicy": policy(internal), "externalTrafficPolicy": policy(external),
+        })
+    };
+    let mut without = |internal, external, addresses: &[&str]| {
+        applied(&mut index, service("a", None, local(internal, external)));
+        index.apply(Event::Slices(Change::Listed(vec![slice("a-1", "a", addresses)])));
+        index.take_changes();
+        index.without_local()
+    };
+    let elsewhere = ["10.0.0.1"];
+    assert_eq!(without(false, false, &elsewhere), WithoutLocal::default());
+    assert_eq!(without(true, false, &elsewhere), WithoutLocal { internal: 1, external: 0 });
+    assert_eq!(without(true, true, &elsewhere), WithoutLocal { internal: 1, external: 1 });
+    // Where nobody has one it is another matter.
+    assert_eq!(without(true, true, &[]), WithoutLocal::default());
+    assert_eq!(without(true, true, &elsewhere), WithoutLocal { internal: 1, external: 1 });
+    index.apply(Event::Services(Change::Listed(vec![])));
+    index.take_changes();
+    assert_eq!(index.without_local(), WithoutLocal::default());
+}

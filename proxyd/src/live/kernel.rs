@@ -49,8 +49,8 @@ impl Kernel {
             let key = Element::new([Value::Address(address), Value::Priority(pool)]);
             for encoded in set.encode(&key) {
                 let held = client.element(table(address.is_ipv4()), AFFINITY, &encoded)?;
-                let decoded = held.map(|it| set.decode(&[it].into())).into_iter().flatten();
-                remembered.extend(decoded.filter_map(|it| match it.data.as_slice() {
+                let decoded = held.and_then(|it| set.decode_single(&it));
+                remembered.extend(decoded.and_then(|it| match it.data.as_slice() {
                     [Value::Address(address), Value::Ports(port)] => {
                         Some(SocketAddr::new(*address, port.first))
                     }

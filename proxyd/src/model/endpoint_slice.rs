@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use cluster::{Metadata, Part, or_default};
 use k8s_openapi::api::discovery::v1;
+use k8s_openapi::jiff::Timestamp;
 use prost::Message;
 use serde::Deserialize;
 
@@ -11,6 +12,9 @@ use super::{LeftAlone, NamespacedName, Problem, Problems, Protocol, Read, filled
 
 /// The service that a slice is of.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// When that happened which changed a slice (`EndpointsLastChangeTriggerTime`).
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// Some endpoints of a service, of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct EndpointSlice {
     pub ports: Vec<EndpointPort>,
     /// They.
     pub endpoints: Vec<Endpoint>,
+    /// When what last changed it happened, such as that a pod got ready; where that is told.
+    pub triggered: Option<Timestamp>,
 }
 
 /// A port that all endpoints of a slice have.
@@ -146,7 +152,9 @@ impl EndpointSlicePart {
         let endpoints = self.endpoints.into_iter().enumerate().filter_map(read).collect();
         let read = |(place, part)| port(place, part, &mut problems);
         let ports = self.ports.into_iter().enumerate().filter_map(read).collect();
-        let slice = EndpointSlice { name: name.clone(), service, ports, endpoints };
+        // Nothing but a metric depends on it: what cannot be read is no problem of anybody's.
+        let triggered = metadata.annotations.get(TRIGGERED).and_then(|it| it.parse().ok());
+        let slice = EndpointSlice { name: name.clone(), service, ports, endpoints, triggered };
         (Read { name, object: Ok(slice) }, problems.0)
     }
 }
@@ -198,7 +206,10 @@ mod tests {
     #[test]
     fn conditions_that_are_not_told_count_as_ready() {
         let (slice, problems) = read(json!({
-            "metadata": {"name": "s-1", "labels": {SERVICE_NAME: "s"}},
+            "metadata": {
+                "name": "s-1", "labels": {SERVICE_NAME: "s"},
+                "annotations": {TRIGGERED: "2026-01-02T03:04:05.5Z"},
+            },
             "addressType": "IPv4",
             "endpoints": [
                 {"addresses": ["10.0.0.1"]},
@@ -209,6 +220,7 @@ mod tests {
         }));
         assert_eq!(problems, [""; 0]);
         let slice = slice.unwrap();
+        assert_eq!(slice.triggered, "2026-01-02T03:04:05.5Z".parse().ok());
         let states: Vec<_> = slice
             .endpoints
             .iter()

@@ -295,6 +295,12 @@ pub fn read(set: &Set, elements: &BTreeSet<Encoded>) -> HashMap<Key, Held> {
     set.decode(elements).into_iter().filter_map(|it| entry(&set.name, &it)).collect()
 }
 
+/// What one element of a set is; `None`: none of ours.
+#[must_use]
+pub fn read_single(set: &Set, element: &Encoded) -> Option<(Key, Held)> {
+    entry(&set.name, &set.decode_single(element)?)
+}
+
 fn entry(set: &str, element: &Element) -> Option<(Key, Held)> {
     let there = |key| Some((key, Held::There));
     match (set, element.key.as_slice(), element.data.as_slice(), &element.verdict) {

@@ -124,6 +124,7 @@ fn slices() -> impl Strategy<Value = Vec<EndpointSlice>> {
                 service: "s".to_owned(),
                 ports: vec![one, two],
                 endpoints,
+                triggered: None,
             }
         },
     );

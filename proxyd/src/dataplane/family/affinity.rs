@@ -43,8 +43,7 @@ pub(super) fn forget(
 
 /// The pool, and where a client of it was sent.
 fn remembered(set: &Set, element: &Encoded) -> Option<(u32, SocketAddr)> {
-    let decoded = set.decode(&[element.clone()].into());
-    let element = decoded.first()?;
+    let element = set.decode_single(element)?;
     match (element.key.as_slice(), element.data.as_slice()) {
         ([_, Value::Priority(pool)], [Value::Address(address), Value::Ports(port)]) => {
             Some((untagged(*pool)?, SocketAddr::new(*address, port.first)))
