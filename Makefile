@@ -68,12 +68,12 @@ test-vm: test-setup ## the tests on other kernels, in virtual machines (KERNEL=6
 .PHONY: image
 image: build ## podwire's container images as archives: target/lab/images/podwire.tar, and podwire-nftables.tar without iptables; with their lists of parts
 	@scripts/setup image
-	@scripts/image $(TESTBED_IMAGES)/podwire.tar $(PODWIRE_BIN) $(POLICYD_BIN)
-	@scripts/image $(TESTBED_IMAGES)/podwire-nftables.tar $(PODWIRE_BIN) $(POLICYD_BIN) nftables
+	@scripts/image $(TESTBED_IMAGES)/podwire.tar $(PODWIRE_BIN) $(POLICYD_BIN) $(PROXYD_BIN)
+	@scripts/image $(TESTBED_IMAGES)/podwire-nftables.tar $(PODWIRE_BIN) $(POLICYD_BIN) $(PROXYD_BIN) nftables
 	@echo "image: podwire, in $(TESTBED_IMAGES)/podwire.tar; for nf_tables alone in podwire-nftables.tar"
 
 .PHONY: manifests
-manifests: ## conf/kubernetes/podwire.yaml and policyd.yaml, from their kustomizations (after make test-setup)
+manifests: ## conf/kubernetes/podwire.yaml, policyd.yaml and proxyd.yaml, from their kustomizations (after make test-setup)
 	@scripts/manifests $(PEERS_BIN_DIR)/kubectl
 
 .PHONY: cluster-setup
@@ -85,7 +85,7 @@ cluster-setup: image ## what a whole cluster runs: Kubernetes, containerd and Co
 	@tests/peers/images $(PEERS_BIN_DIR) $(dir $(TESTBED_BIN))pause $(TESTBED_IMAGES)
 
 .PHONY: cluster
-cluster: cluster-setup ## a whole cluster on this machine, podwire on it (NODES=3 FAMILY=ipv4|ipv6|dual PROXY=iptables|nftables BACKEND=auto|iptables|nftables); needs root
+cluster: cluster-setup ## a whole cluster on this machine, podwire on it (NODES=3 FAMILY=ipv4|ipv6|dual PROXY=iptables|nftables|proxyd BACKEND=auto|iptables|nftables); needs root
 	@$(TESTBED_BIN) up --nodes $(or $(NODES),1) --family $(or $(FAMILY),ipv4) --proxy $(or $(PROXY),iptables) --backend $(or $(BACKEND),auto)
 	@echo "kubectl: $(TESTBED_BIN) --state $(TESTBED_STATE) kubectl get pods -A"
 	@echo "more:    $(TESTBED_BIN) --state $(TESTBED_STATE) status | logs | on NODE PROGRAM ... | down"

@@ -99,9 +99,9 @@ pub(crate) struct Uninstall {
     /// The namespace of both [default: the pod's own].
     #[arg(long, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
-    /// The DaemonSet of policyd.
+    /// The DaemonSet of policyd; repeat it for others that go with it.
     #[arg(long, value_name = "NAME", default_value = "policyd")]
-    pub(crate) daemon_set: String,
+    pub(crate) daemon_set: Vec<String>,
     /// The DaemonSet whose pods clean their node and then stay.
     #[arg(long, value_name = "NAME", default_value = "podwire-cleanup")]
     pub(crate) cleanup: String,

@@ -24,10 +24,12 @@ pub(crate) fn run(options: &Run, uninstall: &Uninstall) -> Result<(), Failure> {
         let own = client.default_namespace().to_owned();
         let namespace = uninstall.namespace.clone().unwrap_or(own);
         let Uninstall { daemon_set, cleanup, .. } = uninstall;
-        // Its pods end, and those that clean wait for that.
-        let is_gone = cluster::delete::<DaemonSet>(&client, &namespace, daemon_set).await?;
-        let word = if is_gone { "is being deleted" } else { "is not there" };
-        tracing::info!("the DaemonSet {namespace}/{daemon_set} {word}");
+        // Their pods end, and those that clean wait for that.
+        for name in daemon_set {
+            let is_gone = cluster::delete::<DaemonSet>(&client, &namespace, name).await?;
+            let word = if is_gone { "is being deleted" } else { "is not there" };
+            tracing::info!("the DaemonSet {namespace}/{name} {word}");
+        }
         wait(&client, &namespace, cleanup).await
     })
 }

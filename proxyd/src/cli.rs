@@ -27,14 +27,25 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Remove all services from the kernel; proxyd must not be running.
-    Cleanup,
+    /// Remove all services from the kernel; not while proxyd runs.
+    Cleanup(Cleanup),
     /// Remove what kube-proxy has left in the kernel; proxyd must serve already, and kube-proxy no more be running.
     Takeover,
     /// Tell what becomes of a connection to an address and port, and why. The options that proxyd runs with go before
     /// the word explain. Exits 0 with the answer, whatever it is, and 1 without. With --live 0 means that the kernel of
     /// this node holds what was compared, 3 that it holds something else.
     Explain(Explain),
+}
+
+/// What cleanup is told.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Cleanup {
+    /// While proxyd runs, wait for its end.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Wait to be told to end when all is removed: a pod that runs tells of a clean node. No proxyd writes meanwhile.
+    #[arg(long)]
+    pub(crate) stay: bool,
 }
 
 /// What a running proxyd is told. What is `None` the configuration file may say; else there is a default.
@@ -60,8 +71,9 @@ pub(crate) struct Run {
     /// range. Repeat it for others [default: primary].
     #[arg(long, value_name = "WHICH", value_delimiter = ',')]
     pub(crate) nodeport_addresses: Option<Vec<Addresses>>,
-    /// Where /healthz, /readyz and /metrics are served: ADDRESS:PORT, PORT, or "off" [default: 10256].
-    #[arg(long, value_name = "WHERE", value_parser = parse_listen)]
+    /// Where /healthz, /livez, /readyz and /metrics are served, as soon as nobody else is there, such as kube-proxy: ADDRESS:PORT,
+    /// PORT, or "off" [default: 10256].
+    #[arg(long, value_name = "WHERE", value_parser = parse_listen, visible_alias = "healthz-bind-address")]
     pub(crate) listen: Option<Listen>,
     /// Where they are served as well: ADDRESS:PORT, PORT, or "off" [default: off].
     #[arg(long, value_name = "WHERE", value_parser = parse_listen)]
@@ -70,6 +82,12 @@ pub(crate) struct Run {
     /// together. 0 counts none.
     #[arg(long, value_name = "COUNT", default_value_t = MOST_COUNTERS)]
     pub(crate) service_counters: usize,
+    /// Once proxyd serves and kube-proxy has ended on this node, remove what that has left, as "proxyd takeover" does.
+    #[arg(long)]
+    pub(crate) takeover: bool,
+    /// The kernel's parameters of the network, for who cannot write those in /proc/sys (in a container).
+    #[arg(long, value_name = "DIR", default_value = "/proc/sys/net")]
+    pub(crate) proc_sys_net: PathBuf,
     /// How log lines are written.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) log_format: Format,

@@ -1,9 +1,12 @@
 //! The program `proxyd`.
 
+mod alone;
 mod ask;
+mod cleaning;
 mod cli;
 mod options;
 mod run;
+mod taking_over;
 
 use std::process::ExitCode;
 
@@ -35,8 +38,8 @@ fn main() -> ExitCode {
     let Cli { command, run } = Cli::parse();
     let result = match command {
         None => run::run(run),
-        Some(Command::Cleanup) => run::cleanup(),
-        Some(Command::Takeover) => run::takeover(),
+        Some(Command::Cleanup(options)) => cleaning::run(&run, options),
+        Some(Command::Takeover) => taking_over::once(),
         Some(Command::Explain(explain)) => return exit_code(explain.run(run)),
     };
     match result {

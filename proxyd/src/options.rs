@@ -37,6 +37,10 @@ pub(crate) struct Options {
     pub(crate) metrics: Listen,
     /// How many ports of services have a counter of their own.
     pub(crate) service_counters: usize,
+    /// Whether what kube-proxy has left is to go.
+    pub(crate) takeover: bool,
+    /// Where the kernel's parameters of the network are.
+    pub(crate) proc_sys_net: PathBuf,
     pub(crate) conntrack: Parameters,
     pub(crate) pods: Pods,
     /// How services are written, but for how pods are known.
@@ -73,6 +77,8 @@ impl Options {
             listen: flags.listen.or(file.healthz).unwrap_or(HEALTHZ),
             metrics: flags.metrics_bind_address.or(file.metrics).unwrap_or(Listen::Off),
             service_counters: flags.service_counters,
+            takeover: flags.takeover,
+            proc_sys_net: flags.proc_sys_net,
             conntrack: parameters(conntrack, file.conntrack, tcp_be_liberal),
             pods: pods(flags.pods).or(file.pods).unwrap_or(Pods::By(Local::Unknown)),
             settings,

@@ -1,13 +1,13 @@
 //! Putting the parts of proxyd together.
 
 use std::error::Error;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::LogFormat;
-use cluster::health::{self, Answer};
+use cluster::health::{self, Answer, Listen};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxyd::agent::{self, Inputs, Readiness, Status};
 use proxyd::config_file::{self, ConfigFile, Parsed, Pods};
@@ -22,12 +22,14 @@ use proxyd::plan::Node;
 use proxyd::source::api_server::{ApiServer, Report};
 use proxyd::source::folder::Folder;
 use proxyd::sysctl::Unchanged;
-use proxyd::takeover::{self, Removed};
-use runner::OsRunner;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
+use crate::alone::{Alone, NAME};
 use crate::cli::Run;
 use crate::options::Options;
+use crate::taking_over;
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -35,8 +37,10 @@ pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 const MOST_WAITING_EVENTS: usize = 1024;
 /// How often is looked whether services are in the kernel.
 const PAUSE: Duration = Duration::from_millis(200);
-/// The kernel's parameters of the network, those of the namespace of the process.
-const NETWORK: &str = "/proc/sys/net";
+/// An API server that is reached tells its objects within this time.
+const SILENCE: Duration = Duration::from_secs(15);
+/// How often a place is asked for that another process has.
+const PLACE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves until it is told to end.
 pub(crate) fn run(flags: Run) -> Result<(), Failure> {
@@ -79,27 +83,8 @@ fn read_config(file: &Path) -> Result<ConfigFile, Failure> {
     Ok(config)
 }
 
-/// Removes all services from the kernel.
-pub(crate) fn cleanup() -> Result<(), Failure> {
-    cluster::start_log(LogFormat::Text);
-    let mut dataplane = Dataplane::open(&Settings::default(), &[])?;
-    // While that cannot be, what guards it stays, and so does the rest.
-    if dataplane.guards_localhost()? {
-        localhost::route(Path::new(NETWORK), false)?;
-    }
-    Ok(dataplane.remove()?)
-}
-
-/// Removes what kube-proxy has left in the kernel.
-pub(crate) fn takeover() -> Result<(), Failure> {
-    cluster::start_log(LogFormat::Text);
-    let Removed { tables, chains, jumps } = takeover::run(&mut OsRunner, &families())?;
-    tracing::info!(tables, chains, jumps, "what kube-proxy has left is removed");
-    Ok(())
-}
-
 /// IPv4, and IPv6 where the kernel has it.
-fn families() -> Vec<bool> {
+pub(crate) fn families() -> Vec<bool> {
     let has_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
     [true, false].into_iter().filter(|is_ipv4| *is_ipv4 || has_ipv6).collect()
 }
@@ -110,19 +95,31 @@ async fn serve(options: Options) -> Result<(), Failure> {
     // One at a time is on its way.
     let (readings, read) = mpsc::channel(1);
     let counted = if options.service_counters > 0 { families() } else { Vec::new() };
-    listen(&options, &status, &Reader::new(counted, readings)).await?;
+    let has_place = listen(&options, &status, &Reader::new(counted, readings)).await?;
     let source = Source::of(&options).await?;
+    let _alone = tokio::select! {
+        alone = alone(&status) => alone?,
+        () = &mut told_to_end => return Ok(()),
+    };
+    if options.manifests.is_none() && options.kubeconfig.is_none() {
+        tokio::spawn(tell_of_silence(Arc::clone(&status)));
+    }
     let local = tokio::select! {
         local = source.local(options.pods) => local?,
         () = &mut told_to_end => return Ok(()),
     };
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (stop, shutdown) = watch::channel(false);
+    let network = options.proc_sys_net;
     let serves_localhost = options.settings.guards_localhost;
-    let guards_localhost = serves_localhost || !is_localhost_closed()?;
+    let guards_localhost = serves_localhost || !is_localhost_closed(&network)?;
     let settings = Settings { local, guards_localhost, ..options.settings };
     let dataplane = Dataplane::open(&settings, &families())?;
-    tokio::spawn(set_parameters(options.conntrack, serves_localhost, Arc::clone(&status)));
+    let parameters = set_parameters(options.conntrack, serves_localhost, network, status.clone());
+    tokio::spawn(parameters);
+    if options.takeover {
+        tokio::spawn(taking_over::each_time(Arc::clone(&status), has_place));
+    }
     let source = source.run(events, &status);
     let nodeport_addresses = options.nodeport_addresses;
     let inputs = Inputs { events: received, readings: read, shutdown };
@@ -139,52 +136,121 @@ async fn serve(options: Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Answers who asks for its health, wherever that is to be.
-async fn listen(options: &Options, status: &Arc<Status>, counters: &Reader) -> Result<(), Failure> {
+/// Answers who asks for its health, wherever that is to be: where another process is, such as kube-proxy, once that has ended. What is
+/// returned tells whether the first place is ours, where load balancers ask.
+async fn listen(
+    options: &Options,
+    status: &Arc<Status>,
+    counters: &Reader,
+) -> Result<watch::Receiver<bool>, Failure> {
     let metrics = Some(options.metrics).filter(|it| *it != options.listen);
-    for at in [Some(options.listen), metrics].into_iter().flatten() {
-        let Some(listener) = health::listen_after_other(at).await? else { continue };
-        let (status, counters) = (Arc::clone(status), counters.clone());
-        tokio::spawn(health::serve(listener, move |path| {
-            let (status, counters) = (Arc::clone(&status), counters.clone());
-            async move {
-                // Before, nobody knows whose the places are that count.
-                if path == "/metrics" && status.readiness() != Readiness::Syncing {
-                    counters.refresh().await;
-                }
-                let answer = answer(&path, &status);
-                status.metrics.answered(&path, answer.code());
-                answer
+    let (tells_place, has_place) = watch::channel(false);
+    for (at, tells_place) in [(Some(options.listen), Some(tells_place)), (metrics, None)] {
+        let Some(at) = at else { continue };
+        let bound = match health::listen(at).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                tracing::warn!("{error}: it is tried until that is free");
+                None
             }
-        }));
+            bound => Some(bound?),
+        };
+        tokio::spawn(answer_at(at, bound, tells_place, Arc::clone(status), counters.clone()));
     }
-    Ok(())
+    Ok(has_place)
+}
+
+/// Answers at a place, which is `bound` already, or is when nobody else has it.
+async fn answer_at(
+    at: Listen,
+    mut bound: Option<Option<TcpListener>>,
+    tells_place: Option<watch::Sender<bool>>,
+    status: Arc<Status>,
+    counters: Reader,
+) {
+    let listener = loop {
+        if let Some(listener) = bound {
+            break listener;
+        }
+        sleep(PLACE_PAUSE).await;
+        bound = health::listen(at).await.ok();
+    };
+    if let Some(tells_place) = &tells_place {
+        tells_place.send_replace(true);
+    }
+    let Some(listener) = listener else { return };
+    health::serve(listener, move |path| {
+        let (status, counters) = (Arc::clone(&status), counters.clone());
+        async move {
+            // Before, nobody knows whose the places are that count.
+            if path == "/metrics" && status.readiness() != Readiness::Syncing {
+                counters.refresh().await;
+            }
+            let answer = answer(&path, &status);
+            status.metrics.answered(&path, answer.code());
+            answer
+        }
+    })
+    .await;
+}
+
+/// Waits until no other proxyd writes. What keeps others from it.
+async fn alone(status: &Status) -> Result<Alone, Failure> {
+    let why = format!(
+        "another proxyd, or its cleanup, runs on this node and holds the socket @{NAME}: this one waits for its end"
+    );
+    let mut is_told = false;
+    let alone = Alone::later(|| {
+        if !is_told {
+            tracing::warn!("{why}");
+            is_told = true;
+        }
+        status.set(Readiness::Failing(why.clone()));
+        status.beat();
+    })
+    .await?;
+    status.set(Readiness::Syncing);
+    Ok(alone)
 }
 
 /// What a proxyd before this one has opened is closed again. Whether nothing of that is left.
-fn is_localhost_closed() -> Result<bool, Failure> {
+fn is_localhost_closed(network: &Path) -> Result<bool, Failure> {
     if !Dataplane::open(&Settings::default(), &[])?.guards_localhost()? {
         return Ok(true);
     }
-    let closed = localhost::route(Path::new(NETWORK), false);
+    let closed = localhost::route(network, false);
     let warn = |it: &Unchanged| tracing::warn!("{}; what guards it stays too", cluster::chain(it));
     Ok(closed.inspect_err(warn).is_ok())
 }
 
 /// Sets the kernel's parameters once services are in it: before, it may not track connections, and have none of them; and
 /// nothing guards what one of them opens.
-async fn set_parameters(conntrack: Parameters, serves_localhost: bool, status: Arc<Status>) {
+async fn set_parameters(
+    conntrack: Parameters,
+    serves_localhost: bool,
+    network: PathBuf,
+    status: Arc<Status>,
+) {
     while status.readiness() != Readiness::Ready {
-        tokio::time::sleep(PAUSE).await;
+        sleep(PAUSE).await;
     }
-    let network = Path::new(NETWORK);
     let folder = network.join(conntrack_parameters::FOLDER);
     let mut unchanged = conntrack.apply(&folder, conntrack_parameters::cores());
     if serves_localhost {
-        unchanged.extend(localhost::route(network, true).err());
+        unchanged.extend(localhost::route(&network, true).err());
     }
     for it in unchanged {
         tracing::warn!("{}", cluster::chain(&it));
+    }
+}
+
+/// A pod is told the address of the API server's Service, which leads nowhere where it is proxyd that should serve it.
+async fn tell_of_silence(status: Arc<Status>) {
+    sleep(SILENCE).await;
+    if status.readiness() == Readiness::Syncing {
+        let host = std::env::var("KUBERNETES_SERVICE_HOST").unwrap_or_default();
+        tracing::warn!(
+            "not all objects are known yet of the API server at {host} (KUBERNETES_SERVICE_HOST): where no kube-proxy runs, proxyd has to be told its own address, not that of the Service kubernetes (docs/proxyd.md)"
+        );
     }
 }
 

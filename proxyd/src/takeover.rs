@@ -3,6 +3,7 @@
 //! In nf_tables it has tables of its own. In those of iptables its chains are among others': what goes is worked out from
 //! what `iptables-save` prints, and goes by one `iptables-restore --noflush` for each table, all or nothing.
 
+mod kube_proxy;
 mod leftovers;
 
 use std::fs;
@@ -14,6 +15,7 @@ use ruleset::nft::{Family, Table};
 use runner::{Error as RunError, Output, Program, Runner};
 
 use crate::nftables::table;
+pub use kube_proxy::{has_rules, running};
 use leftovers::{Leftovers, leftovers};
 
 /// kube-proxy's table in nf_tables, in each family.
@@ -31,6 +33,11 @@ pub enum Error {
         "table {0} is not there, or not in force: without kube-proxy's rules nobody would serve (start proxyd, and wait until it is ready)"
     )]
     NotServing(String),
+    /// Its rules would be back at once, or missing where it thinks that they are there.
+    #[error(
+        "kube-proxy runs on this node, in mode {0}: what it has written stays until it has ended"
+    )]
+    Running(&'static str),
     /// The kernel has no nf_tables.
     #[error("the kernel has no nf_tables (is the module nf_tables missing?)")]
     NoNftables,
@@ -75,8 +82,8 @@ pub struct Removed {
 /// table that cannot be changed does not keep the others.
 ///
 /// # Errors
-/// [`Error::NotServing`] when proxyd's own tables are not there: nothing is removed then; else the first of what failed,
-/// after all was tried, the others being logged.
+/// [`Error::NotServing`] when proxyd's own tables are not there, and [`Error::Running`] when kube-proxy runs: nothing is removed
+/// then; else the first of what failed, after all was tried, the others being logged.
 pub fn run(runner: &mut dyn Runner, families: &[bool]) -> Result<Removed, Error> {
     let mut client = Client::open()?.ok_or(Error::NoNftables)?;
     for is_ipv4 in families {
@@ -86,11 +93,13 @@ pub fn run(runner: &mut dyn Runner, families: &[bool]) -> Result<Removed, Error>
             return Err(Error::NotServing(own.to_string()));
         }
     }
+    if let Some(mode) = running() {
+        return Err(Error::Running(mode));
+    }
     let mut removed = Removed::default();
     let mut failures = Vec::new();
     for is_ipv4 in families {
-        let family = if *is_ipv4 { Family::Ip } else { Family::Ip6 };
-        match remove_table(&mut client, Table { family, name: KUBE_PROXY }) {
+        match remove_table(&mut client, table_of(*is_ipv4)) {
             Ok(was_there) => removed.tables += usize::from(was_there),
             Err(error) => failures.push(error),
         }
@@ -102,6 +111,11 @@ pub fn run(runner: &mut dyn Runner, families: &[bool]) -> Result<Removed, Error>
     let Some(first) = failures.next() else { return Ok(removed) };
     failures.for_each(|it| tracing::error!("{}", cluster::chain(&it)));
     Err(first)
+}
+
+/// kube-proxy's table of a family.
+const fn table_of(is_ipv4: bool) -> Table<'static> {
+    Table { family: if is_ipv4 { Family::Ip } else { Family::Ip6 }, name: KUBE_PROXY }
 }
 
 fn remove_table(client: &mut Client, table: Table<'_>) -> Result<bool, Error> {

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use lab::cluster::{Cluster, Version};
 use lab::probe::{must_not_reach, must_reach};
 use lab::{
-    Call, Daemon, Node, Pod, Suite, addresses, by_nftables, policy_rules, policyd, program,
+    Call, Daemon, Node, Pod, Suite, addresses, by_nftables, policy_rules, policyd, program, proxyd,
     workspace,
 };
 use serde_json::{Value, json};
@@ -39,13 +40,17 @@ mkdir -p "$home/account"
 mount --bind "$home/run/podwire" /run/podwire
 mount --bind "$home/run/xtables.lock" /run/xtables.lock
 mount --bind "$home/account" /run/secrets/kubernetes.io/serviceaccount
+if [ -n "$PROC_SYS_NET" ]; then
+    mkdir -p "$PROC_SYS_NET"
+    mount --bind /proc/sys/net "$PROC_SYS_NET"
+fi
 if [ -d "$home/net.d" ]; then
     mkdir -p "$CNI_CONF"
     mount --bind "$home/net.d" "$CNI_CONF"
 fi
 for place in $(cut -d' ' -f5 /proc/self/mountinfo | sort -u); do
     case $place in
-    /run/podwire | /run/xtables.lock | "$CNI_CONF" | "$CNI_BIN") ;;
+    /run/podwire | /run/xtables.lock | "$CNI_CONF" | "$CNI_BIN" | "$PROC_SYS_NET") ;;
     *) mount -o remount,bind,ro "$place" 2>/dev/null || : ;;
     esac
 done
@@ -168,13 +173,7 @@ pub(crate) fn confined(node: &Node, container: &Value) -> Command {
         r#"grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status; exec "$@""#,
         "run",
     ]);
-    let program = if container["command"] == json!(["/usr/bin/podwire"]) {
-        Suite::podwire().plugin("podwire")
-    } else {
-        assert!(container["command"].is_null(), "{container}");
-        policyd()
-    };
-    command.arg(program).args(texts(&container["args"]));
+    command.arg(program_of(container)).args(texts(&container["args"]));
     let mounted = |name: &str, usual: &'static str| {
         let mounts = container["volumeMounts"].as_array().into_iter().flatten();
         let path = mounts.filter(|it| it["name"] == name).find_map(|it| it["mountPath"].as_str());
@@ -182,9 +181,20 @@ pub(crate) fn confined(node: &Node, container: &Value) -> Command {
     };
     command.env("CNI_CONF", mounted("cni-conf", "/etc/cni/net.d"));
     command.env("CNI_BIN", mounted("cni-bin", "/opt/cni/bin"));
+    command.env("PROC_SYS_NET", mounted("proc-sys-net", ""));
     command.env_remove("KUBECONFIG").env("NODE_NAME", NODE);
     command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "6443");
     command
+}
+
+/// The program that a container runs, of those that are tested.
+pub(crate) fn program_of(container: &Value) -> PathBuf {
+    match container["command"].as_array().map(Vec::as_slice) {
+        None => policyd(),
+        Some([name]) if name == "/usr/bin/podwire" => Suite::podwire().plugin("podwire"),
+        Some([name]) if name == "/usr/bin/proxyd" => proxyd(),
+        Some(_) => panic!("the image has no such program: {container}"),
+    }
 }
 
 pub(crate) fn is_ready(node: &Node, port: u16) -> bool {

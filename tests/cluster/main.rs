@@ -10,6 +10,7 @@ mod images;
 mod manifests;
 mod networks;
 mod objects;
+mod proxied;
 mod ranges;
 mod remains;
 mod role;

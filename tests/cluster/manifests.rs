@@ -5,14 +5,23 @@ use std::fs;
 use std::path::PathBuf;
 
 use lab::cluster::{Cluster, Version};
-use lab::{Node, Suite, peer, policyd, program, workspace};
+use lab::{Node, peer, program, workspace};
 use serde_json::{Value, json};
 
-use crate::deployed::{PODWIRE, POLICYD, collection, texts};
+use crate::deployed::{PODWIRE, POLICYD, collection, program_of, texts};
+use crate::proxied::PROXYD;
 
 /// In `conf/kubernetes/overlays`; the chart has an example of values for each.
-const OVERLAYS: [&str; 7] =
-    ["network", "dual-stack", "ipv6", "no-masquerade", "no-gate", "policy-only", "policyd"];
+const OVERLAYS: [&str; 8] = [
+    "network",
+    "dual-stack",
+    "ipv6",
+    "no-masquerade",
+    "no-gate",
+    "policy-only",
+    "policyd",
+    "network-proxyd",
+];
 
 fn conf(path: &str) -> PathBuf {
     workspace().join("conf").join(path)
@@ -28,7 +37,11 @@ fn output(name: &str, arguments: &[&str]) -> String {
 }
 
 fn kustomize(overlay: &str) -> String {
-    let folder = conf("kubernetes/overlays").join(overlay);
+    kustomize_at(&format!("overlays/{overlay}"))
+}
+
+fn kustomize_at(folder: &str) -> String {
+    let folder = conf("kubernetes").join(folder);
     output("kubectl", &["kustomize", folder.to_str().unwrap()])
 }
 
@@ -87,11 +100,12 @@ fn normalise(object: &mut Value) {
 
 #[test]
 fn the_one_file_for_kubectl_is_what_kustomize_makes() {
-    for (file, overlay) in [(PODWIRE, "network"), (POLICYD, "policyd")] {
+    let files = [(PODWIRE, "overlays/network"), (POLICYD, "overlays/policyd"), (PROXYD, "proxyd")];
+    for (file, folder) in files {
         let text = fs::read_to_string(conf("kubernetes").join(file)).unwrap();
         let (comments, rest) = text.split_at(text.find("apiVersion").unwrap());
         assert!(comments.lines().all(|line| line.starts_with('#')), "{comments}");
-        assert_eq!(rest, kustomize(overlay), "{file}: run scripts/manifests");
+        assert_eq!(rest, kustomize_at(folder), "{file}: run scripts/manifests");
     }
 }
 
@@ -145,6 +159,7 @@ fn values_that_cannot_be_are_refused() {
         ("cni.confName=10-podwire.conf", "confName"),
         ("nodeNetwork.mtu=575", "mtu"),
         ("family=null", "family"),
+        ("proxyd.apiServer.host=https://x", "host"),
     ] {
         let mut command = program(peer("helm"));
         command.env_clear().env("HOME", "/nonexistent");
@@ -163,18 +178,19 @@ fn the_programs_take_every_rendered_command_line() {
         "cni.confDir=/var/lib/rancher/k3s/agent/etc/cni/net.d,cni.binDir=/var/lib/cni/bin";
     let bridged = "nodeNetwork.plugin=bridge,nodeNetwork.mtu=1400,cni.confName=05-podwire.conflist,\
         nodeNetwork.chained={portmap,bandwidth},extraArgs={--deny=reject,--log-denied},port=9100,gate=false";
+    let proxied = "proxyd.enabled=true,proxyd.apiServer.host=fd00::1,proxyd.port=9098,\
+        proxyd.clusterCIDRs={10.244.0.0/16,fd00:10:244::/56},proxyd.serviceCIDRs={10.96.0.0/16},\
+        proxyd.extraArgs={--masquerade-all}";
     let with_slash = "cni.confDir=/etc/cni/net.d/,nodeNetwork.mtu=576,forwarding=false";
     let mut lines = Vec::new();
-    for values in ["", folders, bridged, with_slash, "nodeNetwork.mtu=0,masquerade.enabled=false"] {
+    let small = "nodeNetwork.mtu=0,masquerade.enabled=false";
+    for values in ["", folders, bridged, with_slash, small, proxied] {
         for overlay in OVERLAYS {
             let text = helm(overlay, &["--set", values]);
             let objects: Vec<Value> = documents(&text).iter().map(|it| read(it)).collect();
             for container in objects.iter().flat_map(containers) {
-                let is_podwire = container["command"] == json!(["/usr/bin/podwire"]);
-                assert!(is_podwire || container["command"].is_null(), "{container}");
-                let file = if is_podwire { Suite::podwire().plugin("podwire") } else { policyd() };
                 let arguments = texts(&container["args"]);
-                let mut command = program(file);
+                let mut command = program(program_of(container));
                 let output = command.args(&arguments).arg(UNKNOWN).output().unwrap();
                 let said = String::from_utf8_lossy(&output.stderr);
                 let first = said.lines().next().unwrap_or_default();
@@ -191,6 +207,10 @@ fn the_programs_take_every_rendered_command_line() {
         (folders, "uninstall", "--bin-dir=/var/lib/cni/bin"),
         (bridged, "cleanup --all", "--cni-conf-name=05-podwire.conflist"),
         (with_slash, "chain", "--into=/etc/cni/net.d/"),
+        (proxied, "--proc-sys-net", "--cluster-cidr=10.244.0.0/16,fd00:10:244::/56"),
+        (proxied, "--proc-sys-net", "--service-cidr=10.96.0.0/16 --masquerade-all"),
+        (proxied, "--proc-sys-net", "--metrics-bind-address=9098"),
+        (proxied, "uninstall", "--daemon-set=podwire-proxyd"),
     ] {
         let mut of_values = lines.iter().filter(|(of, _)| *of == values);
         let has_both = of_values.any(|(_, line)| line.contains(command) && line.contains(part));
@@ -205,11 +225,13 @@ fn the_api_server_takes_them_all() {
     let options = "image.repository=registry.example/podwire,image.pullPolicy=Always,port=9100,\
         nodeNetwork.plugin=bridge,nodeNetwork.chained={portmap},nodeNetwork.mtu=1400,\
         cni.confDir=/var/lib/cni/net.d,cni.confName=05-podwire.conflist,cni.binDir=/usr/libexec/cni,\
-        image.pullSecrets={registry},extraArgs={--deny=reject}";
+        image.pullSecrets={registry},extraArgs={--deny=reject},proxyd.enabled=true,proxyd.apiServer.host=a.example";
     let mut texts: Vec<String> = OVERLAYS.iter().map(|it| kustomize(it)).collect();
     texts.extend(OVERLAYS.iter().map(|it| helm(it, &[])));
     texts.push(helm("dual-stack", &["--set", options]));
-    texts.push(fs::read_to_string(conf("kubernetes/cleanup.yaml")).unwrap());
+    for file in ["cleanup.yaml", "proxyd-cleanup.yaml"] {
+        texts.push(fs::read_to_string(conf("kubernetes").join(file)).unwrap());
+    }
     for document in texts.iter().flat_map(|text| documents(text)) {
         let made = cluster.create_yaml(&format!("{}?dryRun=All", collection(&document)), &document);
         let images = containers(&made).map(|it| it["image"].as_str().unwrap().to_owned());

@@ -24,9 +24,14 @@ pub(crate) const HEALTH: &str = "127.0.0.1:10256";
 
 /// Starts it on the node; it ends with this.
 pub(crate) fn start(site: &Site, log: &Path, arguments: &[&str]) -> Daemon {
+    start_at(site, log, HEALTH, arguments)
+}
+
+/// The same, which is asked for its health there.
+pub(crate) fn start_at(site: &Site, log: &Path, health: &str, arguments: &[&str]) -> Daemon {
     let mut command = program(proxyd());
     let cidr = if site.is_ipv4 { "10.1.0.0/16" } else { "fd00:1::/64" };
-    command.args(["--node-name", HERE, "--cluster-cidr", cidr, "--listen", HEALTH]);
+    command.args(["--node-name", HERE, "--cluster-cidr", cidr, "--listen", health]);
     command.args(arguments);
     Daemon::start("proxyd", command, &site.node, log.join("proxyd.log"))
 }
@@ -121,19 +126,23 @@ impl Folder {
     }
 
     pub(crate) fn start_with(&self, site: &Site, others: &[&str]) -> Daemon {
-        let address = site.address("node").to_string();
-        let manifests = self.manifests();
-        let manifests = manifests.to_str().expect("a path");
-        let mut arguments = vec!["--manifests", manifests, "--node-address", &address];
+        let arguments = self.arguments(site);
+        let mut arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
         arguments.extend(others);
         start(site, self.home.path(), &arguments)
     }
+
+    /// By which the daemon of a node finds it.
+    pub(crate) fn arguments(&self, site: &Site) -> [String; 2] {
+        let manifests = format!("--manifests={}", self.manifests().display());
+        [manifests, format!("--node-address={}", site.address("node"))]
+    }
 }
 
-/// A node with the pods "a" and "b", and a daemon that serves such endpoints of a folder.
+/// A node with the pods "a", "b" and "c", and a daemon that serves such endpoints of a folder.
 pub(crate) fn served(is_ipv4: bool, endpoints: &[&str]) -> (Site, Folder, Daemon) {
     let mut site = Site::new(is_ipv4);
-    site.pods(["a", "b"]);
+    site.pods(["a", "b", "c"]);
     let folder = Folder::new();
     folder.write("service.json", &service(&site));
     folder.write("slice.json", &slice(&site, endpoints));

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod affinity;
+mod beside;
 mod client;
 mod config_file;
 mod conntrack_parameters;

@@ -87,11 +87,13 @@ impl Status {
         Answer::json(is_healthy && is_eligible, &document)
     }
 
-    pub(super) fn beat(&self) {
+    /// The loop goes round.
+    pub fn beat(&self) {
         *lock(&self.alive) = Instant::now();
     }
 
-    pub(super) fn set(&self, readiness: Readiness) {
+    /// Services are so by now.
+    pub fn set(&self, readiness: Readiness) {
         match &readiness {
             Readiness::Failing(_) => _ = lock(&self.failing).get_or_insert_with(Instant::now),
             Readiness::Ready => {

@@ -65,3 +65,11 @@ tolerations: {{- toYaml . | nindent 2 }}
 - --cni-conf-name={{ .Values.cni.confName }}
 {{- end }}
 {{- end }}
+
+{{- /* Where the API server is reached without its Service, of which nobody may know the way. */}}
+{{- define "podwire.apiServer" -}}
+- name: KUBERNETES_SERVICE_HOST
+  value: {{ .Values.proxyd.apiServer.host | quote }}
+- name: KUBERNETES_SERVICE_PORT
+  value: {{ .Values.proxyd.apiServer.port | quote }}
+{{- end }}
