@@ -184,6 +184,16 @@ impl<'a> Cluster<'a> {
         self.server.kill();
     }
 
+    /// Has the API server answer nobody until it is [resumed](Self::resume_server); connections to it stay.
+    pub fn pause_server(&self) {
+        self.server.pause();
+    }
+
+    /// Has it go on.
+    pub fn resume_server(&self) {
+        self.server.resume();
+    }
+
     /// Starts it again, and waits until it is ready.
     pub fn start_server(&mut self) {
         self.serve_at(PORT);

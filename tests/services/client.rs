@@ -28,7 +28,7 @@ pub(crate) fn connect(from: &Space, to: SocketAddr) -> Outcome {
     from.enter(|| try_tcp(to, slowed(SILENCE)))
 }
 
-fn try_tcp(to: SocketAddr, bound: Duration) -> Outcome {
+pub(crate) fn try_tcp(to: SocketAddr, bound: Duration) -> Outcome {
     let mut stream = match TcpStream::connect_timeout(&to, bound) {
         Ok(stream) => stream,
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => return Outcome::Refused,

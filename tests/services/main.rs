@@ -2,6 +2,7 @@
 
 mod addresses;
 mod affinity;
+mod away;
 mod beside;
 mod client;
 mod config_file;
@@ -9,9 +10,13 @@ mod conntrack_parameters;
 mod daemon;
 mod datagrams;
 mod endpoints;
+mod enormous;
 mod explain;
 mod health_checks;
+mod killed;
 mod localhost;
+mod many;
+mod meddled;
 mod metrics;
 mod node_ports;
 mod objects;
@@ -20,6 +25,7 @@ mod scheduler;
 mod server;
 mod site;
 mod sources;
+mod steady;
 mod takeover;
 
 /// Each of these by each family.

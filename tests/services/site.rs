@@ -196,6 +196,16 @@ impl Site {
         names.iter().map(|it| ready(&self.address(it).to_string(), HERE)).collect()
     }
 
+    /// What the tables hold, without counters and in an order of its own.
+    pub(crate) fn content(&self) -> Vec<String> {
+        let list = "nft -s list table ip podwire-proxy; nft -s list table ip6 podwire-proxy";
+        let text = self.node.try_sh(list).stdout;
+        let parts = text.split([',', '\n', '{', '}']).map(|it| it.trim().to_owned());
+        let mut parts: Vec<_> = parts.filter(|it| !it.is_empty()).collect();
+        parts.sort();
+        parts
+    }
+
     /// The tables as nft lists them.
     pub(crate) fn tables(&self) -> String {
         self.node.sh("nft list ruleset")

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use netlink::nftables::{Client, HeldTable};
-use ruleset::nft::{Element, Set, Table, Value};
+use ruleset::nft::{Element, Encoded, Set, Table, Value};
 
 use crate::nftables::{AFFINITY, Held, Key, Kind, Level, chain, read};
 
@@ -17,6 +17,8 @@ pub(crate) struct Found {
     pub(crate) chains: BTreeMap<String, Vec<String>>,
     /// The kinds that maps lead on.
     pub(crate) led: BTreeSet<(Level, Kind)>,
+    /// Elements of sets that mean nothing to us: in the way of those that are to come, or of chains that are to go.
+    pub(crate) strange: Vec<(String, Vec<Encoded>)>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,9 @@ impl Found {
         let Some(held) = client.table(table)? else { return Ok(Self::default()) };
         let held_sets = client.sets(table)?;
         let has = |set: &Set| held_sets.iter().any(|it| it.name == set.name && it.is_like(set));
-        if !held.is_awake || !sets.iter().all(has) || has_other_place(&held) {
+        // A map of others could lead to chains of ours, and keep them from going.
+        let are_ours = held_sets.len() == sets.len() && sets.iter().all(has);
+        if !held.is_awake || !are_ours || has_other_place(&held) {
             return Ok(Self { state: State::Other, ..Self::default() });
         }
         let names = held.chains.into_iter().map(|it| (it.name, Vec::new()));
@@ -51,14 +55,26 @@ impl Found {
         }
         for set in sets.iter().filter(|it| it.name != AFFINITY) {
             let elements = client.elements(table, &set.name)?.into_iter().collect();
-            if let Some(level) = Level::ALL.into_iter().find(|it| it.name() == set.name) {
-                let kinds = set.decode(&elements).iter().filter_map(leading).collect::<Vec<_>>();
-                found.led.extend(kinds.into_iter().map(|it| (level, it)));
-            } else {
-                found.entries.extend(read(set, &elements));
+            if found.take(set, &elements) < elements.len() {
+                let strange = elements.into_iter().filter(|it| is_strange(set, it)).collect();
+                found.strange.push((set.name.clone(), strange));
             }
         }
         Ok(found)
+    }
+
+    /// Takes in the elements of a set, and returns how many of them mean something.
+    fn take(&mut self, set: &Set, elements: &BTreeSet<Encoded>) -> usize {
+        if let Some(level) = Level::ALL.into_iter().find(|it| it.name() == set.name) {
+            let before = self.led.len();
+            self.led.extend(set.decode(elements).iter().filter_map(leading).map(|it| (level, it)));
+            self.led.len() - before
+        } else {
+            let entries = read(set, elements);
+            let count = entries.len();
+            self.entries.extend(entries);
+            count
+        }
     }
 
     /// The endpoints of pools, in their places.
@@ -74,6 +90,10 @@ impl Found {
         }
         pools
     }
+}
+
+fn is_strange(set: &Set, element: &Encoded) -> bool {
+    Found::default().take(set, &[element.clone()].into()) == 0
 }
 
 /// The kind that an element leads on, as it should.

@@ -41,6 +41,7 @@ impl AddAssign for Written {
 pub(super) struct Transaction {
     /// Chains with all of their rules.
     chains: BTreeMap<String, Vec<Rule>>,
+    purged: Vec<(String, Vec<Encoded>)>,
     deleted: BTreeMap<&'static str, Vec<Encoded>>,
     added: BTreeMap<&'static str, Vec<Encoded>>,
     unchained: BTreeSet<String>,
@@ -102,6 +103,12 @@ impl Transaction {
         self.elements += Self::encode(&mut self.deleted, set, encoded);
     }
 
+    /// Elements that mean nothing are to go from a set, before any others come.
+    pub(super) fn purge(&mut self, set: String, elements: Vec<Encoded>) {
+        self.elements += elements.len();
+        self.purged.push((set, elements));
+    }
+
     /// Whether the next service should come with another one.
     pub(super) const fn is_full(&self) -> bool {
         self.elements >= MOST_ELEMENTS
@@ -118,7 +125,7 @@ impl Transaction {
         table: Table<'_>,
         before: &[Change<'_>],
     ) -> Result<Written, Error> {
-        let Self { chains, deleted, added, unchained, .. } = &*self;
+        let Self { chains, purged, deleted, added, unchained, .. } = &*self;
         if self.is_empty() && before.is_empty() {
             return Ok(Written::default());
         }
@@ -133,13 +140,14 @@ impl Transaction {
         for (name, rules) in chains {
             rules.iter().for_each(|rule| push(Change::Rule(name, rule)));
         }
+        purged.iter().for_each(|(set, elements)| push(Change::DeleteElements(set, elements)));
         deleted.iter().for_each(|(set, elements)| push(Change::DeleteElements(set, elements)));
         added.iter().for_each(|(set, elements)| push(Change::Elements(set, elements)));
         unchained.iter().for_each(|name| push(Change::Empty(name)));
         unchained.iter().for_each(|name| push(Change::DeleteChain(name)));
         let count = |of: &BTreeMap<_, Vec<Encoded>>| of.values().map(Vec::len).sum();
-        let written =
-            Written { transactions: 1, added: count(added), deleted: count(deleted), flows_cut: 0 };
+        let deleted = count(deleted) + purged.iter().map(|(_, it)| it.len()).sum::<usize>();
+        let written = Written { transactions: 1, added: count(added), deleted, flows_cut: 0 };
         client.commit(&batch, &format!("write services to table {table}"))?;
         *self = Self::default();
         Ok(written)

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use netlink::nftables::{Change, Client};
+use ruleset::nft::Set;
 
 use super::chains::Chains;
 use super::{Family, content, remembered};
@@ -26,12 +27,22 @@ impl Family {
     ) -> Result<Written, Error> {
         let found = Found::read(client, self.table(), &self.sets)?;
         let pools = found.slots();
-        let Found { state, mut entries, chains, led } = found;
+        let Found { state, mut entries, chains, led, strange } = found;
         *self = Self::new(self.is_ipv4, self.settings.clone());
         self.chains = Chains::found(chains, led);
         keep_numbers(&mut self.numbers, &entries, plans);
-        let mut written = self.lay_out(client, &state)?;
+        let sets = self.sets.clone();
+        let mut before = preparation(state, &sets);
         let mut transaction = Transaction::default();
+        let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
+        self.chains.lay_out(&mut transaction, &rules);
+        strange.into_iter().for_each(|(set, elements)| transaction.purge(set, elements));
+        let mut written = Written::default();
+        // What takes the place of a table that may serve does so in one piece, however long the kernel takes.
+        let is_one = state == State::Other;
+        if !is_one {
+            written += transaction.commit(client, self.table(), &std::mem::take(&mut before))?;
+        }
         for (name, plan) in plans {
             let slots = |number: u32| pools.get(&number).cloned().unwrap_or_default();
             let numbers = &mut self.numbers;
@@ -52,7 +63,7 @@ impl Family {
             if !content.is_empty() {
                 self.held.insert(name.clone(), content);
             }
-            if transaction.is_full() {
+            if transaction.is_full() && !is_one {
                 written += transaction.commit(client, self.table(), &[])?;
             }
         }
@@ -62,25 +73,9 @@ impl Family {
                 written += transaction.commit(client, self.table(), &[])?;
             }
         }
-        written += transaction.commit(client, self.table(), &[])?;
+        written += transaction.commit(client, self.table(), &before)?;
         written += self.forget_strangers(client)?;
         Ok(written)
-    }
-
-    /// Makes the table, its sets, and the chains that there always are, as far as they are not there.
-    fn lay_out(&mut self, client: &mut Client, state: &State) -> Result<Written, Error> {
-        let mut before = Vec::new();
-        if *state == State::Other {
-            before.push(Change::DeleteAll);
-        }
-        if *state != State::Ours {
-            before.push(Change::Table(Some(COMMENT)));
-            before.extend(self.sets.iter().map(Change::Set));
-        }
-        let mut transaction = Transaction::default();
-        let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
-        self.chains.lay_out(&mut transaction, &rules);
-        transaction.commit(client, self.table(), &before)
     }
 
     /// Has the kernel forget clients that were sent to what is no endpoint of the pool.
@@ -88,6 +83,13 @@ impl Family {
         let endpoints: HashSet<_> = self.held.values().flat_map(remembered).collect();
         self.forget(client, |pool, endpoint| !endpoints.contains(&(pool, endpoint)))
     }
+}
+
+/// Makes the table and its sets, as far as they are not there.
+fn preparation(state: State, sets: &[Set]) -> Vec<Change<'_>> {
+    let goes = (state == State::Other).then_some(Change::DeleteAll);
+    let comes = [Change::Table(Some(COMMENT))].into_iter().chain(sets.iter().map(Change::Set));
+    goes.into_iter().chain(comes.filter(|_| state != State::Ours)).collect()
 }
 
 /// Pools keep the numbers that they have in the kernel.
