@@ -45,7 +45,7 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "nodes",
-        settings: settings(3, Family::Dual, Proxy::Nftables, Backend::Auto),
+        settings: settings(3, Family::Dual, Proxy::Proxyd, Backend::Auto),
         end: End::Crash,
         cases: cases::NODES,
     },
@@ -57,9 +57,9 @@ const SUITES: &[Suite] = &[
     },
     Suite {
         name: "ipv6",
-        settings: settings(1, Family::Ipv6, Proxy::Iptables, Backend::Nftables),
+        settings: settings(1, Family::Ipv6, Proxy::Proxyd, Backend::Nftables),
         end: End::Down,
-        cases: cases::FAMILY,
+        cases: cases::IPV6,
     },
 ];
 

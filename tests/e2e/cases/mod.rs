@@ -8,6 +8,7 @@ mod matrix;
 mod nodes;
 mod paths;
 mod policies;
+mod proxies;
 mod removals;
 mod restarts;
 mod upgrades;
@@ -28,6 +29,10 @@ pub(crate) const SMOKE: &[Case] = &[
     ),
     ("connections_of_a_pod_go_with_it", connections::connections_of_a_pod_go_with_it),
     ("thirty_pods_leave_nothing", churn::thirty_pods_leave_nothing),
+    (
+        "kube_proxys_place_is_taken_and_given_back",
+        proxies::kube_proxys_place_is_taken_and_given_back,
+    ),
 ];
 
 /// On several nodes.
@@ -47,16 +52,29 @@ pub(crate) const NODES: &[Case] = &[
     ("a_node_leaves_and_joins", nodes::a_node_leaves_and_joins),
 ];
 
-/// In each family.
-pub(crate) const FAMILY: &[Case] = &[
+/// By IPv6 alone, and with proxyd in the place of kube-proxy: whether all works together.
+pub(crate) const IPV6: &[Case] = &[
     ("pods_reach_pods_and_the_world", paths::pods_reach_pods_and_the_world),
     ("services_and_their_names", paths::services_and_their_names),
     ("a_policy_holds_and_probes_pass_it", policies::a_policy_holds_and_probes_pass_it),
+    ("a_roll_of_policyd_breaks_nothing", restarts::a_roll_of_policyd_breaks_nothing),
+    ("a_killed_policyd_breaks_nothing", restarts::a_killed_policyd_breaks_nothing),
+    ("kubelet_and_containerd_come_back", restarts::kubelet_and_containerd_come_back),
+    (
+        "a_pod_that_sends_at_once_gets_nothing_out",
+        policies::a_pod_that_sends_at_once_gets_nothing_out,
+    ),
+    ("connections_of_a_pod_go_with_it", connections::connections_of_a_pod_go_with_it),
+    ("thirty_pods_leave_nothing", churn::thirty_pods_leave_nothing),
 ];
 
 /// Many pods.
 pub(crate) const CROWD: &[Case] = &[
     ("services_and_their_names", paths::services_and_their_names),
+    (
+        "kube_proxys_place_is_taken_and_given_back",
+        proxies::kube_proxys_place_is_taken_and_given_back,
+    ),
     ("a_hundred_pods_leave_nothing", churn::a_hundred_pods_leave_nothing),
     ("it_comes_off_the_nodes_and_on_by_helm", removals::it_comes_off_the_nodes_and_on_by_helm),
 ];

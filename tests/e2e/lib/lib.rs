@@ -4,6 +4,7 @@ mod bed;
 pub mod machine;
 mod nodes;
 pub mod objects;
+pub mod steady;
 pub mod traffic;
 
 pub use bed::{Bed, Pod, await_that, conf, peer, state};

@@ -168,7 +168,16 @@ impl Bed {
     /// There is no connection.
     #[must_use]
     pub fn stream(&self, from: &Pod, to: &Pod) -> Stream {
-        let (door, socket) = (self.door(from), sockets(to).next().unwrap());
+        self.stream_to(from, sockets(to).next().unwrap())
+    }
+
+    /// The same of whoever is there.
+    ///
+    /// # Panics
+    /// There is no connection.
+    #[must_use]
+    pub fn stream_to(&self, from: &Pod, socket: SocketAddr) -> Stream {
+        let door = self.door(from);
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
         let thread = thread::spawn(move || {

@@ -11,7 +11,7 @@ use crate::inside::Node;
 use crate::kubectl::Kubectl;
 use crate::process::{Identity, wait_until};
 use crate::running::say;
-use crate::settings::{Settings, node_name};
+use crate::settings::{Proxy, Settings, node_name};
 use crate::state::{Record, State, make_folder, remove_folder, write};
 use crate::{cgroups, coredns, files, manifest, mounts, programs, supervisor};
 
@@ -130,7 +130,9 @@ fn prepare(state: &State, settings: Settings, parts: &Parts) -> Result<Record> {
         let name = node_name(number);
         let user = format!("system:node:{name}");
         shared(&format!("kubeconfigs/{user}"), files::kubeconfig(&settings, &user))?;
-        shared(&format!("kube-proxy-{name}.json"), files::kube_proxy(&settings, number))?;
+        if settings.proxy != Proxy::Proxyd {
+            shared(&format!("kube-proxy-{name}.json"), files::kube_proxy(&settings, number))?;
+        }
         record.groups.iter().try_for_each(|group| group.create(&name))?;
         mounts::prepare(state, number, &files::etc(&settings, number))?;
     }
@@ -153,7 +155,8 @@ fn populate(settings: &Settings, podwire: &str, supervisor: Identity) -> Result<
     kubectl.apply(&coredns::manifest(settings))?;
     await_nodes(&kubectl, settings)?;
     say("the nodes are ready");
-    for workload in ["daemonset/policyd", "deployment/coredns"] {
+    let proxyd = (settings.proxy == Proxy::Proxyd).then_some("daemonset/podwire-proxyd");
+    for workload in proxyd.into_iter().chain(["daemonset/policyd", "deployment/coredns"]) {
         await_rollout(&kubectl, workload)?;
         say(&format!("{workload} is ready"));
     }

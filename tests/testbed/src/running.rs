@@ -36,7 +36,7 @@ pub(crate) struct Places {
     pub(crate) programs: PathBuf,
     /// What they say, in a file for each.
     pub(crate) logs: PathBuf,
-    /// Their process ids, in a file for each.
+    /// Their process ids, in a file for each. A program is not started while there is a file here with its name and `.off`.
     pub(crate) ids: PathBuf,
 }
 
@@ -72,6 +72,7 @@ impl Running {
             if let Phase::Waits { since } = phase
                 && since.is_none_or(|since| since.elapsed() >= AGAIN)
                 && service.after.as_deref().is_none_or(Path::exists)
+                && !self.places.ids.join(format!("{}.off", service.name)).exists()
             {
                 *phase = match start(service, &self.places) {
                     Ok(pid) => Phase::Runs(pid),

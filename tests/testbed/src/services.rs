@@ -4,10 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arguments;
 use crate::mounts::SHARED;
-use crate::settings::{Family, Settings, node_name};
-
-/// Where the API server listens.
-const API_SERVER: u16 = 6443;
+use crate::settings::{API_SERVER, Family, Proxy, Settings, node_name};
 
 /// A program that runs for as long as its node does: one that ends is started again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +21,9 @@ pub(crate) struct Service {
 #[must_use]
 pub(crate) fn of_node(settings: &Settings, number: u8) -> Vec<Service> {
     let mut services = if number == 1 { control_plane(settings) } else { Vec::new() };
-    services.extend([containerd(), kubelet(settings, number), kube_proxy(number)]);
+    services.extend([containerd(), kubelet(settings, number)]);
+    // proxyd is a pod.
+    services.extend((settings.proxy != Proxy::Proxyd).then(|| kube_proxy(number)));
     services
 }
 
@@ -113,7 +112,7 @@ fn certificate() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Backend, Proxy};
+    use crate::settings::Backend;
 
     fn settings(family: Family) -> Settings {
         Settings { nodes: 2, family, proxy: Proxy::Iptables, backend: Backend::Auto }
@@ -127,6 +126,8 @@ mod tests {
         let every = ["containerd", "kubelet", "kube-proxy"];
         assert_eq!(names(2), every);
         assert_eq!(names(1).get(4..), Some(every.as_slice()));
+        let by_proxyd = Settings { proxy: Proxy::Proxyd, ..settings(Family::Ipv4) };
+        assert!(of_node(&by_proxyd, 1).iter().all(|it| it.name != "kube-proxy"));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// As many nodes have a place in the plan of addresses.
 pub const MOST_NODES: u8 = 9;
 
+/// Where the API server listens.
+pub const API_SERVER: u16 = 6443;
+
 /// What a cluster is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args, Serialize, Deserialize)]
 pub struct Settings {
@@ -17,7 +20,7 @@ pub struct Settings {
     /// Addresses of nodes, pods and Services.
     #[arg(long, value_enum, default_value_t = Family::Ipv4)]
     pub family: Family,
-    /// How kube-proxy writes its rules.
+    /// Who serves Services: kube-proxy, by one of its modes, or proxyd.
     #[arg(long, value_enum, default_value_t = Proxy::Iptables)]
     pub proxy: Proxy,
     /// How policyd writes its rules.
@@ -37,14 +40,16 @@ pub enum Family {
     Dual,
 }
 
-/// A mode of kube-proxy.
+/// Who serves Services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proxy {
-    /// By iptables.
+    /// kube-proxy by iptables.
     Iptables,
-    /// By nf_tables.
+    /// kube-proxy by nf_tables.
     Nftables,
+    /// proxyd, and no kube-proxy.
+    Proxyd,
 }
 
 /// A backend of policyd.
@@ -64,6 +69,7 @@ impl Display for Proxy {
         f.write_str(match self {
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
+            Self::Proxyd => "proxyd",
         })
     }
 }
@@ -168,14 +174,20 @@ impl Settings {
         1..=self.nodes
     }
 
+    /// The address of the API server.
+    #[must_use]
+    pub fn api_server_host(&self) -> String {
+        self.family.first(|it| it.node(1))
+    }
+
     /// Where the API server is reached.
     #[must_use]
     pub fn api_server(&self) -> String {
-        let address = self.family.first(|it| it.node(1));
+        let address = self.api_server_host();
         if address.contains(':') {
-            format!("https://[{address}]:6443")
+            format!("https://[{address}]:{API_SERVER}")
         } else {
-            format!("https://{address}:6443")
+            format!("https://{address}:{API_SERVER}")
         }
     }
 }
