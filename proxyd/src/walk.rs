@@ -46,6 +46,10 @@ pub enum Outcome {
 #[must_use]
 pub fn walk(content: &Content, at: &At, client: &Client) -> Outcome {
     let first = kind(content, Map::Services, at);
+    // What guards the node's own 127.0.0.1 comes before all else.
+    if first.is_some() && at.address.is_loopback() && !client.is_node {
+        return Outcome::Dropped;
+    }
     match first {
         None if content.contains_key(&Key::ClusterIp(at.address)) => Outcome::Rejected,
         None => Outcome::NotServed,

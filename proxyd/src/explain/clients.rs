@@ -52,7 +52,7 @@ pub(crate) fn askers(world: &World, part: &Part<'_>, query: &Query) -> Result<Ve
             return Err(Error::Families { from: *address, to: query.to.address });
         }
         Who::Address { address, interface } => {
-            let is_node = world.own().contains(address);
+            let is_node = address.is_loopback() || world.own().contains(address);
             let is_pod = is_pod(&world.settings().local, *address, interface.as_deref(), is_node)?;
             vec![asker(&address.to_string(), *address, is_pod, is_node)]
         }

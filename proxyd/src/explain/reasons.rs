@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::{Outcome as Told, Part, WayReport, World, endpoints};
 use crate::model::{Protocol, Service};
+use crate::nftables::Scheduler;
 use crate::plan::{At, Frontend, Masquerade, Merged, Near, Origin, Scope, Way};
 use crate::walk::{Client, Outcome};
 use crate::words::{all_of, count};
@@ -40,7 +41,11 @@ pub(super) fn port_words(service: &Service, protocol: Protocol, port: u16) -> St
 }
 
 /// What of a Service shapes what happens there.
-pub(super) fn settings_of(service: &Service, frontend: &Frontend) -> Vec<String> {
+pub(super) fn settings_of(
+    service: &Service,
+    frontend: &Frontend,
+    scheduler: Scheduler,
+) -> Vec<String> {
     let mut settings = Vec::new();
     let (field, is_local) = policy(service, frontend.origin);
     let policy = if is_local { "Local" } else { "Cluster" };
@@ -55,6 +60,11 @@ pub(super) fn settings_of(service: &Service, frontend: &Frontend) -> Vec<String>
         settings.push(format!(
             "sessionAffinity ClientIP: who comes again within {seconds} s comes to the same endpoint"
         ));
+    }
+    if scheduler == Scheduler::SourceHash {
+        settings.push(
+            "each client's address says to which endpoint (--scheduler source-hash)".to_owned(),
+        );
     }
     settings
 }
@@ -149,6 +159,9 @@ impl Question<'_> {
                 "{served} has it, and it is of the range of Services' addresses, {range} (--service-cidr)"
             );
         };
+        if self.at.address.is_loopback() && !self.client.is_node {
+            return "only the node itself reaches its own 127.0.0.0/8".to_owned();
+        }
         let may = |it: &ipnetwork::IpNetwork| it.contains(self.client.address);
         match &frontend.sources {
             Some(sources) if frontend.way != Way::Drop && !sources.iter().any(may) => {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::index::Event;
 use crate::model::{EndpointSlicePart, ServicePart};
-use crate::nftables::{Local, Settings};
+use crate::nftables::{Local, Scheduler, Settings};
 use crate::plan::Node;
 
 fn settings() -> Settings {
@@ -20,10 +20,15 @@ fn settings() -> Settings {
 
 /// A world with these Services and slices, on the node "here" in zone "z".
 fn world(settings: Settings, services: &[Value], slices: &[Value]) -> World {
+    world_at("192.0.2.10", settings, services, slices)
+}
+
+/// The same, where the node has this address.
+fn world_at(address: &str, settings: Settings, services: &[Value], slices: &[Value]) -> World {
     let node = Node {
         name: "here".to_owned(),
         zone: Some("z".to_owned()),
-        addresses: ["192.0.2.10".parse().unwrap()].into(),
+        addresses: [address.parse().unwrap()].into(),
     };
     let service = |it: &Value| serde_json::from_value::<ServicePart>(it.clone()).unwrap().read().0;
     let slice =
@@ -177,6 +182,23 @@ fn who_lost_a_place_is_told() {
     let slices = [slice("s", &[endpoint(1, "here")]), slice("newer", &[endpoint(2, "here")])];
     let world = world(settings(), &[service("s", &external), newer], &slices);
     insta::assert_snapshot!(asked(&world, "192.0.2.50:80", Some("outside")));
+}
+
+#[test]
+fn the_nodes_own_localhost_is_for_the_node() {
+    let settings = Settings { scheduler: Scheduler::SourceHash, ..settings() };
+    let slices = [slice("s", &[endpoint(1, "here"), endpoint(2, "there")])];
+    let world = world_at("127.0.0.1", settings, &[service("s", &json!({}))], &slices);
+    let text = asked(&world, "127.0.0.1:30080", None);
+    for line in [
+        "    each client's address says to which endpoint (--scheduler source-hash)\n",
+        "  from pods and outside: dropped: only the node itself reaches its own 127.0.0.0/8\n",
+        "  from the node: led to one of 2 endpoints; masqueraded, so that answers come back by this node\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+    let text = asked(&world, "127.0.0.1:30080", Some("127.0.0.1"));
+    assert!(text.contains("from 127.0.0.1: led to one of 2 endpoints"), "{text}");
 }
 
 #[test]

@@ -184,7 +184,9 @@ impl Part<'_> {
             service: service.name.to_string(),
             port: frontend.map(|it| port_words(service, at.protocol, it.port)),
             kind: kind(at, frontend),
-            settings: frontend.map(|it| settings_of(service, it)).unwrap_or_default(),
+            settings: frontend
+                .map(|it| settings_of(service, it, world.settings().scheduler))
+                .unwrap_or_default(),
         })
     }
 }

@@ -55,6 +55,10 @@ pub(super) fn outcome(world: &World<'_>, at: &At, client: &Client) -> Outcome {
     } else {
         return Outcome::NotServed;
     };
+    // The node's own is its own.
+    if at.address.is_loopback() && !client.is_node {
+        return Outcome::Dropped;
+    }
     let endpoints = Endpoints::of(world, port, at.address.is_ipv4());
     let all_hidden = matches!(entrance, Entrance::Inside) && world.masquerades_all;
     let is_known_stranger = world.knows_pods && !client.is_pod;

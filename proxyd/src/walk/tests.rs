@@ -160,7 +160,7 @@ proptest! {
         let node = Node {
             name: "here".to_owned(),
             zone: Some("z".to_owned()),
-            addresses: ["192.0.2.10", "2001:db8::10"].map(address).into(),
+            addresses: ["192.0.2.10", "2001:db8::10", "127.0.0.1"].map(address).into(),
         };
         let local = if knows_pods { Local::Ranges(vec![]) } else { Local::Unknown };
         let settings = Settings { local, masquerades_all, ..Settings::default() };
@@ -171,7 +171,7 @@ proptest! {
             let numbers: sorted::Map<_, _> = pools.zip(0..).map(|(id, number)| (*id, number)).collect();
             let render = Render { settings: &settings, is_ipv4, numbers: &numbers };
             let content = render.content(&plan, |_| vec![]);
-            let addresses = ["10.96.0.1", "fd00:96::1", "192.0.2.10", "2001:db8::10", "198.51.100.1", "198.51.100.2", "2001:db8:1::1", "10.96.0.9"];
+            let addresses = ["127.0.0.1", "10.96.0.1", "fd00:96::1", "192.0.2.10", "2001:db8::10", "198.51.100.1", "198.51.100.2", "2001:db8:1::1", "10.96.0.9"];
             for place in addresses.map(address).into_iter().filter(|it| it.is_ipv4() == is_ipv4) {
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
                     for port in [80, 81, 82, 30_000, 30_001] {
