@@ -45,9 +45,17 @@ fn answer(listener: &TcpListener, ends: &AtomicBool) {
             continue;
         };
         stream.set_nonblocking(false).expect("a stream");
-        let mut asked = [0; 512];
-        let length = stream.read(&mut asked).unwrap_or_default();
-        let is_mode = asked[..length].starts_with(b"GET /proxyMode ");
+        // All of it, which may come in pieces: what is not read when this ends takes the answer with it.
+        let mut asked = Vec::new();
+        let mut piece = [0; 512];
+        while !asked.ends_with(b"\r\n\r\n") {
+            let length = stream.read(&mut piece).unwrap_or_default();
+            if length == 0 {
+                break;
+            }
+            asked.extend_from_slice(&piece[..length]);
+        }
+        let is_mode = asked.starts_with(b"GET /proxyMode ");
         let head = "HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n";
         // Who asks may have gone.
         _ = write!(stream, "{head}{}", if is_mode { "nftables" } else { "kube-proxy" });

@@ -14,6 +14,8 @@ use crate::client::{Outcome, try_tcp};
 /// Whoever is not answered within this time is not.
 const LOST: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(2);
+/// So many come to each endpoint at least once.
+const FIRST: usize = 20;
 
 /// Connections that go on until the end is asked for.
 pub(crate) struct Steady {
@@ -38,18 +40,27 @@ impl Steady {
 }
 
 fn connect(to: SocketAddr, is_over: &AtomicBool) -> Result<u32, String> {
+    // By IPv6 the node asks a pod for its link's address only when it is sure of its own, up to a second after the link came.
+    for _ in 0..FIRST {
+        ask(to)?;
+    }
     let before = asked_again();
     let mut count = 0;
     while !is_over.load(Ordering::Relaxed) {
-        match try_tcp(to, LOST) {
-            Outcome::Answer(..) => count += 1,
-            outcome => return Err(format!("connection {count} to {to}: {outcome:?}")),
-        }
+        ask(to).map_err(|why| format!("after {count}: {why}"))?;
+        count += 1;
         sleep(PAUSE);
     }
     match asked_again() - before {
         0 => Ok(count),
         lost => Err(format!("{lost} of {count} connections to {to} had to be asked for again")),
+    }
+}
+
+fn ask(to: SocketAddr) -> Result<(), String> {
+    match try_tcp(to, LOST) {
+        Outcome::Answer(..) => Ok(()),
+        outcome => Err(format!("a connection to {to}: {outcome:?}")),
     }
 }
 
