@@ -112,7 +112,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let (stop, shutdown) = watch::channel(false);
     let network = options.proc_sys_net;
     let serves_localhost = options.settings.guards_localhost;
-    let guards_localhost = serves_localhost || !is_localhost_closed(&network)?;
+    let guards_localhost = serves_localhost || !is_localhost_closed(&network);
     let settings = Settings { local, guards_localhost, ..options.settings };
     let dataplane = Dataplane::open(&settings, &families())?;
     let parameters = set_parameters(options.conntrack, serves_localhost, network, status.clone());
@@ -212,14 +212,16 @@ async fn alone(status: &Status) -> Result<Alone, Failure> {
     Ok(alone)
 }
 
-/// What a proxyd before this one has opened is closed again. Whether nothing of that is left.
-fn is_localhost_closed(network: &Path) -> Result<bool, Failure> {
-    if !Dataplane::open(&Settings::default(), &[])?.guards_localhost()? {
-        return Ok(true);
+/// What a proxyd before this one has opened is closed again. Whether nothing of that is left, as far as the kernel tells: where it
+/// does not, it does not take services either, and the loop tells why.
+fn is_localhost_closed(network: &Path) -> bool {
+    let dataplane = Dataplane::open(&Settings::default(), &[]);
+    if !dataplane.and_then(|mut it| it.guards_localhost()).unwrap_or(true) {
+        return true;
     }
     let closed = localhost::route(network, false);
     let warn = |it: &Unchanged| tracing::warn!("{}; what guards it stays too", cluster::chain(it));
-    Ok(closed.inspect_err(warn).is_ok())
+    closed.inspect_err(warn).is_ok()
 }
 
 /// Sets the kernel's parameters once services are in it: before, it may not track connections, and have none of them; and
