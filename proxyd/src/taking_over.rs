@@ -16,7 +16,7 @@ use crate::run::{Failure, families};
 /// How often it is looked whether kube-proxy has ended: until its rules have gone, they lead where its endpoints were.
 const UNTIL_IT_ENDS: Duration = Duration::from_secs(1);
 /// After this long what has failed is tried again.
-const AGAIN: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_secs(10);
 /// How often it is looked whether it is back.
 const UNTIL_IT_IS_BACK: Duration = Duration::from_secs(10);
 

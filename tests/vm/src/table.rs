@@ -104,8 +104,7 @@ pub(crate) const SUITES: &[Suite] = &[
     whole("lab/attachments", &[&NFT_ONLY]),
     whole("lab/node_network", &[&NFT_ONLY]),
     whole("lab/conformance", &[&NFT_ONLY]),
-    whole("proxyd/kernel", LANES),
-    whole("lab/services", LANES),
+    whole("proxyd/kernel", &[&NFT_ONLY]),
 ];
 
 /// Tests that do not apply in a lane.
