@@ -1,21 +1,19 @@
 //! What is asked of policyd once: `explain` and `lint`.
 
 use std::error::Error;
-use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use cluster::{complain, folder, node_name, print};
+use cluster::{Explained, complain, folder, node_name, print};
 use policyd::World;
-use policyd::explain::{End, Query, Report, Traffic, explain};
+use policyd::explain::{End, Query, Traffic, explain};
 use policyd::lint::{Severity, lint};
 use policyd::live::Live;
 use policyd::source::api_server::{self, ApiServer};
 use policyd::source::folder::Folder;
 use policyd::source::{Node, snapshot};
-use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
 use crate::cli::Run;
@@ -25,8 +23,6 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 /// Listing 10,000 pods takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The exit code where the verdict is not what the kernel holds.
-const HOLDS_SOMETHING_ELSE: u8 = 3;
 
 /// Why traffic is allowed or denied.
 #[derive(Debug, Args)]
@@ -95,14 +91,7 @@ impl Explain {
                 (report, Some(live))
             }
         };
-        let holds = live.as_ref().is_none_or(Live::holds);
-        let answer = Answer { report, live };
-        let text = match output {
-            Output::Text => answer.to_string(),
-            Output::Json => serde_json::to_string_pretty(&answer)? + "\n",
-        };
-        print(&text)?;
-        Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(HOLDS_SOMETHING_ELSE) })
+        Explained { report, live }.print(output == Output::Json, Live::holds)
     }
 }
 
@@ -117,22 +106,6 @@ impl Lint {
         print(&text)?;
         let is_wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
         Ok(if is_wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-    }
-}
-
-/// What the objects say, and what the kernel.
-#[derive(Debug, Serialize)]
-struct Answer {
-    #[serde(flatten)]
-    report: Report,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    live: Option<Live>,
-}
-
-impl fmt::Display for Answer {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.report)?;
-        self.live.iter().try_for_each(|live| write!(formatter, "{live}"))
     }
 }
 

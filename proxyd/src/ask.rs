@@ -1,20 +1,18 @@
 //! What is asked of proxyd once: `explain`.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use cluster::{complain, folder, node_name, print};
+use cluster::{Explained, complain, folder, node_name};
 use netlink::Socket;
 use proxyd::agent::Addresses;
-use proxyd::explain::{Query, Report, Who, World, explain};
+use proxyd::explain::{Query, Who, World, explain};
 use proxyd::live::{Kernel, Live, compare};
 use proxyd::nftables::{Local, Settings};
 use proxyd::plan::At;
 use proxyd::source::api_server;
-use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 
 use crate::cli::Run;
@@ -23,8 +21,6 @@ use crate::run::{self, Failure, Source};
 
 /// Listing tens of thousands of Services takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The exit code where the answer is not what the kernel holds.
-const HOLDS_SOMETHING_ELSE: u8 = 3;
 
 /// What becomes of a connection.
 #[derive(Debug, Args)]
@@ -75,30 +71,7 @@ impl Explain {
         let live = live
             .then(|| Ok::<_, Failure>(compare(&world, &query, &Kernel::read(&query)?)?))
             .transpose()?;
-        let holds = live.as_ref().is_none_or(Live::holds);
-        let answer = Answer { report, live };
-        let text = match output {
-            Output::Text => answer.to_string(),
-            Output::Json => serde_json::to_string_pretty(&answer)? + "\n",
-        };
-        print(&text)?;
-        Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(HOLDS_SOMETHING_ELSE) })
-    }
-}
-
-/// What the objects say, and what the kernel.
-#[derive(Debug, Serialize)]
-struct Answer {
-    #[serde(flatten)]
-    report: Report,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    live: Option<Live>,
-}
-
-impl fmt::Display for Answer {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.report)?;
-        self.live.iter().try_for_each(|live| write!(formatter, "{live}"))
+        Explained { report, live }.print(output == Output::Json, Live::holds)
     }
 }
 

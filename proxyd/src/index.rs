@@ -158,13 +158,14 @@ impl Index {
         let mut places = BTreeSet::new();
         for name in std::mem::take(&mut self.changed) {
             let plan = self.plan(&name);
-            if self.plans.get(&name).map(|it| &**it) == plan.as_ref() {
+            let known = self.plans.get(&name).map(AsRef::as_ref);
+            if known == plan.as_ref() {
                 continue;
             }
+            self.without_local.change(known, plan.as_ref());
             let created = self.services.get(&name).map_or(0, |it| it.created);
-            let before = self.plans.get(&name).map(|it| &it.frontends);
+            let before = known.map(|it| &it.frontends);
             let now = plan.as_ref().map(|it| &it.frontends);
-            self.without_local.change(self.plans.get(&name).map(|it| &**it), plan.as_ref());
             // Those that lose a place, or get one that this one no longer wants.
             changed.extend(self.claims.change(&name, created, before, now));
             places.extend(datagrams(before));
@@ -270,7 +271,7 @@ impl Index {
     /// The plan for a service, for all that it claims, as of the last [`Self::take_changes`].
     #[must_use]
     pub fn claimed_plan(&self, name: &NamespacedName) -> Option<&Plan> {
-        self.plans.get(name).map(|it| &**it)
+        self.plans.get(name).map(AsRef::as_ref)
     }
 
     /// How many services there are.

@@ -28,7 +28,7 @@ pub use listener::Listener;
 pub use name::NamespacedName;
 pub use part::{Metadata, Moment, NodePart, Part, or_default};
 pub use process::{LogFormat, node_name, start_log, told_to_end};
-pub use terminal::{complain, exit_code, print};
+pub use terminal::{Explained, complain, exit_code, print};
 pub use watch::{Change, Watch, forward};
 pub use worker::Worker;
 

@@ -1,9 +1,11 @@
 //! What a program is asked once, by people at a terminal: they keep no log.
 
 use std::error::Error;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
+
+use serde::Serialize;
 
 use crate::chain;
 
@@ -31,4 +33,43 @@ pub fn exit_code(answer: Result<ExitCode, Box<dyn Error + Send + Sync>>) -> Exit
         complain(&chain(&*error));
         ExitCode::FAILURE
     })
+}
+
+/// The exit code where an answer is not what the kernel holds.
+const HOLDS_SOMETHING_ELSE: u8 = 3;
+
+/// What the objects say to a question, and, where that was asked, what the kernel of the node holds.
+#[derive(Debug, Serialize)]
+pub struct Explained<R, L> {
+    /// What the objects say.
+    #[serde(flatten)]
+    pub report: R,
+    /// What the kernel holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<L>,
+}
+
+impl<R: Display + Serialize, L: Display + Serialize> Explained<R, L> {
+    /// Prints it as text, or as JSON, and tells the exit code, which depends on whether the kernel `holds` what the objects say.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn print(
+        &self,
+        is_json: bool,
+        holds: impl FnOnce(&L) -> bool,
+    ) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+        let text =
+            if is_json { serde_json::to_string_pretty(self)? + "\n" } else { self.to_string() };
+        print(&text)?;
+        let holds = self.live.as_ref().is_none_or(holds);
+        Ok(if holds { ExitCode::SUCCESS } else { ExitCode::from(HOLDS_SOMETHING_ELSE) })
+    }
+}
+
+impl<R: Display, L: Display> Display for Explained<R, L> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.report)?;
+        self.live.iter().try_for_each(|live| write!(formatter, "{live}"))
+    }
 }

@@ -1,7 +1,6 @@
 //! Taking over what the kernel has.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-
 use std::sync::Arc;
 
 use netlink::nftables::{Change, Client};
