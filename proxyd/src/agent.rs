@@ -254,7 +254,7 @@ impl Agent {
         let Done { result, kind, generation, own_port, started, took, reconciled } = done;
         self.own_port = own_port;
         if kind == Kind::Adoption {
-            self.drift.listen(generation);
+            self.drift.end(took, generation);
         }
         let metrics = &self.status.metrics;
         match result {

@@ -1,11 +1,15 @@
 //! Others change what is proxyd's, or keep it from changing it.
 
 use std::io::{Write, pipe};
+use std::thread::sleep;
+use std::time::Duration;
 
 use lab::{Daemon, program};
 
 use crate::client::{Outcome, connect, must_reach};
-use crate::daemon::{Folder, PATIENCE, asked, eventually, served, service, slice, wait_ready};
+use crate::daemon::{
+    Folder, PATIENCE, asked, eventually, metric, served, service, slice, wait_ready,
+};
 use crate::many::{MANY, held, many};
 use crate::site::Site;
 use crate::steady::Steady;
@@ -116,4 +120,40 @@ fn what_the_kernel_refuses_is_told_and_tried_again() {
     owner.kill();
     wait_ready(&site, &mut daemon);
     assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");
+}
+
+/// What others write all the time, in tables of their own, is no reason to compare all with the kernel again and again.
+#[test]
+fn who_writes_elsewhere_all_the_time_keeps_it_from_nothing() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let mut writing = program("sh");
+    let without_end = "while nft 'add table ip elsewhere; delete table ip elsewhere'; do :; done";
+    writing.args(["-c", without_end]);
+    let folder = Folder::new();
+    let log = folder.home.path().join("writing.log");
+    let mut writer = Daemon::start("sh", writing, &site.node, log);
+    folder.write("service.json", &service(&site));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    // Comparing them takes long enough that others write meanwhile.
+    folder.write("many.json", &many(&site, 0));
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    let compared = || metric(&site, "kubeproxy_sync_full_proxy_rules_duration_seconds_count");
+    // Two pauses between comparisons, and half of one.
+    let stays = Duration::from_millis(2500);
+    let settles = || {
+        let mut last = compared();
+        eventually("no more of them", || {
+            sleep(stays);
+            let before = std::mem::replace(&mut last, compared());
+            before == last
+        });
+    };
+    settles();
+    site.node.sh("nft add element ip podwire-proxy cluster-ips '{ 192.0.2.77 }'");
+    eventually("its end", || !site.tables().contains("192.0.2.77"));
+    settles();
+    must_reach(site.pod("b"), site.at("service", 80));
+    writer.kill();
 }

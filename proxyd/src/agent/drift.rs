@@ -9,29 +9,37 @@ use netlink::nftables::{Changes, Client, Generation};
 
 use crate::nftables::TABLE;
 
-/// Comparing all services with the kernel takes long where there are many: not more often than this, however often
-/// others write.
+/// However often others write, all services are not compared with the kernel more often than this, and not for more than a fifth of the time.
 const LEAST_PAUSE: Duration = Duration::from_secs(1);
+const SHARE: u32 = 5;
 /// Not all that can happen is told.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// The kernel's word that our tables were changed.
 #[derive(Debug)]
 pub(super) struct Drift {
-    /// `None` while the kernel is compared and written: it would tell of each element, and be slower by that.
+    /// `None` until all was written for the first time: the kernel would tell of each element, and be slower by that.
     changes: Option<Listener<Changes>>,
     is_suspected: bool,
+    /// When a comparison last began, and how long it took.
     compared: Instant,
+    took: Duration,
 }
 
 impl Drift {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { changes: None, is_suspected: false, compared: now }
+        Self { changes: None, is_suspected: false, compared: now, took: Duration::ZERO }
     }
 
-    /// Listens from now on, the kernel having been compared and written. Others have changed something meanwhile unless its
-    /// generation is still the one after our last change.
-    pub(super) fn listen(&mut self, after_ours: Option<u32>) {
+    /// A comparison, with what was written by it, has ended after so long.
+    ///
+    /// From the first on the kernel is listened to. Others have changed something before that unless its generation
+    /// is still the one after our last change.
+    pub(super) fn end(&mut self, took: Duration, after_ours: Option<u32>) {
+        self.took = took;
+        if self.changes.is_some() {
+            return;
+        }
         let changes = Listener::new("changes of nf_tables", Changes::open());
         let changes = changes.inspect_err(|error| {
             tracing::warn!(
@@ -65,11 +73,13 @@ impl Drift {
 
     /// When it is time to compare.
     pub(super) fn due(&self) -> Instant {
-        self.compared + if self.is_suspected { LEAST_PAUSE } else { LONGEST_PAUSE }
+        let pause = LEAST_PAUSE.max(self.took.saturating_mul(SHARE));
+        self.compared + if self.is_suspected { pause.min(LONGEST_PAUSE) } else { LONGEST_PAUSE }
     }
 
     /// A comparison begins.
-    pub(super) fn begin(&mut self, now: Instant) {
-        *self = Self::new(now);
+    pub(super) const fn begin(&mut self, now: Instant) {
+        self.is_suspected = false;
+        self.compared = now;
     }
 }
