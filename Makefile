@@ -61,7 +61,7 @@ test-vm: test-setup ## the tests on other kernels, in virtual machines (KERNEL=6
 	cargo build --locked --target $(TARGET) -p vm
 	@scripts/kernels $(LAB)/kernels $(patsubst all,6.1 6.12,$(or $(KERNEL),all))
 	@mkdir -p $(LAB)/vm
-	cargo test --no-run --locked --workspace --message-format=json >$(LAB)/vm/built.json
+	cargo test --no-run --locked --workspace --profile emulated --message-format=json >$(LAB)/vm/built.json
 	@$(VM_BIN) run --built $(LAB)/vm/built.json --kernels $(LAB)/kernels --state $(LAB)/vm \
 		--kernel $(or $(KERNEL),all) --lane $(or $(LANE),all) --suite "$(SUITE)" --test "$(TEST)"
 
