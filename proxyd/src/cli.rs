@@ -156,7 +156,8 @@ pub(crate) struct Rules {
     /// Hide whoever connects to a service's address in the cluster.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) masquerade_all: Option<bool>,
-    /// Range that services' addresses are from; repeat it for the other family. What goes to one that no service has is dropped.
+    /// Range that services' addresses are from; repeat it for the other family. What goes to one that no service has, nor the node, and
+    /// that nobody else translates, is dropped.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub(crate) service_cidr: Vec<IpNetwork>,
     /// How the endpoint of a new connection is chosen: as chance has it, or by the client's address [default: random].

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use crate::by_both;
-use crate::client::{Outcome, connect, must_reach};
+use crate::client::{Outcome, ask, connect, must_ask, must_reach, udp};
 use crate::objects::{THERE, ready};
+use crate::server::{PORT, Server};
 use crate::site::Site;
 
 by_both! {
@@ -16,6 +17,8 @@ by_both! {
     external_addresses_lead_there
     where_nobody_is_the_client_is_told
     a_port_or_address_that_no_service_has_is_not_served
+    what_others_translate_of_services_addresses_gets_there
+    what_nobody_has_is_dropped_and_what_the_node_has_is_not
     a_service_that_goes_leads_nowhere
     of_two_ports_with_the_same_number_each_has_its_protocol
 }
@@ -97,6 +100,56 @@ fn a_port_or_address_that_no_service_has_is_not_served(is_ipv4: bool) {
     let (name, _) = must_reach(&site.node, site.at("a", 8080));
     assert_eq!(name, "a");
     assert_eq!(connect(site.world(), site.at("node", 30081)), Outcome::Refused);
+}
+
+/// Another proxy's Services (`service.kubernetes.io/service-proxy-name`) have addresses of the same range.
+fn what_others_translate_of_services_addresses_gets_there(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b"]);
+    site.serve(&json!({}), &site.ready(["a"]));
+    let v = if is_ipv4 { "ip" } else { "ip6" };
+    let (address, to) = (site.address("nobody"), site.at("b", PORT));
+    // Its chains come after ours, as they were made later.
+    site.node.sh(&format!(
+        "nft -f - <<'END'
+table {v} theirs {{
+    chain prerouting {{ type nat hook prerouting priority -100; {v} daddr {address} meta l4proto {{ tcp, udp }} dnat to {to}; }}
+    chain output {{ type nat hook output priority -100; {v} daddr {address} meta l4proto {{ tcp, udp }} dnat to {to}; }}
+}}
+END"
+    ));
+    let to = site.at("nobody", 80);
+    for from in [site.world(), &site.node, site.pod("a")] {
+        assert_eq!(must_reach(from, to).0, "b");
+        assert_eq!(must_ask(&udp(from, to)), "b");
+        assert_eq!(must_reach(from, site.at("service", 80)).0, "a");
+    }
+    site.node.sh(&format!("nft delete table {v} theirs"));
+    for from in [site.world(), &site.node, site.pod("a")] {
+        assert_eq!(connect(from, to), Outcome::Silence);
+    }
+}
+
+fn what_nobody_has_is_dropped_and_what_the_node_has_is_not(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a"]);
+    // Packets to it would come to somebody.
+    let address = site.address("nobody");
+    let length = if is_ipv4 { 32 } else { 128 };
+    site.node.sh(&format!("ip route add {address} dev v1"));
+    site.pod("a").sh(&format!("ip addr add {address}/{length} dev lo"));
+    let to = site.at("nobody", PORT);
+    for from in [site.world(), &site.node] {
+        assert_eq!(connect(from, to), Outcome::Silence);
+        assert_eq!(ask(&udp(from, to)), Outcome::Silence);
+    }
+    // As proxies have it that take packets to addresses of their own.
+    site.node.sh(&format!("ip route del {address} dev v1; ip addr add {address}/{length} dev lo"));
+    site.pod("a").sh(&format!("ip addr del {address}/{length} dev lo"));
+    let _server = Server::start(&site.node, "node", is_ipv4);
+    for from in [site.world(), &site.node, site.pod("a")] {
+        assert_eq!(must_reach(from, to).0, "node");
+    }
 }
 
 fn a_service_that_goes_leads_nowhere(is_ipv4: bool) {

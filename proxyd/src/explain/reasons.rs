@@ -103,11 +103,14 @@ impl Question<'_> {
     }
 
     fn left_alone(&self) -> String {
-        let is_told = self.world.left_alone_at(self.at.address).next().is_some();
-        if is_told {
-            return "it is an address of a Service that proxyd does not serve".to_owned();
+        if self.world.left_alone_at(self.at.address).next().is_none() {
+            return "no Service has it, so that the packet goes on as it is".to_owned();
         }
-        "no Service has it, so that the packet goes on as it is".to_owned()
+        let dropped = self.world.range_of(self.at.address).map(|range| {
+            format!("; what nobody else leads on is dropped, as it is of the range of Services' addresses, {range} (--service-cidr)")
+        });
+        let dropped = dropped.unwrap_or_default();
+        format!("it is an address of a Service that proxyd does not serve{dropped}")
     }
 
     fn refused(&self) -> String {
@@ -148,15 +151,10 @@ impl Question<'_> {
 
     fn dropped(&self) -> String {
         let (Some(frontend), Some(service)) = (self.frontend(), self.service()) else {
-            let ranges = &self.world.settings().service_ranges;
-            let range = ranges.iter().find(|it| it.contains(self.at.address));
-            let range = range.map(ToString::to_string).unwrap_or_default();
-            let served = match self.world.left_alone_at(self.at.address).next() {
-                Some(_) => "no Service that proxyd serves",
-                None => "no Service",
-            };
+            let range = self.world.range_of(self.at.address).map(ToString::to_string);
+            let range = range.unwrap_or_default();
             return format!(
-                "{served} has it, and it is of the range of Services' addresses, {range} (--service-cidr)"
+                "no Service has it, and it is of the range of Services' addresses, {range} (--service-cidr)"
             );
         };
         if self.at.address.is_loopback() && !self.client.is_node {

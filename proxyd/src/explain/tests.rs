@@ -163,12 +163,19 @@ fn what_nobody_has_is_left_alone_or_dropped() {
     let mut others =
         service("others", &json!({"clusterIP": "10.97.0.9", "externalIPs": ["192.0.2.9"]}));
     others["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "theirs"});
-    let services = [service("s", &json!({})), headless, others];
+    let mut in_range = service("in-range", &json!({"clusterIP": "10.96.0.9"}));
+    in_range["metadata"]["labels"] = others["metadata"]["labels"].clone();
+    let services = [service("s", &json!({})), headless, others, in_range];
     let slices = [slice("s", &[]), slice("headless", &[endpoint(5, "there")])];
     let world = world(settings(), &services, &slices);
-    for to in
-        ["10.96.0.77:80", "10.1.0.5:8080", "192.0.2.9:80", "203.0.113.1:30080", "203.0.113.1:5"]
-    {
+    for to in [
+        "10.96.0.77:80",
+        "10.1.0.5:8080",
+        "192.0.2.9:80",
+        "203.0.113.1:30080",
+        "203.0.113.1:5",
+        "10.96.0.9:80",
+    ] {
         insta::assert_snapshot!(asked(&world, to, None));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use cluster::Change;
+use ipnetwork::IpNetwork;
 use tokio::sync::mpsc::Receiver;
 
 use super::ServiceReport;
@@ -133,14 +134,20 @@ impl World {
     /// What becomes of a connection, by what a table has of the place.
     pub(crate) fn follow(&self, content: &Content, at: &At, client: &Client) -> Outcome {
         match walk(content, at, client) {
-            Outcome::NotServed if self.is_unused(at.address) => Outcome::Dropped,
+            Outcome::NotServed if self.is_nobodys(at.address) => Outcome::Dropped,
             outcome => outcome,
         }
     }
 
-    /// Whether an address is one that Services may have.
-    pub(super) fn is_unused(&self, address: IpAddr) -> bool {
-        self.settings.service_ranges.iter().any(|it| it.contains(address))
+    /// Whether an address is one that only Services may have, and none has.
+    fn is_nobodys(&self, address: IpAddr) -> bool {
+        let is_left_alone = self.left_alone_at(address).next().is_some();
+        self.range_of(address).is_some() && !is_left_alone && !self.own.contains(&address)
+    }
+
+    /// The range of Services' addresses that it is of.
+    pub(super) fn range_of(&self, address: IpAddr) -> Option<&IpNetwork> {
+        self.settings.service_ranges.iter().find(|it| it.contains(address))
     }
 }
 

@@ -88,6 +88,7 @@ pub(super) const PREROUTING: &str = "prerouting";
 pub(super) const OUTPUT: &str = "output";
 pub(super) const POSTROUTING: &str = "postrouting";
 pub(super) const FORWARD: &str = "forward";
+pub(super) const FILTER_OUTPUT: &str = "filter-output";
 pub(crate) const GUARD_LOCALHOST: &str = "guard-localhost";
 pub(super) const REMEMBER_FORWARDED: &str = "remember-forwarded";
 pub(super) const REMEMBER_OWN: &str = "remember-own";
@@ -100,6 +101,7 @@ pub fn chain(name: &str) -> Chain<'_> {
         OUTPUT => Some((BaseKind::Nat, Hook::Output, DESTINATION_NAT)),
         POSTROUTING => Some((BaseKind::Nat, Hook::Postrouting, SOURCE_NAT)),
         FORWARD => Some((BaseKind::Filter, Hook::Forward, FILTER)),
+        FILTER_OUTPUT => Some((BaseKind::Filter, Hook::Output, FILTER)),
         GUARD_LOCALHOST => Some((BaseKind::Filter, Hook::Prerouting, RAW)),
         REMEMBER_FORWARDED => Some((BaseKind::Filter, Hook::Prerouting, AFTER_DESTINATION_NAT)),
         REMEMBER_OWN => Some((BaseKind::Filter, Hook::Output, AFTER_DESTINATION_NAT)),

@@ -10,8 +10,9 @@ use ruleset::nft::{Field, Match, Rule, Statement, Verdict};
 use super::content::{Level, Map};
 use super::kind::{Hidden, Kind, Pick};
 use super::layout::{
-    AFFINITY, CHAINS, CLUSTER_IPS, ENDPOINTS, FORWARD, GUARD_LOCALHOST, HAIRPIN, LOCAL_POOLS,
-    OUTPUT, POOLS, POSTROUTING, PREROUTING, REMEMBER_FORWARDED, REMEMBER_OWN, STICKY, destination,
+    AFFINITY, CHAINS, CLUSTER_IPS, ENDPOINTS, FILTER_OUTPUT, FORWARD, GUARD_LOCALHOST, HAIRPIN,
+    LOCAL_POOLS, OUTPUT, POOLS, POSTROUTING, PREROUTING, REMEMBER_FORWARDED, REMEMBER_OWN, STICKY,
+    destination,
 };
 use crate::model::Protocol;
 
@@ -24,7 +25,8 @@ pub struct Settings {
     pub masquerades_all: bool,
     /// What comes from the cluster's pods.
     pub local: Local,
-    /// The ranges that services' addresses are from: what goes to one that no service has is dropped.
+    /// The ranges that services' addresses are from: what goes to one that no service has, and that nobody else translates, is
+    /// dropped.
     pub service_ranges: Vec<IpNetwork>,
     /// Whether packets that belong to no connection are kept from passing through: they would be seen as they are, not
     /// as the connection is that they were part of (kubernetes/kubernetes#74839).
@@ -108,10 +110,7 @@ impl Rules<'_> {
             (MASQUERADE, self.masquerade()),
             (POSTROUTING, self.postrouting()),
         ];
-        if self.settings.drops_invalid {
-            let invalid = Match::Connection(Packets::Invalid);
-            chains.push((FORWARD, vec![Rule::new([invalid], Verdict::Drop)]));
-        }
+        chains.extend(self.filters());
         if self.settings.guards_localhost && self.is_ipv4 {
             chains.push((GUARD_LOCALHOST, guard_localhost()));
         }
@@ -181,10 +180,26 @@ impl Rules<'_> {
         let to = Field::address(Side::Destination, self.is_ipv4);
         let is_service = Match::In(vec![to], CLUSTER_IPS.to_owned());
         let again = Rule::new([is_service], goto(LOOK_UP_AGAIN));
+        self.lead(Map::Services).into_iter().chain([again]).collect()
+    }
+
+    /// What is dropped once addresses were translated, by us or by others; chains without a rule are left out.
+    fn filters(&self) -> impl Iterator<Item = (&'static str, Vec<Rule>)> {
+        let invalid = Rule::new([Match::Connection(Packets::Invalid)], Verdict::Drop);
+        let invalid = Some(invalid).filter(|_| self.settings.drops_invalid);
+        let forward = invalid.into_iter().chain(self.unused()).collect();
+        let chains = [(FORWARD, forward), (FILTER_OUTPUT, self.unused().collect())];
+        chains.into_iter().filter(|(_, rules): &(_, Vec<_>)| !rules.is_empty())
+    }
+
+    /// Connections to an address that services may have, and that still is there after all translation: neither a service of ours
+    /// has it nor one of another proxy. Those that the node itself has are none of these: proxies may be bound to them.
+    fn unused(&self) -> impl Iterator<Item = Rule> {
         let ranges = self.settings.service_ranges.iter().filter(|it| it.is_ipv4() == self.is_ipv4);
-        let unused =
-            ranges.map(|it| Rule::new([Match::Address(Side::Destination, *it)], Verdict::Drop));
-        self.lead(Map::Services).into_iter().chain([again]).chain(unused).collect()
+        ranges.map(|it| {
+            let to = Match::Address(Side::Destination, *it);
+            Rule::new([Match::New, to, Match::NotToLocal], Verdict::Drop)
+        })
     }
 
     /// A port that the service does not have. It is looked up once more: before Linux 6.17 a look-up may find neither

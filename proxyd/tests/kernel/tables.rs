@@ -189,6 +189,28 @@ fn hashes_find_endpoints_in_the_same_places_on_all_nodes() {
 }
 
 #[test]
+fn what_others_settings_dropped_is_not_dropped_from_the_start() {
+    move_away();
+    let ranges = ["10.96.0.0/12", "fd00:96::/112"].map(|it| it.parse().unwrap()).into();
+    let mut with_ranges =
+        dataplane(&Settings { service_ranges: ranges, ..Settings::default() });
+    with_ranges.adopt(&plans([])).unwrap();
+    for (is_ipv4, range) in [(true, "ip daddr 10.96.0.0/12"), (false, "ip6 daddr fd00:96::/112")] {
+        let listed = listed(is_ipv4);
+        let rule = format!("ct state new {range} fib daddr type != local drop");
+        assert_eq!(listed.matches(&rule).count(), 2, "{listed}");
+        assert!(reloads(is_ipv4));
+    }
+    let mut without = dataplane(&Settings { drops_invalid: false, ..Settings::default() });
+    without.adopt(&plans([])).unwrap();
+    for is_ipv4 in [true, false] {
+        let listed = listed(is_ipv4);
+        assert!(!listed.contains("type filter") && !listed.contains("ct state"), "{listed}");
+    }
+    assert_eq!(without.adopt(&plans([])).unwrap(), Written::default());
+}
+
+#[test]
 fn localhost_is_guarded_for_as_long_as_that_is_wanted() {
     move_away();
     let all =
@@ -209,7 +231,6 @@ fn localhost_is_guarded_for_as_long_as_that_is_wanted() {
     assert_eq!(guarded.adopt(&all).unwrap(), Written::default());
     let mut open = dataplane(&Settings::default());
     open.adopt(&all).unwrap();
-    open.tidy().unwrap();
     assert!(!open.guards_localhost().unwrap());
     assert!(!listed(true).contains("guard-localhost"));
 }

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 use ruleset::nft::{Element, Encoded, Rule, Set, Value};
 
 use crate::dataplane::transaction::{Transaction, hash};
-use crate::nftables::{Kind, Level, Rules};
+use crate::nftables::{Kind, Level, Rules, chain};
 
 /// Which chains there are, and how many have need of them.
 #[derive(Debug, Default)]
@@ -27,8 +27,14 @@ impl Chains {
         Self { made, led, ..Self::default() }
     }
 
-    /// Those that there always are.
+    /// Those that there always are. Of those that the kernel calls none stays that other settings wanted: nobody is led there, and
+    /// what it drops is not to be dropped now.
     pub(super) fn lay_out(&mut self, transaction: &mut Transaction, rules: &Rules<'_>) {
+        let wanted = rules.fixed(true);
+        let is_stale = |name: &str| chain(name).base.is_some() && !wanted.contains_key(name);
+        for (name, _) in self.made.extract_if(.., |name, _| is_stale(name)) {
+            transaction.unchain(name);
+        }
         for (name, rules) in rules.fixed(false) {
             self.make(transaction, name, rules);
         }
