@@ -166,7 +166,7 @@ fn a_folder_is_followed() {
     let mut wrong = slice(&site, &["a"]);
     wrong["endpoints"][0]["addresses"][0] = json!("here");
     folder.write("slice.json", &wrong);
-    eventually("the defect", || metric(&site, "kubeproxy_defective_manifests") == 1.0);
+    eventually("the defect", || metric(&site, "podwire_proxy_defective_manifests") == 1.0);
     assert_eq!(must_reach(&site.node, site.at("service", 80)).0, "b");
     folder.write("slice.json", &slice(&site, &[]));
     eventually("nobody", || connect(site.pod("a"), site.at("service", 80)) == Outcome::Refused);
@@ -182,7 +182,7 @@ fn a_folder_is_followed() {
 fn who_is_killed_leaves_services_as_they_are_and_finds_them_so() {
     let (site, folder, mut daemon) = served(false, &["a", "b"]);
     must_reach(site.pod("b"), site.at("service", 80));
-    assert!(metric(&site, "kubeproxy_elements_added_total") > 0.0);
+    assert!(metric(&site, "podwire_proxy_elements_added_total") > 0.0);
     let before = site.tables();
     daemon.kill();
     must_reach(site.pod("b"), site.at("service", 80));
@@ -198,8 +198,8 @@ fn who_is_killed_leaves_services_as_they_are_and_finds_them_so() {
     daemon.kill();
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
-    assert_eq!(metric(&site, "kubeproxy_elements_added_total"), 0.0);
-    assert_eq!(metric(&site, "kubeproxy_elements_deleted_total"), 0.0);
+    assert_eq!(metric(&site, "podwire_proxy_elements_added_total"), 0.0);
+    assert_eq!(metric(&site, "podwire_proxy_elements_deleted_total"), 0.0);
     // Chains that nobody needs any more go some time later.
     let lines = |tables: &str| tables.lines().count();
     eventually("as before", || lines(&site.tables()) == lines(&before));

@@ -110,7 +110,7 @@ fn what_cannot_be_is_told_and_keeps_nothing_else() {
     fs::write(folder.manifests().join("bytes.json"), [0_u8, 255, 1, 2]).expect("a file");
     let defective = wrong.len() + 2;
     eventually("all defects", || {
-        metric(&site, "kubeproxy_defective_manifests")
+        metric(&site, "podwire_proxy_defective_manifests")
             == f64::from(u32::try_from(defective).expect("few"))
     });
     folder.write("slice.json", &slice(&site, &["b"]));

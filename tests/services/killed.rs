@@ -50,7 +50,7 @@ fn killed_at_any_moment_it_loses_no_connection(is_ipv4: bool) {
     daemon.kill();
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
-    for name in ["kubeproxy_elements_added_total", "kubeproxy_elements_deleted_total"] {
+    for name in ["podwire_proxy_elements_added_total", "podwire_proxy_elements_deleted_total"] {
         assert_eq!(metric(&site, name), 0.0, "{name}");
     }
     assert_eq!(site.content(), left);

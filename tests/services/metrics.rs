@@ -145,5 +145,7 @@ fn what_kube_proxy_tells_is_told_by_the_same_names() {
     asked(&site, "/livez").expect("it answers");
     assert_eq!(shown("proxy_livez_total{code=\"200\"}"), 1.0);
     assert_eq!(shown("sync_proxy_rules_nftables_sync_failures_total"), 0.0);
-    assert!(shown("event_to_kernel_seconds_count") >= 2.0);
+    // What it does not tell is by a name of ours.
+    assert!(metric(&site, "podwire_proxy_event_to_kernel_seconds_count") >= 2.0);
+    assert_eq!(metric(&site, "podwire_proxy_services"), 1.0);
 }
