@@ -77,7 +77,7 @@ impl Family {
             }
         }
         written += transaction.commit(client, self.table(), &[])?;
-        // Only now may others have the numbers of pools that went.
+        // Not before may others have the numbers of pools that went.
         for (name, plan) in changes {
             let pools = plan.as_ref().map(|it| &it.pools);
             self.numbers.retain(name, |it| pools.is_some_and(|pools| pools.contains_key(it)));
@@ -174,6 +174,7 @@ impl Family {
         let mut transaction = Transaction::default();
         let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
         self.chains.tidy(&mut transaction, &rules, &self.sets);
+        self.numbers.settle();
         transaction.commit(client, self.table(), &[])
     }
 }

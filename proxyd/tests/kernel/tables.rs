@@ -103,6 +103,34 @@ fn what_is_right_is_not_touched_and_what_is_wrong_is_put_right() {
     }
 }
 
+/// While a start takes over what there is, the pools of services that went are still looked up.
+#[test]
+fn nobody_gets_the_number_of_a_pool_that_has_just_gone() {
+    move_away();
+    let of = |last: u8| {
+        let spec = json!({"clusterIP": format!("10.96.0.{last}"), "ports": [{"port": 80}]});
+        plan("s", &spec, &[(&format!("10.244.0.{last}"), "there")])
+    };
+    let number = |last: u8| {
+        let listed = sorted(&listed(true));
+        let place = format!("10.96.0.{last} . tcp . 80 ");
+        let mut pools = listed.iter().filter_map(|it| it.strip_prefix(&place)?.split_once("7200:"));
+        pools.next().unwrap_or_else(|| panic!("{last}: {listed:?}")).1.to_owned()
+    };
+    dataplane(&Settings::default()).adopt(&plans([("a", of(1)), ("b", of(2))])).unwrap();
+    assert_eq!([1, 2].map(number), ["0", "1"]);
+    let mut restarted = dataplane(&Settings::default());
+    // One that was there, one that was not, one that comes later, and one when all is quiet.
+    restarted.adopt(&plans([("b", of(2)), ("c", of(3))])).unwrap();
+    assert_eq!([2, 3].map(number), ["1", "2"]);
+    restarted.apply(&[(name("d"), Some(of(4))), (name("b"), None)].into()).unwrap();
+    restarted.apply(&[(name("e"), Some(of(5)))].into()).unwrap();
+    assert_eq!([4, 5].map(number), ["3", "4"]);
+    restarted.tidy().unwrap();
+    restarted.apply(&[(name("f"), Some(of(6))), (name("g"), Some(of(7)))].into()).unwrap();
+    assert_eq!([6, 7].map(number), ["0", "1"]);
+}
+
 #[test]
 fn only_what_changes_is_written() {
     move_away();

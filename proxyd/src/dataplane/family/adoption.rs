@@ -30,6 +30,7 @@ impl Family {
         *self = Self::new(self.is_ipv4, self.settings.clone());
         self.chains = Chains::found(chains, led);
         keep_numbers(&mut self.numbers, &entries, plans);
+        find_numbers(&mut self.numbers, &entries);
         let sets = self.sets.clone();
         let mut before = preparation(state, &sets);
         let mut transaction = Transaction::default();
@@ -41,6 +42,21 @@ impl Family {
         let is_one = state == State::Other;
         if !is_one {
             written += transaction.commit(client, self.table(), &std::mem::take(&mut before))?;
+        }
+        // Where nobody is any more nothing leads on, before what it led to changes.
+        let places: HashSet<_> = plans.values().flat_map(|it| it.frontends.keys()).collect();
+        let is_left = |key: &Key| match key {
+            Key::Place(Map::Services, at) => !places.contains(at),
+            _ => false,
+        };
+        for (key, held) in entries.extract_if(|key, _| is_left(key)) {
+            transaction.delete(&self.sets, &key, &held);
+            if transaction.is_full() {
+                written += transaction.commit(client, self.table(), &[])?;
+            }
+        }
+        if !is_one {
+            written += transaction.commit(client, self.table(), &[])?;
         }
         for (name, plan) in plans {
             let slots = |number: u32| pools.get(&number).cloned().unwrap_or_default();
@@ -114,5 +130,20 @@ fn keep_numbers(
                 }
             }
         }
+    }
+}
+
+/// What else there is of pools goes last, and leads those on meanwhile who connect to what has gone: nobody new gets their
+/// numbers.
+fn find_numbers(numbers: &mut Numbers, entries: &HashMap<Key, Held>) {
+    for (key, held) in entries {
+        let number = match (key, held) {
+            (Key::Slot(pool, _) | Key::Sticky(pool), _) => Some(*pool),
+            (Key::Place(Map::Pools | Map::LocalPools, _), Held::Number(number)) => {
+                untagged(*number)
+            }
+            _ => None,
+        };
+        number.into_iter().for_each(|it| numbers.found(it));
     }
 }

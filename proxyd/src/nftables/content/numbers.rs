@@ -9,12 +9,15 @@ use crate::sorted::Map;
 /// So many pools there can be.
 const MOST: u32 = 1 << 20;
 
-/// Numbers of pools: each has its own for as long as it is there.
+/// Numbers of pools: each has its own for as long as it is there. Who has just looked up the number of one that goes will look
+/// for that one's endpoints, so nobody gets it before [`Self::settle`] unless there is no other.
 #[derive(Debug, Default)]
 pub struct Numbers {
     of_service: HashMap<NamespacedName, Map<PoolId, u32>>,
     /// Of those that have been given, those that are free.
     free: BTreeSet<u32>,
+    /// Those of pools that went of late, or that the kernel has of nobody.
+    resting: BTreeSet<u32>,
     /// All below this one have been given.
     next: u32,
 }
@@ -39,7 +42,7 @@ impl Numbers {
                 self.next += 1;
                 self.next - 1
             }
-            None => return Err(Exhausted),
+            None => self.resting.pop_first().ok_or(Exhausted)?,
         };
         self.of_service.entry(service.clone()).or_default().insert(*pool, number);
         Ok(number)
@@ -58,19 +61,35 @@ impl Numbers {
         self.of_service.entry(service.clone()).or_default().insert(*pool, number);
     }
 
+    /// The kernel has this number from before: it rests, unless a pool has kept it.
+    pub fn found(&mut self, number: u32) {
+        if number >= self.next && number < MOST {
+            self.free.extend(self.next..number);
+            self.next = number + 1;
+            self.resting.insert(number);
+        } else if self.free.remove(&number) {
+            self.resting.insert(number);
+        }
+    }
+
+    /// All numbers that nobody has are free: packets that were under way with one have arrived.
+    pub fn settle(&mut self) {
+        self.free.append(&mut self.resting);
+    }
+
     /// The numbers of a service's pools.
     #[must_use]
     pub fn of_service(&self, service: &NamespacedName) -> Map<PoolId, u32> {
         self.of_service.get(service).cloned().unwrap_or_default()
     }
 
-    /// Only these pools of a service are there; the others' numbers are free for others.
+    /// Only these pools of a service are there; the others' numbers rest, and are for others then.
     pub fn retain(&mut self, service: &NamespacedName, is_there: impl Fn(&PoolId) -> bool) {
         let Some(pools) = self.of_service.get_mut(service) else { return };
         pools.retain(|pool, number| {
             let is_there = is_there(pool);
             if !is_there {
-                self.free.insert(*number);
+                self.resting.insert(*number);
             }
             is_there
         });
@@ -101,8 +120,35 @@ mod tests {
         assert_eq!(numbers.of(&name("a"), &pool(2)), Ok(1));
         assert_eq!(numbers.of(&name("a"), &pool(1)), Ok(0));
         numbers.retain(&name("a"), |it| it.port == 2);
+        // Somebody may be on his way by the old one.
+        assert_eq!(numbers.of(&name("b"), &pool(1)), Ok(2));
+        numbers.settle();
+        assert_eq!(numbers.of(&name("b"), &pool(2)), Ok(0));
+        assert_eq!(numbers.of(&name("b"), &pool(3)), Ok(3));
+    }
+
+    #[test]
+    fn what_the_kernel_has_of_nobody_is_for_others_later() {
+        let mut numbers = Numbers::default();
+        numbers.keep(&name("a"), &pool(1), 3);
+        for number in [3, 1, 5, MOST] {
+            numbers.found(number);
+        }
+        let next = |numbers: &mut Numbers, port| numbers.of(&name("b"), &pool(port)).unwrap();
+        let given: Vec<_> = (1..=4).map(|it| next(&mut numbers, it)).collect();
+        assert_eq!(given, [0, 2, 4, 6]);
+        numbers.settle();
+        assert_eq!([5, 6, 7].map(|it| next(&mut numbers, it)), [1, 5, 7]);
+    }
+
+    #[test]
+    fn where_there_is_no_other_one_that_rests_is_given() {
+        let mut numbers = Numbers::default();
+        numbers.keep(&name("a"), &pool(1), 0);
+        numbers.next = MOST;
+        assert_eq!(numbers.of(&name("b"), &pool(1)), Err(Exhausted));
+        numbers.retain(&name("a"), |_| false);
         assert_eq!(numbers.of(&name("b"), &pool(1)), Ok(0));
-        assert_eq!(numbers.of(&name("b"), &pool(2)), Ok(2));
     }
 
     #[test]
