@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use lab::{Daemon, program, proxyd};
+use lab::{Daemon, program, proxyd, without_ipv6};
 use serde_json::{Value, json};
 
 use crate::by_both;
@@ -116,6 +116,40 @@ fn a_load_balancer_is_answered_where_there_are_node_ports(is_ipv4: bool) {
     wait_ready(&site, &mut daemon);
     for of in ["node", "named"] {
         assert_eq!(check_at(&site, of, PORT), answer(200, "s", 1), "{of}");
+    }
+}
+
+#[test]
+fn where_there_is_no_ipv6_all_addresses_are_those_of_ipv4() {
+    let mut site = Site::new(true);
+    site.pods(["a"]);
+    site.node.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1");
+    let folder = Folder::new();
+    folder.write("service.json", &checked(&site, "s", "service", PORT));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    let start = |has_ipv6: bool| {
+        let mut command = program(proxyd());
+        command.args(["--node-name", HERE, "--nodeport-addresses=all"]);
+        command.args(folder.arguments(&site));
+        if !has_ipv6 {
+            without_ipv6(&mut command);
+        }
+        let log = folder.home.path().join("proxyd.log");
+        Daemon::start("proxyd", command, &site.node, log)
+    };
+    // The kernel has it and it is off; and it has none.
+    for has_ipv6 in [true, false] {
+        let mut daemon = start(has_ipv6);
+        wait_ready(&site, &mut daemon);
+        let healthz = SocketAddr::new(site.address("node"), 10256);
+        let told = ask_at(site.world(), healthz, "/healthz").expect("it answers");
+        assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+        eventually("an answer", || check(&site, PORT) == answer(200, "s", 1));
+        let has = |family: &str| {
+            let listening = format!("ss -Hltn --{family} sport = {PORT}");
+            !site.node.sh(&listening).is_empty()
+        };
+        assert_eq!((has("ipv6"), has("ipv4")), (has_ipv6, !has_ipv6));
     }
 }
 

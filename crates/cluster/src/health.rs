@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as SystemListener};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +59,24 @@ pub async fn listen(at: Listen) -> io::Result<Option<TcpListener>> {
         let text = format!("cannot listen on {address} for health checks: {error} (see --listen)");
         io::Error::new(error.kind(), text)
     };
-    TcpListener::bind(address).await.map(Some).map_err(unheard)
+    bind(address).map(Some).map_err(unheard)
+}
+
+/// Listens there. All addresses of IPv6 (`[::]`) are those of both families, or of IPv4 alone where the kernel has no IPv6
+/// (`ipv6.disable=1`).
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn bind(at: SocketAddr) -> io::Result<TcpListener> {
+    let has_no_family = |error: &io::Error| error.raw_os_error() == Some(libc::EAFNOSUPPORT);
+    let listener = match SystemListener::bind(at) {
+        Err(error) if at.ip().is_unspecified() && has_no_family(&error) => {
+            SystemListener::bind((Ipv4Addr::UNSPECIFIED, at.port()))
+        }
+        bound => bound,
+    }?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// The same once another process has ended: what it had open is closed one after the other.

@@ -3,12 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener as SystemListener};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cluster::health::{self, Answer, Connections};
-use nix::errno::Errno;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
@@ -210,22 +209,9 @@ fn answer_at(
 }
 
 fn listen(place: Place, port: u16) -> io::Result<TcpListener> {
-    // At all addresses: of both families, where there are both.
     let address = place.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-    let listener = match SystemListener::bind((address, port)) {
-        Err(error) if place.is_none() && is_of_no_family(&error) => {
-            SystemListener::bind((Ipv4Addr::UNSPECIFIED, port))
-        }
-        bound => bound,
-    };
     let told = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
-    let listener = listener.map_err(told)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
-}
-
-fn is_of_no_family(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+    health::bind((address, port).into()).map_err(told)
 }
 
 /// What kube-proxy answers, at whatever path.
@@ -241,6 +227,8 @@ fn answer(check: &Check, is_healthy: bool) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener as SystemListener;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
