@@ -21,6 +21,7 @@ use tokio::time::{self, MissedTickBehavior};
 use crate::counters::{Increase, Reading};
 use crate::dataplane::Dataplane;
 use crate::index::{Event, Index};
+use crate::nftables::Local;
 pub use addresses::Addresses;
 use addresses::NodeAddresses;
 use drift::Drift;
@@ -105,7 +106,7 @@ struct Agent {
     has_services: bool,
     has_slices: bool,
     has_node: bool,
-    /// What the kernel has is not known, or not what it was left as.
+    /// What the kernel has is not known, or not what it was left as, or all of it is to be otherwise.
     is_astray: bool,
     failures: u32,
     /// Not before this time.
@@ -167,6 +168,8 @@ impl Agent {
                 self.has_node = true;
                 *node = self.addresses.of(std::mem::take(node));
                 self.listen_at(&node.addresses);
+                // Rules are others where pods are known by others.
+                self.is_astray |= node.pod_ranges != self.index.node().pod_ranges;
             }
             Event::Services(_) | Event::Slices(_) => {}
         }
@@ -216,7 +219,8 @@ impl Agent {
             self.drift.begin(now);
             let datagrams = self.index.datagrams();
             let started = self.waiting_since.take();
-            let job = Job::Adopt(self.index.plans(), datagrams);
+            let local = self.index.node().pod_ranges.clone().map(Local::Ranges);
+            let job = Job::Adopt { plans: self.index.plans(), datagrams, local };
             return self.work.start(job.since(started));
         }
         let started = self.waiting_since.take();

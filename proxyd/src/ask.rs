@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::cli::Run;
 use crate::options::Options;
-use crate::run::{self, Failure, Source};
+use crate::run::{self, Failure, Source, known};
 
 /// Listing tens of thousands of Services takes seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -98,8 +98,7 @@ async fn world(options: &Options) -> Result<World, Failure> {
     let (unknown, bad) = (Notify::new(), Notify::new());
     let answer = async {
         let source = Source::of(options).await?;
-        let local = source.local(options.pods.clone()).await?;
-        let settings = Settings { local, ..options.settings.clone() };
+        let settings = Settings { local: known(&options.pods), ..options.settings.clone() };
         let with_addresses = |node| Addresses::of_node(&options.nodeport_addresses, node);
         let told = async {
             match source {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use netlink::nftables::Client;
 
 use crate::model::NamespacedName;
-use crate::nftables::{GUARD_LOCALHOST, Settings, table};
+use crate::nftables::{GUARD_LOCALHOST, Local, Settings, table};
 use crate::plan::Plan;
 pub use error::Error;
 use family::Family;
@@ -35,6 +35,11 @@ impl Dataplane {
         let client = Client::open()?.ok_or(Error::NoNftables)?;
         let families = families.iter().map(|it| Family::new(*it, settings.clone())).collect();
         Ok(Self { client, families })
+    }
+
+    /// Pods are known by this from the next [`Self::adopt`] on.
+    pub fn know_pods_by(&mut self, local: &Local) {
+        self.families.iter_mut().for_each(|it| it.know_pods_by(local.clone()));
     }
 
     /// Makes the kernel have these services and no others, whatever it had. What is right by now is not touched.

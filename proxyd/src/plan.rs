@@ -24,6 +24,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// Those of its addresses that have node ports.
     pub addresses: BTreeSet<IpAddr>,
+    /// The ranges of its own pods (`spec.podCIDRs`), where pods are known by them.
+    pub pod_ranges: Option<Vec<IpNetwork>>,
 }
 
 /// Where something is served: what a client connects to.

@@ -104,15 +104,12 @@ async fn serve(options: Options) -> Result<(), Failure> {
     if options.manifests.is_none() && options.kubeconfig.is_none() {
         tokio::spawn(tell_of_silence(Arc::clone(&status)));
     }
-    let local = tokio::select! {
-        local = source.local(options.pods) => local?,
-        () = &mut told_to_end => return Ok(()),
-    };
     let (events, received) = mpsc::channel(MOST_WAITING_EVENTS);
     let (stop, shutdown) = watch::channel(false);
     let network = options.proc_sys_net;
     let serves_localhost = options.settings.guards_localhost;
     let guards_localhost = serves_localhost || !is_localhost_closed(&network);
+    let local = known(&options.pods);
     let settings = Settings { local, guards_localhost, ..options.settings };
     let dataplane = Dataplane::open(&settings, &families())?;
     let parameters = set_parameters(options.conntrack, serves_localhost, network, status.clone());
@@ -266,22 +263,17 @@ impl Source {
     pub(crate) async fn of(options: &Options) -> Result<Self, Failure> {
         let name = cluster::node_name(options.node_name.as_deref())?;
         let addresses = options.node_addresses.clone();
+        let is_of_node = options.pods == Pods::OfNode;
         if let Some(dir) = options.manifests.clone() {
-            return Ok(Self::Folder(Folder { dir, node: Node { name, zone: None, addresses } }));
+            if is_of_node {
+                return Err("the ranges of the node's pods (NodeCIDR) only a cluster tells".into());
+            }
+            let node = Node { name, addresses, ..Node::default() };
+            return Ok(Self::Folder(Folder { dir, node }));
         }
         let client = cluster::connect(options.kubeconfig.as_deref()).await?;
-        Ok(Self::ApiServer(ApiServer::new(client, name, addresses)))
-    }
-
-    /// How pods are known.
-    pub(crate) async fn local(&self, pods: Pods) -> Result<Local, Failure> {
-        match (pods, self) {
-            (Pods::By(local), _) => Ok(local),
-            (Pods::OfNode, Self::ApiServer(it)) => Ok(Local::Ranges(it.pod_ranges(warn).await)),
-            (Pods::OfNode, Self::Folder(_)) => {
-                Err("the ranges of the node's pods (NodeCIDR) only a cluster tells".into())
-            }
-        }
+        let server = ApiServer::new(client, name, addresses);
+        Ok(Self::ApiServer(if is_of_node { server.knowing_pods_by_node() } else { server }))
     }
 
     /// Sends what there is. Without end: what fails is tried again.
@@ -294,6 +286,14 @@ impl Source {
             }
             Self::ApiServer(it) => it.run(events, warn, |it| status.set_eligible(it)).await,
         }
+    }
+}
+
+/// How pods are known. Where the node's object says it there are no rules before that was read.
+pub(crate) fn known(pods: &Pods) -> Local {
+    match pods {
+        Pods::By(local) => local.clone(),
+        Pods::OfNode => Local::Unknown,
     }
 }
 

@@ -11,6 +11,7 @@ use crate::client::must_reach;
 use crate::daemon::{Folder, PATIENCE, ask_at, asked, eventually, service, slice, wait_ready};
 use crate::objects::HERE;
 use crate::site::Site;
+use crate::steady::Steady;
 
 /// As kubeadm writes it.
 const KUBEADM: &str = include_str!("../../proxyd/src/config_file/kubeadm.yaml");
@@ -153,5 +154,21 @@ fn the_file_that_kubeadm_writes_leads_to_the_cluster() {
     let tables = site.tables();
     assert!(tables.contains("192.0.2.1 . tcp . ") && tables.contains("ip saddr 10.1.0.0/24"));
     assert!(!tables.contains("198.51.100.77"), "{tables}");
+    // A node that is made anew may get others: they count, and nobody notices.
+    let steady = Steady::start(site.pod("b"), to);
+    cluster.delete(&node);
+    cluster.apply(&node);
+    cluster.set_status(&node, &json!({"addresses": internal}));
+    let of_pod = format!("{}/32", site.address("b"));
+    cluster.patch(&node, &json!({"spec": {"podCIDR": of_pod, "podCIDRs": [of_pod]}}));
+    let named = format!("ip saddr {}", site.address("b"));
+    eventually("the other range", || site.tables().contains(&named));
+    eventually("not the first", || !site.tables().contains("ip saddr 10.1.0.0/24"));
+    for _ in 0..50 {
+        must_reach(site.pod("a"), to);
+    }
+    steady.end();
+    assert_eq!(must_reach(site.pod("b"), to), ("a".to_owned(), site.address("b")));
+    assert!(asked(&site, "/readyz").is_some_and(|it| it.starts_with("HTTP/1.1 200 ")));
     daemon.terminate(PATIENCE);
 }

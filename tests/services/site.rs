@@ -56,7 +56,8 @@ impl Site {
         site.node.sh(&format!("ip {v} route add default via {world} dev v0"));
         let addresses = [site.address("node")].into();
         let (name, zone) = (HERE.to_owned(), Some("z".to_owned()));
-        site.index.apply(Event::Node(plan::Node { name, zone, addresses }));
+        let node = plan::Node { name, zone, addresses, ..plan::Node::default() };
+        site.index.apply(Event::Node(node));
         let services = Event::Services(Change::Listed(vec![]));
         site.index.apply(services);
         site.index.apply(Event::Slices(Change::Listed(vec![])));

@@ -11,13 +11,19 @@ use crate::dataplane::{Dataplane, Error, Written};
 use crate::flows;
 use crate::index::Changes;
 use crate::model::NamespacedName;
+use crate::nftables::Local;
 use crate::plan::{At, Plan};
 
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// The kernel is to have these services, and flows that lead elsewhere than to these endpoints go.
-    Adopt(BTreeMap<NamespacedName, Arc<Plan>>, BTreeMap<At, BTreeSet<SocketAddr>>),
+    /// The kernel is to have these services, and flows that lead elsewhere than to these endpoints go. Where the node tells by
+    /// what pods are known, that holds.
+    Adopt {
+        plans: BTreeMap<NamespacedName, Arc<Plan>>,
+        datagrams: BTreeMap<At, BTreeSet<SocketAddr>>,
+        local: Option<Local>,
+    },
     /// These services have changed.
     Apply(Changes),
     /// Chains that nothing leads to are to go.
@@ -38,7 +44,7 @@ pub(super) enum Kind {
 impl Kind {
     const fn of(job: &Job) -> Self {
         match job {
-            Job::Adopt(..) => Self::Adoption,
+            Job::Adopt { .. } => Self::Adoption,
             Job::Apply(_) => Self::Change,
             Job::Tidy => Self::Tidying,
         }
@@ -94,7 +100,10 @@ fn run(
     reconciled: &mut Option<Duration>,
 ) -> Result<Written, Error> {
     let (written, datagrams) = match job {
-        Job::Adopt(plans, datagrams) => (dataplane.adopt(&plans)?, datagrams),
+        Job::Adopt { plans, datagrams, local } => {
+            local.iter().for_each(|it| dataplane.know_pods_by(it));
+            (dataplane.adopt(&plans)?, datagrams)
+        }
         Job::Tidy => return dataplane.tidy(),
         Job::Apply(changes) => (dataplane.apply(&changes.plans)?, changes.datagrams),
     };

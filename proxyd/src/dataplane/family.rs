@@ -15,7 +15,7 @@ use super::Error;
 use super::transaction::{Transaction, Written};
 use crate::model::NamespacedName;
 use crate::nftables::{
-    AFFINITY, Content, Held, Key, Kind, Numbers, Render, Rules, Settings, sets, table,
+    AFFINITY, Content, Held, Key, Kind, Local, Numbers, Render, Rules, Settings, sets, table,
 };
 use crate::plan::{Plan, PoolId};
 use chains::Chains;
@@ -44,6 +44,10 @@ impl Family {
             hairpins: HashMap::new(),
             chains: Chains::default(),
         }
+    }
+
+    pub(super) fn know_pods_by(&mut self, local: Local) {
+        self.settings.local = local;
     }
 
     const fn table(&self) -> Table<'static> {

@@ -29,6 +29,7 @@ fn world_at(address: &str, settings: Settings, services: &[Value], slices: &[Val
         name: "here".to_owned(),
         zone: Some("z".to_owned()),
         addresses: [address.parse().unwrap()].into(),
+        ..Node::default()
     };
     let service = |it: &Value| serde_json::from_value::<ServicePart>(it.clone()).unwrap().read().0;
     let slice =

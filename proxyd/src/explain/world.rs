@@ -11,7 +11,7 @@ use super::ServiceReport;
 use super::reasons::{kind, port_words, settings_of};
 use crate::index::{Event, Index};
 use crate::model::{LeftAlone, NamespacedName, Read, Service};
-use crate::nftables::{Content, Render, Settings};
+use crate::nftables::{Content, Local, Render, Settings};
 use crate::plan::{At, Frontend, Node, Plan, PoolId, Scope};
 use crate::sorted;
 use crate::walk::{Client, Outcome, walk};
@@ -40,6 +40,9 @@ impl World {
             let event = match events.recv().await? {
                 Event::Node(it) => {
                     told = true;
+                    if let Some(ranges) = &it.pod_ranges {
+                        world.settings.local = Local::Ranges(ranges.clone());
+                    }
                     world.own.extend(&it.addresses);
                     let it = node(it);
                     world.own.extend(&it.addresses);

@@ -154,7 +154,7 @@ fn what_has_come_is_counted_whatever_it_means() {
 fn ports_without_an_endpoint_of_the_node_are_counted_where_it_should_have_one() {
     let mut index = Index::default();
     let (name, addresses) = ("here".to_owned(), addresses(["192.0.2.10"]).into());
-    index.apply(Event::Node(Node { name, zone: None, addresses }));
+    index.apply(Event::Node(Node { name, addresses, ..Node::default() }));
     let local = |internal: bool, external: bool| {
         let policy = |is_local: bool| if is_local { "Local" } else { "Cluster" };
         json!({

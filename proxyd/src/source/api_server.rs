@@ -6,7 +6,6 @@ use std::pin::pin;
 
 use cluster::{Change, Client, NodePart, Watch, forward};
 use futures_util::future::{join3, select};
-use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1;
 use tokio::sync::mpsc::Sender;
 
@@ -51,6 +50,7 @@ pub struct ApiServer {
     client: Client,
     node: String,
     addresses: BTreeSet<IpAddr>,
+    knows_pods_by_node: bool,
 }
 
 /// An object as it was read, with what is wrong with it.
@@ -61,29 +61,13 @@ impl ApiServer {
     /// of those of their families that the cluster tells.
     #[must_use]
     pub fn new(client: Client, node: impl Into<String>, addresses: BTreeSet<IpAddr>) -> Self {
-        Self { client, node: node.into(), addresses }
+        Self { client, node: node.into(), addresses, knows_pods_by_node: false }
     }
 
-    /// The ranges of the node's own pods (`spec.podCIDRs`), as soon as it has some. Without end: what fails is told, and tried
-    /// again.
-    pub async fn pod_ranges(&self, report: impl Fn(&Report)) -> Vec<IpNetwork> {
-        let nodes = Watch::new(self.client.clone(), pod_ranges);
-        let mut nodes = nodes.fields(format!("metadata.name={}", self.node));
-        loop {
-            let ranges = match nodes.next().await {
-                Ok(Change::Listed(nodes)) => nodes.into_iter().flatten().collect(),
-                Ok(Change::Applied(ranges)) => ranges,
-                Ok(Change::Removed(_)) => Vec::new(),
-                Err(error) => {
-                    report(&Report::Failed(error));
-                    continue;
-                }
-            };
-            if !ranges.is_empty() {
-                return ranges;
-            }
-            report(&Report::NoPodRanges(self.node.clone()));
-        }
+    /// The same, where pods are known by the ranges of the node's own: it is told of only while it has some.
+    #[must_use]
+    pub fn knowing_pods_by_node(self) -> Self {
+        Self { knows_pods_by_node: true, ..self }
     }
 
     /// Sends all objects and how they change, until nobody receives them any more. Failures are given to `report`; the
@@ -109,7 +93,11 @@ impl ApiServer {
             if told.is_none() && is_listed {
                 report(&Report::NoNode(self.node.clone()));
             }
-            told.map(|(node, _)| Event::Node(with_addresses(node, &self.addresses)))
+            let node = self.with_ranges(told?.0);
+            if node.is_none() {
+                report(&Report::NoPodRanges(self.node.clone()));
+            }
+            node.map(|it| Event::Node(with_addresses(it, &self.addresses)))
         });
         let services = Watch::new(self.client.clone(), ServicePart::read);
         let services = forward(services, events, failed, |change| {
@@ -120,6 +108,14 @@ impl ApiServer {
             Some(Event::Slices(told("endpoint slice", change, report)))
         });
         select(pin!(events.closed()), pin!(join3(nodes, services, slices))).await;
+    }
+
+    /// The node, with the ranges of its pods if they are wanted; `None`: they are, and it has none.
+    fn with_ranges(&self, node: Node) -> Option<Node> {
+        if !self.knows_pods_by_node {
+            return Some(Node { pod_ranges: None, ..node });
+        }
+        node.pod_ranges.as_ref().is_some_and(|it| !it.is_empty()).then_some(node)
     }
 }
 
@@ -147,6 +143,7 @@ fn node(part: NodePart) -> (Node, bool) {
     let object = v1::Node::from(part);
     let spec = object.spec.unwrap_or_default();
     let is_to_go = spec.taints.iter().flatten().any(|it| it.key == TO_BE_DELETED);
+    let pod_ranges = spec.pod_cidrs.iter().flatten().filter_map(|it| it.parse().ok()).collect();
     let stays = object.metadata.deletion_timestamp.is_none() && !is_to_go;
     let addresses = object.status.unwrap_or_default().addresses.unwrap_or_default();
     let internal = addresses.iter().filter(|it| it.type_ == "InternalIP");
@@ -154,6 +151,7 @@ fn node(part: NodePart) -> (Node, bool) {
         name: object.metadata.name.unwrap_or_default(),
         zone: object.metadata.labels.unwrap_or_default().get(ZONE).cloned(),
         addresses: internal.filter_map(|it| it.address.parse().ok()).collect(),
+        pod_ranges: Some(pod_ranges),
     };
     (node, stays)
 }
@@ -165,14 +163,9 @@ fn with_addresses(node: Node, given: &BTreeSet<IpAddr>) -> Node {
     Node { addresses: told.chain(given.iter().copied()).collect(), ..node }
 }
 
-/// The ranges of the node's own pods.
-fn pod_ranges(part: NodePart) -> Vec<IpNetwork> {
-    let spec = v1::Node::from(part).spec.unwrap_or_default();
-    spec.pod_cidrs.iter().flatten().filter_map(|it| it.parse().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use ipnetwork::IpNetwork;
     use serde_json::{Value, json};
 
     use super::*;
@@ -195,6 +188,7 @@ mod tests {
             name: "a".to_owned(),
             zone: Some("z".to_owned()),
             addresses: ["192.0.2.1", "2001:db8::1"].map(|it| it.parse().unwrap()).into(),
+            pod_ranges: Some(vec![]),
         };
         let metadata = json!({"name": "a", "labels": {"topology.kubernetes.io/zone": "z"}});
         assert_eq!(read(&metadata, &["other"]), (wanted, true));
@@ -215,15 +209,13 @@ mod tests {
 
     #[test]
     fn a_node_has_ranges_of_pods_once_it_was_given_some() {
-        let ranges = |spec: Value| {
-            let object = json!({"metadata": {"name": "a"}, "spec": spec});
-            pod_ranges(serde_json::from_value(object).unwrap())
-        };
-        assert_eq!(ranges(json!({})), []);
-        let both = ["10.1.0.0/24", "fd00:1::/64"];
+        let object = json!({
+            "metadata": {"name": "a"}, "spec": {"podCIDRs": ["10.1.0.0/24", "fd00:1::/64"]},
+        });
+        let ranges = node(serde_json::from_value(object).unwrap()).0.pod_ranges.unwrap();
         assert_eq!(
-            ranges(json!({"podCIDRs": both})),
-            both.map(|it| it.parse::<IpNetwork>().unwrap())
+            ranges,
+            ["10.1.0.0/24", "fd00:1::/64"].map(|it| it.parse::<IpNetwork>().unwrap())
         );
     }
 

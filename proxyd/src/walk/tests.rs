@@ -161,6 +161,7 @@ proptest! {
             name: "here".to_owned(),
             zone: Some("z".to_owned()),
             addresses: ["192.0.2.10", "2001:db8::10", "127.0.0.1"].map(address).into(),
+            ..Node::default()
         };
         let local = if knows_pods { Local::Ranges(vec![]) } else { Local::Unknown };
         let settings = Settings { local, masquerades_all, ..Settings::default() };

@@ -25,6 +25,7 @@ pub(crate) fn node() -> Node {
         name: "here".to_owned(),
         zone: Some("z".to_owned()),
         addresses: ["192.0.2.10".parse().unwrap(), "2001:db8::10".parse().unwrap()].into(),
+        ..Node::default()
     }
 }
 
