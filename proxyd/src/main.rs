@@ -5,6 +5,7 @@ mod ask;
 mod cleaning;
 mod cli;
 mod options;
+mod reload;
 mod run;
 mod taking_over;
 

@@ -29,7 +29,7 @@ use tokio::time::sleep;
 use crate::alone::{Alone, NAME};
 use crate::cli::Run;
 use crate::options::Options;
-use crate::taking_over;
+use crate::{reload, taking_over};
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -45,10 +45,10 @@ const PLACE_PAUSE: Duration = Duration::from_secs(1);
 /// Serves until it is told to end.
 pub(crate) fn run(flags: Run) -> Result<(), Failure> {
     cluster::start_log(flags.log_format.into());
-    let options = options(flags)?;
+    let options = options(flags.clone())?;
     raise_open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(options));
+    let result = runtime.block_on(serve(options, &flags));
     // Nothing that still blocks may hold up the end: what it does is bounded, and can be repeated.
     runtime.shutdown_background();
     result
@@ -89,7 +89,8 @@ pub(crate) fn families() -> Vec<bool> {
     [true, false].into_iter().filter(|is_ipv4| *is_ipv4 || has_ipv6).collect()
 }
 
-async fn serve(options: Options) -> Result<(), Failure> {
+async fn serve(options: Options, flags: &Run) -> Result<(), Failure> {
+    let at_start = options.clone();
     let status = Arc::new(Status::new(Metrics::counting(options.service_counters)));
     let mut told_to_end = pin!(cluster::told_to_end()?);
     // One at a time is on its way.
@@ -122,15 +123,16 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let inputs = Inputs { events: received, readings: read, shutdown };
     let agent = agent::run(dataplane, nodeport_addresses, inputs, Arc::clone(&status));
     let mut agent = pin!(agent);
-    tokio::select! {
+    let why = tokio::select! {
         () = &mut agent => return Ok(()),
-        () = source => {}
-        () = told_to_end => {}
-    }
+        () = source => Ok(()),
+        () = told_to_end => Ok(()),
+        changed = reload::changed(flags, &at_start) => Err(changed.into()),
+    };
     tracing::info!("ending; services stay as they are");
     _ = stop.send(true);
     agent.await;
-    Ok(())
+    why
 }
 
 /// Answers who asks for its health, wherever that is to be: where another process is, such as kube-proxy, once that has ended. What is

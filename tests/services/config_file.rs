@@ -107,6 +107,46 @@ fn a_file_that_is_wrong_is_told_by_its_place() {
     assert!(log.contains(&told), "{log}");
 }
 
+/// As kube-proxy does: a DaemonSet starts it again by what the file says now.
+#[test]
+fn who_is_told_otherwise_ends_and_services_stay() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let folder = Folder::new();
+    folder.write("service.json", &service(&site));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    let home = folder.home.path();
+    let of_use =
+        "clusterCIDR: 10.1.0.0/16\nbindAddress: 192.0.2.1\nhealthzBindAddress: 127.0.0.1:10256\n";
+    let text = format!("{HEAD}{of_use}");
+    let config = write(home, &text);
+    let manifests = folder.manifests();
+    let flags = ["--manifests", manifests.to_str().expect("a path"), "--hostname-override", HERE];
+    let mut daemon = start(&site, home, &config, &flags);
+    wait_ready(&site, &mut daemon);
+    let tells = |what: &str| log(home).contains(what);
+    // What is of no use, what is wrong, and what is not there.
+    write(home, &format!("{text}mode: ipvs\n"));
+    daemon.wait_until(PATIENCE, || tells("was changed, but nothing that is of use"));
+    write(home, &format!("{text}conntrack: {{min: few}}\n"));
+    daemon.wait_until(PATIENCE, || {
+        tells("conntrack.min: \"few\" is not a number (0 to 2147483647); what it said")
+    });
+    fs::remove_file(&config).expect("a file");
+    daemon.wait_until(PATIENCE, || tells("cannot be read: No such file or directory"));
+    let own = site.address("b");
+    assert_eq!(must_reach(site.pod("b"), site.at("service", 80)), ("a".to_owned(), own));
+    write(home, &format!("{text}iptables: {{masqueradeAll: true}}\nmode: iptables\n"));
+    assert!(!daemon.ends_by_itself(PATIENCE));
+    assert!(tells("says something else than at the start: proxyd ends"), "{}", log(home));
+    assert_eq!(must_reach(site.pod("b"), site.at("service", 80)), ("a".to_owned(), own));
+    let mut daemon = start(&site, home, &config, &flags);
+    wait_ready(&site, &mut daemon);
+    let gateway = site.address("gateway");
+    assert_eq!(must_reach(site.pod("b"), site.at("service", 80)), ("a".to_owned(), gateway));
+    daemon.terminate(PATIENCE);
+}
+
 #[test]
 fn the_file_that_kubeadm_writes_leads_to_the_cluster() {
     let mut site = Site::new(true);

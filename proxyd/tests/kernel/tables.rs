@@ -220,8 +220,7 @@ fn hashes_find_endpoints_in_the_same_places_on_all_nodes() {
 fn what_others_settings_dropped_is_not_dropped_from_the_start() {
     move_away();
     let ranges = ["10.96.0.0/12", "fd00:96::/112"].map(|it| it.parse().unwrap()).into();
-    let mut with_ranges =
-        dataplane(&Settings { service_ranges: ranges, ..Settings::default() });
+    let mut with_ranges = dataplane(&Settings { service_ranges: ranges, ..Settings::default() });
     with_ranges.adopt(&plans([])).unwrap();
     for (is_ipv4, range) in [(true, "ip daddr 10.96.0.0/12"), (false, "ip6 daddr fd00:96::/112")] {
         let listed = listed(is_ipv4);
