@@ -28,10 +28,10 @@ pub struct Counters {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     /// By the service, its port and protocol.
-    of_ports: BTreeMap<NamespacedName, BTreeMap<(u16, Protocol), u64>>,
+    of_ports: BTreeMap<Arc<NamespacedName>, BTreeMap<(u16, Protocol), u64>>,
     /// How many ports that are.
     count: usize,
     /// Of all other ports together.
@@ -53,7 +53,7 @@ impl Counters {
             *counter += more;
         } else if state.count < self.most {
             state.count += 1;
-            state.of_ports.entry(service.clone()).or_default().insert(port, more);
+            state.of_ports.entry(Arc::new(service.clone())).or_default().insert(port, more);
         } else {
             state.others += more;
         }
@@ -85,11 +85,13 @@ impl Counters {
 
 impl Collector for Counters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let state = self.lock();
+        // Who writes to the kernel has to count as well, and is not to wait while numbers become text.
+        let state = self.lock().clone();
         let help = "New connections to a Service's port that were led to an endpoint";
         let mut family =
             encoder.encode_descriptor("service_connections", help, None, MetricType::Counter)?;
-        for (NamespacedName { namespace, name }, ports) in &state.of_ports {
+        for (service, ports) in &state.of_ports {
+            let NamespacedName { namespace, name } = &**service;
             for ((port, protocol), connections) in ports {
                 let labels = [
                     ("namespace", namespace.as_str()),

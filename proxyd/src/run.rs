@@ -24,6 +24,7 @@ use proxyd::source::folder::Folder;
 use proxyd::sysctl::Unchanged;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::alone::{Alone, NAME};
@@ -184,12 +185,28 @@ async fn answer_at(
             if path == "/metrics" && status.readiness() != Readiness::Syncing {
                 counters.refresh().await;
             }
-            let answer = answer(&path, &status);
+            let answer = match path.as_str() {
+                // Of many Services it is long, and the loop has to go on.
+                "/metrics" => {
+                    let status = Arc::clone(&status);
+                    Answer::metrics(blocking(move || status.metrics.text()).await)
+                }
+                path => answer(path, &status),
+            };
             status.metrics.answered(&path, answer.code());
             answer
         }
     })
     .await;
+}
+
+/// Does what takes long in another thread.
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(f).await {
+        Ok(it) => it,
+        // A panic, which is a bug.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }
 
 /// Waits until no other proxyd writes. What keeps others from it.
@@ -313,7 +330,6 @@ fn answer(path: &str, status: &Status) -> Answer {
             Readiness::Syncing => Answer::unavailable("not all objects are known yet\n"),
             Readiness::Failing(why) => Answer::unavailable(format!("{why}\n")),
         },
-        "/metrics" => Answer::metrics(status.metrics.text()),
         _ => Answer::not_found("there are /healthz, /livez, /readyz and /metrics\n"),
     }
 }

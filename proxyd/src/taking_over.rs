@@ -8,10 +8,9 @@ use proxyd::agent::{Readiness, Status};
 use proxyd::takeover::{self, Error, Removed};
 use runner::OsRunner;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::run::{Failure, families};
+use crate::run::{Failure, blocking, families};
 
 /// How often it is looked whether kube-proxy has ended: until its rules have gone, they lead where its endpoints were.
 const UNTIL_IT_ENDS: Duration = Duration::from_secs(1);
@@ -87,14 +86,6 @@ async fn await_its_return() {
             );
             is_told = true;
         }
-    }
-}
-
-async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(f).await {
-        Ok(it) => it,
-        // A panic, which is a bug.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

@@ -17,10 +17,13 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// For so long an answer waits for the kernel; then it shows what was read before.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// As many increases are told at once: who takes them in has others to listen to.
+const MOST_AT_ONCE: usize = 1024;
+
 /// So many more connections came to a place.
 pub type Increase = (At, u64);
 
-/// What was read, for who knows whose places those are; and whom to tell that it is taken in.
+/// What was read, or a part of it, for who knows whose places those are; and whom to tell that it is taken in.
 pub type Reading = (Vec<Increase>, oneshot::Sender<()>);
 
 /// Reads the kernel's counters, when they are asked for and not more often than each 5 s.
@@ -59,13 +62,7 @@ impl Reader {
         });
         let reading = async move {
             match reading.await {
-                Ok(Ok(increases)) => {
-                    let (taken, is_taken) = oneshot::channel();
-                    // Who has ended takes nothing in.
-                    if readings.send((increases, taken)).await.is_ok() {
-                        _ = is_taken.await;
-                    }
-                }
+                Ok(Ok(increases)) => tell(&readings, increases).await,
                 Ok(Err(error)) => {
                     let error = cluster::chain(&error);
                     tracing::warn!("the counters of services cannot be read: {error}");
@@ -76,6 +73,17 @@ impl Reader {
         // It goes on: what it has read is not to be lost.
         if timeout(PATIENCE, tokio::spawn(reading)).await.is_err() {
             tracing::warn!("the counters of services are slow to read; older ones are shown");
+        }
+    }
+}
+
+/// Tells it part by part.
+async fn tell(readings: &mpsc::Sender<Reading>, increases: Vec<Increase>) {
+    for part in increases.chunks(MOST_AT_ONCE) {
+        let (taken, is_taken) = oneshot::channel();
+        // Who has ended takes nothing in.
+        if readings.send((part.to_vec(), taken)).await.is_err() || is_taken.await.is_err() {
+            return;
         }
     }
 }
@@ -124,6 +132,25 @@ fn increases(before: &Counts, now: &Counts) -> Vec<Increase> {
 mod tests {
     use super::*;
     use crate::model::Protocol;
+
+    #[tokio::test]
+    async fn what_many_services_counted_is_told_in_parts() {
+        let address = "10.0.0.1".parse().unwrap();
+        let at = |port| At { address, protocol: Protocol::Tcp, port };
+        let all: Vec<Increase> = (1..=2500).map(|port| (at(port), 1)).collect();
+        let (sender, mut receiver) = mpsc::channel(1);
+        let told = async move { tell(&sender, all).await };
+        let taken = async {
+            let mut parts = Vec::new();
+            while let Some((part, taken)) = receiver.recv().await {
+                parts.push(part.len());
+                taken.send(()).unwrap();
+            }
+            parts
+        };
+        let ((), parts) = tokio::join!(told, taken);
+        assert_eq!(parts, [1024, 1024, 452]);
+    }
 
     #[test]
     fn a_counter_that_is_less_than_before_began_anew() {
