@@ -243,7 +243,7 @@ impl Draft {
                     && it.port == port.port
                     && it.way.leads_to(scope)
             };
-            if self.frontends.iter().any(leads) {
+            if !endpoints.is_empty() && self.frontends.iter().any(leads) {
                 self.local_addresses.extend(&local_addresses);
                 self.pools.insert(id, endpoints.into());
             }

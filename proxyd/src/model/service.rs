@@ -264,7 +264,7 @@ fn source_ranges(texts: &[String], problems: &mut Problems) -> Option<Vec<IpNetw
 }
 
 fn ports(parts: Vec<PortPart>, problems: &mut Problems) -> Vec<Port> {
-    let read = |(place, part): (usize, PortPart)| {
+    let read = |(place, part): (usize, PortPart), problems: &mut Problems| {
         let field = |name: &str| format!("spec.ports[{place}].{name}");
         let protocol = part.protocol.as_deref();
         let wanted = "TCP, UDP or SCTP";
@@ -284,7 +284,20 @@ fn ports(parts: Vec<PortPart>, problems: &mut Problems) -> Vec<Port> {
             name: part.name.unwrap_or_default(),
         })
     };
-    parts.into_iter().enumerate().filter_map(read).collect()
+    let mut ports: Vec<Port> = Vec::new();
+    for (place, part) in parts.into_iter().enumerate() {
+        let Some(port) = read((place, part), problems) else { continue };
+        let is_other = |it: &Port| (it.port, it.protocol) != (port.port, port.protocol);
+        let own = ports.iter().all(is_other).then_some(());
+        let (value, wanted) = (
+            format!("{}/{}", port.port, port.protocol),
+            "a port that no other has with its protocol",
+        );
+        if problems.take(own, || format!("spec.ports[{place}]"), value, wanted).is_some() {
+            ports.push(port);
+        }
+    }
+    ports
 }
 
 fn affinity(kind: Option<&str>, config: Option<AffinityConfig>) -> Option<u32> {
@@ -369,13 +382,17 @@ mod tests {
     fn what_cannot_be_read_is_told_and_left_out() {
         let (service, problems) = read(json!({
             "clusterIPs": ["10.0.0.1", "fd00::x"],
-            "ports": [{"port": 0}, {"port": 80, "protocol": "ICMP"}, {"port": 81, "nodePort": 70_000}],
+            "ports": [
+                {"port": 0}, {"port": 80, "protocol": "ICMP"}, {"port": 81, "nodePort": 70_000},
+                {"name": "b", "port": 81}, {"port": 81, "protocol": "UDP"},
+            ],
             "externalIPs": ["here"],
             "loadBalancerSourceRanges": ["10.0.0.7/8", "all"],
         }));
         let service = service.unwrap();
-        assert_eq!(service.ports.len(), 1);
-        assert_eq!(service.ports[0].node_port, None);
+        let ports: Vec<_> = service.ports.iter().map(|it| (it.port, it.protocol)).collect();
+        assert_eq!(ports, [(81, Protocol::Tcp), (81, Protocol::Udp)]);
+        assert_eq!((service.ports[0].node_port, service.ports[0].name.as_str()), (None, ""));
         assert_eq!(service.source_ranges, Some(vec!["10.0.0.0/8".parse().unwrap()]));
         assert_eq!(
             problems,
@@ -385,6 +402,7 @@ mod tests {
                 "spec.ports[0].port: \"0\" is not a port (1 to 65535)",
                 "spec.ports[1].protocol: \"ICMP\" is not TCP, UDP or SCTP",
                 "spec.ports[2].nodePort: \"70000\" is not a port (1 to 65535)",
+                "spec.ports[3]: \"81/TCP\" is not a port that no other has with its protocol",
                 "spec.loadBalancerSourceRanges[1]: \"all\" is not a range of addresses",
             ]
         );
