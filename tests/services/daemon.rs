@@ -179,6 +179,30 @@ fn a_folder_is_followed() {
 }
 
 #[test]
+fn what_cannot_be_read_at_the_start_is_told_and_the_rest_is_served() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let folder = Folder::new();
+    let mut wrong = service(&site);
+    wrong["metadata"]["name"] = json!("wrong");
+    wrong["spec"]["clusterIP"] = json!("010.096.000.103");
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [wrong, service(&site)]});
+    folder.write("services.json", &list);
+    folder.write("slice.json", &slice(&site, &["a"]));
+    fs::write(folder.manifests().join("cut.json"), "{").expect("a file");
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");
+    assert_eq!(metric(&site, "podwire_proxy_defective_manifests"), 2.0);
+    let log = fs::read_to_string(folder.home.path().join("proxyd.log")).expect("a log");
+    let path = folder.manifests().join("services.json").display().to_string();
+    let told = format!(
+        "{path}: document 1: items[0].spec.clusterIPs[0]: \"010.096.000.103\" is not an address; what else this file says is in force"
+    );
+    assert!(log.contains(&told) && log.contains("cut.json: document 1: "), "{log}");
+}
+
+#[test]
 fn who_is_killed_leaves_services_as_they_are_and_finds_them_so() {
     let (site, folder, mut daemon) = served(false, &["a", "b"]);
     must_reach(site.pod("b"), site.at("service", 80));

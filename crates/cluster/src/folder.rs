@@ -1,9 +1,8 @@
 //! A folder of manifests as the source of objects: for nodes without a cluster.
 //!
 //! `*.yaml`, `*.yml` and `*.json` are read, those of subfolders are not. A file that is wrong
-//! somewhere counts as it was when it was last good. Nothing is told before each has been good once:
-//! what the kernel has from before may be just what the bad one said. Objects are told apart by their
-//! kinds and names.
+//! somewhere counts as it was when it was last good. For a file that was never good see [`Kinds::NEEDS_ALL`]. Objects are told
+//! apart by their kinds and names.
 
 mod contents;
 mod disk;
@@ -110,7 +109,11 @@ impl<K: Kinds> Folder<K> {
             let seconds = RETRY.as_secs();
             reports.push(Report::Watch { dir: self.dir.clone(), seconds, source });
         }
-        let bad = if self.contents.is_some() { State::Nothing } else { State::Awaited };
+        let bad = match self.contents {
+            _ if !K::NEEDS_ALL => State::Rest,
+            Some(_) => State::Nothing,
+            None => State::Awaited,
+        };
         let changes = match self.disk.read(&self.kinds, &self.seen, bad) {
             Ok(changed) => self.changes(changed),
             // One report of a folder that is not there is enough.
@@ -146,7 +149,8 @@ impl<K: Kinds> Folder<K> {
 
     fn changes(&mut self, changed: bool) -> Vec<Change<K::Object>> {
         let is_started = self.contents.is_some();
-        if !changed && is_started || !is_started && !self.disk.is_known() {
+        let is_awaited = K::NEEDS_ALL && !is_started && !self.disk.is_known();
+        if !changed && is_started || is_awaited {
             return Vec::new();
         }
         let files = self.disk.manifests();

@@ -49,6 +49,9 @@ enum Object {
 impl folder::Kinds for Kinds {
     type Object = Object;
 
+    /// One Service that cannot be read is no reason to serve none.
+    const NEEDS_ALL: bool = false;
+
     const READ: &'static [Kind<Self>] = &[
         Kind { version: "v1", kind: "Service", is_namespaced: true, read: service },
         Kind {

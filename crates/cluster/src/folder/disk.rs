@@ -32,12 +32,14 @@ pub(super) struct Disk<T> {
 struct Manuscript<T> {
     stamp: Option<Stamp>,
     good: Option<Manifest<T>>,
+    /// What can be read of it, where that counts for a file that was never good.
+    rest: Option<Manifest<T>>,
     reports: Vec<Report>,
 }
 
 impl<T> Default for Manuscript<T> {
     fn default() -> Self {
-        Self { stamp: None, good: None, reports: Vec::new() }
+        Self { stamp: None, good: None, rest: None, reports: Vec::new() }
     }
 }
 
@@ -74,10 +76,12 @@ impl<T> Disk<T> {
         Ok(changed)
     }
 
-    /// The good manifests, in the order of their names.
+    /// The manifests that count, in the order of their names.
     pub(super) fn manifests(&self) -> impl Iterator<Item = (&Path, &Manifest<T>)> {
         let files = self.files.iter();
-        files.filter_map(|(path, file)| Some((path.as_path(), file.good.as_ref()?)))
+        files.filter_map(|(path, file)| {
+            Some((path.as_path(), file.good.as_ref().or(file.rest.as_ref())?))
+        })
     }
 
     /// Whether each file was good at least once.
@@ -128,6 +132,7 @@ impl<T> Manuscript<T> {
         let state = if self.good.is_some() { State::LastGood } else { bad };
         let file = path.to_owned();
         let bad = |defect| Report::Bad { file: file.clone(), state, defect };
+        self.rest = None;
         self.reports = match content(path) {
             Err(source) => vec![Report::Unreadable { file, state, source }],
             Ok(content) if content.len() as u64 > LONGEST_FILE => {
@@ -142,6 +147,7 @@ impl<T> Manuscript<T> {
                     self.good = Some(manifest);
                     reports
                 } else {
+                    self.rest = Some(manifest).filter(|_| state == State::Rest);
                     defects.into_iter().map(bad).collect()
                 }
             }

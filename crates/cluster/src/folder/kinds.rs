@@ -15,6 +15,10 @@ pub trait Kinds: Sized + 'static {
     /// They. Their names differ.
     const READ: &'static [Kind<Self>];
 
+    /// Whether nothing is told before each file has been good once, as what the kernel has from before may be just what the bad one
+    /// said, and nothing of one that comes later and never was. Else what can be read of it counts.
+    const NEEDS_ALL: bool = true;
+
     /// Adds the objects that are there though no manifest has them.
     fn complete(&self, _objects: &mut Objects<Self::Object>) {}
 }

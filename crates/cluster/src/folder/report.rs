@@ -99,6 +99,8 @@ pub enum State {
     Nothing,
     /// Nothing is known of it, and so there is no first list.
     Awaited,
+    /// What can be read of it: it was never good.
+    Rest,
 }
 
 impl fmt::Display for State {
@@ -106,6 +108,7 @@ impl fmt::Display for State {
         formatter.write_str(match self {
             Self::LastGood => "what it said before stays in force",
             Self::Nothing => "nothing of this file is in force",
+            Self::Rest => "what else this file says is in force",
             Self::Awaited => {
                 "what it should say is not known: until it is good or gone, all stays as it is"
             }

@@ -11,8 +11,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, channel, unbounded_channel};
 use tokio::time::timeout;
 
-use super::super::{Folder, Report};
-use super::{DENY, Kept, POD, Sample};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::super::{Folder, Kind, Kinds, Report};
+use super::{DENY, Kept, POD, Sample, kept};
 use crate::Change;
 
 /// Nothing here takes this long, unless it hangs.
@@ -37,10 +39,14 @@ impl Watched {
 
     /// Watches `sub` of `dir`.
     fn at(dir: TempDir, sub: &Path) -> Self {
+        Self::of(dir, sub, Sample)
+    }
+
+    fn of(dir: TempDir, sub: &Path, kinds: impl Kinds<Object = Kept> + Send) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, changes) = channel(4);
         let (told, reports) = unbounded_channel();
-        let folder = Folder::new(dir.path().join(sub), Sample);
+        let folder = Folder::new(dir.path().join(sub), kinds);
         let report = move |it: &Report| told.send(it.to_string()).unwrap();
         runtime.spawn(folder.run(sender, |changes| changes, report, |_| ()));
         Self { dir, runtime, changes, reports }
@@ -111,6 +117,47 @@ fn files_come_change_and_go() {
     assert_eq!(watched.take(2), ["+shop/other", "-shop/deny"]);
     fs::remove_file(watched.path("pod.yaml")).unwrap();
     assert_eq!(watched.take(1), ["-shop/web"]);
+}
+
+/// Of which what can be read counts.
+struct Forgiving;
+
+impl Kinds for Forgiving {
+    type Object = Kept;
+
+    const NEEDS_ALL: bool = false;
+
+    const READ: &'static [Kind<Self>] = &[Kind {
+        version: "v1",
+        kind: "Pod",
+        is_namespaced: true,
+        read: |_, name, value| kept::<Pod>(&Sample, name, value),
+    }];
+}
+
+#[test]
+fn what_can_be_read_of_a_file_that_was_never_good_counts_where_not_all_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = |name: &str| POD.replace("web", name);
+    let bad = POD.replace("{namespace: shop", "{namespace: [shop]");
+    fs::write(dir.path().join("one.yaml"), format!("{}---\n{bad}", pod("a"))).unwrap();
+    fs::write(dir.path().join("two.yaml"), "[").unwrap();
+    fs::write(dir.path().join("three.yaml"), pod("b")).unwrap();
+    let mut watched = Watched::of(dir, Path::new(""), Forgiving);
+    assert_eq!(watched.take(1), ["shop/a shop/b"]);
+    for file in ["one", "two"] {
+        let told = watched.report();
+        assert!(told.starts_with(&format!("DIR/{file}.yaml: document ")), "{told}");
+        assert!(told.ends_with("; what else this file says is in force"), "{told}");
+    }
+    // Once good it stays as it was then.
+    watched.write("one.yaml", &format!("{}---\n{}", pod("a"), pod("c")));
+    assert_eq!(watched.take(1), ["+shop/c"]);
+    watched.write("one.yaml", &bad);
+    let told = watched.report();
+    assert!(told.ends_with("; what it said before stays in force"), "{told}");
+    watched.write("two.yaml", &format!("{}---\n{bad}", pod("d")));
+    assert_eq!(watched.take(1), ["+shop/d"]);
 }
 
 #[test]
