@@ -75,7 +75,7 @@ pub(crate) struct Run {
     /// PORT, or "off" [default: 10256].
     #[arg(long, value_name = "WHERE", value_parser = parse_listen, visible_alias = "healthz-bind-address")]
     pub(crate) listen: Option<Listen>,
-    /// Where they are served as well: ADDRESS:PORT, PORT, or "off" [default: off].
+    /// Where they are served as well, and /metrics alone: ADDRESS:PORT, PORT, or "off" [default: off].
     #[arg(long, value_name = "WHERE", value_parser = parse_listen)]
     pub(crate) metrics_bind_address: Option<Listen>,
     /// How many ports of Services have a counter of their own in /metrics; the connections to all others are counted

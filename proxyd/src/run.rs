@@ -143,9 +143,11 @@ async fn listen(
     status: &Arc<Status>,
     counters: &Reader,
 ) -> Result<watch::Receiver<bool>, Failure> {
-    let metrics = Some(options.metrics).filter(|it| *it != options.listen);
+    let metrics = Some(options.metrics).filter(|it| *it != options.listen && *it != Listen::Off);
     let (tells_place, has_place) = watch::channel(false);
-    for (at, tells_place) in [(Some(options.listen), Some(tells_place)), (metrics, None)] {
+    let places =
+        [(Some(options.listen), Some(tells_place), metrics.is_none()), (metrics, None, true)];
+    for (at, tells_place, has_metrics) in places {
         let Some(at) = at else { continue };
         let bound = match health::listen(at).await {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
@@ -154,7 +156,9 @@ async fn listen(
             }
             bound => Some(bound?),
         };
-        tokio::spawn(answer_at(at, bound, tells_place, Arc::clone(status), counters.clone()));
+        // Where load balancers ask anybody may; who cares has metrics elsewhere.
+        let counters = has_metrics.then(|| counters.clone());
+        tokio::spawn(answer_at(at, bound, tells_place, Arc::clone(status), counters));
     }
     Ok(has_place)
 }
@@ -165,7 +169,7 @@ async fn answer_at(
     mut bound: Option<Option<TcpListener>>,
     tells_place: Option<watch::Sender<bool>>,
     status: Arc<Status>,
-    counters: Reader,
+    counters: Option<Reader>,
 ) {
     let listener = loop {
         if let Some(listener) = bound {
@@ -181,23 +185,25 @@ async fn answer_at(
     health::serve(listener, move |path| {
         let (status, counters) = (Arc::clone(&status), counters.clone());
         async move {
-            // Before, nobody knows whose the places are that count.
-            if path == "/metrics" && status.readiness() != Readiness::Syncing {
-                counters.refresh().await;
-            }
-            let answer = match path.as_str() {
-                // Of many Services it is long, and the loop has to go on.
-                "/metrics" => {
-                    let status = Arc::clone(&status);
-                    Answer::metrics(blocking(move || status.metrics.text()).await)
-                }
-                path => answer(path, &status),
+            let answer = match (path.as_str(), counters) {
+                ("/metrics", Some(counters)) => metrics(&status, &counters).await,
+                (path, _) => answer(path, &status),
             };
             status.metrics.answered(&path, answer.code());
             answer
         }
     })
     .await;
+}
+
+async fn metrics(status: &Arc<Status>, counters: &Reader) -> Answer {
+    // Before, nobody knows whose the places are that count.
+    if status.readiness() != Readiness::Syncing {
+        counters.refresh().await;
+    }
+    let status = Arc::clone(status);
+    // Of many Services it is long, and the loop has to go on.
+    Answer::metrics(blocking(move || status.metrics.text()).await)
 }
 
 /// Does what takes long in another thread.
@@ -330,6 +336,7 @@ fn answer(path: &str, status: &Status) -> Answer {
             Readiness::Syncing => Answer::unavailable("not all objects are known yet\n"),
             Readiness::Failing(why) => Answer::unavailable(format!("{why}\n")),
         },
+        "/metrics" => Answer::not_found("metrics are at another place (--metrics-bind-address)\n"),
         _ => Answer::not_found("there are /healthz, /livez, /readyz and /metrics\n"),
     }
 }

@@ -70,6 +70,8 @@ nodePortAdresses: [all]
     let metrics = "127.0.0.1:10249".parse().expect("a place");
     assert!(ask_at(&site.node, metrics, "/metrics").is_some_and(|it| it.contains("kubeproxy_")));
     assert!(asked(&site, "/healthz").is_some());
+    // Where load balancers ask there are none then.
+    assert!(asked(&site, "/metrics").is_some_and(|it| it.starts_with("HTTP/1.1 404 ")));
     let is = |name: &str, wanted: &str| {
         site.node.sysctl(&format!("net/netfilter/nf_conntrack_{name}")).as_deref() == Some(wanted)
     };

@@ -1,6 +1,6 @@
 //! Load balancers ask at a port of the node whether it has endpoints of a service.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use lab::{Daemon, program, proxyd, without_ipv6};
 use serde_json::{Value, json};
@@ -117,6 +117,31 @@ fn a_load_balancer_is_answered_where_there_are_node_ports(is_ipv4: bool) {
     for of in ["node", "named"] {
         assert_eq!(check_at(&site, of, PORT), answer(200, "s", 1), "{of}");
     }
+}
+
+/// Any pod can connect to the node, as often as it likes.
+#[test]
+fn whoever_connects_and_says_nothing_keeps_nobody_from_an_answer() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let folder = Folder::new();
+    folder.write("service.json", &checked(&site, "s", "service", PORT));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    let mut command = program(proxyd());
+    command.args(["--node-name", HERE, "--listen=10256"]).args(folder.arguments(&site));
+    let log = folder.home.path().join("proxyd.log");
+    let mut daemon = Daemon::start("proxyd", command, &site.node, log);
+    wait_ready(&site, &mut daemon);
+    let healthz = SocketAddr::new(site.address("node"), 10256);
+    let silent: Vec<_> = [healthz, SocketAddr::new(site.address("node"), PORT)]
+        .into_iter()
+        .flat_map(|at| (0..300).map(move |_| at))
+        .map(|at| site.pod("b").enter(|| TcpStream::connect(at)).expect("it is taken"))
+        .collect();
+    let told = ask_at(site.world(), healthz, "/healthz").expect("it answers");
+    assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+    assert_eq!(check(&site, PORT), answer(200, "s", 1));
+    assert_eq!(silent.len(), 600);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Serving `/healthz`, `/readyz`, `/metrics` and their like: who asks gets what the daemon answers.
 
+mod connections;
+
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as SystemListener};
@@ -14,13 +16,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
-/// As many are answered at once; more wait.
+pub use connections::Connections;
+
+/// As many are connected at once.
 const MOST_CONNECTIONS: usize = 32;
 /// For so long a client may take to ask.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How often, and how far apart, a place is asked for that another process had.
 const LISTEN_ATTEMPTS: u32 = 50;
 const LISTEN_PAUSE: Duration = Duration::from_millis(100);
@@ -151,18 +155,6 @@ impl Answer {
     }
 }
 
-/// How many connections are answered at once, by all servers that share this; more wait.
-#[derive(Debug, Clone)]
-pub struct Connections(Arc<Semaphore>);
-
-impl Connections {
-    /// So many.
-    #[must_use]
-    pub fn at_most(count: usize) -> Self {
-        Self(Arc::new(Semaphore::new(count)))
-    }
-}
-
 /// Answers until the listener fails for good. `answer` is given the path that is asked for.
 pub async fn serve<A, F>(listener: TcpListener, answer: A)
 where
@@ -189,12 +181,16 @@ where
             }
         };
         // Only now: who waits for a client takes nothing from others.
-        let Ok(permit) = Arc::clone(&connections.0).acquire_owned().await else { return };
-        let answer = answer.clone();
-        tokio::spawn(async move {
+        let place = Arc::new(connections.place().await);
+        let (answer, own) = (answer.clone(), Arc::clone(&place));
+        let task = tokio::spawn(async move {
             let answer = service_fn(move |request: Request<Incoming>| {
-                let answer = answer(request.uri().path().to_owned());
-                async move { Ok::<_, Infallible>(response(answer.await)) }
+                let (answer, busy) = (answer(request.uri().path().to_owned()), own.busy());
+                async move {
+                    let answer = answer.await;
+                    drop(busy);
+                    Ok::<_, Infallible>(response(answer))
+                }
             });
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
@@ -204,8 +200,11 @@ where
                 server.serve_connection(TokioIo::new(stream), answer),
             )
             .await;
-            drop(permit);
         });
+        place.is_of(task.abort_handle());
+        drop(place);
+        // Who has asked already is answered before others can push him out.
+        yield_now().await;
     }
 }
 
@@ -306,6 +305,73 @@ mod tests {
             stream.read_to_string(&mut text).await.unwrap();
             assert!(text.ends_with("\r\n\r\nok\n"), "{text}");
         }
+    }
+
+    async fn connected(to: SocketAddr) -> TcpStream {
+        TcpStream::connect(to).await.unwrap()
+    }
+
+    async fn ask(stream: &mut TcpStream, path: &str) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+    }
+
+    async fn answer_of(stream: &mut TcpStream) -> String {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn who_asks_nothing_leaves_room_for_who_does() {
+        let listener = listen(ANY).await.unwrap().unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let connections = Connections::at_most(2);
+            serve_within(&connections, listener, |_| async { Answer::ok("ok\n") }).await;
+        });
+        let mut silent = Vec::new();
+        for _ in 0..20 {
+            silent.push(connected(at).await);
+        }
+        let mut other = connected(at).await;
+        ask(&mut other, "/").await;
+        let text = answer_of(&mut other).await;
+        assert!(text.ends_with("\r\n\r\nok\n"), "{text}");
+        // Those who came first were pushed out; the last one may still ask.
+        for mut first in silent.drain(..19) {
+            assert_eq!(first.read(&mut [0]).await.unwrap_or_default(), 0);
+        }
+        ask(&mut silent[0], "/").await;
+        assert!(answer_of(&mut silent[0]).await.ends_with("\r\n\r\nok\n"));
+    }
+
+    #[tokio::test]
+    async fn who_is_being_answered_is_not_pushed_out() {
+        let listener = listen(ANY).await.unwrap().unwrap();
+        let at = listener.local_addr().unwrap();
+        let (asked, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let (release, released) = tokio::sync::watch::channel(false);
+        tokio::spawn(async move {
+            let connections = Connections::at_most(1);
+            let answer = move |path: String| {
+                let (asked, mut released) = (asked.clone(), released.clone());
+                async move {
+                    asked.send(path.clone()).unwrap();
+                    released.wait_for(|it| *it).await.unwrap();
+                    Answer::ok(path)
+                }
+            };
+            serve_within(&connections, listener, answer).await;
+        });
+        let mut first = connected(at).await;
+        ask(&mut first, "/first").await;
+        assert_eq!(heard.recv().await.unwrap(), "/first");
+        let mut second = connected(at).await;
+        ask(&mut second, "/second").await;
+        release.send(true).unwrap();
+        assert!(answer_of(&mut first).await.ends_with("\r\n\r\n/first"));
+        assert!(answer_of(&mut second).await.ends_with("\r\n\r\n/second"));
     }
 
     #[tokio::test]
