@@ -7,7 +7,7 @@ use proxyd::dataplane::Dataplane;
 use proxyd::localhost;
 use proxyd::nftables::Settings;
 
-use crate::alone::{Alone, NAME};
+use crate::alone::{Alone, SIGN};
 use crate::cli::{Cleanup, Run};
 use crate::run::Failure;
 
@@ -41,7 +41,7 @@ async fn nobody_else(waits: bool) -> Result<Alone, Failure> {
         return Ok(alone);
     }
     if !waits {
-        return Err(format!("proxyd runs on this node, and holds the socket @{NAME}: what is removed would be written again (end it first)").into());
+        return Err(format!("proxyd runs on this node ({SIGN}): what is removed would be written again (end it first)").into());
     }
     tracing::info!("proxyd is running: waiting for its end");
     Ok(Alone::later(|| {}).await?)

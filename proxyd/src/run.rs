@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::alone::{Alone, NAME};
+use crate::alone::{Alone, SIGN};
 use crate::cli::Run;
 use crate::options::Options;
 use crate::{reload, taking_over};
@@ -218,7 +218,7 @@ pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + '
 /// Waits until no other proxyd writes. What keeps others from it.
 async fn alone(status: &Status) -> Result<Alone, Failure> {
     let why = format!(
-        "another proxyd, or its cleanup, runs on this node and holds the socket @{NAME}: this one waits for its end"
+        "another proxyd, or its cleanup, runs on this node ({SIGN}): this one waits for its end"
     );
     let mut is_told = false;
     let alone = Alone::later(|| {

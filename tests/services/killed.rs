@@ -1,6 +1,8 @@
 //! proxyd is killed, stopped, or there twice, while services change and connections come.
 
 use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixDatagram;
 use std::thread::sleep;
 use std::time::Instant;
 
@@ -64,6 +66,27 @@ fn killed_at_any_moment_it_loses_no_connection_by_ipv4() {
 #[test]
 fn killed_at_any_moment_it_loses_no_connection_by_ipv6() {
     killed_at_any_moment_it_loses_no_connection(false);
+}
+
+/// Names of sockets are anybody's.
+#[test]
+fn who_has_a_socket_of_its_name_keeps_it_from_nothing() {
+    let mut site = Site::new(true);
+    site.pods(["a", "b"]);
+    let name = std::os::unix::net::SocketAddr::from_abstract_name("podwire-proxyd");
+    let _squatter =
+        site.node.enter(|| UnixDatagram::bind_addr(&name.expect("a name")).expect("nobody has it"));
+    let folder = Folder::new();
+    folder.write("service.json", &service(&site));
+    folder.write("slice.json", &slice(&site, &["a"]));
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");
+    let refused = site.node.try_sh(&format!("{} cleanup 2>&1", proxyd().display()));
+    assert!(refused.stdout.contains("proxyd runs on this node"), "{refused:?}");
+    daemon.terminate(PATIENCE);
+    site.node.sh(&format!("{} cleanup", proxyd().display()));
+    assert_eq!(site.tables(), "");
 }
 
 /// Meanwhile the kernel tells more than it keeps for who does not listen.
