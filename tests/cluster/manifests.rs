@@ -12,7 +12,7 @@ use crate::deployed::{PODWIRE, POLICYD, collection, program_of, texts};
 use crate::proxied::PROXYD;
 
 /// In `conf/kubernetes/overlays`; the chart has an example of values for each.
-const OVERLAYS: [&str; 8] = [
+const OVERLAYS: [&str; 9] = [
     "network",
     "dual-stack",
     "ipv6",
@@ -21,6 +21,7 @@ const OVERLAYS: [&str; 8] = [
     "policy-only",
     "policyd",
     "network-proxyd",
+    "proxyd-kubeadm",
 ];
 
 fn conf(path: &str) -> PathBuf {
@@ -211,6 +212,7 @@ fn the_programs_take_every_rendered_command_line() {
         (proxied, "--proc-sys-net", "--service-cidr=10.96.0.0/16 --masquerade-all"),
         (proxied, "--proc-sys-net", "--metrics-bind-address=9098"),
         (proxied, "uninstall", "--daemon-set=podwire-proxyd"),
+        ("", "--proc-sys-net", "--config=/var/lib/kube-proxy/config.conf"),
     ] {
         let mut of_values = lines.iter().filter(|(of, _)| *of == values);
         let has_both = of_values.any(|(_, line)| line.contains(command) && line.contains(part));
