@@ -140,11 +140,19 @@ pub(crate) struct Pods {
     #[arg(long, value_name = "CIDR", value_delimiter = ',', conflicts_with_all = ["pod_bridge_interface", "pod_interface_name_prefix"])]
     pub(crate) cluster_cidr: Vec<IpNetwork>,
     /// The bridge that pods are behind.
-    #[arg(long, value_name = "NAME", conflicts_with = "pod_interface_name_prefix")]
+    #[arg(long, value_name = "NAME", value_parser = parse_interface, conflicts_with = "pod_interface_name_prefix")]
     pub(crate) pod_bridge_interface: Option<String>,
     /// What the names of pods' interfaces begin with.
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(long, value_name = "PREFIX", value_parser = parse_interface)]
     pub(crate) pod_interface_name_prefix: Option<String>,
+}
+
+/// An interface's name, or its beginning.
+fn parse_interface(text: &str) -> Result<String, &'static str> {
+    let is_of_name = |it: char| it.is_ascii_graphic() && it != '/';
+    // `IFNAMSIZ` is 16, with the zero at the end.
+    let is_right = (1..16).contains(&text.len()) && text.chars().all(is_of_name);
+    is_right.then(|| text.to_owned()).ok_or("no name of an interface (1 to 15 letters)")
 }
 
 /// What the rules depend on.

@@ -93,6 +93,9 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// The longest name of an object (`DNS1123SubdomainMaxLength`).
+const LONGEST_NAME: usize = 253;
+
 /// What is wrong with an object. The API server lets none of it pass; manifests of a folder may have it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {value:?} is not {wanted}")]
@@ -124,9 +127,21 @@ impl Problems {
         read
     }
 
-    /// An address.
+    /// An address. One of IPv4 that is written as of IPv6 is of IPv4, as for kube-proxy.
     fn address(&mut self, text: &str, field: impl FnOnce() -> String) -> Option<IpAddr> {
-        self.take(text.parse().ok(), field, text, "an address")
+        let address = text.parse().ok().map(|it: IpAddr| it.to_canonical());
+        self.take(address, field, text, "an address")
+    }
+
+    /// An object's name and namespace: they become labels of metrics and parts of lines. That there is a name others see to.
+    fn name(&mut self, name: &NamespacedName) {
+        let is_of_name = |it: char| matches!(it, 'a'..='z' | '0'..='9' | '-' | '.');
+        let NamespacedName { namespace, name } = name;
+        for (field, text) in [("metadata.namespace", namespace), ("metadata.name", name)] {
+            let is_right = text.len() <= LONGEST_NAME && text.chars().all(is_of_name);
+            let wanted = "a name (253 of a-z, 0-9, - and . at most)";
+            self.take(is_right.then_some(()), || field.to_owned(), text, wanted);
+        }
     }
 
     /// A number of a port.

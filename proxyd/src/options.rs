@@ -204,6 +204,9 @@ mod tests {
             &["--detect-local-mode=nodecidr"],
             &["--detect-local-mode=ClusterCIDR"],
             &["--cluster-cidr=10.0.0.0/8", "--pod-bridge-interface=br0"],
+            &["--pod-bridge-interface="],
+            &["--pod-interface-name-prefix="],
+            &["--pod-interface-name-prefix=a-name-of-16-bytes"],
         ] {
             assert!(Cli::try_parse_from([&["proxyd"], wrong].concat()).is_err(), "{wrong:?}");
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cluster::health::{self, Answer, Listen};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use proxyd::agent::{self, Inputs, Readiness, Status};
+use proxyd::agent::{self, Addresses, Inputs, Readiness, Status};
 use proxyd::config_file::{self, ConfigFile, Parsed, Pods};
 use proxyd::conntrack_parameters::{self, Parameters};
 use proxyd::counters::Reader;
@@ -292,6 +292,13 @@ impl Source {
         if let Some(dir) = options.manifests.clone() {
             if is_of_node {
                 return Err("the ranges of the node's pods (NodeCIDR) only a cluster tells".into());
+            }
+            let has_addresses =
+                !addresses.is_empty() || options.nodeport_addresses != [Addresses::Primary];
+            if !has_addresses {
+                tracing::warn!(
+                    "no address of this node is told: node ports are not served (--node-address, or --nodeport-addresses other than primary)"
+                );
             }
             let node = Node { name, addresses, ..Node::default() };
             return Ok(Self::Folder(Folder { dir, node }));

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use cluster::{LogFormat, start_log};
 use proxyd::agent::{Readiness, Status};
+use proxyd::dataplane::Dataplane;
+use proxyd::localhost;
+use proxyd::nftables::Settings;
 use proxyd::takeover::{self, Error, Removed};
 use runner::OsRunner;
 use tokio::sync::watch;
@@ -96,4 +99,16 @@ fn tell(removed: Removed) {
     } else {
         tracing::info!(tables, chains, jumps, "what kube-proxy has left is removed");
     }
+    // kube-proxy sets it in mode iptables, and the kubelet's chain guards what it opens, for as long as that is there.
+    if localhost::is_routed() && !guards_localhost() {
+        tracing::warn!(
+            "net.ipv4.conf.all.route_localnet is still 1, as kube-proxy of mode iptables sets it: neighbours reach this node's 127.0.0.0/8 unless other rules, such as the kubelet's KUBE-FIREWALL, keep them out (set it to 0 where nothing else needs it)"
+        );
+    }
+}
+
+/// Whether our own rules do.
+fn guards_localhost() -> bool {
+    let dataplane = Dataplane::open(&Settings::default(), &[]);
+    dataplane.and_then(|mut it| it.guards_localhost()).unwrap_or(false)
 }

@@ -98,6 +98,7 @@ fn what_cannot_be_is_told_and_keeps_nothing_else() {
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "w", "namespace": "default"}, "spec": {"clusterIP": "10.96.7.1", "ports": "80"}}),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "w", "namespace": "default"}, "spec": [1]}),
         json!({"apiVersion": "v1", "kind": "Service", "spec": {}}),
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "we\"b\n1", "namespace": "default"}, "spec": {"clusterIP": "10.96.7.1", "ports": port}}),
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "w", "namespace": "default"}, "spec": {"clusterIP": "10.96.7.1", "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 80}]}}),
         big_slice("s", 7, &[json!({"addresses": ["fd00::1"]})], &[json!({"port": -1})]),
         json!([[[[[[[[1]]]]]]]]),

@@ -108,6 +108,9 @@ fn what_kube_proxy_has_left_goes_and_nothing_else() {
         assert!(tables.contains(&format!("table {table}\n")), "{tables}");
     }
     assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");
-    // There is nothing left to do.
-    site.node.sh(&takeover);
+    // There is nothing left to do. What the kernel was told is told as long as it stands.
+    let opened = "net.ipv4.conf.all.route_localnet is still 1";
+    assert!(!site.node.sh(&takeover).contains(opened));
+    site.node.sh("sysctl -qw net.ipv4.conf.all.route_localnet=1");
+    assert!(site.node.sh(&takeover).contains(opened));
 }

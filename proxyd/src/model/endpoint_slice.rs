@@ -143,6 +143,7 @@ impl EndpointSlicePart {
         let metadata = self.metadata.unwrap_or_default();
         let name = NamespacedName::from(&metadata);
         let mut problems = Problems::default();
+        problems.name(&name);
         let service = metadata.labels.get(SERVICE_NAME).cloned();
         let is_of_addresses = self.address_type.as_deref() != Some("FQDN");
         let Some(service) = filled(service).filter(|_| is_of_addresses) else {
@@ -169,7 +170,7 @@ fn endpoint(place: usize, part: EndpointPart, problems: &mut Problems) -> Option
     let hints = part.hints.unwrap_or_default();
     let names = |hints: Vec<Named>| hints.into_iter().filter_map(|it| filled(it.name)).collect();
     Some(Endpoint {
-        address: address.to_canonical(),
+        address,
         is_ready,
         is_serving: conditions.serving.unwrap_or(is_ready),
         is_terminating: conditions.terminating.unwrap_or(false),

@@ -169,6 +169,7 @@ impl ServicePart {
         let (metadata, spec) = (self.metadata.unwrap_or_default(), self.spec.unwrap_or_default());
         let name = NamespacedName::from(&metadata);
         let mut problems = Problems::default();
+        problems.name(&name);
         let cluster_ips = cluster_ips(&spec, &mut problems);
         let label = [SERVICE_PROXY_NAME, HEADLESS]
             .into_iter()
@@ -406,6 +407,26 @@ mod tests {
                 "spec.loadBalancerSourceRanges[1]: \"all\" is not a range of addresses",
             ]
         );
+    }
+
+    #[test]
+    fn names_are_such_as_the_api_server_takes() {
+        let part: ServicePart = serde_json::from_value(json!({
+            "metadata": {"name": "we\"b\n1", "namespace": "N"},
+            "spec": {"clusterIP": "::ffff:10.0.0.1"},
+        }))
+        .unwrap();
+        let (read, problems) = part.read();
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems,
+            [
+                "metadata.namespace: \"N\" is not a name (253 of a-z, 0-9, - and . at most)",
+                "metadata.name: \"we\\\"b\\n1\" is not a name (253 of a-z, 0-9, - and . at most)",
+            ]
+        );
+        // However it is written, this is of IPv4.
+        assert_eq!(read.object.unwrap().cluster_ips, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 
     #[test]
