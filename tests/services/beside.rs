@@ -115,6 +115,8 @@ fn its_place_is_taken_once_it_has_ended_and_not_before() {
     assert!(has_table(&site));
     drop(kube_proxy);
     eventually("the table's end", || !has_table(&site));
+    let removed = "what kube-proxy has left is removed";
+    eventually("the end of all tables", || log().matches(removed).count() == 2);
     // Of one that answers nowhere its rules tell.
     site.node.sh("nft add table ip6 kube-proxy");
     eventually("a word of its rules", || log().contains("rules of kube-proxy's are there again"));
