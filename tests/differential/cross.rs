@@ -68,6 +68,8 @@ fn switches() -> Vec<Switch> {
             conf: json!({"ingressRate": 8_000_000, "ingressBurst": 80_000,
                 "egressRate": 16_000_000, "egressBurst": 160_000}),
         },
+        limited(u32::MAX.into()),
+        limited(u64::from(u32::MAX) * 8 - 1),
         portmap("iptables"),
         firewall("open"),
         firewall("isolated"),
@@ -77,6 +79,19 @@ fn switches() -> Vec<Switch> {
             conf: json!({"ipam": {"type": "host-local", "ranges": dual}}),
         },
     ]
+}
+
+/// A pod's rate with the burst of a runtime, as it is told by that.
+fn limited(burst: u64) -> Switch {
+    let limits = json!({"ingressRate": 10_000_000, "ingressBurst": burst,
+        "egressRate": 10_000_000, "egressBurst": burst});
+    Switch {
+        plugin: "bandwidth",
+        base: Some(
+            json!({"bridge": "br0", "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}),
+        ),
+        conf: json!({"runtimeConfig": {"bandwidth": limits}}),
+    }
 }
 
 /// Ports of a container whose interface somebody else has made.

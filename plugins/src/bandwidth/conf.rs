@@ -60,19 +60,27 @@ impl Conf {
 }
 
 impl Limit {
-    /// The kernel's parameters, as the reference has them: what waits may wait 25 ms.
+    /// The kernel's parameters, as the reference has them: what waits may wait 25 ms. They are counted in 32 bits, and of
+    /// what is longer the reference's hold the lower ones (on x86-64): the bursts by which runtimes mean "any", of
+    /// nearly 4 GiB, would otherwise come to other queues than the reference's.
     pub(crate) fn token_bucket(self) -> TokenBucket {
         let (rate, burst) = (self.rate / 8, self.burst / 8);
         // In floating point the reference cuts off the same.
-        let whole = |number: u128| u32::try_from(number).unwrap_or(u32::MAX);
         let of = |a: u64, b: u64| u128::from(a) * u128::from(b);
-        let burst_lasts = u128::from(whole(of(burst, MICROSECONDS) / u128::from(rate.max(1))));
+        let burst_lasts = u64::from(low(of(burst, MICROSECONDS) / u128::from(rate.max(1))));
+        let may_wait = low(of(rate, LATENCY) / u128::from(MICROSECONDS));
         TokenBucket {
             rate,
-            buffer: whole(burst_lasts * u128::from(TICKS_OF_EIGHT) / 8),
-            limit: whole(of(rate, LATENCY) / u128::from(MICROSECONDS) + u128::from(burst)),
+            buffer: low(of(burst_lasts, TICKS_OF_EIGHT) / 8),
+            limit: may_wait.wrapping_add(low(burst.into())),
         }
     }
+}
+
+/// The lower 32 bits.
+const fn low(number: u128) -> u32 {
+    let [a, b, c, d, ..] = number.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 impl Subnets {
@@ -262,12 +270,36 @@ mod tests {
         assert!(problems[0].starts_with("shapedSubnets: \"ten\" is no network"), "{problems:?}");
     }
 
+    /// The bursts of containerd, and of CRI-O, for pods that have a rate alone.
+    #[test]
+    fn the_bursts_of_runtimes_are_what_the_reference_makes_of_them() {
+        let of = |rate, burst| Limit { rate, burst }.token_bucket();
+        let bucket = TokenBucket { rate: 1_250_000, buffer: 2_415_919_079, limit: 536_902_161 };
+        assert_eq!(of(10_000_000, u32::MAX.into()), bucket);
+        let bucket = TokenBucket { rate: 1_250_000, buffer: 2_147_483_619, limit: 31_248 };
+        assert_eq!(of(10_000_000, LONGEST_BURST - 1), bucket);
+    }
+
     proptest! {
+        /// As the reference's lines have it (`ifb_creator.go`), where conversions cut to 64 bits and then to 32.
         #[test]
-        fn no_limit_is_too_much_for_32_bits(rate in 8u64.., burst in 8..LONGEST_BURST) {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            reason = "the reference's conversions are what is compared"
+        )]
+        fn what_is_longer_than_32_bits_is_cut_as_by_the_reference(
+            rate in 8..1_000_000_000_000_u64,
+            burst in 8..LONGEST_BURST,
+        ) {
             let bucket = Limit { rate, burst }.token_bucket();
-            prop_assert_eq!(bucket.rate, rate / 8);
-            prop_assert!(u64::from(bucket.limit) >= (burst / 8).min(u64::from(u32::MAX)));
+            let (rate, burst) = (rate / 8, (burst / 8) as u32);
+            let cut = |it: f64| it as i64 as u32;
+            let lasts = cut(f64::from(burst) * 1e6 / rate as f64);
+            prop_assert_eq!(bucket.buffer, cut(f64::from(lasts) * 15.625));
+            let waits = cut(rate as f64 * (1e6 * (25.0 / 1e3)) / 1e6);
+            prop_assert_eq!(bucket.limit, waits.wrapping_add(burst));
+            prop_assert_eq!(bucket.rate, rate);
         }
     }
 }

@@ -6,7 +6,8 @@ use super::{bandwidth, dual, v4};
 use crate::case::{Case, Expect, step};
 
 pub(super) fn cases() -> Vec<Case> {
-    [limits(), places(), deletions(), checks(), verbs(), versions(), errors()].concat()
+    [limits(), bursts_of_runtimes(), places(), deletions(), checks(), verbs(), versions(), errors()]
+        .concat()
 }
 
 fn both() -> Value {
@@ -57,6 +58,20 @@ fn limits() -> Vec<Case> {
         bandwidth("two-hundred-gigabit", rates(200_000_000_000, 160_000_000)),
         bandwidth("large-burst", rates(800_000_000, 8_000_000_000)),
     ]
+}
+
+/// Of pods that are told a rate alone: containerd's burst, and CRI-O's.
+fn bursts_of_runtimes() -> Vec<Case> {
+    let rates = [1_000_000_u64, 10_000_000, 100_000_000, 1_000_000_000, 10_000_000_000];
+    let bursts = [("containerd", u64::from(u32::MAX)), ("cri-o", u64::from(u32::MAX) * 8 - 1)];
+    let of = |(runtime, burst)| {
+        rates.map(|rate| {
+            let limits = json!({"ingressRate": rate, "ingressBurst": burst,
+                "egressRate": rate, "egressBurst": burst});
+            bandwidth(&format!("burst-of-{runtime}-at-{rate}"), of_runtime(limits))
+        })
+    };
+    bursts.into_iter().flat_map(of).collect()
 }
 
 fn places() -> Vec<Case> {
