@@ -13,6 +13,7 @@ mod masquerade;
 mod parallel;
 mod portmap;
 mod portmap_index;
+mod restored;
 mod rollback;
 mod routes;
 mod rules;

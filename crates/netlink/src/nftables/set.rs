@@ -87,7 +87,7 @@ pub(super) fn new_set(table: Table<'_>, set: &Set) -> Message {
         let size = u32::try_from(set.data_size()).unwrap_or_default();
         message.attribute(SET_DATA_SIZE, &size.to_be_bytes())
     };
-    let is_described = set.key.len() > 1 || set.room_for_packets.is_some();
+    let is_described = has_parts(set) || set.room_for_packets.is_some();
     let message = if is_described { described(message, set) } else { message };
     let message = if set.is_counted {
         message.nested(SET_EXPRESSION, |it| it.text(EXPRESSION_NAME, "counter"))
@@ -97,14 +97,20 @@ pub(super) fn new_set(table: Table<'_>, set: &Set) -> Message {
     message.attribute(SET_USER_DATA, &user_data(set))
 }
 
-/// Of a key with several parts the kernel is told how long they are.
+/// Whether the kernel is told of the parts of a key: where each may be an interval. Elsewhere nft does not tell them, and
+/// a set that differs in that is another to the kernel (`nft_set_is_same`): one that nft has saved and restored could not
+/// be asked for again.
+fn has_parts(set: &Set) -> bool {
+    set.is_interval && set.key.len() > 1
+}
+
 fn described(message: Message, set: &Set) -> Message {
     message.nested(SET_DESCRIPTION, |description| {
         let description = match set.room_for_packets {
             Some(room) => description.attribute(DESCRIPTION_SIZE, &room.to_be_bytes()),
             None => description,
         };
-        if set.key.len() == 1 {
+        if !has_parts(set) {
             return description;
         }
         description.nested(DESCRIPTION_PARTS, |parts| {
@@ -119,7 +125,7 @@ fn described(message: Message, set: &Set) -> Message {
 fn flags(set: &Set) -> u32 {
     let intervals = if set.is_interval { INTERVALS } else { 0 };
     let map = if data_type(set) > 0 { MAP } else { 0 };
-    let concatenation = if set.key.len() > 1 { CONCATENATION } else { 0 };
+    let concatenation = if has_parts(set) { CONCATENATION } else { 0 };
     let of_packets = if set.room_for_packets.is_some() { OF_PACKETS | TIMEOUTS } else { 0 };
     intervals | map | concatenation | of_packets
 }
@@ -209,7 +215,7 @@ impl HeldSet {
     /// Whether it is what [`Change::Set`](super::Change::Set) would make.
     #[must_use]
     pub fn is_like(&self, set: &Set) -> bool {
-        // nft tells of several parts only where each may be an interval.
+        // Sets that podwire made before have the flag without intervals as well: that makes no difference.
         let told = |flags: u32| if set.is_interval { flags } else { flags & !CONCATENATION };
         told(self.flags) == told(flags(set))
             && self.key_type == key_type(set)

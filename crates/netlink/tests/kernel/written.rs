@@ -340,6 +340,12 @@ fn by_nft(table: Table<'_>, chains: &[Chain<'_>], sets: &[(Set, Vec<Element>)], 
     run("nft", &["-f", "-"], &text);
 }
 
+/// Has the program make a table anew of what it lists.
+fn restore_by_nft(table: Table<'_>) {
+    let [listed, _] = shown(table);
+    run("nft", &["-f", "-"], &format!("delete table {table}\n{listed}"));
+}
+
 #[test]
 fn tables_are_what_nft_would_write() {
     move_away();
@@ -404,6 +410,11 @@ fn tables_are_what_nft_would_write() {
             );
             assert!(client.sets(table).unwrap().iter().any(|it| it.is_like(set)), "{set}");
         }
+        // What nft has saved and restored is the same to the kernel.
+        restore_by_nft(table);
+        let again: Vec<_> = sets.iter().map(|it| Change::Set(&it.0)).collect();
+        client.change(table, &again).unwrap();
+        assert_eq!(shown(table), wanted, "{table} restored");
         // And its text is nft's: what is listed is what the rules print.
         for rule in &rules {
             assert!(wanted[0].contains(&format!("\t\t{rule}\n")), "{rule}\n{}", wanted[0]);
