@@ -114,12 +114,11 @@ fn portmap(backend: &str) -> Switch {
 
 /// A container of both families, whose packets iptables lets pass.
 fn firewall(policy: &str) -> Switch {
+    let ranges = json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00:1::/64"}]]);
     Switch {
         plugin: "firewall",
-        base: None,
-        conf: json!({"backend": "iptables", "ingressPolicy": policy,
-            "prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "br0"}],
-                "ips": [{"address": "10.1.0.2/24"}, {"address": "fd00:1::2/64"}]}}),
+        base: Some(json!({"bridge": "br0", "ipam": {"type": "host-local", "ranges": ranges}})),
+        conf: json!({"backend": "iptables", "ingressPolicy": policy}),
     }
 }
 
@@ -255,9 +254,17 @@ fn add_check_delete(switch: &Switch, first: &Suite, second: &Suite) {
     };
     let mut conf = conf_of(switch.plugin, &switch.conf);
     let base = switch.base.as_ref().map(|base| conf_of("bridge", base));
-    // A bridge and its address outlive the pods, and lo keeps its address: both are there before.
+    // A bridge and its address outlive the pods, lo keeps its address, and rules that all share stay: they are there
+    // before.
+    let mut warm_up = conf.clone();
+    if let Some(base) = &base {
+        warm_up["prevResult"] = call("ADD", "warm-up", base, first);
+    }
     for command in ["ADD", "DEL"] {
-        call(command, "warm-up", base.as_ref().unwrap_or(&conf), first);
+        call(command, "warm-up", &warm_up, first);
+    }
+    if let Some(base) = &base {
+        call("DEL", "warm-up", base, first);
     }
     let before = world(&node, &pod);
     let what = format!("{} by {}, then {}", switch.plugin, first.name, second.name);
@@ -274,9 +281,15 @@ fn add_check_delete(switch: &Switch, first: &Suite, second: &Suite) {
     // What sbr moves goes with the interface, as the limit of its other end does.
     if !["sbr", "bandwidth"].contains(&switch.plugin) {
         let mut left = world(&node, &pod);
-        // The reference knows nothing of firewall's records, to which nothing leads.
-        left.lines.retain(|line| second.name == "podwire" || !line.contains(" filter CNI-FW-"));
-        left.must_be(&based, &format!("{what}: after DEL"));
+        // The reference knows nothing of firewall's records, to which nothing leads. That a port is isolated goes with
+        // it.
+        let is_isolated = |line: &String| line.contains(" linkinfo.info_slave_data.isolated=");
+        left.lines.retain(|line| {
+            (second.name == "podwire" || !line.contains(" filter CNI-FW-")) && !is_isolated(line)
+        });
+        let mut wanted = based.clone();
+        wanted.lines.retain(|line| !is_isolated(line));
+        left.must_be(&wanted, &format!("{what}: after DEL"));
     }
     call("DEL", "cid1", &conf, first);
     if let Some(base) = &base {

@@ -55,11 +55,15 @@ fn by(
     {
         isolation::check_open(client, &call.conf.name)?;
     }
-    isolation::check_port(call, wanted)?;
     // It changes nothing, and waits for nobody.
     let mut programs = Programs { runner: &mut OsRunner, lock: None };
+    let mut is_ours = plan.backend == Backend::Nftables;
     for family in &plan.by_iptables {
-        programs.check(*family, &Rules::new(call, wanted, plan.backend, *family))?;
+        let rules = Rules::new(call, wanted, plan.backend, *family);
+        is_ours |= programs.check(*family, &rules)?;
+    }
+    if is_ours {
+        isolation::check_port(call, wanted)?;
     }
     if let Some(firewalld) = &mut plan.firewalld {
         let zone = &wanted.conf.zone;

@@ -130,7 +130,12 @@ impl Rules {
         lines
     }
 
-    /// What is not as it should be, in words. The reference makes no records.
+    /// Whether podwire has made them: the reference makes no records.
+    fn are_ours(&self, saved: &str) -> bool {
+        saved.lines().any(|line| is_declaration(line, &self.record))
+    }
+
+    /// What is not as it should be, in words.
     fn problem(&self, saved: &str) -> Option<String> {
         let accepting = self.own.iter().filter(|it| it.is_in(ACCEPT));
         let mut wanted = self.shared.iter().map(|(_, rule)| rule).chain(accepting);
@@ -183,10 +188,13 @@ impl Programs<'_> {
         result
     }
 
-    /// Whether an attachment has its rules.
-    pub(super) fn check(&mut self, family: Family, wanted: &Rules) -> Result<(), Error> {
+    /// That an attachment has its rules, and whether they are podwire's.
+    pub(super) fn check(&mut self, family: Family, wanted: &Rules) -> Result<bool, Error> {
         let saved = self.tool(family).save_if_there()?;
-        wanted.problem(&saved).map_or(Ok(()), |problem| Err(Error::Changed(problem)))
+        match wanted.problem(&saved) {
+            Some(problem) => Err(Error::Changed(problem)),
+            None => Ok(wanted.are_ours(&saved)),
+        }
     }
 
     /// Removes rules of both families, wherever they are, without a program where nf_tables has them.

@@ -202,7 +202,8 @@ pub(super) fn isolate_port(call: &Call, wanted: &Wanted) -> Result<(), Error> {
     Ok(host.execute(&[Request::isolate_port(port.index, &port.name)])?)
 }
 
-/// Whether the container's port is kept from others as its policy says.
+/// Whether the container's port is kept from others as its policy says, as podwire has it: the reference leaves ports as
+/// they are.
 pub(super) fn check_port(call: &Call, wanted: &Wanted) -> Result<(), Error> {
     match port(call, wanted)? {
         Some((_, port)) if !port.is_isolated => Err(Error::Changed(format!(
