@@ -80,6 +80,36 @@ fn many_at_once_on_a_node_that_has_nothing_yet() {
     }
 }
 
+/// Each changes what the others have just read.
+#[test]
+fn networks_come_to_a_bridge_and_leave_it_at_once() {
+    let site = Site::new(json!({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}));
+    let conf = |number: u16| {
+        let policy = if number.is_multiple_of(2) { "isolated" } else { "same-bridge" };
+        json!({"cniVersion": "1.1.0", "name": format!("net{number}"), "type": "firewall",
+            "backend": "nftables", "ingressPolicy": policy, "prevResult": result(number)})
+    };
+    let run = |command: &'static str| {
+        let site = &site;
+        move |number| site.run(&call(site, command, number).conf(&conf(number)))
+    };
+    let leave = |number| {
+        let mut conf = conf(number);
+        conf["cni.dev/valid-attachments"] = json!([]);
+        let gc = Call::new("firewall", "GC").unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+        site.run(&gc.conf(&conf))
+    };
+    let (first, second): (Vec<u16>, Vec<u16>) = ((1..=12).collect(), (13..=24).collect());
+    all_at_once(&first, run("ADD"));
+    all_at_once(&first, run("CHECK"));
+    let all: Vec<u16> = (1..=24).collect();
+    all_at_once(&all, |number| if number <= 12 { leave(number) } else { run("ADD")(number) });
+    all_at_once(&second, run("CHECK"));
+    run("CHECK")(2).expect_error(102);
+    all_at_once(&second, leave);
+    assert!(!site.node.sh("nft list tables").contains("podwire-firewall"));
+}
+
 #[test]
 fn an_add_replaces_what_an_earlier_one_made() {
     for backend in BACKENDS {

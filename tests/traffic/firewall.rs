@@ -143,6 +143,39 @@ mod by_nftables {
         assert!(!site.network.node.sh("nft list tables").contains("podwire-firewall"));
     }
 
+    /// What one network has no container for any more the other still wants of the bridge that they share.
+    #[test]
+    fn networks_that_share_a_bridge_take_back_their_own() {
+        let site = Bridges::new("nftables");
+        let [a, b] = ["a", "b"].map(|name| site.guest(name, 1, "isolated"));
+        let other = |command, guest: &Guest, policy| {
+            site.firewall(command, &guest.pod, 2, policy, &guest.result)
+        };
+        for guest in [&a, &b] {
+            let _ = other("ADD", guest, "same-bridge").ok();
+            let _ = other("CHECK", guest, "same-bridge").ok();
+        }
+        let within = || site.network.node.sh("nft list map inet podwire-firewall within");
+        let isolated = within();
+        assert!(isolated.contains("\"br1\" . \"br1\" : drop"), "{isolated}");
+        let check = |number, policy| {
+            let run = |it: &Guest| site.firewall("CHECK", &it.pod, number, policy, &it.result);
+            [run(&a), run(&b)]
+        };
+        // Nor does the one that isolates lose that with the other.
+        site.gc(2);
+        assert_eq!(within(), isolated);
+        let _ = check(1, "isolated").map(|it| it.ok());
+        let _ = check(2, "same-bridge").map(|it| it.expect_error(102));
+        let _ = other("ADD", &a, "same-bridge").ok();
+        site.gc(1);
+        assert!(within().contains("\"br1\" . \"br1\" : accept"), "{}", within());
+        let _ = check(2, "same-bridge").map(|it| it.ok());
+        let _ = check(1, "isolated").map(|it| it.expect_error(102));
+        site.gc(2);
+        assert!(!site.network.node.sh("nft list tables").contains("podwire-firewall"));
+    }
+
     /// A table that belongs to a program is that program's: it is told, and nothing else happens.
     #[test]
     fn what_others_own_is_left_alone() {

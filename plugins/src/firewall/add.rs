@@ -45,7 +45,6 @@ fn set_up<'a>(
     }
     if wanted.conf.ingress_policy == IngressPolicy::Open
         && let Some(client) = kernel.client()?
-        && client.has_table(isolation::TABLE)?
     {
         isolation::take_back(client, &call.conf.name)?;
     }

@@ -69,7 +69,7 @@ pub(super) fn collect_garbage(call: &Call) -> Result<(), Error> {
     let stale = Stale::new(network, &valid);
     errors.extend(by_nftables(&mut kernel, |it| nftables::collect_garbage(it, &stale)).err());
     if valid.is_empty() {
-        let kept_apart = by_nftables(&mut kernel, |it| isolation::collect_garbage(it, network));
+        let kept_apart = by_nftables(&mut kernel, |it| isolation::take_back(it, network));
         errors.extend(kept_apart.err());
     }
     Error::of_teardown(errors)
