@@ -74,25 +74,45 @@ impl Ifb {
         }
     }
 
-    /// Whether a link of one of these names is the attachment's. The reference marks none, and has one for
-    /// each container.
-    fn is(&self, link: &Link) -> bool {
-        link.kind == IFB
-            && match &link.alias {
-                Some(alias) => self.owner.has(Some(alias)),
-                None => link.name == self.name,
-            }
-    }
-
     /// The attachment's, if there is one.
-    fn find(&self, host: &mut Socket) -> Result<Option<Link>, Error> {
+    fn find(&self, call: &Call, host: &mut Socket) -> Result<Option<Link>, Error> {
         for name in [&self.name, &self.own_name] {
-            if let Some(link) = host.link_by_name(name)?.filter(|it| self.is(it)) {
+            let Some(link) = host.link_by_name(name)?.filter(|it| it.kind == IFB) else { continue };
+            let is_own = match &link.alias {
+                Some(alias) => self.owner.has(Some(alias)),
+                // An ADD of the interface was killed before it gave the IFB its alias.
+                None if link.name == self.own_name => true,
+                None => !is_of_another(call, host, &link)?,
+            };
+            if is_own {
                 return Ok(Some(link));
             }
         }
         Ok(None)
     }
+}
+
+/// Whether an IFB without an alias limits another interface of the container. The reference gives none, and names its IFB
+/// after the container alone; whose it is tells the link from which it gets its packets. Where the container's namespace
+/// is gone, all its interfaces are.
+fn is_of_another(call: &Call, host: &mut Socket, ifb: &Link) -> Result<bool, Error> {
+    if veth::remaining_netns(call)?.is_none() {
+        return Ok(false);
+    }
+    // Without the interface, or its end on the host, nothing tells that it is its own.
+    let own = veth::host_end(call, host).ok().flatten();
+    if let Some(own) = &own
+        && host.redirects(own.index, &own.name)?.contains(&ifb.index)
+    {
+        return Ok(false);
+    }
+    let own = own.map(|it| it.index);
+    for link in host.links()?.iter().filter(|it| it.kind == "veth" && Some(it.index) != own) {
+        if host.redirects(link.index, &link.name)?.contains(&ifb.index) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The host's end of the container's link.

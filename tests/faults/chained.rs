@@ -192,6 +192,89 @@ fn after_bandwidth_has_failed_everything_is_as_it_was() {
     chained.world().must_be(&before, "after DEL: they are not its own");
 }
 
+/// Two limited interfaces of one container, of which the second is `second`'s.
+struct Limited {
+    chained: Chained,
+    second: Value,
+}
+
+impl Limited {
+    fn new() -> Self {
+        let chained = Chained::new(
+            json!({"cniVersion": "1.0.0", "name": "net1", "type": "bandwidth",
+            "ingressRate": 8_000_000, "ingressBurst": 80_000, "egressRate": 16_000_000, "egressBurst": 160_000}),
+        );
+        let ipam = json!({"type": "static", "addresses": [{"address": "10.1.0.8/24"}]});
+        let conf = chained.site.conf_with(&json!({"ipam": ipam}));
+        let call = chained.site.call("ADD", &chained.pod).ifname("eth1").conf(&conf);
+        let second = chained.site.run(&call).ok();
+        Self { chained, second }
+    }
+
+    /// Runs a command for the second interface.
+    fn second(&self, command: &str) -> Value {
+        let call = self.chained.call(command, &json!({"prevResult": self.second}));
+        self.chained.site.run(&call.ifname("eth1")).ok()
+    }
+
+    /// What limits the host's end goes with it, which stays here.
+    fn free_second(&self) {
+        let name = self.second["interfaces"][1]["name"].as_str().unwrap();
+        self.chained.site.node.sh(&format!("tc qdisc del dev {name} root"));
+    }
+
+    fn ifbs(&self) -> String {
+        self.chained.site.node.sh("ip -o link show type ifb")
+    }
+}
+
+/// The reference has one for each container, and gives it no alias.
+#[test]
+fn an_ifb_of_the_reference_is_of_the_interface_that_it_limits() {
+    let limited = Limited::new();
+    let (chained, reference) = (&limited.chained, Suite::reference());
+    let first = chained.call("ADD", &json!({})).run(&chained.site.node, &reference).ok();
+    let check = chained.call("CHECK", &json!({"prevResult": first}));
+    let with_first = chained.world();
+    // What was never limited, and what is.
+    limited.second("DEL");
+    chained.world().must_be(&with_first, "after DEL of the second");
+    limited.second("ADD");
+    limited.second("CHECK");
+    let _ = check.run(&chained.site.node, &reference).ok();
+    let _ = chained.site.run(&check).ok();
+    limited.second("DEL");
+    limited.free_second();
+    chained.world().must_be(&with_first, "after the second has come and gone");
+    chained.must("DEL");
+    assert_eq!(limited.ifbs(), "");
+}
+
+/// An ADD gives it its alias after it has made it.
+#[test]
+fn an_ifb_that_has_no_alias_yet_is_known_by_its_second_name() {
+    let limited = Limited::new();
+    limited.chained.must("ADD");
+    let with_first = limited.chained.world();
+    let added = limited.second("ADD");
+    let names = added["interfaces"].as_array().unwrap();
+    let name = names.last().unwrap()["name"].as_str().unwrap();
+    limited.second("DEL");
+    limited.free_second();
+    let killed = || limited.chained.site.node.sh(&format!("ip link add {name} type ifb"));
+    killed();
+    limited.second("DEL");
+    limited.chained.world().must_be(&with_first, "after DEL");
+    killed();
+    limited.second("ADD");
+    limited.second("CHECK");
+    limited.second("DEL");
+    limited.free_second();
+    limited.chained.world().must_be(&with_first, "after ADD and DEL");
+    limited.chained.must("DEL");
+    assert_eq!(limited.ifbs(), "");
+}
+
 #[test]
 fn parameters_that_are_read_only_are_told() {
     let chained = Chained::new(tuning_with_all());

@@ -30,7 +30,7 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
     }
     if let Some(limit) = conf.egress {
         let of_call = Ifb::of(call);
-        let ifb = create_ifb(&mut host, &of_call, link.mtu)?;
+        let ifb = create_ifb(call, &mut host, &of_call, link.mtu)?;
         let name = ifb.name.clone();
         rollback.push("delete the IFB", move || {
             Ok(Socket::open()?.execute(&[Request::delete_link(&name).or_gone()])?)
@@ -68,8 +68,8 @@ fn limit_sent(
 }
 
 /// Creates the IFB, in the place of one that an attachment left whose DEL never came.
-fn create_ifb(host: &mut Socket, ifb: &Ifb, mtu: u32) -> Result<Link, Error> {
-    if let Some(stale) = ifb.find(host)? {
+fn create_ifb(call: &Call, host: &mut Socket, ifb: &Ifb, mtu: u32) -> Result<Link, Error> {
+    if let Some(stale) = ifb.find(call, host)? {
         host.execute(&[Request::delete_link(&stale.name).or_gone()])?;
     }
     let create = |host: &mut Socket, name: &str| -> Result<Link, netlink::Error> {

@@ -27,7 +27,7 @@ pub(super) fn check(call: &Call) -> Result<(), Error> {
     let Some(limit) = conf.egress else { return Ok(()) };
     let of_call = Ifb::of(call);
     let ifb = of_call
-        .find(&mut host)?
+        .find(call, &mut host)?
         .ok_or_else(|| Error::Changed("the container's IFB is missing".into()))?;
     if !ifb.is_up {
         return Err(Error::Changed(format!("{:?} is down", ifb.name)));

@@ -13,12 +13,12 @@ pub(super) fn del(call: &Call) -> Result<(), Error> {
     let ifb = Ifb::of(call);
     let mut host = Socket::open()?;
     let mut remains = Remains::default();
-    let errors = [remains.remove_of(&ifb).err(), delete_ifb(&mut host, &ifb).err()];
+    let errors = [remains.remove_of(&ifb).err(), delete_ifb(call, &mut host, &ifb).err()];
     Error::of_teardown(errors.into_iter().flatten().collect())
 }
 
-fn delete_ifb(host: &mut Socket, ifb: &Ifb) -> Result<(), Error> {
-    match ifb.find(host)? {
+fn delete_ifb(call: &Call, host: &mut Socket, ifb: &Ifb) -> Result<(), Error> {
+    match ifb.find(call, host)? {
         Some(ifb) => Ok(host.execute(&[Request::delete_link(&ifb.name).or_gone()])?),
         None => Ok(()),
     }
