@@ -1,6 +1,8 @@
 //! What is forwarded on a node with firewalld, a real one with a bus of its own.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
+use std::thread;
 use std::time::Duration;
 
 use lab::probe::{must_not_reach, must_reach};
@@ -148,6 +150,48 @@ fn firewalld_lets_packets_pass() {
     call("ADD", &conf).expect_error(50);
     let _ = call("STATUS", &conf).ok();
     drop(site.bus);
+}
+
+/// A source does not tell whose it is: who has the address by now keeps it.
+#[test]
+fn what_comes_late_takes_no_source_of_others() {
+    let site = Site::new();
+    let firewalld = site.start();
+    let result = json!({"cniVersion": "1.0.0", "ips": [{"address": "192.0.2.78/32"}]});
+    let conf = |backend: Value| {
+        json!({"cniVersion": "1.0.0", "name": "net1", "type": "firewall", "backend": backend,
+            "prevResult": result})
+    };
+    let call = |command, container, conf: &Value, bus: String| {
+        let call = Call::new("firewall", command).container(container).netns(&site.world.path());
+        let call = call.conf(conf).env("DBUS_SYSTEM_BUS_ADDRESS", bus);
+        call.run(&site.network.node, &site.network.podwire)
+    };
+    let by_firewalld = conf(json!("firewalld"));
+    let run = |command, container| call(command, container, &by_firewalld, site.address());
+    let leases = site.network.node.var_lib().join("cni/networks/net1");
+    fs::create_dir_all(&leases).unwrap();
+    let _ = run("ADD", "first").ok();
+    fs::write(leases.join("192.0.2.78"), "second\r\neth0").unwrap();
+    let _ = run("ADD", "second").ok();
+    for backend in [json!("firewalld"), Value::Null] {
+        let _ = call("DEL", "first", &conf(backend), site.address()).ok();
+        let _ = run("CHECK", "second").ok();
+    }
+    // A bus that does not answer as it should hides whether firewalld has it.
+    let socket = site.network.node.home().join("other-bus");
+    let bus = UnixListener::bind(&socket).unwrap();
+    let closes = thread::spawn(move || (0..2).for_each(|_| drop(bus.accept())));
+    let other = || format!("unix:path={}", socket.display());
+    call("DEL", "second", &by_firewalld, other()).expect_error(5);
+    // Who did not ask for it may never have had it.
+    let reply = call("DEL", "second", &conf(Value::Null), other());
+    assert!(reply.succeeded() && reply.to_string().contains("cannot tell whether"), "{reply}");
+    closes.join().unwrap();
+    assert_ne!(site.lines_with("192.0.2.78"), 0);
+    let _ = run("DEL", "second").ok();
+    assert_eq!(site.lines_with("192.0.2.78"), 0);
+    drop(firewalld);
 }
 
 /// A container that came while firewalld did not run is let pass by rules, and goes while it runs.

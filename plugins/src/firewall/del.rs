@@ -14,6 +14,7 @@ use super::{isolation, nftables};
 use crate::error::Error;
 use crate::iptables::lock;
 use crate::kernel_tables::KernelTables;
+use crate::lease::Lease;
 use crate::owner::{Owner, Stale};
 
 /// Has the container's packets pass no more.
@@ -32,7 +33,7 @@ pub(super) fn tear_down(call: &Call, conf: &Conf, addresses: &[IpAddr]) -> Resul
     let removal = Removal::of_attachment(&call.conf.name, whose, addresses);
     errors.extend(by_iptables(&mut kernel, &removal).err());
     errors.extend(by_nftables(&mut kernel, |it| nftables::tear_down(it, &Owner::of(call))).err());
-    errors.extend(by_firewalld(conf, addresses).err());
+    errors.extend(by_firewalld(call, conf, addresses).err());
     Error::of_teardown(errors)
 }
 
@@ -48,14 +49,30 @@ fn by_nftables(
     kernel.client()?.map_or(Ok(()), remove)
 }
 
-fn by_firewalld(conf: &Conf, addresses: &[IpAddr]) -> Result<(), Error> {
-    if addresses.is_empty() || matches!(conf.backend, Some(Means::Rules(_))) {
+fn by_firewalld(call: &Call, conf: &Conf, addresses: &[IpAddr]) -> Result<(), Error> {
+    if addresses.is_empty() {
         return Ok(());
     }
     // One that does not run has nothing either.
-    let Some(mut firewalld) = Firewalld::find() else { return Ok(()) };
-    let removed = addresses.iter().map(|it| firewalld.remove_source(&conf.zone, *it));
+    let found = match conf.backend {
+        Some(Means::Rules(_)) => None,
+        Some(Means::Firewalld) => Firewalld::find_or_fail()?,
+        None => Firewalld::find(),
+    };
+    let Some(mut firewalld) = found else { return Ok(()) };
+    let gone = addresses.iter().filter(|it| !is_of_another(call, **it));
+    let removed = gone.map(|it| firewalld.remove_source(&conf.zone, *it));
     Error::of_teardown(removed.filter_map(Result::err).collect())
+}
+
+/// Whether somebody else of the network has the address by now: a DEL may come late, and a source does not tell whose it
+/// is.
+fn is_of_another(call: &Call, address: IpAddr) -> bool {
+    let lease = Lease::read(ipam::listing::default_data_dir(), &call.conf.name, address);
+    lease.is_some_and(|it| {
+        let is_same = it.ifname.is_none_or(|ifname| ifname == call.ifname);
+        it.container_id != call.container_id || !is_same
+    })
 }
 
 /// Removes what no valid attachment of the call's network has. firewalld is not told whose an address is, and what it

@@ -30,14 +30,18 @@ impl Firewalld {
 
     /// One that runs, if there is one.
     pub(super) fn find() -> Option<Self> {
+        Self::find_or_fail().unwrap_or_else(|error| {
+            let text = cni::ErrorObject::from(error).msg;
+            warn(&format!("cannot tell whether firewalld runs, going on without it: {text}"));
+            None
+        })
+    }
+
+    /// One that runs, if there is one, on a node that was to have one: a bus that does not answer may hide it.
+    pub(super) fn find_or_fail() -> Result<Option<Self>, Error> {
         match Self::try_find() {
-            Ok(found) => found,
-            Err(Error::Bus { source, .. }) if source.is_missing() => None,
-            Err(error) => {
-                let text = cni::ErrorObject::from(error).msg;
-                warn(&format!("cannot tell whether firewalld runs, going on without it: {text}"));
-                None
-            }
+            Err(Error::Bus { source, .. }) if source.is_missing() => Ok(None),
+            found => found,
         }
     }
 
