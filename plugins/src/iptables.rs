@@ -12,6 +12,7 @@ use cni::ErrorObject;
 use runner::{Error as RunError, Lock, Output, Program, Runner};
 
 use crate::error::{Error, warn};
+use crate::kernel_tables::KernelTables;
 pub(crate) use addition::{Addition, InChain, InKernel};
 
 /// `iptables-restore` waits this long for other programs' lock.
@@ -149,6 +150,12 @@ pub(crate) fn is_missing(error: &Error) -> bool {
     matches!(error, Error::Program { source: RunError::NotFound(_), .. })
 }
 
+/// Whether `iptables-save` says that it cannot read a table, in which case it prints nothing else and still succeeds: nft
+/// has put there what no rule of iptables is (`ct state`, for one).
+fn is_unreadable(saved: &str) -> bool {
+    saved.lines().any(|line| line.starts_with('#') && line.contains("is incompatible, use 'nft'"))
+}
+
 /// Whether the kernel has no such table.
 pub(crate) fn is_absent(error: &Error) -> bool {
     matches!(error, Error::ProgramFailed { stderr, .. }
@@ -176,6 +183,14 @@ pub(crate) fn available(what: &str) -> Result<(), Error> {
         Error::NotAvailable(format!("{what} needs {program}, which is not in PATH"))
     };
     find().map(drop).ok_or_else(missing)
+}
+
+/// What a table holds, as `iptables-save` would print it.
+pub(crate) enum Saved {
+    /// All of it.
+    All(String),
+    /// Its chains, and some of its rules.
+    Part(String),
 }
 
 /// The programs of one family, and what they run under.
@@ -223,6 +238,24 @@ impl<'a> Tool<'a> {
         match self.save() {
             Err(error) if is_absent(&error) => Ok(String::new()),
             saved => saved,
+        }
+    }
+
+    /// The table as far as these rules need it: their chains, and which of them are there. Where the programs cannot read it,
+    /// what they keep in nf_tables the kernel tells.
+    pub(crate) fn save_for(
+        &mut self,
+        kernel: &mut KernelTables,
+        family: Family,
+        rules: &[&InChain],
+    ) -> Result<Saved, Error> {
+        let saved = self.save_if_there()?;
+        if !is_unreadable(&saved) {
+            return Ok(Saved::All(saved));
+        }
+        match InKernel::find(kernel, family, self.work.table) {
+            Some(mut it) => Ok(Saved::Part(it.told(rules)?)),
+            None => Ok(Saved::All(saved)),
         }
     }
 

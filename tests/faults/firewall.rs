@@ -212,6 +212,52 @@ fn an_add_makes_what_the_programs_would() {
     made_as_by_programs(&site, &|command| call(&site, command, 1));
 }
 
+/// What nft has put into iptables' tables its programs cannot list, and go on with.
+const UNREADABLE: &str = "nft -f - <<END
+table ip filter {
+  chain FORWARD { type filter hook forward priority 0; policy drop; ct state established accept; }
+}
+table ip6 filter {
+  chain FORWARD { type filter hook forward priority 0; policy drop; ct state established accept; }
+}
+END";
+
+#[test]
+fn among_rules_that_iptables_cannot_read() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        site.node.sh(UNREADABLE);
+        assert!(site.node.sh("iptables-save -t filter").contains("is incompatible"));
+        let run = |command, number| site.run(&call(&site, command, number));
+        for command in ["ADD", "DEL"] {
+            let _ = run(command, 0).ok();
+        }
+        let listed = || site.node.sh("nft -s list table ip filter; nft -s list table ip6 filter");
+        let before = listed();
+        let _ = run("ADD", 1).ok();
+        let one = listed();
+        let _ = run("CHECK", 1).ok();
+        let _ = run("ADD", 1).ok();
+        assert_eq!(listed(), one, "{backend}: once more");
+        let _ = run("ADD", 2).ok();
+        for number in [1, 2] {
+            let _ = run("CHECK", number).ok();
+        }
+        // What all share is made again, and what has gone is told.
+        site.node.sh("for it in ip ip6; do nft flush chain $it filter CNI-FORWARD; done");
+        run("CHECK", 2).expect_error(102);
+        let _ = run("ADD", 2).ok();
+        let _ = run("CHECK", 2).ok();
+        run("CHECK", 1).expect_error(102);
+        let _ = run("ADD", 1).ok();
+        for number in [2, 1] {
+            let _ = run("CHECK", number).ok();
+            let _ = run("DEL", number).ok();
+        }
+        assert_eq!(listed(), before, "{backend}");
+    }
+}
+
 /// Neither `nft` nor `iptables` is installed.
 #[test]
 fn without_programs_nftables_serves() {

@@ -32,6 +32,37 @@ fn an_add_makes_what_the_programs_would() {
     }
 }
 
+/// What nft has put into the tables iptables' programs cannot list. A container's second interface shares the chain of the
+/// first.
+#[test]
+fn among_rules_that_iptables_cannot_read() {
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    site.node.sh("nft -f - <<END
+add rule ip nat POSTROUTING ct status dnat accept
+add rule ip6 nat POSTROUTING ct status dnat accept
+END");
+    assert!(site.node.sh("iptables-save -t nat").contains("is incompatible"));
+    let listed = || {
+        let listed = site.node.sh("nft -s list table ip nat; nft -s list table ip6 nat");
+        listed.lines().filter(|it| it.contains("CNI-")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = listed();
+    let _ = site.add(&pod).ok();
+    let first = listed();
+    assert_ne!(first, before);
+    let second = |command| site.run(&site.call(command, &pod).ifname("eth1"));
+    let result = second("ADD").ok();
+    assert!(listed().len() > first.len());
+    let check = site.call("CHECK", &pod).ifname("eth1");
+    let keys = json!({"prevResult": result});
+    let _ = site.run(&check.conf(&site.conf_with(&keys))).ok();
+    let _ = second("DEL").ok();
+    assert_eq!(listed().len(), first.len());
+    let _ = site.del(&pod).ok();
+    assert_eq!(listed(), before);
+}
+
 #[test]
 fn rules_in_the_tables_of_old_are_removed() {
     let legacy = path_with("legacy");

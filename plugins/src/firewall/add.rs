@@ -63,7 +63,7 @@ fn set_up<'a>(
         let rules = Rules::new(call, wanted, plan.backend, *family);
         let in_kernel = InKernel::find(&mut kernel, *family, FILTER);
         if !in_kernel.is_some_and(|mut it| it.add(&rules.addition())) {
-            programs.set_up(*family, &rules, &former)?;
+            programs.set_up(&mut kernel, *family, &rules, &former)?;
         }
     }
     if let Some(firewalld) = &mut plan.firewalld {

@@ -60,7 +60,7 @@ fn by(
     let mut is_ours = plan.backend == Backend::Nftables;
     for family in &plan.by_iptables {
         let rules = Rules::new(call, wanted, plan.backend, *family);
-        is_ours |= programs.check(*family, &rules)?;
+        is_ours |= programs.check(kernel, *family, &rules)?;
     }
     if is_ours {
         isolation::check_port(call, wanted)?;

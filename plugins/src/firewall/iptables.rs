@@ -17,7 +17,7 @@ use super::Wanted;
 use super::conf::IngressPolicy;
 use crate::backend::Backend;
 use crate::error::Error;
-use crate::iptables::{Addition, FILTER, Family, InChain, Tool, Work, is_declaration};
+use crate::iptables::{Addition, FILTER, Family, InChain, Saved, Tool, Work, is_declaration};
 use crate::kernel_tables::{KernelTables, table};
 use crate::names::hex;
 
@@ -96,10 +96,7 @@ impl Rules {
             ]);
         }
         let addresses = wanted.addresses.iter().filter(|it| it.is_ipv4() == family.is_ipv4);
-        let recorded = addresses.clone().map(|address| {
-            let from = Match::Address(Side::Source, (*address).into());
-            InChain::new(&*record, [from], Target::Return)
-        });
+        let recorded = addresses.clone().map(|address| recording(&record, *address));
         let own = recorded.chain(addresses.clone().flat_map(|it| accepting(*it))).collect();
         Self { chains, shared, record, own }
     }
@@ -144,6 +141,11 @@ impl Rules {
     }
 }
 
+/// The rule of a record that tells an address.
+fn recording(record: &str, address: IpAddr) -> InChain {
+    InChain::new(record, [Match::Address(Side::Source, address.into())], Target::Return)
+}
+
 /// The rules by which an address' packets pass, in the reference's order.
 fn accepting(address: IpAddr) -> [InChain; 2] {
     let (to, from) =
@@ -169,28 +171,52 @@ impl Programs<'_> {
         Tool::new(&mut *self.runner, WORK, family.programs, self.lock)
     }
 
+    /// The table, or of one that the programs cannot read what has to do with an attachment.
+    fn saved(
+        &mut self,
+        kernel: &mut KernelTables,
+        family: Family,
+        wanted: &Rules,
+    ) -> Result<String, Error> {
+        let shared: Vec<_> = wanted.shared.iter().map(|(_, rule)| rule).collect();
+        match self.tool(family).save_for(kernel, family, &shared)? {
+            Saved::All(saved) => Ok(saved),
+            Saved::Part(shared) => {
+                let client = kernel.client()?;
+                let table = table(family, FILTER);
+                let of_addresses = client.map(|it| removal::told(it, table)).transpose()?;
+                Ok(format!("{shared}\n{}", of_addresses.unwrap_or_default()))
+            }
+        }
+    }
+
     /// Gives an attachment its rules of a family.
     pub(super) fn set_up(
         &mut self,
+        kernel: &mut KernelTables,
         family: Family,
         wanted: &Rules,
         former: &Removal<'_>,
     ) -> Result<(), Error> {
-        let mut tool = self.tool(family);
-        let mut result = tool.restore(&wanted.addition().lines());
+        let mut result = self.tool(family).restore(&wanted.addition().lines());
         for _ in 0..ATTEMPTS {
             if !matches!(result, Err(Error::ProgramFailed { .. })) {
                 break;
             }
-            let saved = tool.save_if_there()?;
-            result = tool.restore(&wanted.lines(&saved, former));
+            let saved = self.saved(kernel, family, wanted)?;
+            result = self.tool(family).restore(&wanted.lines(&saved, former));
         }
         result
     }
 
     /// That an attachment has its rules, and whether they are podwire's.
-    pub(super) fn check(&mut self, family: Family, wanted: &Rules) -> Result<bool, Error> {
-        let saved = self.tool(family).save_if_there()?;
+    pub(super) fn check(
+        &mut self,
+        kernel: &mut KernelTables,
+        family: Family,
+        wanted: &Rules,
+    ) -> Result<bool, Error> {
+        let saved = self.saved(kernel, family, wanted)?;
         match wanted.problem(&saved) {
             Some(problem) => Err(Error::Changed(problem)),
             None => Ok(wanted.are_ours(&saved)),

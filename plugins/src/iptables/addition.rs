@@ -133,6 +133,20 @@ impl<'a> InKernel<'a> {
         matches!(end, Some(Ok(true)))
     }
 
+    /// The chains of the table, and those of these rules that are there, as `iptables-save` would print them.
+    pub(super) fn told(&mut self, rules: &[&InChain]) -> Result<String, netlink::Error> {
+        let chains = self.client.chains(self.table)?.unwrap_or_default();
+        let mut lines: Vec<String> = chains.iter().map(|it| format!(":{it} - [0:0]")).collect();
+        for it in rules {
+            if let Some(rule) = IptablesRule::new(self.is_ipv4, &it.rule)
+                && self.client.has_iptables_rule(self.table, &it.chain, &rule)?
+            {
+                lines.push(format!("-A {it}"));
+            }
+        }
+        Ok(lines.join("\n"))
+    }
+
     /// Looks, and writes unless something is in the way: what the kernel refuses takes it some 10 ms, as it waits for
     /// RCU then (`__nf_tables_abort`). Nothing that was looked at has changed by then, or it refuses.
     fn attempt(

@@ -6,7 +6,8 @@ use runner::{Lock, Runner};
 use super::{CHAIN_PREFIX, Identity, Rules, Which, quoted_comment};
 use crate::error::Error;
 use crate::iptables::{
-    FAMILIES, Family, InChain, InKernel, NAT, Places, Tool, Work, is_declaration, lock,
+    Addition, FAMILIES, Family, InChain, InKernel, NAT, Places, Saved, Tool, Work, is_declaration,
+    lock,
 };
 use crate::kernel_tables::KernelTables;
 
@@ -35,18 +36,28 @@ pub(super) fn set_up(
                 continue;
             }
         }
-        set_up_family(&mut Tool::new(runner, WORK, family.programs, lock.as_ref()), &rules)?;
+        let tool = Tool::new(runner, WORK, family.programs, lock.as_ref());
+        set_up_family(tool, kernel, family, &rules)?;
     }
     Ok(())
 }
 
-fn set_up_family(tool: &mut Tool<'_>, rules: &Rules) -> Result<(), Error> {
+fn set_up_family(
+    mut tool: Tool<'_>,
+    kernel: &mut KernelTables,
+    family: Family,
+    rules: &Rules,
+) -> Result<(), Error> {
     // It fails when the chain exists; `:CHAIN` would empty the one that another interface of the container uses.
     match tool.restore(&rules.addition().lines()) {
         Err(Error::ProgramFailed { .. }) => {}
         result => return result,
     }
-    let missing = missing_lines(&tool.save()?, rules);
+    let Addition { shared, own, .. } = rules.addition();
+    let saved = match tool.save_for(kernel, family, &[shared, own].concat())? {
+        Saved::All(saved) | Saved::Part(saved) => saved,
+    };
+    let missing = missing_lines(&saved, rules);
     if missing.is_empty() { Ok(()) } else { tool.restore(&missing) }
 }
 

@@ -11,7 +11,7 @@ use cni::Attachment;
 use netlink::nftables::{Addressed, Change, Client};
 use ruleset::nft::Table;
 
-use super::{ACCEPT, RECORD_PREFIX, accepting, record, records_of, rules};
+use super::{ACCEPT, RECORD_PREFIX, accepting, record, recording, records_of, rules};
 use crate::error::Error;
 use crate::lease::Lease;
 use crate::nf_tables::attempt;
@@ -187,6 +187,23 @@ impl Share {
     fn of(self, count: usize) -> usize {
         self.goes.min(count.saturating_sub(self.stays))
     }
+}
+
+/// The rules of records, and those that let addresses' packets pass, of a table that nf_tables has, as `iptables-save` would
+/// print them.
+pub(super) fn told(client: &mut Client, table: Table<'_>) -> Result<String, netlink::Error> {
+    let is_one = |chain: &str| chain == ACCEPT || chain.starts_with(RECORD_PREFIX);
+    let lines = client.addressed(table, is_one)?.into_iter().filter_map(|rule| {
+        let address = rule.source.or(rule.destination)?.ip();
+        if rule.chain != ACCEPT {
+            return Some(format!("-A {}", recording(&rule.chain, address)));
+        }
+        let [answers_in, out] = accepting(address);
+        let of_kinds =
+            [(lets_answers_in(&rule, address), answers_in), (lets_out(&rule, address), out)];
+        of_kinds.into_iter().find_map(|(is_one, it)| is_one.then(|| format!("-A {it}")))
+    });
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// The record that a rule is of, and the address that it tells.

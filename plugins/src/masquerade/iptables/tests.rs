@@ -139,6 +139,10 @@ fn tool(script: &mut Script) -> Tool<'_> {
     Tool::new(script, WORK, FAMILIES[0].programs, None)
 }
 
+fn set_up(script: &mut Script, rules: &Rules) -> Result<(), Error> {
+    set_up_family(tool(script), &mut KernelTables::default(), FAMILIES[0], rules)
+}
+
 fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {
     (code, stdout.into(), stderr.into())
 }
@@ -146,7 +150,7 @@ fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {
 #[test]
 fn a_fresh_attachment_takes_one_program() {
     let mut script = Script { answers: vec![answer(0, "", "")], calls: vec![] };
-    set_up_family(&mut tool(&mut script), &rules(&["10.1.0.2/24"])).unwrap();
+    set_up(&mut script, &rules(&["10.1.0.2/24"])).unwrap();
     let [(program, input)] = script.calls.as_slice() else { panic!("{:?}", script.calls) };
     assert_eq!(program, "iptables-restore");
     assert!(input.starts_with(&format!("*nat\n-N {}\n-A ", identity().chain)));
@@ -159,7 +163,7 @@ fn a_failed_write_is_corrected_once_after_one_read() {
     let answers =
         vec![answer(1, "", "Chain already exists"), answer(0, &present, ""), answer(1, "", "no")];
     let mut script = Script { answers, calls: vec![] };
-    let error = set_up_family(&mut tool(&mut script), &rules(&["10.2.0.2/24"])).unwrap_err();
+    let error = set_up(&mut script, &rules(&["10.2.0.2/24"])).unwrap_err();
     assert!(matches!(error, Error::ProgramFailed { .. }));
     assert_eq!(script.calls.len(), 3);
     assert!(script.calls[2].1.contains("-I CNI-"));
@@ -169,7 +173,7 @@ fn a_failed_write_is_corrected_once_after_one_read() {
 fn a_busy_lock_is_worth_another_try() {
     let stderr = "Another app is currently holding the xtables lock. Stopped waiting after 10s.";
     let mut script = Script { answers: vec![answer(4, "", stderr)], calls: vec![] };
-    let error = set_up_family(&mut tool(&mut script), &rules(&["10.1.0.2/24"])).unwrap_err();
+    let error = set_up(&mut script, &rules(&["10.1.0.2/24"])).unwrap_err();
     assert_eq!(cni::ErrorObject::from(error).code, 11);
 }
 
