@@ -172,6 +172,20 @@ fn beside_a_record_that_the_reference_left_the_result_is_heard() {
     site.must_be_clean();
 }
 
+/// An ADD of podwire's on top of the reference's: both have added the same rules, and the address is the container's by
+/// its lease.
+#[test]
+fn what_both_have_added_for_a_container_podwire_deletes() {
+    let site = Firewalled::new();
+    site.lease("first", &Suite::reference());
+    for suite in [Suite::reference(), Suite::podwire()] {
+        site.call("ADD", "first", ADDRESS, &suite);
+    }
+    assert_eq!(site.passing().len(), 4);
+    site.call("DEL", "first", ADDRESS, &Suite::podwire());
+    site.must_be_clean();
+}
+
 const ADDRESS: &str = "10.1.0.7";
 
 /// A node whose containers' packets pass by iptables.

@@ -89,14 +89,19 @@ impl<'a> Removal<'a> {
         let (gone, mut others): (Vec<&str>, Vec<&str>) =
             of_address.partition(|chain| self.is_gone(chain));
         let leased_to = (self.leased_to)(address);
+        let mut goes = gone.len().max(1);
         if let Some(holder) = &leased_to {
+            // Then those without a record are its own as well: the reference may have added it before.
+            if self.is_gone(holder) {
+                goes = usize::MAX;
+            }
             // Nobody else of the network has it, whatever was recorded.
             others.retain(|chain| chain == holder || !chain.starts_with(&self.of_network));
             if !self.is_gone(holder) && !others.iter().any(|chain| chain == holder) {
                 others.push(holder);
             }
         }
-        Share { goes: gone.len().max(1), stays: others.len() }
+        Share { goes, stays: others.len() }
     }
 
     /// The lines that remove the rules from a table of which this was saved.

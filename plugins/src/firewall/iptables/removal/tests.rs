@@ -127,3 +127,19 @@ fn an_address_may_be_anothers_in_another_network() {
     let saved = applied(&saved, &pair);
     assert_eq!(pairs(&removed(&saved, &del("first", &[], Some("first"))), ADDRESS), 1);
 }
+
+/// A container that the reference added, and podwire once more: by its lease all that its address has is its own.
+#[test]
+fn what_the_reference_added_before_goes_too() {
+    let saved = added(&added_by_reference("", ADDRESS), "first", ADDRESS);
+    assert_eq!(pairs(&saved, ADDRESS), 2);
+    let left = removed(&saved, &del("first", &[], Some("first")));
+    assert_eq!(pairs(&left, ADDRESS), 0, "{left}");
+    // Those with a record in another network have it still.
+    let other = applied(
+        &saved,
+        &[format!("-N {RECORD_PREFIX}x"), format!("-A {RECORD_PREFIX}x -s {ADDRESS}/32 -j RETURN")],
+    );
+    let left = removed(&other, &del("first", &[], Some("first")));
+    assert_eq!(pairs(&left, ADDRESS), 1, "{left}");
+}
