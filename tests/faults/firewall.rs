@@ -258,6 +258,30 @@ fn among_rules_that_iptables_cannot_read() {
     }
 }
 
+/// The configuration says another backend by now, and no DEL came between.
+#[test]
+fn an_add_by_nftables_replaces_one_by_iptables() {
+    let site = Site::new(conf("iptables"));
+    site.node.sh("nft -f - <<END
+table inet mine { chain forward { type filter hook forward priority 0; policy drop; }; }
+END");
+    let by_nftables = site.conf_with(&json!({"backend": "nftables", "prevResult": result(1)}));
+    for command in ["ADD", "DEL"] {
+        let _ = site.run(&call(&site, command, 1)).ok();
+        let _ = site.run(&call(&site, command, 1).conf(&by_nftables)).ok();
+    }
+    let before = lines_of_containers(&site.world(&[]));
+    let _ = site.run(&call(&site, "ADD", 1).conf(&by_nftables)).ok();
+    let alone = site.world(&[]);
+    let _ = site.run(&call(&site, "DEL", 1).conf(&by_nftables)).ok();
+    let _ = site.run(&call(&site, "ADD", 1)).ok();
+    let _ = site.run(&call(&site, "ADD", 1).conf(&by_nftables)).ok();
+    site.world(&[]).must_be(&alone, "in the place of the one by iptables");
+    let _ = site.run(&call(&site, "CHECK", 1).conf(&by_nftables)).ok();
+    let _ = site.run(&call(&site, "DEL", 1).conf(&by_nftables)).ok();
+    assert_eq!(lines_of_containers(&site.world(&[])), before);
+}
+
 /// Neither `nft` nor `iptables` is installed.
 #[test]
 fn without_programs_nftables_serves() {

@@ -9,7 +9,7 @@ use super::iptables::{Programs, Removal, Rules, record};
 use super::plan::Plan;
 use super::{Wanted, del, isolation, nftables};
 use crate::error::Error;
-use crate::iptables::{FAMILIES, FILTER, InKernel, lock};
+use crate::iptables::{FILTER, InKernel, lock};
 use crate::kernel_tables::KernelTables;
 use crate::owner::Owner;
 use crate::prev_result;
@@ -53,10 +53,10 @@ fn set_up<'a>(
     let former = Removal::of_attachment(&call.conf.name, whose, &[]);
     let mut runner = OsRunner;
     let mut programs = Programs { runner: &mut runner, lock: lock.as_ref() };
-    // An earlier ADD may have been for addresses of both families.
+    // An earlier ADD may have been for addresses of other families, or by another backend.
     let record = record(&call.conf.name, &call.container_id, &call.ifname);
-    let mut others = FAMILIES.into_iter().filter(|it| !plan.by_iptables.contains(it));
-    if plan.by_iptables.len() == 1 && others.any(|it| kernel.places(it, FILTER, &record).nftables) {
+    let mut others = plan.formerly_by_iptables.iter();
+    if others.any(|it| kernel.places(*it, FILTER, &record).nftables) {
         programs.remove(&mut kernel, &former)?;
     }
     for family in &plan.by_iptables {

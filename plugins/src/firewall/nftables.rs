@@ -27,14 +27,14 @@ pub(super) fn is_of_iptables(chain: &Called) -> bool {
 }
 
 /// The chains of others that drop what is forwarded, unless a rule of theirs accepts it.
-pub(super) fn dropping(client: &mut Client) -> Result<Vec<Called>, netlink::Error> {
+fn dropping(client: &mut Client) -> Result<Vec<Called>, netlink::Error> {
     let mut chains = others(client)?;
     chains.retain(|it| it.chain.drops_rest());
     Ok(chains)
 }
 
 /// The chains of others that the kernel asks of what it forwards.
-fn others(client: &mut Client) -> Result<Vec<Called>, netlink::Error> {
+pub(super) fn others(client: &mut Client) -> Result<Vec<Called>, netlink::Error> {
     let mut chains = client.filters(Hook::Forward)?;
     chains.retain(|it| it.table != isolation::TABLE.name);
     Ok(chains)

@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) by_iptables: Vec<Family>,
     /// The chains that drop what is forwarded, where nf_tables has packets pass.
     pub(super) dropping: Vec<Called>,
+    /// The families that iptables does not serve, and in which it may have served an earlier ADD.
+    pub(super) formerly_by_iptables: Vec<Family>,
     has_programs: bool,
 }
 
@@ -45,13 +47,15 @@ impl Plan {
         kernel: &mut KernelTables,
     ) -> Result<Self, Error> {
         let has_programs = iptables::find().is_some();
-        let mut dropping = Vec::new();
+        let mut called = Vec::new();
         if backend == Backend::Nftables
             && firewalld.is_none()
             && let Some(client) = kernel.client()?
         {
-            dropping = nftables::dropping(client)?;
+            called = nftables::others(client)?;
         }
+        let has_tables = FAMILIES.map(|it| called.iter().any(|chain| is_of(chain, it)));
+        let dropping: Vec<_> = called.into_iter().filter(|it| it.chain.drops_rest()).collect();
         let mut by_iptables = Vec::new();
         for family in FAMILIES {
             let has_addresses = wanted.addresses.iter().any(|it| it.is_ipv4() == family.is_ipv4);
@@ -66,7 +70,12 @@ impl Plan {
                 by_iptables.push(family);
             }
         }
-        Ok(Self { firewalld, backend, by_iptables, dropping, has_programs })
+        let is_one_alone = by_iptables.len() == 1;
+        let others = FAMILIES.into_iter().zip(has_tables).filter(|(family, has_tables)| {
+            !by_iptables.contains(family) && (is_one_alone || *has_tables)
+        });
+        let formerly_by_iptables = others.map(|(family, _)| family).collect();
+        Ok(Self { firewalld, backend, by_iptables, dropping, formerly_by_iptables, has_programs })
     }
 
     /// nf_tables, if it has packets pass.
@@ -104,7 +113,10 @@ fn client(kernel: &mut KernelTables) -> Result<&mut Client, Error> {
 
 /// Whether iptables drops what is forwarded, or may: what the tables of old hold only their programs tell.
 fn drops(dropping: &[Called], family: Family) -> bool {
-    let is_of_family = |it: &Called| (it.family == nft::Family::Ip) == family.is_ipv4;
-    has_legacy_table(family, FILTER)
-        || dropping.iter().any(|it| nftables::is_of_iptables(it) && is_of_family(it))
+    has_legacy_table(family, FILTER) || dropping.iter().any(|it| is_of(it, family))
+}
+
+/// Whether it is the chain of a family's iptables.
+fn is_of(chain: &Called, family: Family) -> bool {
+    nftables::is_of_iptables(chain) && (chain.family == nft::Family::Ip) == family.is_ipv4
 }
