@@ -282,6 +282,33 @@ END");
     assert_eq!(lines_of_containers(&site.world(&[])), before);
 }
 
+/// For a node that goes back to the reference, which cannot.
+#[test]
+fn the_documented_commands_remove_what_is_by_nftables() {
+    let docs = include_str!("../../docs/replace-reference-plugins.md");
+    let mut lines = docs.lines().map(str::trim);
+    let rules = lines.find(|it| it.starts_with("nft -a list ruleset |")).expect("it is told");
+    let bridges = lines.next().expect("what keeps bridges apart comes next");
+    let site = Site::new(json!({"cniVersion": "1.0.0", "name": "lo", "type": "loopback"}));
+    // Of the others' comments none is taken for podwire's.
+    site.node.sh("nft -f - <<END
+table inet mine {
+  chain forward { type filter hook forward priority 0; policy drop; ip saddr 10.9.0.1 accept comment \"0a-0b, of mine\"; }
+}
+END");
+    let before = site.world(&[]);
+    for number in [1, 2] {
+        let mut conf = conf("nftables");
+        conf["prevResult"] = result(number);
+        let _ = site.run(&call(&site, "ADD", number).conf(&conf)).ok();
+    }
+    assert!(site.node.sh("nft list table inet mine").contains("id: container-2"));
+    site.node.sh(&format!("{rules}; {bridges}"));
+    let mut left = site.world(&[]);
+    left.lines.retain(|line| !line.contains("/run/podwire/"));
+    left.must_be(&before, "after the commands");
+}
+
 /// Neither `nft` nor `iptables` is installed.
 #[test]
 fn without_programs_nftables_serves() {
