@@ -8,7 +8,7 @@ use lab::probe::{must_not_reach, must_reach};
 use lab::{addresses, by_nftables, has_iptables};
 use serde_json::{Value, json};
 
-use crate::node::{BY_IPTABLES, PolicedNode};
+use crate::node::{BY_IPTABLES, BY_NFTABLES, PolicedNode};
 
 const POLICIES: usize = 1000;
 
@@ -225,6 +225,49 @@ fn tables_and_sets_that_others_wipe_come_back_and_theirs_stay() {
     }
     node.node.sh(&format!("{destroy_set}; nft delete table inet foreign"));
     assert_eq!(before, node.state());
+    node.clean_up();
+}
+
+/// As a node's own service does, or whoever loads a file of rules: policyd goes on with what nft has made of it, whether
+/// it was there meanwhile or not.
+#[test]
+fn tables_that_nft_has_restored_are_as_good_as_its_own() {
+    let mut node = PolicedNode::told(&["client", "server"], BY_NFTABLES);
+    let policy = |name: &str, from: &Value| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name},
+            "spec": {"podSelector": {"matchLabels": {"app": "server"}}, "ingress": [from]}})
+    };
+    let ports =
+        json!([{"port": 1000, "endPort": 2000}, {"port": 53, "protocol": "UDP"}, {"port": 443}]);
+    let blocks = json!([{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.128/25"]}},
+        {"ipBlock": {"cidr": "2001:db8::/32"}}]);
+    node.write("first", &policy("first", &json!({"from": blocks, "ports": ports})));
+    node.wait("isolation", |it| it.isolated() == 1);
+    let file = node.node.home().join("ruleset");
+    let restore = format!("nft list ruleset > {0}; nft flush ruleset; nft -f {0}", file.display());
+    let with_first = node.state();
+    for runs in [false, true] {
+        if !runs {
+            node.kill();
+        }
+        node.node.sh(&restore);
+        if !runs {
+            assert_eq!(node.state(), with_first);
+            node.start();
+        }
+        node.wait("the same", |it| it.state() == with_first);
+        // Sets of every kind come and go.
+        let from = json!([{"podSelector": {"matchLabels": {"app": "client"}}},
+            {"ipBlock": {"cidr": "198.51.100.0/24", "except": ["198.51.100.7/32"]}}]);
+        let ports = json!([{"port": 8000, "endPort": 9000}, {"port": 4243}]);
+        node.write("second", &policy("second", &json!({"from": from, "ports": ports})));
+        node.wait("the second", |it| it.rules().contains("8000-9000"));
+        for address in node.addresses("server") {
+            must_not_reach(node.space("client"), node.space("server"), &address.to_string());
+        }
+        node.remove("second");
+        node.wait("the first alone", |it| it.state() == with_first);
+    }
     node.clean_up();
 }
 

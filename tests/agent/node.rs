@@ -10,7 +10,7 @@ use attachment::CLOSED_TABLE;
 use lab::sockets::udp;
 use lab::{
     Call, Daemon, Node, Pod, Reply, Suite, addresses, all_rules, by_nftables, iptables_rules,
-    nft_parts, policy_rules, policyd, program, slowed,
+    nft_parts, nftables_rules, policyd, program, slowed,
 };
 use netlink::nftables::Client;
 use serde_json::{Value, json};
@@ -29,6 +29,8 @@ pub(crate) struct PolicedNode {
 
 /// What is so of that backend alone.
 pub(crate) const BY_IPTABLES: &[&str] = &["--backend", "iptables"];
+/// The same of the other.
+pub(crate) const BY_NFTABLES: &[&str] = &["--backend", "nftables"];
 
 /// policyd over the folder `manifests` of the node.
 pub(crate) fn command(node: &Node) -> Command {
@@ -276,11 +278,11 @@ impl PolicedNode {
 
     /// Rules and sets of ours, without their counters.
     pub(crate) fn rules(&self) -> String {
-        if self.is_by_nftables() { policy_rules(&self.node) } else { iptables_rules(&self.node) }
+        if self.is_by_nftables() { nftables_rules(&self.node) } else { iptables_rules(&self.node) }
     }
 
     fn is_by_nftables(&self) -> bool {
-        by_nftables() && self.options != BY_IPTABLES
+        self.options == BY_NFTABLES || (by_nftables() && self.options != BY_IPTABLES)
     }
 
     /// Ends policyd and removes what it made: nothing may be left.

@@ -31,7 +31,7 @@ pub use process::{Finished, Running, program};
 pub use space::Space;
 pub use suite::{
     PLUGINS, Suite, all_rules, backend, bound, by_nftables, has_iptables, iptables_rules, let_pass,
-    nft_parts, peer, policy_rules, policyd, proxyd, slowed, workspace,
+    nft_parts, nftables_rules, peer, policy_rules, policyd, proxyd, slowed, workspace,
 };
 pub use switch::Switch;
 pub use world::World;

@@ -168,9 +168,12 @@ pub fn by_nftables() -> bool {
 /// `-A CHAIN RULE` for each rule.
 #[must_use]
 pub fn policy_rules(space: &Space) -> String {
-    if !by_nftables() {
-        return iptables_rules(space);
-    }
+    if by_nftables() { nftables_rules(space) } else { iptables_rules(space) }
+}
+
+/// The same by nf_tables, whatever is tested.
+#[must_use]
+pub fn nftables_rules(space: &Space) -> String {
     let parts = nft_parts(space).into_values();
     parts.flat_map(|part| lines_of(&part)).collect::<Vec<_>>().join("\n")
 }

@@ -229,6 +229,34 @@ fn who_is_killed_leaves_services_as_they_are_and_finds_them_so() {
     eventually("as before", || lines(&site.tables()) == lines(&before));
 }
 
+/// As a node's own service does, or whoever loads a file of rules.
+#[test]
+fn tables_that_nft_has_restored_are_as_good_as_its_own() {
+    let (site, folder, mut daemon) = served(true, &["a"]);
+    must_reach(site.pod("b"), site.at("service", 80));
+    let content = site.content();
+    let file = folder.home.path().join("ruleset");
+    let restore = format!("nft list ruleset > {0}; nft flush ruleset; nft -f {0}", file.display());
+    daemon.kill();
+    site.node.sh(&restore);
+    must_reach(site.pod("b"), site.at("service", 80));
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    assert_eq!(metric(&site, "kubeproxy_elements_added_total"), 0.0);
+    assert_eq!(metric(&site, "kubeproxy_elements_deleted_total"), 0.0);
+    assert_eq!(site.content(), content);
+    // And what comes to it.
+    let mut other = service(&site);
+    other["metadata"]["name"] = json!("other");
+    other["spec"]["clusterIP"] = json!("10.97.0.1");
+    other["spec"]["ports"] = json!([{"name": "t", "port": 81}]);
+    other["spec"]["sessionAffinity"] = json!("ClientIP");
+    folder.write("other.json", &other);
+    folder.write("slice.json", &slice(&site, &["a", "b"]));
+    eventually("both", || must_reach(&site.node, site.at("service", 80)).0 == "b");
+    eventually("the other", || site.tables().contains("10.97.0.1"));
+}
+
 #[test]
 fn what_others_change_is_put_right() {
     let (site, _folder, _daemon) = served(true, &["a"]);
