@@ -41,7 +41,7 @@ pub(crate) struct Family {
     /// Those that the node uses, for whichever tables.
     pub(crate) programs: Programs,
     /// Those that are for the tables of old whatever the node uses, where it has them.
-    legacy_programs: Programs,
+    pub(crate) legacy_programs: Programs,
     /// Whether it is IPv4.
     pub(crate) is_ipv4: bool,
 }

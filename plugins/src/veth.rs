@@ -2,11 +2,12 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::path::Path;
 
 use cni::{Call, Interface};
 use ipnetwork::IpNetwork;
-use netlink::{Error as NetlinkError, HardwareAddress, Link, Request, Socket, VethSpec};
+use netlink::{Address, Error as NetlinkError, HardwareAddress, Link, Request, Socket, VethSpec};
 use netns::Netns;
 use nix::errno::Errno;
 
@@ -148,13 +149,23 @@ pub(crate) fn delete_of(call: &Call) -> Result<(), Error> {
 
 /// The addresses that other interfaces of a DEL's container have.
 pub(crate) fn addresses_of_others(call: &Call) -> Result<Vec<IpNetwork>, Error> {
-    let Some(netns) = remaining_netns(call)? else { return Ok(Vec::new()) };
+    let (_, others) = own_addresses_and_others(call)?;
+    Ok(others.into_iter().map(|address| address.cidr).collect())
+}
+
+/// Whether the interface of a DEL's container still is there and has an address.
+pub(crate) fn has_address(call: &Call, address: IpAddr) -> Result<bool, Error> {
+    let (own, _) = own_addresses_and_others(call)?;
+    Ok(own.iter().any(|it| it.cidr.ip() == address))
+}
+
+fn own_addresses_and_others(call: &Call) -> Result<(Vec<Address>, Vec<Address>), Error> {
+    let Some(netns) = remaining_netns(call)? else { return Ok((Vec::new(), Vec::new())) };
     let _entered = netns.enter()?;
     let mut socket = Socket::open()?;
     let own = socket.link_by_name(&call.ifname)?.map(|link| link.index);
-    let addresses = socket.all_addresses()?;
-    let others = addresses.into_iter().filter(|address| Some(address.link) != own);
-    Ok(others.map(|address| address.cidr).collect())
+    let addresses = socket.all_addresses()?.into_iter();
+    Ok(addresses.partition(|address| Some(address.link) == own))
 }
 
 /// Deletes the container's end, and with it the host's; none is fine.

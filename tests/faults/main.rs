@@ -5,6 +5,7 @@ mod check;
 mod common;
 mod crowd;
 mod firewall;
+mod holders;
 mod input;
 mod kills;
 mod leases;

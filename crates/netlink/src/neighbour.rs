@@ -16,7 +16,9 @@ const HEADER: usize = 12;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const AF_BRIDGE: u8 = 7;
+const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
+const NTF_EXT_LEARNED: u8 = 0x10;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_MASTER: u16 = 9;
@@ -30,6 +32,9 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// Its hardware address; `None` while it is asked for, and when nobody answered.
     pub mac: Option<HardwareAddress>,
+    /// Whether nobody is asked where it is: somebody has said it (`NUD_PERMANENT`, `NTF_EXT_LEARNED`), or nobody on the
+    /// link answers such questions (`NUD_NOARP`).
+    pub is_static: bool,
 }
 
 /// An entry of a forwarding database.
@@ -134,6 +139,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Entry> {
     let attributes = message.get(HEADER..)?;
     let link = number(header.get(4..8)?)?;
     let state = u16::from_ne_bytes(header.get(8..10)?.try_into().ok()?);
+    let flags = *header.get(10)?;
     let mac = find(attributes, NDA_LLADDR).and_then(|mac| mac.try_into().ok()).map(HardwareAddress);
     let address = |attributes| find(attributes, NDA_DST);
     let address: IpAddr = match *header.first()? {
@@ -146,5 +152,6 @@ pub(crate) fn read(message: &[u8]) -> Option<Entry> {
         AF_INET6 => <[u8; 16]>::try_from(address(attributes)?).ok()?.into(),
         _ => return None,
     };
-    Some(Entry::Neighbour(Neighbour { link, address, mac }))
+    let is_static = state & (NUD_NOARP | NUD_PERMANENT) != 0 || flags & NTF_EXT_LEARNED != 0;
+    Some(Entry::Neighbour(Neighbour { link, address, mac, is_static }))
 }

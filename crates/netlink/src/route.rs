@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-    RouteScope, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
@@ -149,7 +149,24 @@ impl Socket {
     /// # Errors
     /// [`Error`].
     pub fn route_to(&mut self, address: IpAddr) -> Result<Option<Route>, Error> {
+        self.ask_for_route(address, RouteFlags::empty())
+    }
+
+    /// The same as it stands in its table, with its own destination (`RTM_F_FIB_MATCH`); of several next hops the first.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn matching_route(&mut self, address: IpAddr) -> Result<Option<Route>, Error> {
+        self.ask_for_route(address, RouteFlags::FibMatch)
+    }
+
+    fn ask_for_route(
+        &mut self,
+        address: IpAddr,
+        flags: RouteFlags,
+    ) -> Result<Option<Route>, Error> {
         let mut message = question(address.is_ipv4());
+        message.header.flags = flags;
         message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
         message.attributes.push(RouteAttribute::Destination(address.into()));
         let what = format!("ask for the route to {address}");

@@ -50,7 +50,7 @@ fn set_up<'a>(
     }
     isolation::isolate_port(call, wanted)?;
     let whose = (call.container_id.as_str(), call.ifname.as_str());
-    let former = Removal::of_attachment(&call.conf.name, whose, &[]);
+    let former = Removal::of_attachment(&call.conf.name, whose, &[]).of_container(call);
     let mut runner = OsRunner;
     let mut programs = Programs { runner: &mut runner, lock: lock.as_ref() };
     // An earlier ADD may have been for addresses of other families, or by another backend.

@@ -30,7 +30,7 @@ pub(super) fn tear_down(call: &Call, conf: &Conf, addresses: &[IpAddr]) -> Resul
     let mut kernel = KernelTables::default();
     let mut errors = Vec::new();
     let whose = (call.container_id.as_str(), call.ifname.as_str());
-    let removal = Removal::of_attachment(&call.conf.name, whose, addresses);
+    let removal = Removal::of_attachment(&call.conf.name, whose, addresses).of_container(call);
     errors.extend(by_iptables(&mut kernel, &removal).err());
     errors.extend(by_nftables(&mut kernel, |it| nftables::tear_down(it, &Owner::of(call))).err());
     errors.extend(by_firewalld(call, conf, addresses).err());

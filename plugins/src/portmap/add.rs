@@ -1,5 +1,6 @@
 //! ADD.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni::{AddResult, Call};
@@ -12,7 +13,7 @@ use super::conf::{self, Conf};
 use super::iptables::{self, Programs, Rules, Seen};
 use super::mapping::{Held, Key, Tag};
 use super::nftables::{self, Contents, Wanted};
-use super::owner::is_of_container;
+use super::owner::Siblings;
 use super::{SIGNS, WHAT, alive, del, flows, identity_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::{Error, warn};
@@ -95,9 +96,24 @@ fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
 #[derive(Debug, Default)]
 struct Others {
     /// What they have goes: they are not there any more.
-    dead: Vec<Tag>,
+    dead: BTreeSet<Tag>,
     /// What other attachments of the container have published, which stays: it leads to the container.
     siblings: Vec<Held>,
+}
+
+/// What is held of what is wanted, each with what it is in the way of.
+fn in_the_way<'a>(wants: &'a [Want], held: &'a [Held]) -> Vec<(&'a Want, &'a Held)> {
+    let of_port = |is_ipv4: bool, key: &Key| (is_ipv4, key.protocol, key.port);
+    let mut holders: BTreeMap<_, Vec<&Held>> = BTreeMap::new();
+    for held in held {
+        holders.entry(of_port(held.to.is_ipv4(), &held.key)).or_default().push(held);
+    }
+    let found = wants.iter().flat_map(|want| {
+        let holders = holders.get(&of_port(want.to.is_ipv4(), &want.key));
+        let overlapping = holders.into_iter().flatten().filter(|it| it.key.overlaps(&want.key));
+        overlapping.map(move |held| (want, *held))
+    });
+    found.collect()
 }
 
 struct Publisher<'a> {
@@ -118,31 +134,27 @@ impl Publisher<'_> {
             Tag::Id(id) => *id == self.call.container_id,
         };
         held.retain(|held| !is_own(&held.tag));
+        let in_the_way = in_the_way(wants, &held);
+        let newcomer = Newcomer::new(self.call, self.addresses);
+        let alive = alive::alive(in_the_way.iter().map(|it| it.1), newcomer)?;
+        let siblings = Siblings::of(self.call);
         let mut others = Others::default();
-        for Want { index, key, to } in wants {
-            let is_in_the_way =
-                |it: &&Held| it.to.is_ipv4() == to.is_ipv4() && it.key.overlaps(key);
-            for held in held.iter().filter(is_in_the_way) {
-                if others.dead.contains(&held.tag) {
-                    continue;
-                }
-                let Held { key, to: of_holder, holder, .. } = held;
-                let is_known = others.siblings.iter().any(|it| it.is_of_same(held));
-                // An address that is the new container's by now is nobody else's.
-                if !is_known
-                    && (of_holder == to || !alive::is_alive(held, Newcomer::new(self.call, *to))?)
-                {
-                    warn(&format!(
-                        "host port {key} is taken from {holder}, which is not at {of_holder} any more"
-                    ));
-                    others.dead.push(held.tag.clone());
-                } else if is_of_container(held, &self.call.container_id) {
-                    others.siblings.push(held.clone());
-                } else {
-                    return Err(Error::Config(format!(
-                        "runtimeConfig.portMappings[{index}].hostPort: host port {key} is published for {holder} at {of_holder} already"
-                    )));
-                }
+        for (Want { index, key, .. }, held) in in_the_way {
+            let Held { to, holder, tag, .. } = held;
+            if others.dead.contains(tag) {
+                continue;
+            }
+            if !alive.contains(&(tag, *to)) {
+                warn(&format!(
+                    "host port {key} is taken from {holder}, which is not at {to} any more"
+                ));
+                others.dead.insert(tag.clone());
+            } else if siblings.hold(held) {
+                others.siblings.push(held.clone());
+            } else {
+                return Err(Error::Config(format!(
+                    "runtimeConfig.portMappings[{index}].hostPort: host port {key} is published for {holder} at {to} already"
+                )));
             }
         }
         Ok(others)
@@ -161,7 +173,7 @@ impl Publisher<'_> {
             match programs.look(family, self.kernel, &identity, &ports) {
                 Ok(found) => *seen = found,
                 // Without the program nobody but the kernel knows.
-                Err(error) if is_missing(&error) => *seen = Seen::Text(String::new()),
+                Err(error) if is_missing(&error) => *seen = Seen::of(String::new()),
                 Err(error) => return Err(error),
             }
         }
@@ -175,51 +187,61 @@ impl Publisher<'_> {
         table: Contents,
         Others { dead, siblings }: &Others,
     ) -> Result<(), Error> {
-        let backend = Backend::chosen(self.conf.backend, self.kernel, SIGNS);
-        let mut programs = Programs { runner, lock: self.lock };
-        match backend {
-            Backend::Iptables => {
-                let families = FAMILIES.into_iter().zip(self.addresses).zip(seen);
-                for ((family, address), seen) in families {
-                    let Some(address) = address else {
-                        // An earlier ADD may have been for addresses of both families. What the kernel refuses here
-                        // DEL removes by the programs.
-                        let chain = &identity_of(self.call).chain;
-                        let _ = self.kernel.remove(family, iptables::HOSTPORTS, chain, |_| true);
-                        continue;
-                    };
-                    let rules = Rules::new(self.conf, identity_of(self.call), *address);
-                    let is_usual = dead.is_empty() && matches!(seen, Seen::Free);
-                    let add = |mut it: InKernel<'_>| it.add(&rules.addition());
-                    if !(is_usual && InKernel::find(self.kernel, family, NAT).is_some_and(add)) {
-                        programs.set_up(family, seen, &rules, dead)?;
-                    }
-                }
-                if let (Some(client), false) = (self.kernel.client()?, dead.is_empty()) {
-                    nftables::remove_dead(client, dead)?;
-                }
-            }
+        match Backend::chosen(self.conf.backend, self.kernel, SIGNS) {
+            Backend::Iptables => self.set_up_by_iptables(runner, seen, dead)?,
             Backend::Nftables => {
                 let client = self.kernel.client()?;
                 let client = client.ok_or_else(|| missing(&format!("{WHAT} by nftables")))?;
                 let wanted = Wanted::new(self.conf, Owner::of(self.call), self.addresses, siblings);
                 nftables::set_up(client, table, &wanted, dead)?;
-                let chains = dead.iter().filter_map(|tag| match tag {
-                    Tag::Chain(chain) => Some((iptables::HOSTPORTS, chain.as_str())),
-                    Tag::Comment(_) | Tag::Id(_) => None,
-                });
-                let chains: Vec<_> = chains.collect();
-                if !chains.is_empty() {
-                    iptables::remove_chains(&mut programs, self.kernel, &chains, None)?;
-                }
             }
         }
-        for tag in dead {
-            if let (Tag::Id(id), Some(client)) = (tag, self.kernel.client()?) {
-                reference_nftables::tear_down(client, id, None)?;
+        self.remove_dead(runner, dead)
+    }
+
+    fn set_up_by_iptables(
+        &mut self,
+        runner: &mut OsRunner,
+        seen: [Seen; 2],
+        dead: &BTreeSet<Tag>,
+    ) -> Result<(), Error> {
+        let mut programs = Programs { runner, lock: self.lock };
+        for ((family, address), seen) in FAMILIES.into_iter().zip(self.addresses).zip(seen) {
+            let Some(address) = address else {
+                // An earlier ADD may have been for addresses of both families. What the kernel refuses here
+                // DEL removes by the programs.
+                let chain = &identity_of(self.call).chain;
+                let _ = self.kernel.remove(family, iptables::HOSTPORTS, chain, |_| true);
+                continue;
+            };
+            let rules = Rules::new(self.conf, identity_of(self.call), *address);
+            let is_usual = dead.is_empty() && matches!(seen, Seen::Free);
+            let add = |mut it: InKernel<'_>| it.add(&rules.addition());
+            if !(is_usual && InKernel::find(self.kernel, family, NAT).is_some_and(add)) {
+                programs.set_up(family, seen, &rules, dead)?;
             }
         }
         Ok(())
+    }
+
+    /// Removes what the dead have elsewhere than where the ports were taken from them.
+    fn remove_dead(&mut self, runner: &mut OsRunner, dead: &BTreeSet<Tag>) -> Result<(), Error> {
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let mut chains = Vec::new();
+        for tag in dead {
+            match (tag, self.kernel.client()?) {
+                (Tag::Chain(chain), _) => chains.push((iptables::HOSTPORTS, chain.as_str())),
+                (Tag::Id(id), Some(client)) => reference_nftables::tear_down(client, id, None)?,
+                (Tag::Id(_) | Tag::Comment(_), _) => {}
+            }
+        }
+        if !chains.is_empty() {
+            let mut programs = Programs { runner, lock: self.lock };
+            iptables::remove_chains(&mut programs, self.kernel, &chains, None)?;
+        }
+        self.kernel.client()?.map_or(Ok(()), |client| nftables::remove_dead(client, dead))
     }
 }
 

@@ -7,6 +7,7 @@ use runner::OsRunner;
 use super::conf::{self, Conf};
 use super::iptables::{Programs, Rules};
 use super::nftables::{self, Wanted};
+use super::owner::Siblings;
 use super::{SIGNS, identity_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::Error;
@@ -72,7 +73,7 @@ fn by(
             if !matches!(checked, Err(Error::Changed(_))) {
                 return checked;
             }
-            let of_siblings = nftables::of_siblings(client, &owner, &call.container_id)?;
+            let of_siblings = nftables::of_siblings(client, &owner, &Siblings::of(call))?;
             let wanted = Wanted::new(conf, owner, addresses, &of_siblings);
             nftables::check(client, &wanted, &conf.mappings)
         }

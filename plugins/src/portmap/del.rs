@@ -9,12 +9,12 @@ use super::conf::{self, Conf};
 use super::identity::Identity;
 use super::iptables::{self, Kept, Programs};
 use super::mapping::{Held, Mapping};
+use super::owner::Siblings;
 use super::{flows, identity_of, nftables, reference_nftables};
-use crate::error::{Error, warn};
+use crate::error::Error;
 use crate::iptables::lock;
 use crate::kernel_tables::KernelTables;
 use crate::owner::Owner;
-use crate::veth;
 
 /// Publishes the container's ports no more.
 pub(super) fn del(call: &Call) -> Result<(), Error> {
@@ -37,15 +37,8 @@ fn own_addresses(call: &Call) -> Vec<IpAddr> {
 
 /// Whether all of these addresses are of other interfaces of the container.
 fn is_of_siblings(call: &Call, addresses: &[IpAddr]) -> bool {
-    let own = own_addresses(call);
-    if addresses.is_empty() || addresses.iter().any(|it| own.contains(it)) {
-        return false;
-    }
-    let others = veth::addresses_of_others(call).unwrap_or_else(|error| {
-        warn(&format!("the addresses of the container's other interfaces are not known: {error}"));
-        Vec::new()
-    });
-    addresses.iter().all(|address| others.iter().any(|it| it.ip() == *address))
+    let (own, siblings) = (own_addresses(call), Siblings::of(call));
+    !addresses.is_empty() && addresses.iter().all(|it| !own.contains(it) && siblings.have(*it))
 }
 
 /// What was published, as far as flows are concerned.

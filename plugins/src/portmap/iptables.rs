@@ -13,7 +13,9 @@ use super::conf::{Conditions, Conf};
 use super::identity::{CHAIN_PREFIX, Identity};
 use super::mapping::{Held, Holder, Key, Mapping, Protocol, Tag};
 use crate::error::Error;
-use crate::iptables::{Addition, Family, InChain, NAT, Places, Tool, Work, is_declaration};
+use crate::iptables::{
+    Addition, Family, InChain, NAT, Places, Tool, Work, is_declaration, is_missing,
+};
 use crate::kernel_tables::KernelTables;
 
 /// The chain that leads to those of the containers.
@@ -305,15 +307,25 @@ pub(super) enum Seen {
     /// What the kernel tells without a program: ports are published, but none that is wanted, and none by the attachment.
     Free,
     /// All of it, as `iptables-save` prints it; nothing where no port is published.
-    Text(String),
+    Text {
+        /// As the node's own programs print it, which will change it.
+        own: String,
+        /// The table of old beside it, where the node's programs are for nf_tables: of before they were exchanged.
+        of_old: String,
+    },
 }
 
 impl Seen {
+    /// As the node's own programs print it.
+    pub(super) const fn of(own: String) -> Self {
+        Self::Text { own, of_old: String::new() }
+    }
+
     /// What containers have published, if it can be in anybody's way.
     pub(super) fn held(&self) -> Vec<Held> {
         match self {
             Self::Free => Vec::new(),
-            Self::Text(saved) => held(saved),
+            Self::Text { own, of_old } => [held(own), held(of_old)].concat(),
         }
     }
 }
@@ -355,12 +367,23 @@ impl Programs<'_> {
     ) -> Result<Seen, Error> {
         let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
         if !nftables && !legacy {
-            return Ok(Seen::Text(String::new()));
+            return Ok(Seen::of(String::new()));
         }
-        match kernel.is_free(family, (HOSTPORTS, &identity.chain), ports) {
-            Ok(true) => Ok(Seen::Free),
-            // What the kernel does not tell, the program may know.
-            Ok(false) | Err(_) => self.read(family).map(Seen::Text),
+        // What the kernel does not tell, the program may know.
+        if kernel.is_free(family, (HOSTPORTS, &identity.chain), ports).unwrap_or(false) {
+            return Ok(Seen::Free);
+        }
+        let own = self.read(family)?;
+        // What nf_tables has not, the programs have from the tables of old.
+        let is_of_old = !nftables && own.lines().any(|line| is_declaration(line, HOSTPORTS));
+        if !legacy || is_of_old {
+            return Ok(Seen::of(own));
+        }
+        match Tool::new(&mut *self.runner, WORK, family.legacy_programs, self.lock).save_if_there()
+        {
+            // Where there are no two kinds, the node's is for the tables of old.
+            Err(error) if is_missing(&error) => Ok(Seen::of(own)),
+            saved => Ok(Seen::Text { own, of_old: saved? }),
         }
     }
 
@@ -370,10 +393,10 @@ impl Programs<'_> {
         family: Family,
         seen: Seen,
         rules: &Rules,
-        dead: &[Tag],
+        dead: &BTreeSet<Tag>,
     ) -> Result<(), Error> {
         let mut lines = match seen {
-            Seen::Text(saved) => lines_without(&saved, rules, dead),
+            Seen::Text { own, .. } => lines_without(&own, rules, dead),
             Seen::Free if dead.is_empty() => rules.addition().lines(),
             Seen::Free => lines_without(&self.read(family)?, rules, dead),
         };
@@ -420,7 +443,7 @@ impl Programs<'_> {
     }
 }
 
-fn lines_without(saved: &str, rules: &Rules, dead: &[Tag]) -> Vec<String> {
+fn lines_without(saved: &str, rules: &Rules, dead: &BTreeSet<Tag>) -> Vec<String> {
     let gone = dead.iter().flat_map(|tag| match tag {
         Tag::Chain(chain) => removal_lines(saved, chain),
         Tag::Comment(_) | Tag::Id(_) => Vec::new(),

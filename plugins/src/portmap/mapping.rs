@@ -159,15 +159,8 @@ pub(crate) struct Held {
     pub(crate) tag: Tag,
 }
 
-impl Held {
-    /// Whether another one leads to the same address of the same holder.
-    pub(crate) fn is_of_same(&self, other: &Self) -> bool {
-        (&self.tag, self.to) == (&other.tag, other.to)
-    }
-}
-
 /// By what all is known that an attachment has published, or a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tag {
     /// Its chain of iptables.
     Chain(String),

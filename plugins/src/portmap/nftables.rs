@@ -18,7 +18,7 @@ use ruleset::nft::{Encoded, Set};
 
 use super::conf::Conf;
 use super::mapping::{Held, Key, Mapping, Tag};
-use super::owner::is_of_container;
+use super::owner::Siblings;
 use crate::error::Error;
 use crate::nf_tables::attempt;
 use crate::owner::{Owner, Stale};
@@ -46,11 +46,11 @@ impl Wanted {
         of_siblings: &[Held],
     ) -> Self {
         let class = Class::of(conf);
+        let taken: BTreeSet<(bool, Key)> =
+            of_siblings.iter().map(|it| (it.to.is_ipv4(), it.key)).collect();
         let of_address = |address: &IpNetwork| {
             let is_ipv4 = address.is_ipv4();
-            let is_taken = |key: &Key| {
-                of_siblings.iter().any(|it| it.to.is_ipv4() == is_ipv4 && it.key == *key)
-            };
+            let is_taken = |key: &Key| taken.contains(&(is_ipv4, *key));
             elements::of(conf, &class, &owner, *address, is_taken)
         };
         let elements = addresses.iter().flatten().flat_map(of_address).collect();
@@ -70,7 +70,7 @@ pub(super) fn set_up(
     client: &mut Client,
     read: Contents,
     wanted: &Wanted,
-    dead: &[Tag],
+    dead: &BTreeSet<Tag>,
 ) -> Result<(), Error> {
     let mut read = Some(read);
     let Wanted { class, owner, elements, .. } = wanted;
@@ -138,20 +138,20 @@ fn now(set: &Set, class: &Class, element: &Encoded) -> (String, Encoded) {
 pub(super) fn of_siblings(
     client: &mut Client,
     owner: &Owner,
-    container_id: &str,
+    siblings: &Siblings<'_>,
 ) -> Result<Vec<Held>, Error> {
     let mut held = Contents::all(client)?.held_of(|comment| !owner.has(comment));
-    held.retain(|it| is_of_container(it, container_id));
+    held.retain(|it| siblings.hold(it));
     Ok(held)
 }
 
-fn is_among(tags: &[Tag], comment: Option<&str>) -> bool {
+fn is_among(tags: &BTreeSet<Tag>, comment: Option<&str>) -> bool {
     let comment = comment.unwrap_or_default();
     tags.iter().any(|tag| matches!(tag, Tag::Comment(text) if text == comment))
 }
 
 /// Removes the elements of containers that are dead.
-pub(super) fn remove_dead(client: &mut Client, dead: &[Tag]) -> Result<(), Error> {
+pub(super) fn remove_dead(client: &mut Client, dead: &BTreeSet<Tag>) -> Result<(), Error> {
     remove(client, Contents::all, |comment| is_among(dead, comment)).map(drop)
 }
 

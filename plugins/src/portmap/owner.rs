@@ -1,34 +1,79 @@
 //! Who holds a port.
 
+use std::cell::OnceCell;
+use std::net::IpAddr;
+
+use cni::Call;
+
+use crate::error::warn;
 use crate::owner::{LONGEST_COMMENT, Owner};
+use crate::veth;
 
 use super::identity::Identity;
 use super::mapping::{Held, Holder, Tag};
 
-/// Whether what is published is of an attachment of this container. Runtimes have all networks of a container publish
-/// the same ports.
-pub(super) fn is_of_container(held: &Held, container_id: &str) -> bool {
-    let Holder { network, ifname, .. } = &held.holder;
-    match &held.tag {
-        Tag::Chain(chain) => Identity::new(network, container_id).chain == *chain,
-        Tag::Comment(comment) => ifname
-            .as_ref()
-            .is_some_and(|it| Owner::new(network, container_id, it).has(Some(comment))),
-        Tag::Id(id) => id == container_id,
+/// The other interfaces of a call's container, which are looked at once, if at all.
+#[derive(Debug)]
+pub(super) struct Siblings<'a> {
+    call: &'a Call,
+    addresses: OnceCell<Vec<IpAddr>>,
+}
+
+impl<'a> Siblings<'a> {
+    /// Those beside the interface of a call.
+    pub(super) const fn of(call: &'a Call) -> Self {
+        Self { call, addresses: OnceCell::new() }
+    }
+
+    /// Whether one of them has an address.
+    pub(super) fn have(&self, address: IpAddr) -> bool {
+        let look = || match veth::addresses_of_others(self.call) {
+            Ok(addresses) => addresses.iter().map(|it| it.ip()).collect(),
+            Err(error) => {
+                warn(&format!(
+                    "the addresses of the container's other interfaces are not known: {error}"
+                ));
+                Vec::new()
+            }
+        };
+        self.addresses.get_or_init(look).contains(&address)
+    }
+
+    /// Whether what is published is of an attachment of the container. Runtimes have all networks of a container publish
+    /// the same ports.
+    pub(super) fn hold(&self, held: &Held) -> bool {
+        is_of_container(held, &self.call.container_id, |address| self.have(address))
     }
 }
 
-/// Whose an element of nf_tables with this comment is. The container's id may be its beginning only.
+/// The same; where the names had no room, it is of whom it leads to.
+fn is_of_container(
+    held: &Held,
+    container_id: &str,
+    leads_to_it: impl FnOnce(IpAddr) -> bool,
+) -> bool {
+    let Holder { network, ifname, .. } = &held.holder;
+    match (&held.tag, ifname) {
+        (Tag::Chain(chain), _) => Identity::new(network, container_id).chain == *chain,
+        (Tag::Comment(comment), Some(ifname)) => {
+            Owner::new(network, container_id, ifname).has(Some(comment))
+        }
+        (Tag::Comment(_), None) => leads_to_it(held.to),
+        (Tag::Id(id), _) => id == container_id,
+    }
+}
+
+/// Whose an element of nf_tables with this comment is, as far as it tells names whole: all but the last one are. Of the
+/// container's id there may be the beginning.
 pub(super) fn holder(comment: &str) -> Option<Holder> {
-    let (_, rest) = comment.split_once(", net: ")?;
-    let (network, rest) = rest.split_once(", if: ").unwrap_or((rest, ""));
-    let (ifname, container_id) = rest.split_once(", id: ").unwrap_or((rest, ""));
-    Some(Holder {
-        network: network.to_owned(),
-        container_id: container_id.to_owned(),
-        is_cut: comment.len() >= LONGEST_COMMENT,
-        ifname: (!ifname.is_empty()).then(|| ifname.to_owned()),
-    })
+    let (_, names) = comment.split_once(", net: ")?;
+    let is_cut = comment.len() >= LONGEST_COMMENT;
+    let unknown = Holder { is_cut, ..Holder::unknown() };
+    let Some((network, names)) = names.split_once(", if: ") else { return Some(unknown) };
+    let named = Holder { network: network.to_owned(), ..unknown };
+    let Some((ifname, container_id)) = names.split_once(", id: ") else { return Some(named) };
+    let (ifname, container_id) = (Some(ifname.to_owned()), container_id.to_owned());
+    Some(Holder { ifname, container_id, ..named })
 }
 
 #[cfg(test)]
@@ -40,21 +85,25 @@ mod tests {
     fn what_other_attachments_of_the_container_hold_is_known() {
         let key = Key { protocol: Protocol::Tcp, port: 80, address: None };
         let held = |tag: Tag, holder: Holder| Held { key, to: [10, 1, 0, 2].into(), holder, tag };
+        let is_of = |held: &Held, id: &str| is_of_container(held, id, |_| false);
         let long_id = "c".repeat(100);
         for id in ["cid1", &long_id] {
             let comment = Owner::new("n1", id, "eth0").comment;
             let one = held(Tag::Comment(comment.clone()), holder(&comment).unwrap());
-            assert!(is_of_container(&one, id) && !is_of_container(&one, "cid"), "{comment}");
+            assert!(is_of(&one, id) && !is_of(&one, "cid"), "{comment}");
             let network = || Holder { network: "n1".into(), ..Holder::unknown() };
             let two = held(Tag::Chain(Identity::new("n1", id).chain), network());
-            assert!(is_of_container(&two, id) && !is_of_container(&two, "cid"));
+            assert!(is_of(&two, id) && !is_of(&two, "cid"));
             let three = held(Tag::Id(id.to_owned()), Holder::unknown());
-            assert!(is_of_container(&three, id) && !is_of_container(&three, "cid"));
+            assert!(is_of(&three, id) && !is_of(&three, "cid"));
         }
-        // Of whom too little is told is somebody else.
-        let comment = Owner::new(&"n".repeat(128), "cid1", "eth0").comment;
-        let cut = held(Tag::Comment(comment.clone()), holder(&comment).unwrap());
-        assert!(!is_of_container(&cut, "cid1"));
+        // Of whom too little is told, the address tells.
+        for length in [75, 80, 128] {
+            let comment = Owner::new(&"n".repeat(length), &"c".repeat(64), "eth0").comment;
+            let cut = held(Tag::Comment(comment.clone()), holder(&comment).unwrap());
+            assert!(!is_of(&cut, "cid1"));
+            assert!(is_of_container(&cut, "cid1", |it| it == cut.to));
+        }
     }
 
     #[test]
@@ -76,7 +125,13 @@ mod tests {
         assert_eq!(owner.comment.len(), LONGEST_COMMENT);
         let cut = holder(&owner.comment).unwrap();
         assert!(cut.container_id.len() < 64 && cut.may_be(&"c".repeat(64)) && !cut.may_be("d"));
-        let owner = Owner::new(&"n".repeat(200), "c", "eth0");
-        assert_eq!(holder(&owner.comment).unwrap().ifname, None);
+        // The name that was cut is not taken for a whole one.
+        for length in 60..100 {
+            let network = "n".repeat(length);
+            let told = holder(&Owner::new(&network, &"c".repeat(64), "eth0").comment).unwrap();
+            assert!(told.is_cut && told.may_be(&"c".repeat(64)), "{length}: {told:?}");
+            assert!(told.network == network || told.network.is_empty(), "{length}: {told:?}");
+            assert!(told.ifname.is_none_or(|it| it == "eth0"), "{length}");
+        }
     }
 }

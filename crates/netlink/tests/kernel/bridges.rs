@@ -125,7 +125,7 @@ fn neighbours_and_forwarding_databases_are_listed() {
     for text in ["10.1.1.2", "fd00:1::2"] {
         ping(text);
         let address = address(text);
-        let wanted = Neighbour { link: bridge.index, address, mac: Some(mac) };
+        let wanted = Neighbour { link: bridge.index, address, mac: Some(mac), is_static: false };
         let listed = host.neighbours(address.is_ipv4()).unwrap();
         assert!(listed.contains(&wanted), "{listed:?}");
         assert!(listed.iter().all(|found| found.address.is_ipv4() == address.is_ipv4()));
@@ -185,7 +185,7 @@ fn a_neighbour_that_does_not_answer_has_no_hardware_address() {
     let unheard = address("10.1.1.77");
     let sender = UdpSocket::bind("0.0.0.0:0").unwrap();
     sender.send_to(b"?", (unheard, 9)).unwrap();
-    let wanted = Neighbour { link: bridge.index, address: unheard, mac: None };
+    let wanted = Neighbour { link: bridge.index, address: unheard, mac: None, is_static: false };
     assert!(host.neighbours(true).unwrap().contains(&wanted));
     assert_eq!(host.host_interfaces().unwrap().of(unheard), None);
 }

@@ -35,6 +35,21 @@ fn the_route_of_one_packet_is_told() {
     assert_eq!(way("198.51.100.1"), None);
     assert_eq!(way("2001:db8::1"), None);
     assert_eq!(way("10.1.0.1"), None);
+    // As they stand in the table.
+    let everything =
+        Route { gateway: "10.1.0.8".parse().ok(), ..Route::new(cidr("0.0.0.0/0"), link.index) };
+    host.execute(&[Request::add_route(&everything, &link.name)]).unwrap();
+    let mut matching = |to: &str| {
+        let route = host.matching_route(to.parse().unwrap()).unwrap();
+        route.map(|route| (route.dst.to_string(), route.gateway.map(|it| it.to_string())))
+    };
+    let of = |dst: &str, gateway: Option<&str>| Some((dst.into(), gateway.map(str::to_owned)));
+    assert_eq!(matching("10.1.0.2"), of("10.1.0.0/24", None));
+    assert_eq!(matching("fd00:1::2"), of("fd00:1::/64", None));
+    assert_eq!(matching("192.0.2.7"), of("192.0.2.0/24", Some("10.1.0.9")));
+    assert_eq!(matching("198.51.100.1"), of("0.0.0.0/0", Some("10.1.0.8")));
+    assert_eq!(matching("2001:db8::1"), None);
+    assert_eq!(matching("10.1.0.1"), None);
 }
 
 #[test]

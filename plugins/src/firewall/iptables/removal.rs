@@ -7,14 +7,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cni::Attachment;
+use cni::{Attachment, Call};
 use netlink::nftables::{Addressed, Change, Client};
 use ruleset::nft::Table;
 
 use super::{ACCEPT, RECORD_PREFIX, accepting, record, recording, records_of, rules};
-use crate::error::Error;
+use crate::error::{Error, warn};
 use crate::lease::Lease;
 use crate::nf_tables::attempt;
+use crate::veth;
 
 /// Whose rules go.
 #[derive(Debug)]
@@ -55,6 +56,24 @@ impl<'a> Removal<'a> {
         Self::new(network, Gone::One(record(network, container_id, ifname)), addresses)
     }
 
+    /// Believes no lease that gives another an address which the call's container still has: its folder may be one of
+    /// before, with the leases of then.
+    pub(in crate::firewall) fn of_container(self, call: &'a Call) -> Self {
+        let Self { leased_to, .. } = self;
+        let own = record(&call.conf.name, &call.container_id, &call.ifname);
+        let has_address = move |address| {
+            veth::has_address(call, address).unwrap_or_else(|error| {
+                warn(&format!("whether the container still has {address} is not known: {error}"));
+                false
+            })
+        };
+        let is_believed =
+            move |address: IpAddr, holder: &String| *holder == own || !has_address(address);
+        let leased_to =
+            move |address| leased_to(address).filter(|holder| is_believed(address, holder));
+        Self { leased_to: Box::new(leased_to), ..self }
+    }
+
     /// Of what the attachments to a network have that are not among `valid`. What the reference made does not tell its
     /// network, and stays.
     pub(in crate::firewall) fn of_garbage(network: &'a str, valid: &[Attachment]) -> Self {
@@ -88,7 +107,12 @@ impl<'a> Removal<'a> {
         let of_address = records.iter().filter(|(_, it)| *it == address).map(|(chain, _)| *chain);
         let (gone, mut others): (Vec<&str>, Vec<&str>) =
             of_address.partition(|chain| self.is_gone(chain));
-        let leased_to = (self.leased_to)(address);
+        let is_of_network = |chain: &&str| chain.starts_with(&self.of_network);
+        let leased_to = (self.leased_to)(address).filter(|it| match &self.gone {
+            Gone::One(_) => true,
+            // A file that names who is not valid may be of before: it takes nothing from who is.
+            Gone::AllBut(valid) => valid.contains(it) || !others.iter().any(is_of_network),
+        });
         let mut goes = gone.len().max(1);
         if let Some(holder) = &leased_to {
             // Then those without a record are its own as well: the reference may have added it before.

@@ -1,0 +1,279 @@
+//! A container that is there keeps its ports, however it is reached and whatever else there is that seems to tell
+//! otherwise.
+
+use lab::{Call, Pod, Reply};
+use serde_json::json;
+
+use crate::common::Site;
+use crate::rules::path_with;
+use crate::{firewall, portmap};
+
+const BACKENDS: [&str; 2] = ["iptables", "nftables"];
+
+/// A node with a bridge, whose containers are attached by hand.
+struct Bridged {
+    site: Site,
+    backend: &'static str,
+}
+
+/// A container's interface: its id, name and address.
+#[derive(Clone, Copy)]
+struct End<'a> {
+    pod: &'a Pod,
+    container_id: &'a str,
+    ifname: &'a str,
+    address: &'a str,
+}
+
+impl Bridged {
+    fn new(backend: &'static str) -> Self {
+        let site = Site::new(portmap::conf(backend));
+        site.node
+            .sh("ip link add br0 type bridge; ip link set br0 up; ip addr add 10.1.0.1/16 dev br0");
+        Self { site, backend }
+    }
+
+    /// An interface in a container, with an address.
+    fn attach(&self, pod: &Pod, ifname: &str, cidr: &str) {
+        let path = pod.path();
+        self.site.node.sh(&format!(
+            "ip link add {0}{ifname} type veth peer name {ifname} netns {1}; ip link set {0}{ifname} up master br0",
+            pod.name(),
+            path.display()
+        ));
+        pod.sh(&format!("ip link set {ifname} up; ip addr add {cidr} dev {ifname}"));
+    }
+
+    /// A call about port 8080 in a network.
+    fn call(&self, command: &str, network: &str, end: End<'_>, path: Option<&str>) -> Reply {
+        let address = format!("{}/16", end.address);
+        let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": end.ifname, "sandbox": "/n"}],
+            "ips": [{"address": address, "interface": 0}]});
+        let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+        let keys = json!({"name": network, "prevResult": result, "backend": self.backend,
+            "runtimeConfig": {"portMappings": ports}});
+        let call = Call::new("portmap", command).container(end.container_id).ifname(end.ifname);
+        let call = call.netns(&end.pod.path()).conf(&self.site.conf_with(&keys));
+        self.site.run(&path.map_or(call.clone(), |path| call.env("PATH", path)))
+    }
+
+    /// The first publishes a port, and the second does not get it.
+    fn keeps(&self, network: &str, first: End<'_>, second: End<'_>) {
+        let before = self.site.world(&[]);
+        let _ = self.call("ADD", network, first, None).ok();
+        let published = self.site.world(&[]);
+        let error = self.call("ADD", network, second, None).expect_error(7);
+        assert!(error.msg.contains(first.address), "{}", error.msg);
+        self.site.world(&[]).must_be(&published, "after a refusal");
+        let _ = self.call("CHECK", network, first, None).ok();
+        let _ = self.call("DEL", network, second, None).ok();
+        let _ = self.call("CHECK", network, first, None).ok();
+        let _ = self.call("DEL", network, first, None).ok();
+        self.site.world(&[]).must_be(&before, self.backend);
+    }
+
+    /// Lets rules that all share, and neighbours, be there once.
+    fn warm_up(&self, end: End<'_>) {
+        let _ = self.call("ADD", "net1", end, None).ok();
+        let _ = self.call("DEL", "net1", end, None).ok();
+    }
+}
+
+fn end<'a>(pod: &'a Pod, address: &'a str) -> End<'a> {
+    End { pod, container_id: pod.name(), ifname: "eth0", address }
+}
+
+/// The network's leases are elsewhere by now: what is in the folder of before is of others, long gone.
+#[test]
+fn leases_of_before_take_no_port() {
+    for backend in BACKENDS {
+        let bridged = Bridged::new(backend);
+        let [one, two] = ["one", "two"].map(|it| bridged.site.node.pod(it));
+        bridged.attach(&one, "eth0", "10.1.0.2/16");
+        bridged.attach(&two, "eth0", "10.1.0.3/16");
+        bridged.warm_up(end(&one, "10.1.0.2"));
+        let folder = bridged.site.node.var_lib().join("cni/networks/net1");
+        std::fs::create_dir_all(&folder).unwrap();
+        for lease in ["10.1.0.2", "10.1.0.3"] {
+            std::fs::write(folder.join(lease), "of-before\r\neth0").unwrap();
+        }
+        bridged.keeps("net1", end(&one, "10.1.0.2"), end(&two, "10.1.0.3"));
+        // Where the newcomer's own lease is, it is told who has which address by now.
+        std::fs::write(folder.join("10.1.0.3"), "two\r\neth0").unwrap();
+        let _ = bridged.call("ADD", "net1", end(&one, "10.1.0.2"), None).ok();
+        let reply = bridged.call("ADD", "net1", end(&two, "10.1.0.3"), None);
+        assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+    }
+}
+
+/// Neither do they keep the rules of who goes.
+#[test]
+fn leases_of_before_keep_no_rules() {
+    let site = Site::new(firewall::conf("iptables"));
+    let pod = site.node.pod("one");
+    site.node
+        .sh("ip link add br0 type bridge; ip link set br0 up; ip addr add 10.1.0.1/16 dev br0");
+    site.node.sh(&format!(
+        "ip link add v0 type veth peer name eth0 netns {}; ip link set v0 up master br0",
+        pod.path().display()
+    ));
+    pod.sh("ip link set eth0 up; ip addr add 10.1.0.2/16 dev eth0");
+    let folder = site.node.var_lib().join("cni/networks/net1");
+    std::fs::create_dir_all(&folder).unwrap();
+    let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "br0"}],
+        "ips": [{"address": "10.1.0.2/16"}]});
+    let keys = json!({"prevResult": result, "ingressPolicy": "open"});
+    let call = |command: &str| {
+        let call = Call::new("firewall", command).container("one").netns(&pod.path());
+        let _ = site.run(&call.conf(&site.conf_with(&keys))).ok();
+    };
+    let rules = || site.node.sh("iptables-save -t filter").matches("10.1.0.2").count();
+    for _ in 0..2 {
+        call("ADD");
+        assert!(rules() > 0);
+        call("DEL");
+        assert_eq!(rules(), 0);
+        std::fs::write(folder.join("10.1.0.2"), "of-before\r\neth0").unwrap();
+    }
+    // What is valid is no garbage, whatever is in the folder.
+    call("ADD");
+    let gc = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": [{"containerID": "one", "ifname": "eth0"}]});
+    let gc = Call::new("firewall", "GC")
+        .unset("CNI_CONTAINERID")
+        .unset("CNI_IFNAME")
+        .conf(&site.conf_with(&gc));
+    let before = site.node.sh("iptables-save -t filter | grep -v '^#'");
+    let _ = site.run(&gc).ok();
+    assert_eq!(site.node.sh("iptables-save -t filter | grep -v '^#'"), before);
+    call("CHECK");
+    call("DEL");
+    assert_eq!(rules(), 0);
+}
+
+/// Nobody asks where it is behind a router.
+#[test]
+fn a_container_behind_a_gateway_keeps_its_port() {
+    for backend in BACKENDS {
+        let bridged = Bridged::new(backend);
+        let [one, two, router] = ["one", "two", "router"].map(|it| bridged.site.node.pod(it));
+        bridged.attach(&router, "eth0", "10.1.0.9/16");
+        bridged.attach(&two, "eth0", "10.1.0.3/16");
+        bridged
+            .site
+            .node
+            .sh("ip route add 10.5.0.0/24 via 10.1.0.9; ip route add default via 10.1.0.9");
+        bridged.warm_up(end(&two, "10.1.0.3"));
+        bridged.keeps("net1", end(&one, "10.5.0.2"), end(&two, "10.1.0.3"));
+        // Whoever is nowhere but where everything is does not, nor one who should be beside the newcomer.
+        bridged.site.node.sh("ip route add 10.1.77.0/24 via 10.1.0.9");
+        for gone in ["10.6.0.2", "10.1.77.2"] {
+            let _ = bridged.call("ADD", "net1", end(&one, gone), None).ok();
+            let reply = bridged.call("ADD", "net1", end(&two, "10.1.0.3"), None);
+            assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+            let _ = bridged.call("DEL", "net1", end(&two, "10.1.0.3"), None).ok();
+        }
+    }
+}
+
+/// A container that answers no question where it is, as the kernel was told.
+#[test]
+fn who_is_not_asked_keeps_its_port() {
+    for backend in BACKENDS {
+        let bridged = Bridged::new(backend);
+        let [one, two] = ["one", "two"].map(|it| bridged.site.node.pod(it));
+        bridged.attach(&one, "eth0", "10.1.0.2/16");
+        bridged.attach(&two, "eth0", "10.1.0.3/16");
+        bridged.warm_up(end(&two, "10.1.0.3"));
+        one.sh("ip link set eth0 arp off");
+        let node = &bridged.site.node;
+        let mac = one.sh("cat /sys/class/net/eth0/address");
+        for told in ["nud permanent", "extern_learn"] {
+            node.sh(&format!("ip neigh replace 10.1.0.2 lladdr {} dev br0 {told}", mac.trim()));
+            let before = node.sh("ip neigh show 10.1.0.2");
+            bridged.keeps("net1", end(&one, "10.1.0.2"), end(&two, "10.1.0.3"));
+            assert_eq!(node.sh("ip neigh show 10.1.0.2"), before);
+        }
+        // Nobody on the link is asked.
+        node.sh(
+            "ip link add v9 type veth peer name v8; ip link set v8 up; ip link set v9 up arp off",
+        );
+        node.sh("ip route add 10.2.0.2 dev v9; sysctl -qw net.ipv4.conf.v9.route_localnet=1");
+        bridged.keeps("net1", end(&one, "10.2.0.2"), end(&two, "10.1.0.3"));
+    }
+}
+
+/// A comment of nf_tables has room for 128 bytes: the names at its end are not taken for whole ones.
+#[test]
+fn names_for_which_there_is_no_room_mislead_nobody() {
+    let bridged = Bridged::new("nftables");
+    let [one, two] = ["one", "two"].map(|it| bridged.site.node.pod(it));
+    bridged.attach(&one, "eth0", "10.1.0.2/16");
+    bridged.attach(&one, "eth1", "10.1.0.22/16");
+    bridged.attach(&two, "eth0", "10.1.0.3/16");
+    bridged.warm_up(end(&two, "10.1.0.3"));
+    let (id, other) = ("a".repeat(64), "b".repeat(64));
+    for length in [60, 72, 75, 78, 84, 120] {
+        let network = "n".repeat(length);
+        let folder = bridged.site.node.var_lib().join("cni/networks").join(&network);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("10.1.0.2"), format!("{id}\r\neth0")).unwrap();
+        std::fs::write(folder.join("10.1.0.3"), format!("{other}\r\neth0")).unwrap();
+        let first = End { container_id: &id, ..end(&one, "10.1.0.2") };
+        let second = End { container_id: &other, ..end(&two, "10.1.0.3") };
+        bridged.keeps(&network, first, second);
+        // Its own second network may publish what the first does.
+        let beside = End { ifname: "eth1", address: "10.1.0.22", ..first };
+        let _ = bridged.call("ADD", &network, first, None).ok();
+        for command in ["ADD", "CHECK", "DEL"] {
+            let _ = bridged.call(command, "net2", beside, None).ok();
+        }
+        let _ = bridged.call("CHECK", &network, first, None).ok();
+        let _ = bridged.call("DEL", &network, first, None).ok();
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+/// A node whose programs were exchanged has rules in the tables of old.
+#[test]
+fn a_port_in_the_tables_of_old_is_held() {
+    let [nft, legacy] = ["nft", "legacy"].map(path_with);
+    let path = |it: &tempfile::TempDir| it.path().to_str().unwrap().to_owned();
+    let (nft, legacy) = (path(&nft), path(&legacy));
+    let both = format!("{nft}:/usr/sbin");
+    for backend in BACKENDS {
+        let mut bridged = Bridged::new(backend);
+        let [one, two] = ["one", "two"].map(|it| bridged.site.node.pod(it));
+        bridged.attach(&one, "eth0", "10.1.0.2/16");
+        bridged.attach(&two, "eth0", "10.1.0.3/16");
+        let (first, second) = (end(&one, "10.1.0.2"), end(&two, "10.1.0.3"));
+        let mut by_old = |command: &str, path: &str| {
+            bridged.backend = "iptables";
+            let _ = bridged.call(command, "net1", first, Some(path)).ok();
+            bridged.backend = backend;
+        };
+        by_old("ADD", &legacy);
+        let has_rule = |bridged: &Bridged| {
+            bridged.site.node.sh("iptables-legacy-save -t nat").contains("to-destination 10.1.0.2:")
+        };
+        assert!(has_rule(&bridged));
+        let error = bridged.call("ADD", "net1", second, Some(&both)).expect_error(7);
+        assert!(error.msg.contains("\"one\""), "{}", error.msg);
+        assert!(has_rule(&bridged));
+        // Whose container has gone, its rules there go.
+        one.sh("ip link del eth0");
+        let reply = bridged.call("ADD", "net1", second, Some(&both));
+        assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+        assert!(!has_rule(&bridged));
+        let _ = bridged.call("CHECK", "net1", second, Some(&both)).ok();
+        let _ = bridged.call("DEL", "net1", second, Some(&both)).ok();
+        assert_eq!(
+            bridged
+                .site
+                .node
+                .sh("nft list ruleset; iptables-legacy-save -t nat")
+                .matches("10.1.0.")
+                .count(),
+            0
+        );
+    }
+}
