@@ -100,16 +100,20 @@ impl KernelTables {
         Ok(client.ports(table, chain)?.into_iter().all(is_other))
     }
 
-    /// Where the rules of a chain of table nat in nf_tables lead by target DNAT; nowhere if one of them does not tell.
-    pub(crate) fn destinations(
+    /// Removes a chain of table nat and the jumps of `hook` to it from nf_tables: all of it, or nothing if one of the
+    /// addresses to which its rules lead by target DNAT `is_kept`, or not all rules tell. The addresses, and where the
+    /// programs must look for what is left.
+    pub(crate) fn remove_leading(
         &mut self,
         family: Family,
+        hook: &str,
         chain: &str,
-    ) -> Result<Vec<IpAddr>, netlink::Error> {
-        let Some(client) = self.client()? else { return Ok(Vec::new()) };
-        let found: Option<Vec<IpAddr>> =
-            client.destinations(table(family, NAT), chain)?.into_iter().collect();
-        Ok(found.unwrap_or_default())
+        is_kept: impl Fn(IpAddr) -> bool,
+    ) -> (Vec<IpAddr>, Places) {
+        let removed = self.remove_leading_from_nftables(family, hook, chain, is_kept);
+        let legacy = has_legacy_table(family, NAT);
+        let nftables = !matches!(removed, Ok(Some(_)));
+        (removed.ok().flatten().unwrap_or_default(), Places { nftables, legacy })
     }
 
     /// `None` when the kernel has no nf_tables.
@@ -127,16 +131,47 @@ impl KernelTables {
         chain: &str,
         ours: impl Fn(&Jump) -> bool,
     ) -> Result<(), netlink::Error> {
-        let table = table(family, NAT);
         let Some(client) = self.client()? else { return Ok(()) };
-        if !client.has_chain(table, chain)? {
+        if !client.has_chain(table(family, NAT), chain)? {
             return Ok(());
         }
-        let jumps = client.jumps(table, hook, chain)?;
-        let (ours, others): (Vec<Jump>, Vec<Jump>) = jumps.into_iter().partition(ours);
-        let handles: Vec<u64> = ours.iter().map(|jump| jump.handle).collect();
-        client.delete(table, (hook, &handles), others.is_empty().then_some(chain))
+        delete(client, family, (hook, chain), ours)
     }
+
+    /// Where what was removed led; `None` when nothing was.
+    fn remove_leading_from_nftables(
+        &mut self,
+        family: Family,
+        hook: &str,
+        chain: &str,
+        is_kept: impl Fn(IpAddr) -> bool,
+    ) -> Result<Option<Vec<IpAddr>>, netlink::Error> {
+        let table = table(family, NAT);
+        let Some(client) = self.client()? else { return Ok(Some(Vec::new())) };
+        if !client.has_chain(table, chain)? {
+            return Ok(Some(Vec::new()));
+        }
+        let to: Option<Vec<IpAddr>> = client.destinations(table, chain)?.into_iter().collect();
+        let Some(to) = to.filter(|it| !it.iter().any(|address| is_kept(*address))) else {
+            return Ok(None);
+        };
+        delete(client, family, (hook, chain), |_| true)?;
+        Ok(Some(to))
+    }
+}
+
+/// Deletes the jumps of `hook` to a chain of table nat that are `ours`, and the chain when no others need it.
+fn delete(
+    client: &mut Client,
+    family: Family,
+    (hook, chain): (&str, &str),
+    ours: impl Fn(&Jump) -> bool,
+) -> Result<(), netlink::Error> {
+    let table = table(family, NAT);
+    let jumps = client.jumps(table, hook, chain)?;
+    let (ours, others): (Vec<Jump>, Vec<Jump>) = jumps.into_iter().partition(ours);
+    let handles: Vec<u64> = ours.iter().map(|jump| jump.handle).collect();
+    client.delete(table, (hook, &handles), others.is_empty().then_some(chain))
 }
 
 /// A table of iptables, as nf_tables has it.

@@ -8,6 +8,7 @@ use lab::{Call, Suite};
 use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
+use crate::rules::path_with;
 
 fn masquerading(site: &Site) -> String {
     site.node
@@ -77,6 +78,82 @@ fn an_interface_without_ports_leaves_those_of_the_first() {
         // Of the first itself all goes, whatever is told of its ports.
         portmap("DEL", &site.podwire, backend, 0, &json!(null));
         assert_eq!(published(), before, "{backend}");
+    }
+}
+
+/// Ports of two interfaces that share a chain of iptables: each ADD and DEL is about its own.
+#[test]
+fn interfaces_in_one_network_publish_ports_of_their_own() {
+    let [nft, legacy] = ["nft", "legacy"].map(path_with);
+    let programs = [("iptables", Some(&nft)), ("iptables", Some(&legacy)), ("nftables", None)];
+    for (backend, path) in programs {
+        let site = Site::new(bridge_with_all());
+        let pod = site.node.pod("pod1");
+        let results = ["eth0", "eth1"].map(|ifname| {
+            let reply = site.run(&site.call("ADD", &pod).ifname(ifname));
+            reply.ok()
+        });
+        let save = "for it in iptables-legacy ip6tables-legacy iptables-nft ip6tables-nft; do $it-save -t nat; done
+            for it in 4 6; do nft -s list map inet podwire-portmap ports$it 2>/dev/null || true; done";
+        let published = |port: u16| {
+            let text = site.node.sh(save);
+            let of_rule = format!("--dport {port} -j DNAT");
+            text.matches(&of_rule).count() + text.matches(&format!("tcp . {port} ")).count()
+        };
+        let mapping = |port: u16| json!({"hostPort": port, "containerPort": 80, "protocol": "tcp"});
+        let portmap = |command, number: usize, ports: &[u16], is_dual: bool| {
+            let mut result = results[number].clone();
+            if !is_dual {
+                let ips = result["ips"].as_array_mut().expect("a list");
+                ips.retain(|ip| !ip["address"].as_str().is_some_and(|it| it.contains(':')));
+            }
+            let mappings: Vec<Value> = ports.iter().map(|port| mapping(*port)).collect();
+            let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": backend,
+                "prevResult": result, "runtimeConfig": {"portMappings": mappings}});
+            let call =
+                Call::new("portmap", command).container("pod1").netns(&pod.path()).conf(&conf);
+            let call = call.ifname(&format!("eth{number}"));
+            let call = path.map_or(call.clone(), |it| call.env("PATH", it.path()));
+            site.run(&call)
+        };
+        let run = |command, number, ports: &[u16]| {
+            let _ = portmap(command, number, ports, true).ok();
+        };
+        // What all share is there from here on.
+        for command in ["ADD", "DEL"] {
+            run(command, 0, &[8080]);
+        }
+        let before = site.world(&[&pod]);
+        // As many as need a second rule.
+        let many: Vec<u16> = (8100..8120).collect();
+        run("ADD", 0, &[8080]);
+        run("ADD", 1, &many);
+        let check = |second: &[u16]| {
+            run("CHECK", 0, &[8080]);
+            run("CHECK", 1, second);
+            assert_eq!((published(8080), published(second[0])), (2, 2), "{backend}");
+        };
+        check(&many);
+        // One that comes again replaces its own.
+        run("ADD", 1, &[8082, 8083]);
+        check(&[8082, 8083]);
+        assert_eq!(published(8100), 0);
+        run("ADD", 0, &[8080]);
+        check(&[8082, 8083]);
+        let _ = portmap("CHECK", 0, &[8082], true).expect_error(102);
+        // One of a single family leaves the other's second one.
+        let _ = portmap("ADD", 1, &[8084], false).ok();
+        run("CHECK", 0, &[8080]);
+        assert_eq!((published(8080), published(8084)), (2, 1), "{backend}");
+        run("DEL", 1, &[8084]);
+        run("CHECK", 0, &[8080]);
+        assert_eq!((published(8080), published(8084)), (2, 0), "{backend}");
+        // And the first goes before the second.
+        run("ADD", 1, &[8081]);
+        run("DEL", 0, &[8080]);
+        run("CHECK", 1, &[8081]);
+        run("DEL", 1, &[8081]);
+        site.world(&[&pod]).must_be(&before, backend);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Published ports: whoever may gets to the container by them, and nobody else's packets do.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use lab::probe::{Protocol, Server, must_not_reach_at, must_reach_at};
 use lab::{Call, Pod, Reply};
+use netlink::conntrack::{Client, Filter, Flow};
 use serde_json::{Value, json};
 
 use crate::network::{Guest, NODE4, NODE6, Network, WORLD4, WORLD6, dual};
@@ -29,6 +30,8 @@ by_both! {
     packets_to_other_hosts_are_left_alone
     services_come_first
     a_flow_follows_the_port_to_the_next_container
+    flows_end_with_their_port_whatever_ends_it
+    flows_to_other_hosts_go_on
     a_port_is_held_by_who_is_there
     a_port_of_one_address_is_held_against_all
     all_networks_of_a_container_may_publish_its_ports
@@ -288,9 +291,9 @@ fn the_hosts_loopback_is_its_own() {
 }
 
 /// A client that goes on with one flow whatever becomes of the container.
-struct Client(UdpSocket);
+struct Asker(UdpSocket);
 
-impl Client {
+impl Asker {
     fn new(world: &Pod, address: &str) -> Self {
         let any = if address.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
         let socket = world.enter(|| UdpSocket::bind(any)).unwrap();
@@ -321,7 +324,7 @@ fn a_flow_follows_the_port_to_the_next_container(backend: &'static str) {
     for site in Site::all(backend) {
         let world = site.network.world();
         for (address, is_ipv4) in [(NODE4, true), (NODE6, false)] {
-            let client = Client::new(&world, address);
+            let client = Asker::new(&world, address);
             // Sent before anybody has published the port.
             assert!(!client.is_answered(Duration::from_millis(200)));
             let mut before: Option<Guest> = None;
@@ -341,6 +344,75 @@ fn a_flow_follows_the_port_to_the_next_container(backend: &'static str) {
             assert!(!client.is_answered(Duration::from_millis(200)));
         }
     }
+}
+
+/// How many flows of UDP the node tracks that lead to an address.
+fn flows(site: &Site, address: &str) -> usize {
+    let address: IpAddr = address.parse().expect("an address");
+    let mut count = 0;
+    site.network.node.enter(|| {
+        let mut client = Client::open().expect("a socket").expect("the kernel tracks flows");
+        let take = |flow: &Flow| {
+            count += usize::from(flow.reply.source == address && flow.original.protocol == 17);
+        };
+        client.flows(&Filter::all(address.is_ipv4()), take).expect("flows are listed");
+    });
+    count
+}
+
+/// GC, a DEL that is told of no ports, and whoever takes another port of a container that has gone.
+fn flows_end_with_their_port_whatever_ends_it(backend: &'static str) {
+    let site = Site::bridge(backend);
+    let world = site.network.world();
+    let (one, two) = (site.network.guest("one"), site.network.guest("two"));
+    let other = json!([mapping(Protocol::Tcp, 9090, 80)]);
+    let all = json!([both().as_array().expect("a list").clone(), vec![other[0].clone()]].concat());
+    let gc = || {
+        let conf = json!({"cniVersion": "1.1.0", "name": "net1", "type": "portmap",
+            "backend": backend, "cni.dev/valid-attachments": []});
+        let call = Call::new("portmap", "GC").unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+        let _ = call.conf(&conf).run(&site.network.node, &site.network.podwire).ok();
+    };
+    let without_ports = || site.leave_ports(&one, &json!(null));
+    let takeover = || {
+        site.network.leave(&one);
+        site.publish(&two, &other);
+    };
+    let ends: [(&str, &dyn Fn()); 3] =
+        [("GC", &gc), ("DEL without ports", &without_ports), ("takeover", &takeover)];
+    let _servers = [&one.v4, &one.v6].map(|it| servers(&one, it));
+    for (what, end) in ends {
+        site.publish(&one, &all);
+        for (address, to) in [(NODE4, &one.v4), (NODE6, &one.v6)] {
+            assert!(Asker::new(&world, address).is_answered(PATIENCE), "{backend} {what}");
+            assert!(flows(&site, to) > 0, "{backend} {what}");
+        }
+        end();
+        for to in [&one.v4, &one.v6] {
+            assert_eq!(flows(&site, to), 0, "{backend} {what} {to}");
+        }
+    }
+    site.leave(&two, &other);
+}
+
+/// A port that is published is that of this host: flows to other hosts may have the same.
+fn flows_to_other_hosts_go_on(backend: &'static str) {
+    let site = Site::bridge(backend);
+    let world = site.network.world();
+    let (one, two) = (site.network.guest("one"), site.network.guest("two"));
+    for (address, port) in [(WORLD4, 8080), (WORLD6, 8086)] {
+        let like = address.parse().expect("an address");
+        let server = Server::start_at(&world, Protocol::Udp, like, port);
+        let _ = must_reach_at(&two.pod, &server, &to(address, port));
+        assert_eq!(flows(&site, address), 1);
+    }
+    site.publish(&one, &both());
+    site.leave_ports(&one, &both());
+    for address in [WORLD4, WORLD6] {
+        assert_eq!(flows(&site, address), 1, "{backend} {address}");
+    }
+    site.network.leave(&one);
+    site.network.leave(&two);
 }
 
 /// A container that is there keeps its port, and who asks for it is told whose it is.

@@ -160,11 +160,35 @@ impl Socket {
         self.ask_for_route(address, RouteFlags::FibMatch)
     }
 
+    /// Whether packets to an address are for this host.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn is_local(&mut self, address: IpAddr) -> Result<bool, Error> {
+        let answers = self.answers_for_route(address, RouteFlags::empty())?;
+        Ok(answers.iter().any(|answer| match answer {
+            Answer::Other(RouteNetlinkMessage::NewRoute(message)) => {
+                message.header.kind == RouteType::Local
+            }
+            _ => false,
+        }))
+    }
+
     fn ask_for_route(
         &mut self,
         address: IpAddr,
         flags: RouteFlags,
     ) -> Result<Option<Route>, Error> {
+        let answers = self.answers_for_route(address, flags)?.into_iter();
+        Ok(answers.flat_map(|it| read(it, address.is_ipv4())).next())
+    }
+
+    /// What the kernel says of the way to an address; nothing where there is none.
+    fn answers_for_route(
+        &mut self,
+        address: IpAddr,
+        flags: RouteFlags,
+    ) -> Result<Vec<Answer>, Error> {
         let mut message = question(address.is_ipv4());
         message.header.flags = flags;
         message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
@@ -172,13 +196,10 @@ impl Socket {
         let what = format!("ask for the route to {address}");
         let request = Request::new(what, RouteNetlinkMessage::GetRoute(message), 0);
         match self.execute_and_get(&[request]) {
-            Ok(answers) => {
-                let mut routes = answers.into_iter().flat_map(|it| read(it, address.is_ipv4()));
-                Ok(routes.next())
-            }
+            Ok(answers) => Ok(answers),
             Err(error) => match error.errno() {
                 Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL) => {
-                    Ok(None)
+                    Ok(Vec::new())
                 }
                 _ => Err(error),
             },

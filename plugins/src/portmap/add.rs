@@ -10,11 +10,12 @@ use runner::{Lock, OsRunner};
 
 use super::alive::Newcomer;
 use super::conf::{self, Conf};
-use super::iptables::{self, Programs, Rules, Seen};
+use super::flows::{self, Ended};
+use super::iptables::{self, OfSiblings, Programs, Rules, Seen};
 use super::mapping::{Held, Key, Tag};
 use super::nftables::{self, Contents, Wanted};
 use super::owner::Siblings;
-use super::{SIGNS, WHAT, alive, del, flows, identity_of, reference_nftables};
+use super::{SIGNS, WHAT, alive, del, identity_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::{Error, warn};
 use crate::iptables::{FAMILIES, InKernel, NAT, is_missing, lock};
@@ -37,10 +38,11 @@ pub(super) fn add(call: &Call) -> Result<AddResult, Error> {
         return Ok(result);
     }
     let mut rollback = Rollback::default();
-    publish(call, &conf, &addresses, &mut rollback)?;
+    let ended = publish(call, &conf, &addresses, &mut rollback)?;
     if let (true, Some(address)) = (conf.snat, addresses.iter().flatten().find(|it| it.is_ipv4())) {
         route_loopback(address.ip())?;
     }
+    ended.cut();
     flows::cut_stale(&conf.mappings, &conf::bare(&addresses));
     rollback.commit();
     Ok(result)
@@ -54,13 +56,13 @@ struct Want {
     to: IpAddr,
 }
 
-/// One after the other, so that of two that want one port one is refused.
+/// One after the other, so that of two that want one port one is refused. Tells what was taken from others.
 fn publish<'a>(
     call: &'a Call,
     conf: &'a Conf,
     addresses: &[Option<IpNetwork>; 2],
     rollback: &mut Rollback<'a>,
-) -> Result<(), Error> {
+) -> Result<Ended, Error> {
     let mut kernel = KernelTables::default();
     let lock = lock::take()?;
     let mut runner = OsRunner;
@@ -79,8 +81,9 @@ fn publish<'a>(
         }
     }
     let others = publisher.refuse_conflicts(&wants, held)?;
-    rollback.push("remove the published ports", || del::tear_down(call, conf).map(drop));
-    publisher.set_up(&mut runner, seen, table, &others)
+    rollback.push("remove the published ports", || del::tear_down(call, conf).1);
+    publisher.set_up(&mut runner, seen, table, &others)?;
+    Ok(others.ended)
 }
 
 fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
@@ -97,6 +100,8 @@ fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
 struct Others {
     /// What they have goes: they are not there any more.
     dead: BTreeSet<Tag>,
+    /// What that was.
+    ended: Ended,
     /// What other attachments of the container have published, which stays: it leads to the container.
     siblings: Vec<Held>,
 }
@@ -157,6 +162,8 @@ impl Publisher<'_> {
                 )));
             }
         }
+        let taken = held.iter().filter(|it| others.dead.contains(&it.tag));
+        others.ended.extend(taken.map(|it| (it.key, it.to)), &|_| false);
         Ok(others)
     }
 
@@ -185,7 +192,7 @@ impl Publisher<'_> {
         runner: &mut OsRunner,
         seen: [Seen; 2],
         table: Contents,
-        Others { dead, siblings }: &Others,
+        Others { dead, siblings, .. }: &Others,
     ) -> Result<(), Error> {
         match Backend::chosen(self.conf.backend, self.kernel, SIGNS) {
             Backend::Iptables => self.set_up_by_iptables(runner, seen, dead)?,
@@ -206,19 +213,21 @@ impl Publisher<'_> {
         dead: &BTreeSet<Tag>,
     ) -> Result<(), Error> {
         let mut programs = Programs { runner, lock: self.lock };
+        let (own, siblings) = (conf::bare(self.addresses), Siblings::of(self.call));
+        let of_siblings: OfSiblings<'_> = &|to| !own.contains(&to) && siblings.have(to);
         for ((family, address), seen) in FAMILIES.into_iter().zip(self.addresses).zip(seen) {
             let Some(address) = address else {
                 // An earlier ADD may have been for addresses of both families. What the kernel refuses here
                 // DEL removes by the programs.
                 let chain = &identity_of(self.call).chain;
-                let _ = self.kernel.remove(family, iptables::HOSTPORTS, chain, |_| true);
+                let _ = self.kernel.remove_leading(family, iptables::HOSTPORTS, chain, of_siblings);
                 continue;
             };
             let rules = Rules::new(self.conf, identity_of(self.call), *address);
             let is_usual = dead.is_empty() && matches!(seen, Seen::Free);
             let add = |mut it: InKernel<'_>| it.add(&rules.addition());
             if !(is_usual && InKernel::find(self.kernel, family, NAT).is_some_and(add)) {
-                programs.set_up(family, seen, &rules, dead)?;
+                programs.set_up(family, seen, &rules, dead, of_siblings)?;
             }
         }
         Ok(())
@@ -233,13 +242,15 @@ impl Publisher<'_> {
         for tag in dead {
             match (tag, self.kernel.client()?) {
                 (Tag::Chain(chain), _) => chains.push((iptables::HOSTPORTS, chain.as_str())),
-                (Tag::Id(id), Some(client)) => reference_nftables::tear_down(client, id, None)?,
+                (Tag::Id(id), Some(client)) => {
+                    reference_nftables::tear_down(client, id, None)?;
+                }
                 (Tag::Id(_) | Tag::Comment(_), _) => {}
             }
         }
         if !chains.is_empty() {
             let mut programs = Programs { runner, lock: self.lock };
-            iptables::remove_chains(&mut programs, self.kernel, &chains, None)?;
+            iptables::remove_chains(&mut programs, self.kernel, &chains, &|_| false).1?;
         }
         self.kernel.client()?.map_or(Ok(()), |client| nftables::remove_dead(client, dead))
     }

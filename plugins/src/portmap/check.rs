@@ -5,7 +5,7 @@ use ipnetwork::IpNetwork;
 use runner::OsRunner;
 
 use super::conf::{self, Conf};
-use super::iptables::{Programs, Rules};
+use super::iptables::{OfSiblings, Programs, Rules};
 use super::nftables::{self, Wanted};
 use super::owner::Siblings;
 use super::{SIGNS, identity_of, reference_nftables};
@@ -53,10 +53,12 @@ fn by(
         Backend::Iptables => {
             // It changes nothing, and waits for nobody.
             let mut programs = Programs { runner: &mut OsRunner, lock: None };
+            let (own, siblings) = (conf::bare(addresses), Siblings::of(call));
+            let of_siblings: OfSiblings<'_> = &|to| !own.contains(&to) && siblings.have(to);
             for (family, address) in FAMILIES.into_iter().zip(addresses) {
                 let Some(address) = address else { continue };
                 let rules = Rules::new(conf, identity_of(call), *address);
-                programs.check(family, kernel, &rules)?;
+                programs.check(family, kernel, &rules, of_siblings)?;
             }
             Ok(())
         }

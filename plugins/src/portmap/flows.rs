@@ -1,74 +1,161 @@
 //! Flows that the kernel tracks and that nothing ends: packets of UDP and SCTP would go on to who had the port before.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use netlink::Layer4;
 use netlink::conntrack::{Client, Filter, Flow};
+use netlink::{Layer4, Socket};
 
-use super::mapping::{Key, Mapping, Protocol};
+use super::mapping::{Held, Key, Mapping, Protocol};
 use crate::error::warn;
 
-/// Cuts the flows to published ports that do not lead to where they lead now.
-pub(super) fn cut_stale(mappings: &[Mapping], to: &[IpAddr]) {
-    cut(mappings, |keys, flow| {
-        let leads_here = to.contains(&flow.reply.source);
-        !leads_here && keys.iter().any(|key| is_for(key, flow))
-    });
+/// What is published no more: where flows must not go on to.
+#[derive(Debug, Default)]
+pub(super) struct Ended {
+    /// By ports of protocols whose flows stay, to these addresses.
+    ports: BTreeSet<(Protocol, u16, IpAddr)>,
+    /// By whatever ports.
+    pub(super) addresses: BTreeSet<IpAddr>,
 }
 
-/// Cuts the flows that were translated to an address that nobody has from now on; where none is known, those by the
-/// ports that were published.
-pub(super) fn cut_ended(mappings: &[Mapping], from: &[IpAddr]) {
-    cut(mappings, |keys, flow| {
-        let was_there = match from {
-            [] => keys.iter().any(|key| is_for(key, flow)),
-            from => from.contains(&flow.reply.source),
+impl Ended {
+    /// And this, but for what is kept for its address.
+    pub(super) fn extend(
+        &mut self,
+        published: impl IntoIterator<Item = (Key, IpAddr)>,
+        is_kept: &dyn Fn(IpAddr) -> bool,
+    ) {
+        let staying =
+            published.into_iter().filter(|(key, to)| key.protocol.leaves_flows() && !is_kept(*to));
+        self.ports.extend(staying.map(|(key, to)| (key.protocol, key.port, to)));
+    }
+
+    /// And what was held.
+    pub(super) fn extend_by(&mut self, held: &[Held]) {
+        self.extend(held.iter().map(|it| (it.key, it.to)), &|_| false);
+    }
+
+    /// Whether it is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.addresses.is_empty()
+    }
+
+    /// Cuts the flows that were translated to there.
+    pub(super) fn cut(&self) {
+        let is_one = |flow: &Flow| {
+            let to = flow.reply.source;
+            let by_port = || {
+                let (protocol, port) = port(flow)?;
+                Some(self.ports.contains(&(protocol, port, to)))
+            };
+            flow.status.is_destination_translated()
+                && (self.addresses.contains(&to) || by_port().unwrap_or_default())
         };
-        was_there && flow.status.is_destination_translated()
-    });
-}
-
-/// One look at each family's flows, if there is a port whose flows stay. What cannot be cut ends by itself, later.
-fn cut(mappings: &[Mapping], is_one: impl Fn(&[Key], &Flow) -> bool) {
-    let stay: Vec<&Mapping> = mappings.iter().filter(|it| it.protocol.leaves_flows()).collect();
-    for is_ipv4 in [true, false] {
-        let keys: Vec<Key> = stay.iter().filter_map(|it| it.key(is_ipv4)).collect();
-        if keys.is_empty() {
-            continue;
-        }
-        if let Err(error) = cut_family(is_ipv4, &keys, &is_one) {
-            warn(&format!("flows to published ports may go on to where they led: {error}"));
-        }
+        let addresses = self.ports.iter().map(|it| it.2).chain(self.addresses.iter().copied());
+        let families: BTreeSet<bool> = addresses.map(|it| it.is_ipv4()).collect();
+        cut(&families, |client, is_ipv4| list(client, is_ipv4, is_one));
     }
 }
 
-fn cut_family(
+/// Cuts the flows that were translated by ports which are published no more, wherever they led.
+pub(super) fn cut_translated(mappings: &[Mapping]) {
+    let published = Published::of(mappings);
+    let is_one =
+        |flow: &Flow| flow.status.is_destination_translated() && published.is_for(flow, true);
+    cut(&published.families(), |client, is_ipv4| list(client, is_ipv4, is_one));
+}
+
+/// Cuts the flows to published ports of this host that do not lead to where they lead now.
+pub(super) fn cut_stale(mappings: &[Mapping], to: &[IpAddr]) {
+    let published = Published::of(mappings);
+    let may_be_one = |flow: &Flow| !to.contains(&flow.reply.source) && published.is_for(flow, true);
+    cut(&published.families(), |client, is_ipv4| {
+        let mut flows = list(client, is_ipv4, may_be_one)?;
+        // Flows to other hosts have such ports, too.
+        let mut hosts = BTreeMap::new();
+        if !flows.is_empty() {
+            let mut socket = Socket::open()?;
+            for destination in flows.iter().map(|it| it.original.destination) {
+                if let Entry::Vacant(entry) = hosts.entry(destination) {
+                    entry.insert(socket.is_local(destination)?);
+                }
+            }
+        }
+        let is_hosts = |flow: &Flow| hosts.get(&flow.original.destination) == Some(&true);
+        flows.retain(|flow| published.is_for(flow, is_hosts(flow)));
+        Ok(flows)
+    });
+}
+
+/// Ports of protocols whose flows stay, each with the addresses of which it is published; `None` for all of the host.
+struct Published(BTreeMap<(bool, Protocol, u16), Vec<Option<IpAddr>>>);
+
+impl Published {
+    fn of(mappings: &[Mapping]) -> Self {
+        let mut ports: BTreeMap<_, Vec<Option<IpAddr>>> = BTreeMap::new();
+        for is_ipv4 in [true, false] {
+            let keys = mappings.iter().filter_map(|it| it.key(is_ipv4));
+            for Key { protocol, port, address } in keys.filter(|it| it.protocol.leaves_flows()) {
+                ports.entry((is_ipv4, protocol, port)).or_default().push(address);
+            }
+        }
+        Self(ports)
+    }
+
+    fn families(&self) -> BTreeSet<bool> {
+        self.0.keys().map(|it| it.0).collect()
+    }
+
+    /// Whether a flow was begun with one of them, when its destination is the host's or not.
+    fn is_for(&self, flow: &Flow, is_hosts: bool) -> bool {
+        let destination = flow.original.destination;
+        let addresses = port(flow)
+            .and_then(|(protocol, port)| self.0.get(&(destination.is_ipv4(), protocol, port)));
+        let is_one = |address: &Option<IpAddr>| address.map_or(is_hosts, |it| it == destination);
+        addresses.is_some_and(|it| it.iter().any(is_one))
+    }
+}
+
+/// The port that a flow was begun with, if it is of a protocol whose flows stay.
+fn port(flow: &Flow) -> Option<(Protocol, u16)> {
+    let protocol = Protocol::numbered(flow.original.protocol).filter(|it| it.leaves_flows())?;
+    match flow.original.layer4 {
+        Layer4::Ports { destination, .. } => Some((protocol, destination)),
+        Layer4::Icmp { .. } | Layer4::Unknown => None,
+    }
+}
+
+/// One look at the flows of each of these families, IPv4 or not. What cannot be cut ends by itself, later.
+fn cut(
+    families: &BTreeSet<bool>,
+    look: impl Fn(&mut Client, bool) -> Result<Vec<Flow>, netlink::Error>,
+) {
+    let cut_family = |is_ipv4: bool| {
+        let Some(mut client) = Client::open()? else { return Ok(()) };
+        for flow in look(&mut client, is_ipv4)? {
+            client.forget(&flow)?;
+        }
+        Ok(())
+    };
+    let errors = families.iter().filter_map(|is_ipv4| cut_family(*is_ipv4).err());
+    errors.for_each(|error: netlink::Error| {
+        warn(&format!("flows to published ports may go on to where they led: {error}"));
+    });
+}
+
+/// The flows of protocols whose flows stay of which one asks.
+fn list(
+    client: &mut Client,
     is_ipv4: bool,
-    keys: &[Key],
-    is_one: &impl Fn(&[Key], &Flow) -> bool,
-) -> Result<(), netlink::Error> {
-    let Some(mut client) = Client::open()? else { return Ok(()) };
+    is_one: impl Fn(&Flow) -> bool,
+) -> Result<Vec<Flow>, netlink::Error> {
     // No other message may be sent before the list was read to its end.
     let mut flows = Vec::new();
     client.flows(&Filter::all(is_ipv4), |flow| {
-        let stays = Protocol::numbered(flow.original.protocol).is_some_and(Protocol::leaves_flows);
-        if stays && is_one(keys, flow) {
+        if port(flow).is_some() && is_one(flow) {
             flows.push(*flow);
         }
     })?;
-    for flow in flows {
-        client.forget(&flow)?;
-    }
-    Ok(())
-}
-
-/// Whether a flow was begun with a published port.
-fn is_for(key: &Key, flow: &Flow) -> bool {
-    let has_port = match flow.original.layer4 {
-        Layer4::Ports { destination, .. } => destination == key.port,
-        Layer4::Icmp { .. } | Layer4::Unknown => false,
-    };
-    flow.original.protocol == key.protocol.number()
-        && has_port
-        && key.address.is_none_or(|address| flow.original.destination == address)
+    Ok(flows)
 }

@@ -1,6 +1,9 @@
 //! By iptables, in the reference's layout (`plugins/meta/portmap/portmap_iptables.go`): a chain for each
 //! container, and shared ones that lead there.
 
+mod removal;
+mod saved;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -10,13 +13,16 @@ use ruleset::networks;
 use runner::{Lock, Runner};
 
 use super::conf::{Conditions, Conf};
-use super::identity::{CHAIN_PREFIX, Identity};
-use super::mapping::{Held, Holder, Key, Mapping, Protocol, Tag};
+use super::identity::Identity;
+use super::mapping::{Held, Mapping, Protocol, Tag};
 use crate::error::Error;
 use crate::iptables::{
     Addition, Family, InChain, NAT, Places, Tool, Work, is_declaration, is_missing,
 };
 use crate::kernel_tables::KernelTables;
+use removal::removal_lines;
+pub(super) use removal::{collect_garbage, remove_chains, tear_down};
+use saved::{Kept, held, leading_to};
 
 /// The chain that leads to those of the containers.
 pub(super) const HOSTPORTS: &str = "CNI-HOSTPORT-DNAT";
@@ -32,6 +38,10 @@ const PORTS_OF_A_RULE: usize = 15;
 const ATTEMPTS: usize = 4;
 /// What the programs are for.
 const WORK: Work = Work { purpose: "publishing ports", table: NAT };
+
+/// Says of an address whether another interface of the container has it: all of a container's to one network share the
+/// chain.
+pub(super) type OfSiblings<'a> = &'a dyn Fn(IpAddr) -> bool;
 
 /// What an attachment has in one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,18 +103,25 @@ impl Rules {
         }
     }
 
-    /// The lines that make of what is there what shall be. What the chain held before goes: an earlier ADD may have
-    /// been for another address.
-    fn lines(&self, saved: &str) -> Vec<String> {
+    /// The lines that make of what is there what shall be. What the chain held before goes, but for that `of_siblings`:
+    /// an earlier ADD may have been for another address.
+    fn lines(&self, saved: &str, of_siblings: OfSiblings<'_>) -> Vec<String> {
         let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
         let chain = &self.identity.chain;
         let missing = self.chains.iter().filter(|chain| !is_there(chain));
         let mut lines: Vec<String> = missing.map(|chain| format!("-N {chain}")).collect();
         let missing = self.shared.iter().filter(|(_, rule)| !rule.is_among(saved));
         lines.extend(missing.map(|(verb, rule)| format!("{verb} {rule}")));
-        lines.extend(leading_to(saved, chain).map(|rule| format!("-D {rule}")));
+        let kept = Kept::of(saved, chain, of_siblings);
+        let (staying, gone): (Vec<&str>, Vec<&str>) =
+            leading_to(saved, chain).partition(|rule| kept.needs(rule));
+        lines.extend(gone.iter().map(|rule| format!("-D {rule}")));
         lines.push(format!("{} {chain}", if is_there(chain) { "-F" } else { "-N" }));
-        lines.extend(self.own.iter().chain(&self.entries).map(|rule| format!("-A {rule}")));
+        lines.extend(kept.rules.iter().map(|rule| format!("-A {rule}")));
+        let entries = self.entries.iter().map(ToString::to_string);
+        let missing = entries.filter(|rule| !staying.contains(&rule.as_str()));
+        let own = self.own.iter().map(ToString::to_string);
+        lines.extend(own.chain(missing).map(|rule| format!("-A {rule}")));
         lines
     }
 
@@ -117,8 +134,9 @@ impl Rules {
         }
     }
 
-    /// What is not as it should be, in words; and the rules that only iptables can compare.
-    fn problem(&self, saved: &str) -> Result<&[InChain], String> {
+    /// What is not as it should be, in words; and the rules that only iptables can compare. What is `of_siblings` in the
+    /// chain is left out.
+    fn problem(&self, saved: &str, of_siblings: OfSiblings<'_>) -> Result<&[InChain], String> {
         let chain = &self.identity.chain;
         if !saved.lines().any(|line| is_declaration(line, chain)) {
             return Err(format!("chain {chain} is missing in table nat"));
@@ -130,16 +148,17 @@ impl Rules {
         if let Some((_, rule)) = self.shared.iter().find(|(_, rule)| !rule.is_among(saved)) {
             return Err(is_missing(rule));
         }
-        let rules = saved.lines().filter_map(|line| line.strip_prefix("-A "));
-        let own = rules.filter(|rule| rule.split(' ').next() == Some(chain));
-        if !own.eq(self.own.iter().map(ToString::to_string)) {
+        let kept = Kept::of(saved, chain, of_siblings);
+        if !kept.others.iter().copied().eq(self.own.iter().map(ToString::to_string)) {
             return Err(format!("chain {chain} of table nat has other rules"));
         }
-        let entries: Vec<&str> = leading_to(saved, chain).collect();
-        if entries.len() != self.entries.len() {
+        let (shared, own): (Vec<&str>, Vec<&str>) =
+            leading_to(saved, chain).partition(|rule| kept.needs(rule));
+        let least = self.entries.len().saturating_sub(shared.len());
+        if own.len() > self.entries.len() || own.len() < least {
             return Err(format!(
                 "{} rules of table nat lead to chain {chain}, not {}",
-                entries.len(),
+                own.len(),
                 self.entries.len()
             ));
         }
@@ -230,77 +249,6 @@ fn own_rules(
     rules
 }
 
-/// The rules that jump or go to a chain.
-fn leading_to<'a>(saved: &'a str, chain: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-    let targets = [format!(" -j {chain}"), format!(" -g {chain}")];
-    let rules = saved.lines().filter_map(|line| line.strip_prefix("-A "));
-    rules.filter(move |rule| targets.iter().any(|target| rule.ends_with(target)))
-}
-
-/// The lines that remove a chain and what leads there.
-pub(super) fn removal_lines(saved: &str, chain: &str) -> Vec<String> {
-    let mut lines: Vec<String> =
-        leading_to(saved, chain).map(|rule| format!("-D {rule}")).collect();
-    if saved.lines().any(|line| is_declaration(line, chain)) {
-        lines.extend([format!("-F {chain}"), format!("-X {chain}")]);
-    }
-    lines
-}
-
-/// What containers have published. Whose a chain is, the comments of the rules that lead there tell.
-fn held(saved: &str) -> Vec<Held> {
-    let rules = || saved.lines().filter_map(|line| line.strip_prefix("-A ")?.split_once(' '));
-    let mut holders: BTreeMap<&str, Holder> = BTreeMap::new();
-    for (_, rule) in rules().filter(|(chain, _)| *chain == HOSTPORTS) {
-        let target = rule.rsplit_once(" -j ").map(|(_, target)| target);
-        if let Some(target) = target.filter(|name| name.starts_with(CHAIN_PREFIX)) {
-            holders.entry(target).or_insert_with(|| holder(rule));
-        }
-    }
-    let held = rules().filter_map(|(chain, rule)| {
-        let holder = holders.get(chain)?.clone();
-        let (key, to) = translation(rule)?;
-        Some(Held { key, to, holder, tag: Tag::Chain(chain.to_owned()) })
-    });
-    held.collect()
-}
-
-/// Network and container of a rule's comment.
-fn holder(rule: &str) -> Holder {
-    let comment = rule.split_once("dnat name: \\\"").map_or("", |(_, rest)| rest);
-    let (network, rest) = comment.split_once("\\\" id: \\\"").unwrap_or((comment, ""));
-    let is_of_id = |it: char| it.is_ascii_alphanumeric() || "_.-".contains(it);
-    let end = rest.find(|it: char| !is_of_id(it)).unwrap_or(rest.len());
-    let container_id = rest.get(..end).unwrap_or_default();
-    // Two dots where it was cut.
-    let whole = container_id.trim_end_matches("..");
-    Holder {
-        network: network.to_owned(),
-        container_id: whole.to_owned(),
-        is_cut: whole.len() < container_id.len() || whole.is_empty(),
-        ifname: None,
-    }
-}
-
-/// What a rule translates, and where to.
-fn translation(rule: &str) -> Option<(Key, IpAddr)> {
-    let mut words = rule.split(' ');
-    let (mut protocol, mut port, mut address, mut to) = (None, None, None, None);
-    while let Some(word) = words.next() {
-        match word {
-            "-p" => protocol = words.next().and_then(Protocol::parse),
-            "--dport" => port = words.next().and_then(|it| it.parse().ok()),
-            "-d" => address = words.next().and_then(|it| it.split('/').next()?.parse().ok()),
-            "--to-destination" => {
-                let target: SocketAddr = words.next()?.parse().ok()?;
-                to = Some(target.ip());
-            }
-            _ => {}
-        }
-    }
-    Some((Key { protocol: protocol?, port: port?, address }, to?))
-}
-
 /// What is known of a family's table nat before an ADD.
 #[derive(Debug)]
 pub(super) enum Seen {
@@ -387,23 +335,32 @@ impl Programs<'_> {
         }
     }
 
-    /// Gives an attachment its rules in a table that was `seen` before; those of `dead` containers go.
+    /// Gives an attachment its rules in a table that was `seen` before; those of `dead` containers go, and those stay that
+    /// are `of_siblings`.
     pub(super) fn set_up(
         &mut self,
         family: Family,
         seen: Seen,
         rules: &Rules,
         dead: &BTreeSet<Tag>,
+        of_siblings: OfSiblings<'_>,
     ) -> Result<(), Error> {
+        let lines_for = |saved: &str| {
+            let gone = dead.iter().flat_map(|tag| match tag {
+                Tag::Chain(chain) => removal_lines(saved, chain, &|_| false),
+                Tag::Comment(_) | Tag::Id(_) => Vec::new(),
+            });
+            gone.chain(rules.lines(saved, of_siblings)).collect::<Vec<_>>()
+        };
         let mut lines = match seen {
-            Seen::Text { own, .. } => lines_without(&own, rules, dead),
+            Seen::Text { own, .. } => lines_for(&own),
             Seen::Free if dead.is_empty() => rules.addition().lines(),
-            Seen::Free => lines_without(&self.read(family)?, rules, dead),
+            Seen::Free => lines_for(&self.read(family)?),
         };
         for _ in 1..ATTEMPTS {
             match self.tool(family).restore(&lines) {
                 Err(Error::ProgramFailed { .. }) => {
-                    lines = lines_without(&self.read(family)?, rules, dead);
+                    lines = lines_for(&self.read(family)?);
                 }
                 result => return result,
             }
@@ -411,15 +368,16 @@ impl Programs<'_> {
         self.tool(family).restore(&lines)
     }
 
-    /// Whether an attachment has its rules, and no others.
+    /// Whether an attachment has its rules, and no others but those that are `of_siblings`.
     pub(super) fn check(
         &mut self,
         family: Family,
         kernel: &mut KernelTables,
         rules: &Rules,
+        of_siblings: OfSiblings<'_>,
     ) -> Result<(), Error> {
         let saved = self.saved(family, kernel)?;
-        let unsure = rules.problem(&saved).map_err(Error::Changed)?;
+        let unsure = rules.problem(&saved, of_siblings).map_err(Error::Changed)?;
         if unsure.is_empty() {
             return Ok(());
         }
@@ -441,93 +399,6 @@ impl Programs<'_> {
     ) -> Result<(), Error> {
         WORK.remove(&mut *self.runner, self.lock, look_in, lines_for)
     }
-}
-
-fn lines_without(saved: &str, rules: &Rules, dead: &BTreeSet<Tag>) -> Vec<String> {
-    let gone = dead.iter().flat_map(|tag| match tag {
-        Tag::Chain(chain) => removal_lines(saved, chain),
-        Tag::Comment(_) | Tag::Id(_) => Vec::new(),
-    });
-    gone.chain(rules.lines(saved)).collect()
-}
-
-/// Says of where a chain leads whether that keeps it.
-pub(super) type Kept<'a> = &'a dyn Fn(&[IpAddr]) -> bool;
-
-/// Removes an attachment's rules, whichever suite made them, by the names of its chains. Another interface of the
-/// container may have made them, as they share the chain: where that is `asked`, it says so.
-pub(super) fn tear_down(
-    programs: &mut Programs<'_>,
-    kernel: &mut KernelTables,
-    identity: &Identity,
-    asked: Option<Kept<'_>>,
-) -> Result<(), Error> {
-    let Identity { chain, old_chain, .. } = identity;
-    let chains = [(HOSTPORTS, chain.as_str()), (OLD_HOSTPORTS, old_chain.as_str())];
-    remove_chains(programs, kernel, &chains, asked)
-}
-
-/// Removes chains, and what leads to them from the chains that they are told with; but for those that are kept, where
-/// that is `asked`.
-pub(super) fn remove_chains(
-    programs: &mut Programs<'_>,
-    kernel: &mut KernelTables,
-    chains: &[(&str, &str)],
-    asked: Option<Kept<'_>>,
-) -> Result<(), Error> {
-    let mut look_in = |family| {
-        let mut places = Places { nftables: false, legacy: false };
-        for (hook, chain) in chains {
-            let is_kept = |it: Kept<'_>| kernel.destinations(family, chain).is_ok_and(|to| it(&to));
-            if asked.is_some_and(is_kept) {
-                continue;
-            }
-            let left = kernel.remove(family, hook, chain, |_| true);
-            places.nftables |= left.nftables;
-            places.legacy |= left.legacy;
-        }
-        places
-    };
-    programs.remove(&mut look_in, &|saved| {
-        let is_kept = |chain: &str, it: Kept<'_>| it(&destinations(saved, chain));
-        let gone = chains.iter().map(|(_, chain)| *chain);
-        let gone = gone.filter(|chain| !asked.is_some_and(|it| is_kept(chain, it)));
-        gone.flat_map(|chain| removal_lines(saved, chain)).collect()
-    })
-}
-
-/// Where the rules of a chain lead.
-fn destinations(saved: &str, chain: &str) -> Vec<IpAddr> {
-    let rules = saved.lines().filter_map(|line| line.strip_prefix("-A ")?.split_once(' '));
-    let of_chain = rules.filter(|(name, _)| *name == chain);
-    of_chain.filter_map(|(_, rule)| translation(rule)).map(|(_, to)| to).collect()
-}
-
-/// Removes the rules of the containers in `network` whose chains are not among `valid`.
-pub(super) fn collect_garbage(
-    programs: &mut Programs<'_>,
-    kernel: &mut KernelTables,
-    network: &str,
-    valid: &[Identity],
-) -> Result<(), Error> {
-    let lines_for = |saved: &str| {
-        let chains = chains_of(saved, network).into_iter();
-        let stale = chains.filter(|chain| !valid.iter().any(|it| it.chain == *chain));
-        stale.flat_map(|chain| removal_lines(saved, chain)).collect()
-    };
-    programs.remove(&mut |family| kernel.places(family, NAT, HOSTPORTS), &lines_for)
-}
-
-/// The chains of the containers in `network`, each once. The comment's end does not matter, because iptables
-/// cuts it.
-fn chains_of<'a>(saved: &'a str, network: &str) -> Vec<&'a str> {
-    let marker = Identity::comment_of_network(network);
-    let rules = saved.lines().filter(|line| line.starts_with("-A ") && line.contains(&marker));
-    let targets = rules.filter_map(|rule| rule.rsplit_once(" -j ").map(|(_, target)| target));
-    let mut chains: Vec<&str> = targets.filter(|name| name.starts_with(CHAIN_PREFIX)).collect();
-    chains.sort_unstable();
-    chains.dedup();
-    chains
 }
 
 #[cfg(test)]

@@ -174,14 +174,14 @@ pub(super) fn tear_down(
     remove(client, look, |comment| owner.has(comment))
 }
 
-/// Removes the elements of the attachments to `network` that are not among `valid`.
+/// Removes the elements of the attachments to `network` that are not among `valid`. Tells what was published.
 pub(super) fn collect_garbage(
     client: &mut Client,
     network: &str,
     valid: &[Attachment],
-) -> Result<(), Error> {
+) -> Result<Vec<Held>, Error> {
     let stale = Stale::new(network, valid);
-    remove(client, Contents::all, |comment| stale.has(comment)).map(drop)
+    remove(client, Contents::all, |comment| stale.has(comment))
 }
 
 /// Removes what `is_gone`, by its comment, from the table as it is found when one has a `look`.

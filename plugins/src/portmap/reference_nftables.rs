@@ -6,7 +6,7 @@ use netlink::nftables::Client;
 use ruleset::nft::{Family, Table};
 
 use super::conf::Conf;
-use super::iptables::Kept;
+use super::iptables::OfSiblings;
 use super::mapping::{Held, Holder, Key, Protocol, Tag};
 use crate::error::Error;
 use crate::nf_tables::{attempt, deletions};
@@ -78,22 +78,23 @@ pub(super) fn check(
     }
 }
 
-/// Removes a container's rules; but for those of a family that are kept for where they lead, where that is `asked`.
+/// Removes a container's rules; but for those of a family that all lead to what is `kept`, where that is asked. Tells
+/// what they published.
 pub(super) fn tear_down(
     client: &mut Client,
     id: &str,
-    asked: Option<Kept<'_>>,
-) -> Result<(), Error> {
+    kept: Option<OfSiblings<'_>>,
+) -> Result<Vec<Held>, Error> {
+    let mut removed = Vec::new();
     for is_ipv4 in [true, false] {
         let table = table(is_ipv4);
         if !client.has_table(table)? {
             continue;
         }
-        if let Some(is_kept) = asked {
-            let own = held(client, is_ipv4)?.into_iter().filter(|it| it.tag == Tag::Id(id.into()));
-            if is_kept(&own.map(|it| it.to).collect::<Vec<_>>()) {
-                continue;
-            }
+        let mut own = self::held(client, is_ipv4)?;
+        own.retain(|it| it.tag == Tag::Id(id.into()));
+        if kept.is_some_and(|is_kept| !own.is_empty() && own.iter().all(|it| is_kept(it.to))) {
+            continue;
         }
         attempt(|| {
             let mut held = Vec::new();
@@ -106,6 +107,7 @@ pub(super) fn tear_down(
             let changes: Vec<_> = changes.collect();
             client.change(table, &changes)
         })?;
+        removed.append(&mut own);
     }
-    Ok(())
+    Ok(removed)
 }

@@ -35,6 +35,11 @@ fn the_route_of_one_packet_is_told() {
     assert_eq!(way("198.51.100.1"), None);
     assert_eq!(way("2001:db8::1"), None);
     assert_eq!(way("10.1.0.1"), None);
+    let mut is_local = |address: &str| host.is_local(address.parse().unwrap()).unwrap();
+    assert!(["10.1.0.1", "fd00:1::1", "127.0.0.1"].into_iter().all(&mut is_local));
+    let others =
+        ["10.1.0.2", "fd00:1::2", "192.0.2.7", "198.51.100.1", "2001:db8::1", "10.1.0.255"];
+    assert!(!others.into_iter().any(is_local));
     // As they stand in the table.
     let everything =
         Route { gateway: "10.1.0.8".parse().ok(), ..Route::new(cidr("0.0.0.0/0"), link.index) };

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use runner::{Output, Program};
 use serde_json::{Value, json};
 
+use super::saved::chains_of;
 use super::*;
 use crate::iptables::FAMILIES;
 
@@ -110,7 +111,7 @@ fn saved(rules: &Rules) -> String {
 #[test]
 fn a_fresh_table_gets_all_and_a_later_container_its_own_alone() {
     let first = rules(json!({}), &json!([mapping("tcp", 8080, "")]), "10.1.0.2/24");
-    let lines = first.lines("");
+    let lines = first.lines("", &|_| false);
     assert_eq!(lines.iter().filter(|it| it.starts_with("-N ")).count(), 4);
     assert!(
         lines.contains(&"-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT".into())
@@ -120,7 +121,7 @@ fn a_fresh_table_gets_all_and_a_later_container_its_own_alone() {
         Identity::new("n1", "cid2"),
         "10.1.0.3/24".parse().unwrap(),
     );
-    let lines = second.lines(&saved(&first));
+    let lines = second.lines(&saved(&first), &|_| false);
     assert_eq!(lines[0], format!("-N {}", second.identity.chain));
     assert_eq!(lines.len(), 1 + second.own.len() + second.entries.len());
 }
@@ -129,9 +130,46 @@ fn a_fresh_table_gets_all_and_a_later_container_its_own_alone() {
 fn what_an_earlier_add_made_goes() {
     let before = rules(json!({}), &json!([mapping("udp", 1, "")]), "10.1.0.9/24");
     let after = rules(json!({}), &json!([mapping("tcp", 8080, "")]), "10.1.0.2/24");
-    let lines = after.lines(&saved(&before));
+    let lines = after.lines(&saved(&before), &|_| false);
     assert_eq!(lines[..2], [format!("-D {}", before.entries[0]), format!("-F {CHAIN}")]);
     assert_eq!(lines.len(), 2 + after.own.len() + after.entries.len());
+}
+
+#[test]
+fn what_other_interfaces_made_stays() {
+    let of = |ports: &[u16], address| {
+        let mappings: Vec<Value> = ports.iter().map(|port| mapping("tcp", *port, "")).collect();
+        rules(json!({}), &json!(mappings), address)
+    };
+    let many: Vec<u16> = (1000..1017).collect();
+    let [first, second] = [of(&many, "10.1.0.2/24"), of(&[8080, 8081], "10.1.0.22/24")];
+    let is_firsts = |it: IpAddr| it == IpAddr::from([10, 1, 0, 2]);
+    let is_seconds = |it: IpAddr| it == IpAddr::from([10, 1, 0, 22]);
+    let lines = second.lines(&saved(&first), &is_firsts);
+    let all = texts(&[&first.own[..], &second.own, &second.entries].concat());
+    assert_eq!(lines[0], format!("-F {CHAIN}"));
+    assert_eq!(lines[1..], all.iter().map(|it| format!("-A {it}")).collect::<Vec<_>>());
+    // Both in the chain.
+    let rest = [&second.own[..], &second.entries].concat();
+    let rest: String = rest.iter().map(|rule| format!("-A {rule}\n")).collect();
+    let both = saved(&first).replace("COMMIT\n", &format!("{rest}COMMIT\n"));
+    assert_eq!(first.problem(&both, &is_seconds), Ok(&[][..]));
+    assert_eq!(second.problem(&both, &is_firsts), Ok(&[][..]));
+    assert!(second.problem(&both, &|_| false).is_err());
+    for line in rest.lines().filter(|it| it.contains(CHAIN)) {
+        let without = both.replace(&format!("{line}\n"), "");
+        assert!(second.problem(&without, &is_firsts).is_err(), "{line}");
+    }
+    let removed = removal_lines(&both, CHAIN, &is_firsts);
+    let kept = texts(&first.own).into_iter().map(|it| format!("-A {it}"));
+    let expected = [format!("-D {}", second.entries[0]), format!("-F {CHAIN}")];
+    assert_eq!(removed, expected.into_iter().chain(kept).collect::<Vec<_>>());
+    assert_eq!(removal_lines(&saved(&first), CHAIN, &is_firsts), [""; 0]);
+    // One that comes again for another address replaces its own.
+    let moved = of(&[8082], "10.1.0.23/24");
+    let lines = moved.lines(&both, &is_firsts);
+    assert_eq!(lines[..2], [format!("-D {}", second.entries[0]), format!("-F {CHAIN}")]);
+    assert_eq!(lines.len(), 2 + first.own.len() + moved.own.len() + moved.entries.len());
 }
 
 #[test]
@@ -139,28 +177,28 @@ fn what_is_whole_has_no_problem_and_every_change_is_seen() {
     let wanted =
         rules(json!({}), &json!([mapping("tcp", 8080, ""), mapping("udp", 53, "")]), "10.1.0.2/24");
     let whole = saved(&wanted);
-    assert_eq!(wanted.problem(&whole), Ok(&[][..]));
+    assert_eq!(wanted.problem(&whole, &|_| false), Ok(&[][..]));
     for line in whole.lines().filter(|it| it.contains("CNI-") && !it.starts_with(":CNI-HOSTPORT")) {
         let without = whole.replace(&format!("{line}\n"), "");
-        assert!(wanted.problem(&without).is_err(), "{line}");
+        assert!(wanted.problem(&without, &|_| false).is_err(), "{line}");
     }
     let more = whole.replace("COMMIT", &format!("-A {CHAIN} -j ACCEPT\nCOMMIT"));
-    assert!(wanted.problem(&more).unwrap_err().contains("has other rules"));
+    assert!(wanted.problem(&more, &|_| false).unwrap_err().contains("has other rules"));
     // Conditions are iptables' own to compare.
     let keys = json!({"conditionsV4": ["-i", "eth0"]});
     let conditional = rules(keys, &json!([mapping("tcp", 8080, "")]), "10.1.0.2/24");
-    assert_eq!(conditional.problem(&saved(&conditional)), Ok(&conditional.entries[..]));
+    assert_eq!(conditional.problem(&saved(&conditional), &|_| false), Ok(&conditional.entries[..]));
 }
 
 #[test]
 fn removal_takes_the_chain_and_what_leads_there() {
     let mine = rules(json!({}), &json!([mapping("tcp", 8080, "")]), "10.1.0.2/24");
-    let lines = removal_lines(&saved(&mine), CHAIN);
+    let lines = removal_lines(&saved(&mine), CHAIN, &|_| false);
     assert_eq!(
         lines,
         [format!("-D {}", mine.entries[0]), format!("-F {CHAIN}"), format!("-X {CHAIN}")]
     );
-    assert_eq!(removal_lines("*nat\nCOMMIT\n", CHAIN), [""; 0]);
+    assert_eq!(removal_lines("*nat\nCOMMIT\n", CHAIN, &|_| false), [""; 0]);
 }
 
 #[test]
@@ -221,7 +259,7 @@ fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {
 
 fn set_up(script: &mut Script, rules: &Rules) -> Result<(), Error> {
     let mut programs = Programs { runner: script, lock: None };
-    programs.set_up(FAMILIES[0], Seen::of(String::new()), rules, &BTreeSet::new())
+    programs.set_up(FAMILIES[0], Seen::of(String::new()), rules, &BTreeSet::new(), &|_| false)
 }
 
 #[test]
@@ -239,7 +277,7 @@ fn a_table_that_was_not_read_is_compared_by_the_program_that_changes_it() {
     let rules = rules(json!({}), &json!([mapping("tcp", 1, "")]), "10.1.0.2/24");
     let restore = |script: &mut Script| {
         let mut programs = Programs { runner: script, lock: None };
-        programs.set_up(FAMILIES[0], Seen::Free, &rules, &BTreeSet::new())
+        programs.set_up(FAMILIES[0], Seen::Free, &rules, &BTreeSet::new(), &|_| false)
     };
     script.answers.push(answer(0, "", ""));
     restore(&mut script).unwrap();
