@@ -277,3 +277,39 @@ fn a_port_in_the_tables_of_old_is_held() {
         );
     }
 }
+
+/// Who takes the ports of many that have gone asks for all of them at once, and what each of them had goes.
+#[test]
+fn ports_of_many_who_have_gone_are_taken() {
+    for backend in BACKENDS {
+        let bridged = Bridged::new(backend);
+        let pod = bridged.site.node.pod("new");
+        bridged.attach(&pod, "eth0", "10.1.9.9/16");
+        bridged.warm_up(end(&pod, "10.1.9.9"));
+        let before = bridged.site.world(&[]);
+        let run = |command: &str, id: &str, address: &str, ports: std::ops::Range<u16>| {
+            let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "eth0", "sandbox": "/n"}],
+                "ips": [{"address": address, "interface": 0}]});
+            let of_port = |port| json!({"hostPort": port, "containerPort": 80, "protocol": "tcp"});
+            // Who comes new wants one of the two that each has.
+            let both = |it| [Some(of_port(it)), (id != "new").then(|| of_port(it + 10_000))];
+            let ports: Vec<_> = ports.flat_map(both).flatten().collect();
+            let keys = json!({"prevResult": result, "runtimeConfig": {"portMappings": ports}});
+            let conf = bridged.site.conf_with(&keys);
+            bridged
+                .site
+                .run(&Call::new("portmap", command).container(id).netns(&pod.path()).conf(&conf))
+        };
+        for number in 1..=40 {
+            let (id, address) = (format!("dead-{number}"), format!("10.1.1.{number}/16"));
+            let _ = run("ADD", &id, &address, 8000 + number..8001 + number).ok();
+        }
+        let all = 8001..8041;
+        let reply = run("ADD", "new", "10.1.9.9/16", all.clone());
+        let _ = reply.ok();
+        assert!(reply.stderr.matches("is taken from").count() >= 40, "{reply}");
+        let _ = run("CHECK", "new", "10.1.9.9/16", all.clone()).ok();
+        let _ = run("DEL", "new", "10.1.9.9/16", all).ok();
+        bridged.site.world(&[]).must_be(&before, backend);
+    }
+}

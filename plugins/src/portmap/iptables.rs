@@ -152,6 +152,7 @@ impl Rules {
         if !kept.others.iter().copied().eq(self.own.iter().map(ToString::to_string)) {
             return Err(format!("chain {chain} of table nat has other rules"));
         }
+        let leading: BTreeSet<&str> = leading_to(saved, chain).collect();
         let (shared, own): (Vec<&str>, Vec<&str>) =
             leading_to(saved, chain).partition(|rule| kept.needs(rule));
         let least = self.entries.len().saturating_sub(shared.len());
@@ -165,7 +166,7 @@ impl Rules {
         if self.is_conditional {
             return Ok(&self.entries);
         }
-        match self.entries.iter().find(|rule| !rule.is_among(saved)) {
+        match self.entries.iter().find(|rule| !leading.contains(rule.to_string().as_str())) {
             Some(rule) => Err(is_missing(rule)),
             None => Ok(&[]),
         }

@@ -17,8 +17,8 @@ use crate::portmap::owner::holder;
 pub(in crate::portmap) struct Contents {
     /// Its rules by their chains, if they were read.
     pub(super) rules: BTreeMap<String, Vec<HeldRule>>,
-    /// Its sets, each with those of its elements that were read.
-    sets: Vec<(Part, Set, Vec<Encoded>)>,
+    /// Its sets, each with those of its elements that were read, in the order of their keys.
+    sets: Vec<(Part, Set, BTreeSet<Encoded>)>,
     /// Whether it has the maps that count. A table of the layout before has not.
     pub(super) has_index: bool,
     /// The counts that were looked up; `None` when all elements were read, which can be counted.
@@ -72,7 +72,7 @@ impl Contents {
         let is_held = |set: &Set| held.iter().any(|it| it.name == set.name && it.is_like(set));
         let sets = held.iter().filter_map(|it| {
             let (part, suffix) = Part::named(&it.name)?;
-            Some((part, part.set(suffix), Vec::new()))
+            Some((part, part.set(suffix), BTreeSet::new()))
         });
         Ok(Self {
             rules: BTreeMap::new(),
@@ -84,7 +84,7 @@ impl Contents {
 
     fn with_elements(mut self, client: &mut Client) -> Result<Self, netlink::Error> {
         for (_, set, elements) in &mut self.sets {
-            *elements = client.elements(TABLE, &set.name)?;
+            *elements = client.elements(TABLE, &set.name)?.into_iter().collect();
         }
         Ok(self)
     }
@@ -170,9 +170,7 @@ impl Contents {
         };
         let found = find(client, set, element)?;
         let own = found.filter(|it| owner.has(it.comment.as_deref()));
-        if let Some(own) = own.as_ref().filter(|it| !taken.contains(it)) {
-            taken.push(own.clone());
-        }
+        taken.extend(own.clone());
         Ok(own)
     }
 

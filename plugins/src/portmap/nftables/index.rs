@@ -104,16 +104,20 @@ impl Index {
 
     /// A set has these elements too. A host has not as many addresses, nor an attachment as many elements, as
     /// would be too many to count.
-    pub(super) fn add(&mut self, set: &Set, elements: &[Encoded]) {
-        for entry in elements.iter().flat_map(|it| Entry::of_element(set, it)) {
+    pub(super) fn add<'a>(&mut self, set: &Set, elements: impl IntoIterator<Item = &'a Encoded>) {
+        for entry in elements.into_iter().flat_map(|it| Entry::of_element(set, it)) {
             let count = self.0.entry(entry).or_default();
             *count = count.saturating_add(1);
         }
     }
 
     /// A set has these elements no more.
-    pub(super) fn remove(&mut self, set: &Set, elements: &[Encoded]) {
-        for entry in elements.iter().flat_map(|it| Entry::of_element(set, it)) {
+    pub(super) fn remove<'a>(
+        &mut self,
+        set: &Set,
+        elements: impl IntoIterator<Item = &'a Encoded>,
+    ) {
+        for entry in elements.into_iter().flat_map(|it| Entry::of_element(set, it)) {
             let count = self.0.entry(entry).or_default();
             *count = count.saturating_sub(1);
         }
