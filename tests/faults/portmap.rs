@@ -303,6 +303,34 @@ fn a_lock_that_is_released_in_time_is_waited_for() {
     }
 }
 
+/// The host's loopback is led to links of containers, not to the link by which everybody else comes.
+#[test]
+fn the_hosts_uplink_gets_no_packets_of_its_loopback() {
+    for backend in BACKENDS {
+        let site = Site::new(conf(backend));
+        let node = &site.node;
+        node.sh("ip link add up0 type veth peer name up1; ip link set up0 up; ip link set up1 up
+            ip addr add 192.0.2.1/24 dev up0; ip link add br0 type bridge; ip link set br0 up");
+        let parameter = |link: &str| {
+            node.sh(&format!("cat /proc/sys/net/ipv4/conf/{link}/route_localnet")).trim().to_owned()
+        };
+        let ways = ["default via 192.0.2.9", "default dev up0", "10.1.0.0/16 via 192.0.2.9"];
+        for way in ways {
+            node.sh(&format!("ip route add {way}"));
+            for command in ["ADD", "CHECK", "DEL"] {
+                let _ = site.run(&call(&site, command, 1)).ok();
+            }
+            assert_eq!(parameter("up0"), "0", "{backend} {way}");
+            node.sh(&format!("ip route del {way}"));
+        }
+        node.sh("ip addr add 10.1.0.1/16 dev br0; ip route add default via 192.0.2.9");
+        for command in ["ADD", "DEL"] {
+            let _ = site.run(&call(&site, command, 1)).ok();
+        }
+        assert_eq!([parameter("up0"), parameter("br0")], ["0", "1"], "{backend}");
+    }
+}
+
 /// An ADD that fails midway leaves nothing: here the kernel has no such parameter to set.
 #[test]
 fn a_failed_add_leaves_nothing() {

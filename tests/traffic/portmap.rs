@@ -273,21 +273,24 @@ fn services_come_first(backend: &'static str) {
 /// CVE-2020-8558: with `route_localnet` the kernel takes packets to 127.0.0.1 from containers.
 #[test]
 fn the_hosts_loopback_is_its_own() {
-    let site = Site::bridge("nftables");
-    let one = site.network.guest("one");
-    site.network.node.set_sysctl("net/ipv4/conf/br0/rp_filter", "0");
-    site.network.node.set_sysctl("net/ipv4/conf/br0/route_localnet", "1");
-    one.pod.sh("ip addr flush dev lo; ip route flush table local type broadcast || true
+    for keys in [json!({}), json!({"conditionsV4": ["ip saddr !=", WORLD4]})] {
+        let site = Site::bridge("nftables");
+        let one = site.network.guest("one");
+        site.network.node.set_sysctl("net/ipv4/conf/br0/rp_filter", "0");
+        site.network.node.set_sysctl("net/ipv4/conf/br0/route_localnet", "1");
+        one.pod.sh("ip addr flush dev lo; ip route flush table local type broadcast || true
          ip route add 127.0.0.1/32 via 10.1.0.1 dev eth0 src 10.1.0.2");
-    one.pod.set_sysctl("net/ipv4/conf/eth0/route_localnet", "1");
-    // That it can fail: until the first port is published, the kernel takes them.
-    let server = Server::start(&site.network.node, Protocol::Tcp, "127.0.0.1".parse().unwrap());
-    let loopback = to("127.0.0.1", server.port());
-    let _ = must_reach_at(&one.pod, &server, &loopback);
-    site.publish(&one, &both());
-    must_not_reach_at(&one.pod, &server, &loopback);
-    let _ = must_reach_at(&site.network.node, &server, &loopback);
-    site.leave(&one, &both());
+        one.pod.set_sysctl("net/ipv4/conf/eth0/route_localnet", "1");
+        // That it can fail: until the first port is published, the kernel takes them.
+        let server = Server::start(&site.network.node, Protocol::Tcp, "127.0.0.1".parse().unwrap());
+        let loopback = to("127.0.0.1", server.port());
+        let _ = must_reach_at(&one.pod, &server, &loopback);
+        let _ = site.call("ADD", &one, &both(), &keys).ok();
+        must_not_reach_at(&one.pod, &server, &loopback);
+        let _ = must_reach_at(&site.network.node, &server, &loopback);
+        let _ = site.call("DEL", &one, &both(), &keys).ok();
+        site.network.leave(&one);
+    }
 }
 
 /// A client that goes on with one flow whatever becomes of the container.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cni::{AddResult, Call};
 use ipnetwork::IpNetwork;
-use netlink::Socket;
+use netlink::{Route, Socket};
 use runner::{Lock, OsRunner};
 
 use super::alive::Newcomer;
@@ -256,10 +256,13 @@ impl Publisher<'_> {
     }
 }
 
-/// Has the kernel route packets from its loopback's addresses to where the container is.
+/// Has the kernel route packets from its loopback's addresses to where the container is. What is behind a gateway, or
+/// nowhere here, is not on a link of containers: there the parameter would let in who else is on it.
 fn route_loopback(address: IpAddr) -> Result<(), Error> {
     let mut socket = Socket::open()?;
-    let Some(route) = socket.route_to(address)? else { return Ok(()) };
+    let route = socket.matching_route(address)?;
+    let is_here = |it: &Route| it.gateway.is_none() && it.dst.prefix() > 0;
+    let Some(route) = route.filter(is_here) else { return Ok(()) };
     match socket.link_by_index(route.link)? {
         Some(link) => sysctl::ensure(&format!("net/ipv4/conf/{}/route_localnet", link.name), "1"),
         None => Ok(()),

@@ -114,7 +114,8 @@ impl Class {
         rules.push((POSTROUTING.name.to_owned(), masquerade));
         let from_elsewhere = Match::NotInInterface("lo".to_owned());
         let loopback = "127.0.0.0/8".parse().map(|it| Match::Address(Side::Destination, it));
-        if let (true, Ok(loopback)) = (self.is_usual(), loopback) {
+        // Each has its own: the parameter is set whatever the conditions are.
+        if let Ok(loopback) = loopback {
             let drop = Rule::new([from_elsewhere, loopback], Verdict::Drop);
             rules.push((LOOPBACK.name.to_owned(), drop));
         }
@@ -317,7 +318,7 @@ mod tests {
             ]
         );
         assert!(texts.iter().any(|it| it.ends_with(&format!("map @ports4{}", class.suffix))));
-        assert!(!texts.iter().any(|it| it.starts_with("loopback")));
+        assert!(texts.iter().any(|it| it.starts_with("loopback: iifname != \"lo\"")));
         assert_ne!(class.suffix, self::class(&json!({"markMasqBit": 5})).suffix);
     }
 
