@@ -255,6 +255,23 @@ fn second(step: Step) -> Step {
     step.pod(1).patch(json!({"prevResult": result("10.1.0.3/24"), "runtimeConfig": published(&json!([mapping("tcp", 8081, 80)]))}))
 }
 
+/// Two containers want one port, and the first is at its address: a static neighbour, of whom nobody asks whether it is.
+fn held(name: &str, why: &'static str, keys: &Value) -> Case {
+    let mut patch = json!({"prevResult": result("10.1.0.3/24")});
+    merge(&mut patch, keys);
+    let last = step("DEL").pod(1).patch(patch.clone());
+    portmap(name, &tcp(), &json!({"prevResult": result(V4)}))
+        .on_node("ip link add br0 type bridge; ip link set br0 up; ip addr add 10.1.0.1/24 dev br0")
+        .on_node("ip neigh add 10.1.0.2 lladdr 02:00:00:00:00:02 dev br0 nud permanent")
+        .steps(vec![
+            step("ADD"),
+            step("ADD").pod(1).patch(patch).expect(Expect::OnlyReference(7, why)),
+            step("CHECK"),
+            last,
+            step("DEL"),
+        ])
+}
+
 fn containers() -> Vec<Case> {
     let named = |name: &str| portmap(name, &tcp(), &json!({"prevResult": result(V4)}));
     let long = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc\
@@ -298,6 +315,13 @@ fn containers() -> Vec<Case> {
                 .patch(json!({"runtimeConfig": published(&json!([mapping("udp", 53, 53)]))})),
             step("DEL"),
         ]),
+        held("port-of-who-is-there", "portmap-port-of-who-is-there", &json!({})),
+        held(
+            "conditions-that-exclude-each-other",
+            "portmap-conditions-of-two",
+            &json!({"conditionsV4": ["!", "-i", "up0"]}),
+        )
+        .with(json!({"conditionsV4": ["-i", "up0"]})),
     ]
 }
 
