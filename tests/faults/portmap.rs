@@ -129,6 +129,35 @@ fn an_add_replaces_what_an_earlier_one_made() {
     }
 }
 
+/// Also what it made by the other backend, whose rules might come first.
+#[test]
+fn an_add_replaces_what_an_earlier_one_made_by_the_other_backend() {
+    for (first, second) in [("iptables", "nftables"), ("nftables", "iptables")] {
+        let site = Site::new(conf(first));
+        let run = |command: &str, backend: &str, number: u16| {
+            let keys = json!({"prevResult": result(number), "backend": backend,
+                "runtimeConfig": {"portMappings": mappings(number)}});
+            let call = call(&site, command, 1).conf(&site.conf_with(&keys));
+            let _ = site.run(&call).ok();
+        };
+        // What all share is there, of both.
+        for command in ["ADD", "DEL"] {
+            run(command, second, 9);
+        }
+        let before = site.world(&[]);
+        run("ADD", first, 1);
+        let by_first = site.world(&[]);
+        run("ADD", second, 2);
+        run("CHECK", second, 2);
+        let text = site.node.sh("nft -s list ruleset; iptables-save -t nat; ip6tables-save -t nat");
+        assert!(text.contains("10002") && !text.contains("10001"), "{first}: {text}");
+        run("ADD", first, 1);
+        site.world(&[]).must_be(&by_first, first);
+        run("DEL", first, 1);
+        site.world(&[]).must_be(&before, first);
+    }
+}
+
 #[test]
 fn after_a_kill_del_leaves_nothing() {
     for backend in BACKENDS {

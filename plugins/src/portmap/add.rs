@@ -100,8 +100,10 @@ fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
 struct Others {
     /// What they have goes: they are not there any more.
     dead: BTreeSet<Tag>,
-    /// What that was.
+    /// What that was, and what else ends.
     ended: Ended,
+    /// What the attachment has itself, of an earlier ADD.
+    own: BTreeSet<Tag>,
     /// What other attachments of the container have published, which stays: it leads to the container.
     siblings: Vec<Held>,
 }
@@ -121,6 +123,10 @@ fn in_the_way<'a>(wants: &'a [Want], held: &'a [Held]) -> Vec<(&'a Want, &'a Hel
     found.collect()
 }
 
+fn has_elements(tags: &BTreeSet<Tag>) -> bool {
+    tags.iter().any(|tag| matches!(tag, Tag::Comment(_)))
+}
+
 struct Publisher<'a> {
     call: &'a Call,
     conf: &'a Conf,
@@ -129,7 +135,11 @@ struct Publisher<'a> {
     lock: Option<&'a Lock>,
 }
 
-impl Publisher<'_> {
+impl<'a> Publisher<'a> {
+    fn siblings(&self) -> Siblings<'a> {
+        Siblings::of(self.call, conf::bare(self.addresses))
+    }
+
     /// Who holds ports that are wanted; another container that is alive is an error.
     fn refuse_conflicts(&self, wants: &[Want], mut held: Vec<Held>) -> Result<Others, Error> {
         let (identity, owner) = (identity_of(self.call), Owner::of(self.call));
@@ -138,11 +148,11 @@ impl Publisher<'_> {
             Tag::Comment(comment) => owner.has(Some(comment)),
             Tag::Id(id) => *id == self.call.container_id,
         };
-        held.retain(|held| !is_own(&held.tag));
+        let own: Vec<Held> = held.extract_if(.., |held| is_own(&held.tag)).collect();
         let in_the_way = in_the_way(wants, &held);
         let newcomer = Newcomer::new(self.call, self.addresses);
         let alive = alive::alive(in_the_way.iter().map(|it| it.1), newcomer)?;
-        let siblings = Siblings::of(self.call);
+        let siblings = self.siblings();
         let mut others = Others::default();
         for (Want { index, key, .. }, held) in in_the_way {
             let Held { to, holder, tag, .. } = held;
@@ -164,6 +174,7 @@ impl Publisher<'_> {
         }
         let taken = held.iter().filter(|it| others.dead.contains(&it.tag));
         others.ended.extend(taken.map(|it| (it.key, it.to)), &|_| false);
+        others.own = own.into_iter().map(|it| it.tag).collect();
         Ok(others)
     }
 
@@ -192,18 +203,40 @@ impl Publisher<'_> {
         runner: &mut OsRunner,
         seen: [Seen; 2],
         table: Contents,
-        Others { dead, siblings, .. }: &Others,
+        Others { dead, siblings, own, .. }: &Others,
     ) -> Result<(), Error> {
         match Backend::chosen(self.conf.backend, self.kernel, SIGNS) {
-            Backend::Iptables => self.set_up_by_iptables(runner, seen, dead)?,
+            Backend::Iptables => {
+                self.set_up_by_iptables(runner, seen, dead)?;
+                if let Some(client) = self.kernel.client()?.filter(|_| has_elements(own)) {
+                    nftables::remove_held(client, own)?;
+                }
+            }
             Backend::Nftables => {
                 let client = self.kernel.client()?;
                 let client = client.ok_or_else(|| missing(&format!("{WHAT} by nftables")))?;
                 let wanted = Wanted::new(self.conf, Owner::of(self.call), self.addresses, siblings);
                 nftables::set_up(client, table, &wanted, dead)?;
+                self.remove_own_chain(runner, own)?;
             }
         }
         self.remove_dead(runner, dead)
+    }
+
+    /// Removes what an earlier ADD has made by iptables.
+    fn remove_own_chain(
+        &mut self,
+        runner: &mut OsRunner,
+        own: &BTreeSet<Tag>,
+    ) -> Result<(), Error> {
+        if !own.iter().any(|tag| matches!(tag, Tag::Chain(_))) {
+            return Ok(());
+        }
+        let identity = identity_of(self.call);
+        let mut programs = Programs { runner, lock: self.lock };
+        let siblings = self.siblings();
+        let of_siblings: OfSiblings<'_> = &|to| siblings.have(to);
+        iptables::tear_down(&mut programs, self.kernel, &identity, of_siblings).1
     }
 
     fn set_up_by_iptables(
@@ -213,8 +246,8 @@ impl Publisher<'_> {
         dead: &BTreeSet<Tag>,
     ) -> Result<(), Error> {
         let mut programs = Programs { runner, lock: self.lock };
-        let (own, siblings) = (conf::bare(self.addresses), Siblings::of(self.call));
-        let of_siblings: OfSiblings<'_> = &|to| !own.contains(&to) && siblings.have(to);
+        let siblings = self.siblings();
+        let of_siblings: OfSiblings<'_> = &|to| siblings.have(to);
         for ((family, address), seen) in FAMILIES.into_iter().zip(self.addresses).zip(seen) {
             let Some(address) = address else {
                 // An earlier ADD may have been for addresses of both families. What the kernel refuses here
@@ -252,7 +285,7 @@ impl Publisher<'_> {
             let mut programs = Programs { runner, lock: self.lock };
             iptables::remove_chains(&mut programs, self.kernel, &chains, &|_| false).1?;
         }
-        self.kernel.client()?.map_or(Ok(()), |client| nftables::remove_dead(client, dead))
+        self.kernel.client()?.map_or(Ok(()), |client| nftables::remove_held(client, dead))
     }
 }
 

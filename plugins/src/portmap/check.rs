@@ -53,8 +53,8 @@ fn by(
         Backend::Iptables => {
             // It changes nothing, and waits for nobody.
             let mut programs = Programs { runner: &mut OsRunner, lock: None };
-            let (own, siblings) = (conf::bare(addresses), Siblings::of(call));
-            let of_siblings: OfSiblings<'_> = &|to| !own.contains(&to) && siblings.have(to);
+            let siblings = Siblings::of(call, conf::bare(addresses));
+            let of_siblings: OfSiblings<'_> = &|to| siblings.have(to);
             for (family, address) in FAMILIES.into_iter().zip(addresses) {
                 let Some(address) = address else { continue };
                 let rules = Rules::new(conf, identity_of(call), *address);
@@ -75,7 +75,8 @@ fn by(
             if !matches!(checked, Err(Error::Changed(_))) {
                 return checked;
             }
-            let of_siblings = nftables::of_siblings(client, &owner, &Siblings::of(call))?;
+            let siblings = Siblings::of(call, conf::bare(addresses));
+            let of_siblings = nftables::of_siblings(client, &owner, &siblings)?;
             let wanted = Wanted::new(conf, owner, addresses, &of_siblings);
             nftables::check(client, &wanted, &conf.mappings)
         }

@@ -52,8 +52,8 @@ pub(super) fn tear_down(call: &Call, conf: &Conf) -> (Ended, Result<(), Error>) 
     let mut kernel = KernelTables::default();
     let mut programs = Programs { runner: &mut OsRunner, lock: lock.as_ref() };
     // By iptables other interfaces of the container share the chain.
-    let (own, siblings) = (own_addresses(call), Siblings::of(call));
-    let of_siblings: OfSiblings<'_> = &|to| !own.contains(&to) && siblings.have(to);
+    let siblings = Siblings::of(call, own_addresses(call));
+    let of_siblings: OfSiblings<'_> = &|to| siblings.have(to);
     let (mut ended, by_iptables) =
         iptables::tear_down(&mut programs, &mut kernel, &identity_of(call), of_siblings);
     // The reference's rules of nf_tables do not tell whose of the container they are: who has published nothing leaves

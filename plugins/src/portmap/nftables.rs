@@ -150,9 +150,9 @@ fn is_among(tags: &BTreeSet<Tag>, comment: Option<&str>) -> bool {
     tags.iter().any(|tag| matches!(tag, Tag::Comment(text) if text == comment))
 }
 
-/// Removes the elements of containers that are dead.
-pub(super) fn remove_dead(client: &mut Client, dead: &BTreeSet<Tag>) -> Result<(), Error> {
-    remove(client, Contents::all, |comment| is_among(dead, comment)).map(drop)
+/// Removes the elements of those who are told by these tags.
+pub(super) fn remove_held(client: &mut Client, tags: &BTreeSet<Tag>) -> Result<(), Error> {
+    remove(client, Contents::all, |comment| is_among(tags, comment)).map(drop)
 }
 
 /// Removes an attachment's elements: what is known to be all of them by the mappings, else whatever it has. Tells what

@@ -16,13 +16,15 @@ use super::mapping::{Held, Holder, Tag};
 #[derive(Debug)]
 pub(super) struct Siblings<'a> {
     call: &'a Call,
+    /// What is the call's own interface's, whoever else has it.
+    own: Vec<IpAddr>,
     addresses: OnceCell<Vec<IpAddr>>,
 }
 
 impl<'a> Siblings<'a> {
-    /// Those beside the interface of a call.
-    pub(super) const fn of(call: &'a Call) -> Self {
-        Self { call, addresses: OnceCell::new() }
+    /// Those beside the interface of a call, which has its `own` addresses.
+    pub(super) const fn of(call: &'a Call, own: Vec<IpAddr>) -> Self {
+        Self { call, own, addresses: OnceCell::new() }
     }
 
     /// Whether one of them has an address.
@@ -36,7 +38,7 @@ impl<'a> Siblings<'a> {
                 Vec::new()
             }
         };
-        self.addresses.get_or_init(look).contains(&address)
+        !self.own.contains(&address) && self.addresses.get_or_init(look).contains(&address)
     }
 
     /// Whether what is published is of an attachment of the container. Runtimes have all networks of a container publish
