@@ -11,7 +11,7 @@ use netlink::{Address, Error as NetlinkError, HardwareAddress, Link, Request, So
 use netns::Netns;
 use nix::errno::Errno;
 
-use crate::error::Error;
+use crate::error::{Error, warn};
 use crate::sysctl;
 
 /// So many random names are tried; a second is needed once in four billion over the links.
@@ -153,10 +153,15 @@ pub(crate) fn addresses_of_others(call: &Call) -> Result<Vec<IpNetwork>, Error> 
     Ok(others.into_iter().map(|address| address.cidr).collect())
 }
 
-/// Whether the interface of a DEL's container still is there and has an address.
-pub(crate) fn has_address(call: &Call, address: IpAddr) -> Result<bool, Error> {
-    let (own, _) = own_addresses_and_others(call)?;
-    Ok(own.iter().any(|it| it.cidr.ip() == address))
+/// Whether the interface of a DEL's container still is there and has an address, as far as that can be known.
+pub(crate) fn has_address(call: &Call, address: IpAddr) -> bool {
+    match own_addresses_and_others(call) {
+        Ok((own, _)) => own.iter().any(|it| it.cidr.ip() == address),
+        Err(error) => {
+            warn(&format!("whether the container still has {address} is not known: {error}"));
+            false
+        }
+    }
 }
 
 fn own_addresses_and_others(call: &Call) -> Result<(Vec<Address>, Vec<Address>), Error> {

@@ -191,6 +191,14 @@ fn what_comes_late_takes_no_source_of_others() {
     assert_ne!(site.lines_with("192.0.2.78"), 0);
     let _ = run("DEL", "second").ok();
     assert_eq!(site.lines_with("192.0.2.78"), 0);
+    // While the container has the address, a lease that tells otherwise is of before.
+    fs::write(leases.join(WORLD4), "of-before\r\neth0").unwrap();
+    let mut own = by_firewalld.clone();
+    own["prevResult"]["ips"][0]["address"] = json!(format!("{WORLD4}/32"));
+    for (command, lines) in [("ADD", 1), ("DEL", 0)] {
+        let _ = call(command, "third", &own, site.address()).ok();
+        assert_eq!(site.lines_with(WORLD4).min(1), lines, "{command}");
+    }
     drop(firewalld);
 }
 

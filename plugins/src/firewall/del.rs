@@ -16,6 +16,7 @@ use crate::iptables::lock;
 use crate::kernel_tables::KernelTables;
 use crate::lease::Lease;
 use crate::owner::{Owner, Stale};
+use crate::veth;
 
 /// Has the container's packets pass no more.
 pub(super) fn del(call: &Call) -> Result<(), Error> {
@@ -66,13 +67,14 @@ fn by_firewalld(call: &Call, conf: &Conf, addresses: &[IpAddr]) -> Result<(), Er
 }
 
 /// Whether somebody else of the network has the address by now: a DEL may come late, and a source does not tell whose it
-/// is.
+/// is. While the container has it, a lease that tells otherwise is of before.
 fn is_of_another(call: &Call, address: IpAddr) -> bool {
     let lease = Lease::read(ipam::listing::default_data_dir(), &call.conf.name, address);
-    lease.is_some_and(|it| {
+    let is_leased_away = lease.is_some_and(|it| {
         let is_same = it.ifname.is_none_or(|ifname| ifname == call.ifname);
         it.container_id != call.container_id || !is_same
-    })
+    });
+    is_leased_away && !veth::has_address(call, address)
 }
 
 /// Removes what no valid attachment of the call's network has. firewalld is not told whose an address is, and what it

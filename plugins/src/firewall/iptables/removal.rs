@@ -12,7 +12,7 @@ use netlink::nftables::{Addressed, Change, Client};
 use ruleset::nft::Table;
 
 use super::{ACCEPT, RECORD_PREFIX, accepting, record, recording, records_of, rules};
-use crate::error::{Error, warn};
+use crate::error::Error;
 use crate::lease::Lease;
 use crate::nf_tables::attempt;
 use crate::veth;
@@ -61,14 +61,9 @@ impl<'a> Removal<'a> {
     pub(in crate::firewall) fn of_container(self, call: &'a Call) -> Self {
         let Self { leased_to, .. } = self;
         let own = record(&call.conf.name, &call.container_id, &call.ifname);
-        let has_address = move |address| {
-            veth::has_address(call, address).unwrap_or_else(|error| {
-                warn(&format!("whether the container still has {address} is not known: {error}"));
-                false
-            })
+        let is_believed = move |address: IpAddr, holder: &String| {
+            *holder == own || !veth::has_address(call, address)
         };
-        let is_believed =
-            move |address: IpAddr, holder: &String| *holder == own || !has_address(address);
         let leased_to =
             move |address| leased_to(address).filter(|holder| is_believed(address, holder));
         Self { leased_to: Box::new(leased_to), ..self }
