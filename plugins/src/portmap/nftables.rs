@@ -87,7 +87,8 @@ pub(super) fn set_up(
         let is_made =
             contents.has_index && parts == held && class.is_whole(&parts, &contents.rules);
         let made = class.made(&parts);
-        let mut changes = if is_made { Vec::new() } else { made.changes(&contents.rules) };
+        let holds = |set: &Set| contents.holds(set);
+        let mut changes = if is_made { Vec::new() } else { made.changes(&contents.rules, holds) };
         changes.extend(gone.iter().map(|(set, it)| Change::DeleteElements(&set.name, it)));
         changes.extend(elements.iter().map(|(set, it)| Change::Elements(&set.name, it)));
         changes.extend(recount.changes());

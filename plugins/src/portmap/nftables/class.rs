@@ -237,15 +237,17 @@ pub(super) struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// Makes it, in place of what the kernel holds of it.
+    /// Makes it, in place of what the kernel holds of it: of its rules these, and some sets that are alike, about which
+    /// nothing is said again.
     pub(super) fn changes<'a>(
         &'a self,
         held: &'a BTreeMap<String, Vec<HeldRule>>,
+        holds: impl Fn(&Set) -> bool,
     ) -> Vec<Change<'a>> {
         let mut changes = vec![Change::Table(Some(TABLE_COMMENT))];
         changes.extend(BASES.iter().map(Change::Chain));
         changes.push(Change::Chain(&self.chain));
-        changes.extend(self.sets.iter().map(Change::Set));
+        changes.extend(self.sets.iter().filter(|set| !holds(set)).map(Change::Set));
         changes.extend(self.class.without_rules(held));
         changes.extend(self.rules.iter().map(|(chain, rule)| Change::Rule(chain, rule)));
         changes

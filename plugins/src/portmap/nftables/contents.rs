@@ -174,6 +174,12 @@ impl Contents {
         Ok(own)
     }
 
+    /// Whether it has this set, as it should be.
+    pub(super) fn holds(&self, set: &Set) -> bool {
+        self.sets.iter().any(|it| it.1.name == set.name)
+            || self.has_index && index::NAMES.contains(&set.name.as_str())
+    }
+
     /// The parts that it has of a class.
     pub(super) fn parts(&self, class: &Class) -> BTreeSet<Part> {
         let of_class =
