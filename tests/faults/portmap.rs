@@ -332,6 +332,44 @@ fn a_lock_that_is_released_in_time_is_waited_for() {
     }
 }
 
+/// What nft has put into the tables iptables' programs cannot list.
+#[test]
+fn among_rules_that_iptables_cannot_read() {
+    let site = Site::new(conf("iptables"));
+    site.node.sh("nft -f - <<END
+add rule ip nat POSTROUTING ct status dnat accept
+add rule ip6 nat POSTROUTING ct status dnat accept
+END");
+    assert!(site.node.sh("iptables-save -t nat").contains("is incompatible"));
+    let listed = || {
+        let listed = site.node.sh("nft -s list table ip nat; nft -s list table ip6 nat");
+        listed.lines().filter(|it| it.contains("CNI-")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = listed();
+    let run = |command: &str, ports: u16| {
+        let keys =
+            json!({"prevResult": result(1), "runtimeConfig": {"portMappings": mappings(ports)}});
+        site.run(&call(&site, command, 1).conf(&site.conf_with(&keys)))
+    };
+    for ports in [1, 1, 2] {
+        let _ = run("ADD", ports).ok();
+        let _ = run("CHECK", ports).ok();
+    }
+    let text = site.node.sh("nft -s list table ip nat; nft -s list table ip6 nat");
+    assert!(text.contains("10002") && !text.contains("10001"), "{text}");
+    let _ = run("CHECK", 1).expect_error(102);
+    let _ = site.run(&call(&site, "ADD", 5)).ok();
+    // What all share may be gone, too.
+    site.node.sh("nft flush chain ip nat CNI-HOSTPORT-MASQ");
+    let _ = run("CHECK", 2).expect_error(102);
+    let _ = run("ADD", 2).ok();
+    let _ = run("CHECK", 2).ok();
+    let _ = run("DEL", 2).ok();
+    let _ = site.run(&call(&site, "CHECK", 5)).ok();
+    let _ = site.run(&call(&site, "DEL", 5)).ok();
+    assert_eq!(listed(), before);
+}
+
 /// The host's loopback is led to links of containers, not to the link by which everybody else comes.
 #[test]
 fn the_hosts_uplink_gets_no_packets_of_its_loopback() {

@@ -260,7 +260,7 @@ impl<'a> Publisher<'a> {
             let is_usual = dead.is_empty() && matches!(seen, Seen::Free);
             let add = |mut it: InKernel<'_>| it.add(&rules.addition());
             if !(is_usual && InKernel::find(self.kernel, family, NAT).is_some_and(add)) {
-                programs.set_up(family, seen, &rules, dead, of_siblings)?;
+                programs.set_up(family, self.kernel, seen, &rules, dead, of_siblings)?;
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ use super::identity::Identity;
 use super::mapping::{Held, Mapping, Protocol, Tag};
 use crate::error::Error;
 use crate::iptables::{
-    Addition, Family, InChain, NAT, Places, Tool, Work, is_declaration, is_missing,
+    Addition, Family, InChain, InKernel, NAT, Places, Saved, Tool, Work, is_declaration, is_missing,
 };
 use crate::kernel_tables::KernelTables;
 use removal::removal_lines;
@@ -106,23 +106,29 @@ impl Rules {
     /// The lines that make of what is there what shall be. What the chain held before goes, but for that `of_siblings`:
     /// an earlier ADD may have been for another address.
     fn lines(&self, saved: &str, of_siblings: OfSiblings<'_>) -> Vec<String> {
-        let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
         let chain = &self.identity.chain;
-        let missing = self.chains.iter().filter(|chain| !is_there(chain));
-        let mut lines: Vec<String> = missing.map(|chain| format!("-N {chain}")).collect();
-        let missing = self.shared.iter().filter(|(_, rule)| !rule.is_among(saved));
-        lines.extend(missing.map(|(verb, rule)| format!("{verb} {rule}")));
+        let is_there = saved.lines().any(|line| is_declaration(line, chain));
+        let mut lines = self.missing_shared(saved);
         let kept = Kept::of(saved, chain, of_siblings);
         let (staying, gone): (Vec<&str>, Vec<&str>) =
             leading_to(saved, chain).partition(|rule| kept.needs(rule));
         lines.extend(gone.iter().map(|rule| format!("-D {rule}")));
-        lines.push(format!("{} {chain}", if is_there(chain) { "-F" } else { "-N" }));
+        lines.push(format!("{} {chain}", if is_there { "-F" } else { "-N" }));
         lines.extend(kept.rules.iter().map(|rule| format!("-A {rule}")));
         let entries = self.entries.iter().map(ToString::to_string);
         let missing = entries.filter(|rule| !staying.contains(&rule.as_str()));
         let own = self.own.iter().map(ToString::to_string);
         lines.extend(own.chain(missing).map(|rule| format!("-A {rule}")));
         lines
+    }
+
+    /// The lines that make what is missing of what all share.
+    fn missing_shared(&self, saved: &str) -> Vec<String> {
+        let is_there = |chain: &str| saved.lines().any(|line| is_declaration(line, chain));
+        let chains = self.chains.iter().filter(|chain| !is_there(chain));
+        let rules = self.shared.iter().filter(|(_, rule)| !rule.is_among(saved));
+        let chains = chains.map(|chain| format!("-N {chain}"));
+        chains.chain(rules.map(|(verb, rule)| format!("{verb} {rule}"))).collect()
     }
 
     /// What an attachment adds that has nothing yet, where the shared chains are as they should be.
@@ -292,16 +298,6 @@ impl Programs<'_> {
         Tool::new(&mut *self.runner, WORK, family.programs, self.lock)
     }
 
-    /// Table nat of a family, as the node's own programs show it: nothing where the kernel has neither kind of it with
-    /// a published port.
-    fn saved(&mut self, family: Family, kernel: &mut KernelTables) -> Result<String, Error> {
-        let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
-        if !nftables && !legacy {
-            return Ok(String::new());
-        }
-        self.read(family)
-    }
-
     fn read(&mut self, family: Family) -> Result<String, Error> {
         self.tool(family).save_if_there()
     }
@@ -341,6 +337,7 @@ impl Programs<'_> {
     pub(super) fn set_up(
         &mut self,
         family: Family,
+        kernel: &mut KernelTables,
         seen: Seen,
         rules: &Rules,
         dead: &BTreeSet<Tag>,
@@ -361,12 +358,54 @@ impl Programs<'_> {
         for _ in 1..ATTEMPTS {
             match self.tool(family).restore(&lines) {
                 Err(Error::ProgramFailed { .. }) => {
-                    lines = lines_for(&self.read(family)?);
+                    lines = match self.saved_for(family, kernel, rules)? {
+                        Saved::All(saved) => lines_for(&saved),
+                        Saved::Part(_) => return self.complete(family, kernel, rules, of_siblings),
+                    };
                 }
                 result => return result,
             }
         }
         self.tool(family).restore(&lines)
+    }
+
+    /// The table, or of one that the programs cannot read what has to do with an attachment.
+    fn saved_for(
+        &mut self,
+        family: Family,
+        kernel: &mut KernelTables,
+        rules: &Rules,
+    ) -> Result<Saved, Error> {
+        let shared = rules.shared.iter().map(|(_, rule)| rule);
+        let all: Vec<_> = shared.chain(&rules.own).chain(&rules.entries).collect();
+        self.tool(family).save_for(kernel, family, &all)
+    }
+
+    /// Completes what is in a table that the programs cannot read. What an earlier ADD made goes first, unless some is
+    /// `of_siblings`. What the programs write themselves would not be found again, so they write as little as can be.
+    fn complete(
+        &mut self,
+        family: Family,
+        kernel: &mut KernelTables,
+        rules: &Rules,
+        of_siblings: OfSiblings<'_>,
+    ) -> Result<(), Error> {
+        // What was refused stays, and is completed.
+        let _ = kernel.remove_leading(family, HOSTPORTS, &rules.identity.chain, of_siblings);
+        let (Saved::All(saved) | Saved::Part(saved)) = self.saved_for(family, kernel, rules)?;
+        let shared = rules.missing_shared(&saved);
+        if !shared.is_empty() {
+            self.tool(family).restore(&shared)?;
+        }
+        let add = |mut it: InKernel<'_>| it.add(&rules.addition());
+        if InKernel::find(kernel, family, NAT).is_some_and(add) {
+            return Ok(());
+        }
+        let is_there = saved.lines().any(|line| is_declaration(line, &rules.identity.chain));
+        let chain = (!is_there).then(|| format!("-N {}", rules.identity.chain));
+        let own = rules.own.iter().chain(&rules.entries).filter(|rule| !rule.is_among(&saved));
+        let lines = chain.into_iter().chain(own.map(|rule| format!("-A {rule}")));
+        self.tool(family).restore(&lines.collect::<Vec<_>>())
     }
 
     /// Whether an attachment has its rules, and no others but those that are `of_siblings`.
@@ -377,7 +416,12 @@ impl Programs<'_> {
         rules: &Rules,
         of_siblings: OfSiblings<'_>,
     ) -> Result<(), Error> {
-        let saved = self.saved(family, kernel)?;
+        let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
+        let (Saved::All(saved) | Saved::Part(saved)) = if nftables || legacy {
+            self.saved_for(family, kernel, rules)?
+        } else {
+            Saved::All(String::new())
+        };
         let unsure = rules.problem(&saved, of_siblings).map_err(Error::Changed)?;
         if unsure.is_empty() {
             return Ok(());

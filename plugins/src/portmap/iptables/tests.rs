@@ -259,7 +259,14 @@ fn answer(code: i32, stdout: &str, stderr: &str) -> (i32, String, String) {
 
 fn set_up(script: &mut Script, rules: &Rules) -> Result<(), Error> {
     let mut programs = Programs { runner: script, lock: None };
-    programs.set_up(FAMILIES[0], Seen::of(String::new()), rules, &BTreeSet::new(), &|_| false)
+    programs.set_up(
+        FAMILIES[0],
+        &mut KernelTables::default(),
+        Seen::of(String::new()),
+        rules,
+        &BTreeSet::new(),
+        &|_| false,
+    )
 }
 
 #[test]
@@ -277,7 +284,14 @@ fn a_table_that_was_not_read_is_compared_by_the_program_that_changes_it() {
     let rules = rules(json!({}), &json!([mapping("tcp", 1, "")]), "10.1.0.2/24");
     let restore = |script: &mut Script| {
         let mut programs = Programs { runner: script, lock: None };
-        programs.set_up(FAMILIES[0], Seen::Free, &rules, &BTreeSet::new(), &|_| false)
+        programs.set_up(
+            FAMILIES[0],
+            &mut KernelTables::default(),
+            Seen::Free,
+            &rules,
+            &BTreeSet::new(),
+            &|_| false,
+        )
     };
     script.answers.push(answer(0, "", ""));
     restore(&mut script).unwrap();
