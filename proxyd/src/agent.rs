@@ -116,6 +116,8 @@ struct Agent {
     health_checks: HealthChecks,
     /// By what our own changes are known.
     own_port: Option<u32>,
+    /// When clients are to be forgotten; `None`: nobody is.
+    next_forgetting: Option<Instant>,
     /// When chains that nothing leads to go; `None`: nothing was written since they went.
     next_tidying: Option<Instant>,
     /// When the first event came that is not in the kernel yet.
@@ -142,6 +144,7 @@ impl Agent {
             drift: Drift::new(Instant::now()),
             addresses: NodeAddresses::new(node_ports),
             own_port: None,
+            next_forgetting: None,
             next_tidying: None,
             waiting_since: None,
             started: Timestamp::now(),
@@ -229,9 +232,14 @@ impl Agent {
         }
         // What has come is nothing new to the kernel.
         self.triggers.clear();
-        if self.next_tidying.is_some_and(|it| it <= now) {
-            self.next_tidying = None;
-            self.work.start(Job::Tidy.since(None));
+        match self.next_forgetting {
+            Some(due) if due <= now => self.work.start(Job::Forget.since(None)),
+            // Only then the numbers of pools that went are for others.
+            None if self.next_tidying.is_some_and(|it| it <= now) => {
+                self.next_tidying = None;
+                self.work.start(Job::Tidy.since(None));
+            }
+            _ => {}
         }
     }
 
@@ -245,7 +253,8 @@ impl Agent {
         if !self.can_work() {
             return None;
         }
-        let due = self.next_tidying.into_iter().fold(self.drift.due(), Instant::min);
+        let lowest = self.next_forgetting.or(self.next_tidying);
+        let due = lowest.into_iter().fold(self.drift.due(), Instant::min);
         Some(match self.next_try {
             // After a failure the kernel is read, whatever else is due.
             Some(next_try) if self.is_astray => next_try,
@@ -255,8 +264,10 @@ impl Agent {
     }
 
     fn finish(&mut self, done: Done, now: Instant) {
-        let Done { result, kind, generation, own_port, started, took, reconciled } = done;
+        let Done { result, kind, generation, own_port, started, took, next_forgetting, reconciled } =
+            done;
         self.own_port = own_port;
+        self.next_forgetting = next_forgetting;
         if kind == Kind::Adoption {
             self.drift.end(took, generation);
         }
@@ -265,10 +276,13 @@ impl Agent {
             Ok(written) => {
                 self.failures = 0;
                 self.next_try = None;
-                metrics.wrote(&written, took, kind == Kind::Adoption);
+                // To look for clients is no write.
+                if kind != Kind::Forgetting || written.transactions > 0 {
+                    metrics.wrote(&written, took, kind == Kind::Adoption);
+                }
                 started.iter().for_each(|it| metrics.waited(now.duration_since(*it)));
                 reconciled.into_iter().for_each(|it| metrics.reconciled(it));
-                if kind != Kind::Tidying {
+                if matches!(kind, Kind::Adoption | Kind::Change) {
                     self.next_tidying = now.checked_add(QUIET);
                     self.triggers.drain(..).for_each(|it| metrics.programmed(it));
                     metrics.services.set(i64::try_from(self.index.services()).unwrap_or(i64::MAX));

@@ -70,7 +70,7 @@ pub fn compare(world: &World, query: &Query, kernel: &Kernel) -> Result<Live, Er
 /// The numbers of pools: those that the kernel has for the place, and others that nobody has.
 fn numbers(part: &Part<'_>, at: &At, kernel: &Kernel) -> sorted::Map<PoolId, u32> {
     let taken = kernel.found.entries.keys().filter_map(|key| match key {
-        Key::Slot(pool, _) | Key::Sticky(pool) => Some(*pool),
+        Key::Slot(pool, _) | Key::Sticky(pool) | Key::StickyEndpoint(pool, ..) => Some(*pool),
         _ => None,
     });
     let mut next = taken.max().map_or(0, |it| it + 1);
@@ -137,13 +137,15 @@ fn held(
     kernel: &Kernel,
 ) -> Content {
     let pools = expected.keys().filter_map(|key| match key {
-        Key::Slot(pool, _) | Key::Sticky(pool) => Some(*pool),
+        Key::Slot(pool, _) | Key::Sticky(pool) | Key::StickyEndpoint(pool, ..) => Some(*pool),
         _ => None,
     });
     let own = [Map::Pools, Map::LocalPools].into_iter().filter_map(|it| kernel.number(it, at));
     let pools: BTreeSet<u32> = pools.chain(own.filter_map(untagged)).collect();
     let is_asked = |key: &Key| match key {
-        Key::Slot(pool, _) | Key::Sticky(pool) => pools.contains(pool),
+        Key::Slot(pool, _) | Key::Sticky(pool) | Key::StickyEndpoint(pool, ..) => {
+            pools.contains(pool)
+        }
         Key::ClusterIp(address) => *address == at.address,
         Key::Place(_, it) => it == at,
         key => expected.contains_key(key),

@@ -4,16 +4,18 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
+use lab::Space;
 use serde_json::{Value, json};
 
 use crate::by_both;
-use crate::client::must_reach;
+use crate::client::{Outcome, connect, must_ask, must_reach, udp};
 use crate::site::Site;
 
 by_both! {
     a_client_stays_with_its_endpoint
     an_endpoint_that_goes_is_forgotten
     after_its_time_a_client_is_forgotten
+    whatever_the_kernel_remembers_nobody_is_led_to_what_is_no_endpoint
 }
 
 fn sticky(seconds: u32) -> Value {
@@ -74,4 +76,33 @@ fn after_its_time_a_client_is_forgotten(is_ipv4: bool) {
         sleep(Duration::from_millis(1100));
     }
     panic!("always {names:?}");
+}
+
+/// As of a Service that went, and had the number of the pool; or of an endpoint, where the kernel has too many clients to forget
+/// them at once.
+fn whatever_the_kernel_remembers_nobody_is_led_to_what_is_no_endpoint(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b", "c"]);
+    site.serve(&sticky(600), &site.ready(["a"]));
+    let family = if is_ipv4 { "ip" } else { "ip6" };
+    let clients: [(&Space, &str); 2] = [(site.pod("c"), "c"), (&site.node, "node")];
+    for (from, address) in clients {
+        assert_eq!(must_reach(from, site.at("service", 80)).0, "a");
+        for pool in 0..2 {
+            let client = format!("{} . 7200:{pool}", site.address(address));
+            let stale = site.address("b");
+            site.node.try_sh(&format!(
+                "nft delete element {family} podwire-proxy affinity '{{ {client} }}'"
+            ));
+            site.node.sh(&format!(
+                "nft add element {family} podwire-proxy affinity '{{ {client} timeout 600s : {stale} . 8080 }}'"
+            ));
+        }
+        // Its first packet is lost, and the second one is not.
+        let outcome = connect(from, site.at("service", 80));
+        assert!(matches!(&outcome, Outcome::Answer(name, _) if name == "a"), "{outcome:?}");
+        let client = udp(from, site.at("service", 80));
+        assert_eq!(must_ask(&client), "a");
+        assert_eq!(must_reach(from, site.at("service", 80)).0, "a");
+    }
 }

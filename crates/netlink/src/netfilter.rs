@@ -6,7 +6,7 @@ use std::io::IoSlice;
 use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 
-use netlink_packet_core::NLM_F_DUMP_INTR;
+use netlink_packet_core::{DecodeError, NLM_F_DUMP_INTR};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket as SystemSocket, SocketAddr};
 use nix::errno::Errno;
@@ -144,6 +144,29 @@ impl Socket {
         sequences: RangeInclusive<u32>,
         mut take: impl FnMut(&Received<'_>) -> Result<Option<T>, Error>,
     ) -> Result<T, Error> {
+        loop {
+            self.fill(what)?;
+            for answer in answers(&self.buffer, what, &sequences) {
+                if let Some(found) = take(&answer?)? {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+
+    /// Reads the answers of one datagram.
+    pub(crate) fn receive_some(
+        &mut self,
+        what: &str,
+        sequence: u32,
+        mut take: impl FnMut(&Received<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.fill(what)?;
+        answers(&self.buffer, what, &(sequence..=sequence)).try_for_each(|answer| take(&answer?))
+    }
+
+    /// Reads the next datagram.
+    fn fill(&mut self, what: &str) -> Result<(), Error> {
         // The kernel has queued its answer when the question is sent: there is nothing to wait for.
         let flags = MsgFlags::MSG_DONTWAIT.bits();
         let mut overruns = 0;
@@ -156,24 +179,26 @@ impl Socket {
                         && overruns < MOST_OVERRUNS =>
                 {
                     overruns += 1;
-                    continue;
                 }
-                read => read.map_err(|source| Error::Socket { what: what.into(), source })?,
-            };
-            for answer in messages(&self.buffer) {
-                let answer = answer.map_err(|error| Error::Answer {
-                    what: what.into(),
-                    problem: error.to_string(),
-                })?;
-                if !sequences.contains(&answer.sequence) {
-                    continue;
-                }
-                if let Some(found) = take(&answer)? {
-                    return Ok(found);
+                read => {
+                    let failed = |source| Error::Socket { what: what.into(), source };
+                    return read.map(|_| ()).map_err(failed);
                 }
             }
         }
     }
+}
+
+/// The answers in a datagram that have one of these numbers.
+fn answers<'a>(
+    datagram: &'a [u8],
+    what: &'a str,
+    sequences: &'a RangeInclusive<u32>,
+) -> impl Iterator<Item = Result<Received<'a>, Error>> {
+    let wrong =
+        |error: DecodeError| Error::Answer { what: what.into(), problem: error.to_string() };
+    let answers = messages(datagram).map(move |answer| answer.map_err(wrong));
+    answers.filter(|answer| answer.as_ref().map_or(true, |it| sequences.contains(&it.sequence)))
 }
 
 /// The end of an exchange, good or bad.

@@ -26,6 +26,8 @@ pub(super) enum Job {
     },
     /// These services have changed.
     Apply(Changes),
+    /// Clients that were sent to what is no endpoint any more are to be forgotten, or looked for: some of them.
+    Forget,
     /// Chains that nothing leads to are to go.
     Tidy,
 }
@@ -37,6 +39,8 @@ pub(super) enum Kind {
     Adoption,
     /// It was not.
     Change,
+    /// Somebody is no longer sent where he was.
+    Forgetting,
     /// Nothing is otherwise for anybody.
     Tidying,
 }
@@ -46,6 +50,7 @@ impl Kind {
         match job {
             Job::Adopt { .. } => Self::Adoption,
             Job::Apply(_) => Self::Change,
+            Job::Forget => Self::Forgetting,
             Job::Tidy => Self::Tidying,
         }
     }
@@ -63,6 +68,8 @@ pub(super) struct Done {
     /// When the first event of it came.
     pub(super) started: Option<Instant>,
     pub(super) took: Duration,
+    /// When there is more to forget.
+    pub(super) next_forgetting: Option<Instant>,
     /// How long of it flows were looked at, if they were.
     pub(super) reconciled: Option<Duration>,
 }
@@ -83,7 +90,8 @@ impl Job {
                 .zip(result.as_ref().ok())
                 .map(|(before, written)| after(before, written.transactions));
             let (took, own_port) = (begun.elapsed(), dataplane.port());
-            Done { result, kind, generation, own_port, started, took, reconciled }
+            let next_forgetting = dataplane.next_forgetting();
+            Done { result, kind, generation, own_port, started, took, next_forgetting, reconciled }
         }
     }
 }
@@ -104,6 +112,7 @@ fn run(
             local.iter().for_each(|it| dataplane.know_pods_by(it));
             (dataplane.adopt(&plans)?, datagrams)
         }
+        Job::Forget => return dataplane.forget(),
         Job::Tidy => return dataplane.tidy(),
         Job::Apply(changes) => (dataplane.apply(&changes.plans)?, changes.datagrams),
     };

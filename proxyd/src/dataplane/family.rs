@@ -7,6 +7,7 @@ mod chains;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use netlink::nftables::Client;
 use ruleset::nft::{Set, Table};
@@ -18,6 +19,7 @@ use crate::nftables::{
     AFFINITY, Content, Held, Key, Kind, Local, Numbers, Render, Rules, Settings, sets, table,
 };
 use crate::plan::{Plan, PoolId};
+use affinity::{Affinity, Entry};
 use chains::Chains;
 
 /// The table of one family, as it is known to be.
@@ -31,14 +33,17 @@ pub(super) struct Family {
     /// How many services have an endpoint of the node.
     hairpins: HashMap<IpAddr, usize>,
     chains: Chains,
+    affinity: Affinity,
 }
 
 impl Family {
     pub(super) fn new(is_ipv4: bool, settings: Settings) -> Self {
+        let sets = sets(is_ipv4);
         Self {
             is_ipv4,
             settings,
-            sets: sets(is_ipv4),
+            affinity: Affinity::new(table(is_ipv4), &sets),
+            sets,
             numbers: Numbers::default(),
             held: HashMap::new(),
             hairpins: HashMap::new(),
@@ -59,23 +64,33 @@ impl Family {
         client: &mut Client,
         changes: &BTreeMap<NamespacedName, Option<Arc<Plan>>>,
     ) -> Result<Written, Error> {
-        let mut written = Written::default();
-        let mut transaction = Transaction::default();
-        let mut gone: BTreeSet<(u32, SocketAddr)> = BTreeSet::new();
+        self.know_numbers(changes.iter().filter_map(|(it, plan)| Some((it, plan.as_ref()?))))?;
+        let mut contents = Vec::new();
+        let mut gone: BTreeSet<Entry> = BTreeSet::new();
         for (name, plan) in changes {
+            let held = self.held.get(name);
             let content = match plan {
                 Some(plan) => {
-                    let held = self.held.get(name);
                     let slots = held.map(|it| |number| slots(it, number));
                     let slots = |number| slots.map_or_else(Vec::new, |of| of(number));
                     content(&self.settings, self.is_ipv4, &mut self.numbers, (name, plan), slots)?
                 }
                 None => Content::default(),
             };
-            if let Some(held) = self.held.get(name) {
-                gone.extend(&remembered(held) - &remembered(&content));
-            }
+            let before = held.map(remembered).unwrap_or_default();
+            let now = remembered(&content);
+            self.affinity.change(&before, &now);
+            let gone_here = &before - &now;
+            contents.push((name, content, pools(&gone_here)));
+            gone.extend(gone_here);
+        }
+        let mut stale = self.affinity.look(&gone)?;
+        let mut written = Written::default();
+        let mut transaction = Transaction::default();
+        for (name, content, pools) in contents {
             self.change(&mut transaction, name, content);
+            let clients = pools.iter().filter_map(|it| stale.remove(it)).flatten().collect();
+            transaction.delete_encoded(AFFINITY, clients);
             if transaction.is_full() {
                 written += transaction.commit(client, self.table(), &[])?;
             }
@@ -87,9 +102,21 @@ impl Family {
             self.numbers.retain(name, |it| pools.is_some_and(|pools| pools.contains_key(it)));
         }
         if !gone.is_empty() {
-            written += self.forget(client, |pool, endpoint| gone.contains(&(pool, endpoint)))?;
+            self.affinity.search();
         }
         Ok(written)
+    }
+
+    /// A pool that remembers clients gets no number of one that the kernel still remembers clients of.
+    fn know_numbers<'a>(
+        &mut self,
+        mut plans: impl Iterator<Item = (&'a NamespacedName, &'a Arc<Plan>)>,
+    ) -> Result<(), Error> {
+        let is_new = |(name, plan): (&NamespacedName, &Arc<Plan>)| {
+            let mut pools = plan.pools.keys().filter(|it| it.is_ipv4 == self.is_ipv4);
+            plan.affinity.is_some() && pools.any(|it| !self.numbers.has(name, it))
+        };
+        if plans.any(is_new) { self.affinity.know_numbers(&mut self.numbers) } else { Ok(()) }
     }
 
     /// A service has this from now on.
@@ -162,23 +189,24 @@ impl Family {
         }
     }
 
-    /// Has the kernel forget clients that were sent there.
-    fn forget(
-        &self,
-        client: &mut Client,
-        stale: impl Fn(u32, SocketAddr) -> bool,
-    ) -> Result<Written, Error> {
-        match self.sets.iter().find(|it| it.name == AFFINITY) {
-            Some(set) => affinity::forget(client, self.table(), set, stale),
-            None => Ok(Written::default()),
-        }
+    /// Has the kernel forget clients that were sent to endpoints which are no more: a part of that.
+    pub(super) fn forget(&mut self, client: &mut Client) -> Result<Written, Error> {
+        self.affinity.go_on(client, &mut self.numbers)
+    }
+
+    /// When [`Self::forget`] is to be called; `None`: there is nothing to forget.
+    pub(super) fn next_forgetting(&self) -> Option<Instant> {
+        self.affinity.next()
     }
 
     pub(super) fn tidy(&mut self, client: &mut Client) -> Result<Written, Error> {
         let mut transaction = Transaction::default();
         let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
         self.chains.tidy(&mut transaction, &rules, &self.sets);
-        self.numbers.settle();
+        // Whose number the kernel may remember clients of is not for others yet.
+        if self.next_forgetting().is_none() {
+            self.numbers.settle();
+        }
         transaction.commit(client, self.table(), &[])
     }
 }
@@ -199,12 +227,17 @@ fn content(
 }
 
 /// The endpoints of pools that remember clients.
-fn remembered(content: &Content) -> BTreeSet<(u32, SocketAddr)> {
-    let pools = content.keys().filter_map(|key| match key {
-        Key::Sticky(pool) => Some(*pool),
+fn remembered(content: &Content) -> BTreeSet<Entry> {
+    let endpoints = content.keys().filter_map(|key| match *key {
+        Key::StickyEndpoint(pool, address, port) => Some((pool, SocketAddr::new(address, port))),
         _ => None,
     });
-    pools.flat_map(|pool| slots(content, pool).into_iter().map(move |it| (pool, it))).collect()
+    endpoints.collect()
+}
+
+/// The pools of entries.
+fn pools(entries: &BTreeSet<Entry>) -> BTreeSet<u32> {
+    entries.iter().map(|(pool, _)| *pool).collect()
 }
 
 /// The endpoints of a pool, in their places.

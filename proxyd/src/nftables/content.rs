@@ -12,7 +12,7 @@ use ruleset::nft::{Element, Encoded, Set, Value, Verdict};
 use super::kind::{Hidden, Kind, Pick};
 use super::layout::{
     ALLOWED, ALLOWED_CHAINS, CHAINS, CLUSTER_IPS, DIVIDED_CHAINS, ENDPOINTS, FAR, HAIRPIN,
-    LOCAL_POOLS, NEAR, POOLS, SERVICES, STICKY,
+    LOCAL_POOLS, NEAR, POOLS, SERVICES, STICKY, STICKY_ENDPOINTS,
 };
 use super::rules::{Local, REMEMBER, Scheduler, Settings};
 use crate::model::Protocol;
@@ -63,6 +63,8 @@ pub enum Key {
     Slot(u32, u32),
     /// That a pool remembers clients.
     Sticky(u32),
+    /// An endpoint of a pool that remembers clients.
+    StickyEndpoint(u32, IpAddr, u16),
     /// An address of a service.
     ClusterIp(IpAddr),
     /// An endpoint of the node.
@@ -117,6 +119,8 @@ impl Render<'_> {
             }
             if let Some(seconds) = plan.affinity {
                 content.insert(Key::Sticky(number), Held::Seconds(seconds));
+                let key = |it: &SocketAddr| Key::StickyEndpoint(number, it.ip(), it.port());
+                content.extend(endpoints.iter().map(|it| (key(it), Held::There)));
             }
         }
         let of_family = |it: &&IpAddr| it.is_ipv4() == self.is_ipv4;
@@ -257,6 +261,7 @@ impl Key {
             Self::Allow(_) => return None,
             Self::Slot(..) => ENDPOINTS,
             Self::Sticky(_) => STICKY,
+            Self::StickyEndpoint(..) => STICKY_ENDPOINTS,
             Self::ClusterIp(_) => CLUSTER_IPS,
             Self::Hairpin(_) => HAIRPIN,
             Self::Place(map, _) => map.name(),
@@ -271,6 +276,9 @@ pub fn element(key: &Key, held: &Held) -> Element {
         Key::Allow(pool) => vec![Value::Priority(pool)],
         Key::Slot(pool, slot) => vec![Value::Priority(POOL_TAG | pool), Value::Number(slot)],
         Key::Sticky(pool) => vec![Value::Priority(POOL_TAG | pool)],
+        Key::StickyEndpoint(pool, address, number) => {
+            vec![Value::Priority(POOL_TAG | pool), Value::Address(address), port(number)]
+        }
         Key::ClusterIp(address) => vec![Value::Address(address)],
         Key::Hairpin(address) => vec![Value::Address(address), Value::Address(address)],
         Key::Place(_, at) => {
@@ -313,6 +321,12 @@ fn entry(set: &str, element: &Element) -> Option<(Key, Held)> {
             let seconds = chain.strip_prefix(REMEMBER)?.parse().ok()?;
             Some((Key::Sticky(untagged(*pool)?), Held::Seconds(seconds)))
         }
+        (
+            STICKY_ENDPOINTS,
+            [Value::Priority(pool), Value::Address(address), Value::Ports(port)],
+            [],
+            None,
+        ) => there(Key::StickyEndpoint(untagged(*pool)?, *address, port.first)),
         (CLUSTER_IPS, [Value::Address(address)], [], None) => there(Key::ClusterIp(*address)),
         (HAIRPIN, [Value::Address(address), Value::Address(same)], [], None) if address == same => {
             there(Key::Hairpin(*address))
@@ -376,6 +390,7 @@ mod tests {
         let contents = [
             (Key::Slot(7, 258), Held::Endpoint("10.0.0.1:53".parse().unwrap())),
             (Key::Sticky(7), Held::Seconds(10_800)),
+            (Key::StickyEndpoint(7, "10.0.0.1".parse().unwrap(), 53), Held::There),
             (Key::ClusterIp(at.address), Held::There),
             (Key::Hairpin("10.0.0.1".parse().unwrap()), Held::There),
         ];

@@ -33,6 +33,8 @@ pub(super) const DIVIDED_CHAINS: &str = "divided-chains";
 pub(crate) const AFFINITY: &str = "affinity";
 /// From the number of a pool that remembers clients to the chain that does it.
 pub(super) const STICKY: &str = "sticky";
+/// The endpoints of pools that remember clients, by the numbers of these: what leads elsewhere is forgotten.
+pub(super) const STICKY_ENDPOINTS: &str = "sticky-endpoints";
 /// The cluster's addresses of all services.
 pub(super) const CLUSTER_IPS: &str = "cluster-ips";
 /// Endpoints of the node, twice: who comes to where it is.
@@ -63,6 +65,7 @@ pub fn sets(is_ipv4: bool) -> Vec<Set> {
         Set::new(DIVIDED_CHAINS, [Key::Priority]).to_verdicts(),
         Set::new(AFFINITY, [address, Key::Priority]).to_values(place).of_packets(MOST_REMEMBERED),
         Set::new(STICKY, [Key::Priority]).to_verdicts(),
+        Set::new(STICKY_ENDPOINTS, [Key::Priority, address, Key::Port]),
         Set::new(CLUSTER_IPS, [address]),
         Set::new(HAIRPIN, [address, address]),
     ]

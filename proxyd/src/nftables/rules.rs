@@ -12,7 +12,7 @@ use super::kind::{Hidden, Kind, Pick};
 use super::layout::{
     AFFINITY, CHAINS, CLUSTER_IPS, ENDPOINTS, FILTER_OUTPUT, FORWARD, GUARD_LOCALHOST, HAIRPIN,
     LOCAL_POOLS, OUTPUT, POOLS, POSTROUTING, PREROUTING, REMEMBER_FORWARDED, REMEMBER_OWN, STICKY,
-    destination,
+    STICKY_ENDPOINTS, destination,
 };
 use crate::model::Protocol;
 
@@ -82,6 +82,7 @@ const LOOK_UP_AGAIN: &str = "look-up-again";
 const ALLOWED_CHAIN: &str = "allowed";
 const NEAR_CHAIN: &str = "divided-cluster";
 const MASQUERADE: &str = "masquerading";
+const FORGET: &str = "forget";
 
 /// The rules of one family's chains.
 #[derive(Debug)]
@@ -119,14 +120,27 @@ impl Rules<'_> {
         chains.chain(remembering).collect()
     }
 
-    /// Those of them that are there only if somebody is to be remembered.
+    /// Those of them that are there only if somebody is to be remembered. Who was sent to what is no endpoint, as the kernel
+    /// remembered him from before it went, is forgotten, and sends his first packet once more.
     #[must_use]
-    pub fn remembering(&self) -> [(String, Vec<Rule>); 2] {
+    pub fn remembering(&self) -> [(String, Vec<Rule>); 3] {
         let first = || {
             let by_pool = Statement::Map(vec![Field::Priority], STICKY.to_owned());
             vec![Rule::new([Match::New, Match::Translated], by_pool)]
         };
-        [REMEMBER_FORWARDED, REMEMBER_OWN].map(|name| (name.to_owned(), first()))
+        // What is there ends by that: not all kernels free what packets have them delete (`nft_rhash_delete`). The time is a whole
+        // number of ticks of any of them.
+        let forget = vec![Rule::new([], self.remembered(20)), Rule::new([], Verdict::Drop)];
+        [(REMEMBER_FORWARDED, first()), (REMEMBER_OWN, first()), (FORGET, forget)]
+            .map(|(name, rules)| (name.to_owned(), rules))
+    }
+
+    /// The client is remembered with its endpoint for so long.
+    fn remembered(&self, milliseconds: u32) -> Statement {
+        let [from, to] =
+            [Side::Source, Side::Destination].map(|it| Field::address(it, self.is_ipv4));
+        let (fields, data) = (vec![from, Field::Priority], vec![to, Field::DestinationPort]);
+        Statement::Remember { fields, data, map: AFFINITY.to_owned(), milliseconds }
     }
 
     /// A kind's chain, if it has one that is not always there. `sources` are those who may connect
@@ -150,15 +164,14 @@ impl Rules<'_> {
     /// The chain that remembers clients for so long.
     #[must_use]
     pub fn remember(&self, seconds: u32) -> (String, Vec<Rule>) {
-        let [from, to] =
-            [Side::Source, Side::Destination].map(|it| Field::address(it, self.is_ipv4));
-        let remember = Statement::Remember {
-            fields: vec![from, Field::Priority],
-            data: vec![to, Field::DestinationPort],
-            map: AFFINITY.to_owned(),
-            seconds,
-        };
-        (format!("{REMEMBER}{seconds}"), vec![Rule::new([], remember)])
+        let to = Field::address(Side::Destination, self.is_ipv4);
+        let endpoint = vec![Field::Priority, to, Field::DestinationPort];
+        let is_gone = Match::NotIn(endpoint, STICKY_ENDPOINTS.to_owned());
+        let rules = vec![
+            Rule::new([is_gone], goto(FORGET)),
+            Rule::new([], self.remembered(seconds.saturating_mul(1000))),
+        ];
+        (format!("{REMEMBER}{seconds}"), rules)
     }
 
     /// Leads on by what a map has for the packet's destination.

@@ -2,6 +2,8 @@
 
 mod examples;
 
+use std::time::Duration;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
 use ruleset::nft::{Encoded, Key, Set, Table};
 
@@ -42,6 +44,8 @@ const ELEMENTS: u16 = 3;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
+const ELEMENT_TIMEOUT: u16 = 4;
+const ELEMENT_EXPIRATION: u16 = 5;
 const ELEMENT_USER_DATA: u16 = 6;
 const ELEMENT_EXPRESSION: u16 = 7;
 const ELEMENT_EXPRESSIONS: u16 = 11;
@@ -328,6 +332,20 @@ pub(super) fn read_counted(message: &[u8]) -> impl Iterator<Item = (Encoded, u64
         let packets = packets(it).filter(|it| *it > 0)?;
         read_element(it).map(|element| (element, packets))
     })
+}
+
+/// The elements in one message of a list, with how long they last: all in all, and from when the message was written on.
+pub(super) fn read_lasting(
+    message: &[u8],
+) -> impl Iterator<Item = (Encoded, Option<Duration>, Option<Duration>)> {
+    attributes(find(message, ELEMENTS).unwrap_or_default()).filter_map(|(_, it)| {
+        let time = |kind| find(it, kind).and_then(milliseconds);
+        Some((read_element(it)?, time(ELEMENT_TIMEOUT), time(ELEMENT_EXPIRATION)))
+    })
+}
+
+fn milliseconds(payload: &[u8]) -> Option<Duration> {
+    payload.try_into().ok().map(u64::from_be_bytes).map(Duration::from_millis)
 }
 
 fn read_element(element: &[u8]) -> Option<Encoded> {

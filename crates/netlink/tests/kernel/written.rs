@@ -283,7 +283,7 @@ fn remember(is_ipv4: bool, seconds: u32) -> Statement {
         fields: vec![from, Field::Priority],
         data: vec![to, Field::DestinationPort],
         map: "affinity".to_owned(),
-        seconds,
+        milliseconds: seconds * 1000,
     }
 }
 

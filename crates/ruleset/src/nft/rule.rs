@@ -61,7 +61,7 @@ pub enum Statement {
         /// Where: in a [dynamic](super::Set::of_packets) map.
         map: String,
         /// How long.
-        seconds: u32,
+        milliseconds: u32,
     },
     /// Tells the sender that the port cannot be reached, and drops it.
     Reject,
@@ -171,9 +171,9 @@ impl fmt::Display for Statement {
             Self::SetPriority { fields, map } => {
                 write!(formatter, "meta priority set {} map @{map}", Together(fields))
             }
-            Self::Remember { fields, data, map, seconds } => {
+            Self::Remember { fields, data, map, milliseconds } => {
                 let (fields, data) = (Together(fields), Together(data));
-                let time = Time(*seconds);
+                let time = Time(*milliseconds);
                 write!(formatter, "update @{map} {{ {fields} timeout {time} : {data} }}")
             }
             Self::Reject => formatter.write_str("reject"),
@@ -195,16 +195,18 @@ impl fmt::Display for Statement {
     }
 }
 
-/// A time in seconds, as nft tells it.
+/// A time in milliseconds, as nft tells it.
 struct Time(u32);
 
 impl fmt::Display for Time {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (minutes, seconds) = (self.0 / 60, self.0 % 60);
+        let (seconds, milliseconds) = (self.0 / 1000, self.0 % 1000);
+        let (minutes, seconds) = (seconds / 60, seconds % 60);
         let (hours, minutes) = (minutes / 60, minutes % 60);
         let (days, hours) = (hours / 24, hours % 24);
-        for (count, unit) in [(days, 'd'), (hours, 'h'), (minutes, 'm'), (seconds, 's')] {
-            if count > 0 || self.0 == 0 && unit == 's' {
+        let longer = [(days, "d"), (hours, "h"), (minutes, "m")];
+        for (count, unit) in longer.into_iter().chain([(seconds, "s"), (milliseconds, "ms")]) {
+            if count > 0 || self.0 == 0 && unit == "s" {
                 write!(formatter, "{count}{unit}")?;
             }
         }

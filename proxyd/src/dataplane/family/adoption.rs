@@ -1,6 +1,6 @@
 //! Taking over what the kernel has.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use netlink::nftables::{Change, Client};
@@ -31,6 +31,10 @@ impl Family {
         self.chains = Chains::found(chains, led);
         keep_numbers(&mut self.numbers, &entries, plans);
         find_numbers(&mut self.numbers, &entries);
+        if state != State::Ours {
+            self.affinity.is_new();
+        }
+        self.know_numbers(plans.iter())?;
         let sets = self.sets.clone();
         let mut before = preparation(state, &sets);
         let mut transaction = Transaction::default();
@@ -75,6 +79,7 @@ impl Family {
                     None => {}
                 }
             }
+            self.affinity.change(&BTreeSet::new(), &remembered(&content));
             if !content.is_empty() {
                 self.held.insert(name.clone(), content);
             }
@@ -89,14 +94,8 @@ impl Family {
             }
         }
         written += transaction.commit(client, self.table(), &before)?;
-        written += self.forget_strangers(client)?;
+        self.affinity.search();
         Ok(written)
-    }
-
-    /// Has the kernel forget clients that were sent to what is no endpoint of the pool.
-    fn forget_strangers(&self, client: &mut Client) -> Result<Written, Error> {
-        let endpoints: HashSet<_> = self.held.values().flat_map(remembered).collect();
-        self.forget(client, |pool, endpoint| !endpoints.contains(&(pool, endpoint)))
     }
 }
 
@@ -138,7 +137,9 @@ fn keep_numbers(
 fn find_numbers(numbers: &mut Numbers, entries: &HashMap<Key, Held>) {
     for (key, held) in entries {
         let number = match (key, held) {
-            (Key::Slot(pool, _) | Key::Sticky(pool), _) => Some(*pool),
+            (Key::Slot(pool, _) | Key::Sticky(pool) | Key::StickyEndpoint(pool, ..), _) => {
+                Some(*pool)
+            }
             (Key::Place(Map::Pools | Map::LocalPools, _), Held::Number(number)) => {
                 untagged(*number)
             }

@@ -1,48 +1,247 @@
-//! Clients that were sent to endpoints which are no more.
+//! Clients that were sent to endpoints which are no more: they are forgotten, so that their next connections go elsewhere.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use netlink::nftables::{Change, Client};
-use nix::errno::Errno;
+use netlink::nftables::{Change, Client, Lasting, Listing};
 use ruleset::nft::{Encoded, Set, Table, Value};
 
 use crate::dataplane::Error;
 use crate::dataplane::transaction::Written;
-use crate::nftables::{AFFINITY, untagged};
+use crate::nftables::{AFFINITY, Numbers, untagged};
 
-/// So often, when some of what is to be forgotten is forgotten by itself meanwhile, or a packet was on its way.
-const ATTEMPTS: usize = 5;
+/// What the kernel's map has: a client's pool, and the endpoint that it was sent to.
+pub(super) type Entry = (u32, SocketAddr);
 
-/// Has the kernel forget the clients of those endpoints, each with the number of its pool, that are `stale`. What remains after
-/// some attempts ends by itself.
-pub(super) fn forget(
-    client: &mut Client,
-    table: Table<'_>,
-    set: &Set,
-    stale: impl Fn(u32, SocketAddr) -> bool,
-) -> Result<Written, Error> {
-    let mut written = Written::default();
-    for _ in 0..ATTEMPTS {
-        let elements = client.elements(table, AFFINITY)?;
-        let is_stale = |it: &Encoded| remembered(set, it).is_some_and(|(pool, to)| stale(pool, to));
-        let elements: Vec<_> = elements.into_iter().filter(is_stale).collect();
-        if elements.is_empty() {
-            return Ok(written);
+/// So many entries are looked at before an endpoint goes: those that are found go with it, and it waits some milliseconds
+/// for that.
+const MOST_LOOKED_AT_FIRST: usize = 8192;
+/// So many are forgotten in one transaction: nobody else changes rules meanwhile.
+const MOST_AT_ONCE: usize = 2048;
+/// So many are kept in mind: when more are found, these are forgotten first.
+const MOST_FOUND: usize = 1 << 16;
+/// So long the map is listed before somebody else may have a turn.
+const TURN: Duration = Duration::from_millis(10);
+/// Until the map is listed again: what was on its way has arrived, and what was about to end has ended or was renewed.
+const PAUSE: Duration = Duration::from_secs(1);
+/// So many lists in a row have to show nothing that is to be forgotten. One may miss some: see [`Listing`].
+const WHOLE_LISTS: u32 = 2;
+/// An entry that ends by itself before it is deleted would have the kernel refuse the transaction. With so much left it does not;
+/// with less it is left alone: it ends, or a later list shows it renewed.
+const MARGIN: Duration = Duration::from_secs(2);
+/// Where entries do not last so long, half of their time has to do, but so much at least.
+const LEAST_MARGIN: Duration = Duration::from_millis(500);
+
+/// The map of a family's clients, as far as it is known.
+#[derive(Debug)]
+pub(super) struct Affinity {
+    table: Table<'static>,
+    set: Option<Set>,
+    /// The endpoints that clients may be remembered with.
+    endpoints: HashSet<Entry>,
+    /// Whether the numbers of all pools that the map has something of are known not to be free.
+    knows_numbers: bool,
+    search: Option<Search>,
+}
+
+/// A search for entries that are to be forgotten.
+#[derive(Debug)]
+struct Search {
+    /// The list that is being read.
+    listing: Option<Listing>,
+    /// Whether it has shown nothing to be forgotten so far.
+    is_clean: bool,
+    /// So many before it have shown nothing.
+    clean: u32,
+    /// The keys of what was found, each with the time before which it can be deleted; `None`: any time.
+    found: BTreeMap<Vec<u8>, Option<Instant>>,
+    /// The next list begins then.
+    next: Instant,
+}
+
+impl Affinity {
+    pub(super) fn new(table: Table<'static>, sets: &[Set]) -> Self {
+        let set = sets.iter().find(|it| it.name == AFFINITY).cloned();
+        let endpoints = HashSet::new();
+        Self { table, set, endpoints, knows_numbers: false, search: None }
+    }
+
+    /// The map was just made: there is nothing in it.
+    pub(super) const fn is_new(&mut self) {
+        self.knows_numbers = true;
+    }
+
+    /// A service's clients may be remembered with these endpoints from now on, and no more with those.
+    pub(super) fn change(&mut self, before: &BTreeSet<Entry>, now: &BTreeSet<Entry>) {
+        before.difference(now).for_each(|it| _ = self.endpoints.remove(it));
+        self.endpoints.extend(now);
+    }
+
+    /// What can be deleted of these, by the numbers of their pools, as far as a short look tells.
+    pub(super) fn look(&self, gone: &BTreeSet<Entry>) -> Result<HashMap<u32, Vec<Encoded>>, Error> {
+        let mut found: HashMap<u32, Vec<Encoded>> = HashMap::new();
+        let Some(set) = self.set.as_ref().filter(|_| !gone.is_empty()) else { return Ok(found) };
+        let Some(mut listing) = Listing::begin(self.table, AFFINITY)? else { return Ok(found) };
+        let (mut seen, mut looked_at) = (HashSet::new(), 0);
+        while looked_at < MOST_LOOKED_AT_FIRST
+            && let Some(piece) = listing.next_piece()?
+        {
+            looked_at += piece.len();
+            for lasting in piece {
+                let entry = entry(set, &lasting.element).filter(|it| gone.contains(it));
+                let Some((pool, _)) = entry.filter(|_| may_go(last_moment(&lasting))) else {
+                    continue;
+                };
+                if seen.insert(lasting.element.key.clone()) {
+                    found.entry(pool).or_default().push(lasting.element);
+                }
+            }
         }
-        match client.change(table, &[Change::DeleteElements(AFFINITY, &elements)]) {
-            Err(error) if error.errno() == Some(Errno::ENOENT) => {}
-            done => {
-                done?;
-                written.transactions += 1;
-                written.deleted += elements.len();
+        Ok(found)
+    }
+
+    /// Makes sure that no number is free of which the map has something.
+    pub(super) fn know_numbers(&mut self, numbers: &mut Numbers) -> Result<(), Error> {
+        if self.knows_numbers {
+            return Ok(());
+        }
+        if let Some(set) = &self.set
+            && let Some(mut listing) = Listing::begin(self.table, AFFINITY)?
+        {
+            while let Some(piece) = listing.next_piece()? {
+                let entries = piece.iter().filter_map(|it| entry(set, &it.element));
+                entries.for_each(|(pool, _)| numbers.found(pool));
+            }
+        }
+        self.knows_numbers = true;
+        Ok(())
+    }
+
+    /// What is to be forgotten is looked for from now on, by [`Self::go_on`].
+    pub(super) fn search(&mut self) {
+        match &mut self.search {
+            // The list that is being read is of no use as a proof.
+            Some(search) => {
+                (search.is_clean, search.clean, search.next) = (false, 0, Instant::now());
+            }
+            None => {
+                self.search = Some(Search {
+                    listing: None,
+                    is_clean: true,
+                    clean: 0,
+                    found: BTreeMap::new(),
+                    next: Instant::now(),
+                });
             }
         }
     }
-    Ok(written)
+
+    /// When [`Self::go_on`] is to be called; `None`: there is nothing to be forgotten, nor a pool of which the map has
+    /// something though it went.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.search.as_ref().map(|it| it.next)
+    }
+
+    /// Lists for a while, or forgets some of what was found.
+    pub(super) fn go_on(
+        &mut self,
+        client: &mut Client,
+        numbers: &mut Numbers,
+    ) -> Result<Written, Error> {
+        let Some(search) = &mut self.search else { return Ok(Written::default()) };
+        if search.listing.is_none() && !search.found.is_empty() {
+            return forget(client, self.table, &mut search.found);
+        }
+        let listing = match search.listing.take() {
+            Some(listing) => Some(listing),
+            None => Listing::begin(self.table, AFFINITY)?,
+        };
+        let (Some(set), Some(mut listing)) = (&self.set, listing) else {
+            self.search = None;
+            return Ok(Written::default());
+        };
+        let begun = Instant::now();
+        while let Some(piece) = listing.next_piece()? {
+            for lasting in piece {
+                let Some(entry) = entry(set, &lasting.element) else { continue };
+                if !self.endpoints.contains(&entry) {
+                    numbers.found(entry.0);
+                    search.take(lasting);
+                }
+            }
+            if search.found.len() >= MOST_FOUND {
+                search.is_clean = true;
+                return Ok(Written::default());
+            }
+            if begun.elapsed() >= TURN {
+                search.listing = Some(listing);
+                return Ok(Written::default());
+            }
+        }
+        self.knows_numbers = true;
+        if search.has_ended() {
+            self.search = None;
+        }
+        Ok(Written::default())
+    }
+}
+
+impl Search {
+    /// This is to be forgotten.
+    fn take(&mut self, lasting: Lasting) {
+        (self.is_clean, self.clean) = (false, 0);
+        let last_moment = last_moment(&lasting);
+        if may_go(last_moment) {
+            self.found.insert(lasting.element.key, last_moment);
+        }
+    }
+
+    /// A list was read to its end; whether there is no need of another one.
+    fn has_ended(&mut self) -> bool {
+        self.clean += u32::from(self.is_clean);
+        self.is_clean = true;
+        if self.found.is_empty() {
+            self.next = Instant::now() + PAUSE;
+        }
+        self.clean >= WHOLE_LISTS
+    }
+}
+
+/// Has the kernel forget some of these.
+fn forget(
+    client: &mut Client,
+    table: Table<'_>,
+    found: &mut BTreeMap<Vec<u8>, Option<Instant>>,
+) -> Result<Written, Error> {
+    let mut elements = Vec::new();
+    while elements.len() < MOST_AT_ONCE
+        && let Some((key, last_moment)) = found.pop_first()
+    {
+        if may_go(last_moment) {
+            elements.push(Encoded { key, ..Encoded::default() });
+        }
+    }
+    if elements.is_empty() {
+        return Ok(Written::default());
+    }
+    client.change(table, &[Change::DeleteElements(AFFINITY, &elements)])?;
+    Ok(Written { transactions: 1, deleted: elements.len(), ..Written::default() })
+}
+
+/// Before this time it is sure to be there when it is deleted; `None`: at any time.
+fn last_moment(lasting: &Lasting) -> Option<Instant> {
+    let margin = lasting.timeout.map_or(MARGIN, |it| (it / 2).clamp(LEAST_MARGIN, MARGIN));
+    // One that has ended by the clock of this machine may not go.
+    lasting.until.map(|it| it.checked_sub(margin).unwrap_or(it))
+}
+
+fn may_go(last_moment: Option<Instant>) -> bool {
+    last_moment.is_none_or(|it| Instant::now() < it)
 }
 
 /// The pool, and where a client of it was sent.
-fn remembered(set: &Set, element: &Encoded) -> Option<(u32, SocketAddr)> {
+fn entry(set: &Set, element: &Encoded) -> Option<Entry> {
     let element = set.decode_single(element)?;
     match (element.key.as_slice(), element.data.as_slice()) {
         ([_, Value::Priority(pool)], [Value::Address(address), Value::Ports(port)]) => {

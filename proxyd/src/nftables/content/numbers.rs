@@ -48,11 +48,16 @@ impl Numbers {
         Ok(number)
     }
 
+    /// Whether a pool has a number.
+    #[must_use]
+    pub fn has(&self, service: &NamespacedName, pool: &PoolId) -> bool {
+        self.of_service.get(service).is_some_and(|it| it.contains_key(pool))
+    }
+
     /// A pool has this number in the kernel from before: it keeps it, unless another has got it or it has one.
     pub fn keep(&mut self, service: &NamespacedName, pool: &PoolId, number: u32) {
         let is_taken = number < self.next && !self.free.contains(&number);
-        let has_one = self.of_service.get(service).is_some_and(|it| it.contains_key(pool));
-        if is_taken || has_one || number >= MOST {
+        if is_taken || self.has(service, pool) || number >= MOST {
             return;
         }
         self.free.extend(self.next..number);

@@ -41,8 +41,8 @@ impl Expressions {
                 self.push("lookup", |it| lookup(it, map).attribute(TO, &FIRST.bytes()));
                 self.set_meta(Meta::Priority);
             }
-            Statement::Remember { fields, data, map, seconds } => {
-                self.remember(fields, data, map, *seconds);
+            Statement::Remember { fields, data, map, milliseconds } => {
+                self.remember(fields, data, map, *milliseconds);
             }
             Statement::Reject => self.reject(),
             Statement::Log { group, prefix } => {
@@ -90,7 +90,7 @@ impl Expressions {
         });
     }
 
-    fn remember(&mut self, fields: &[Field], data: &[Field], map: &str, seconds: u32) {
+    fn remember(&mut self, fields: &[Field], data: &[Field], map: &str, milliseconds: u32) {
         const SET: u16 = 1;
         const OPERATION: u16 = 3;
         const KEY: u16 = 4;
@@ -100,7 +100,7 @@ impl Expressions {
         const UPDATE: u32 = 1;
         let behind = self.load_fields_from(FIRST, fields);
         self.load_fields_from(behind, data);
-        let milliseconds = u64::from(seconds) * 1000;
+        let milliseconds = u64::from(milliseconds);
         self.push("dynset", |it| {
             it.text(SET, map)
                 .attribute(OPERATION, &UPDATE.to_be_bytes())
