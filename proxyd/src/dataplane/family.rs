@@ -3,6 +3,7 @@
 mod adoption;
 mod affinity;
 mod chains;
+mod together;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -21,6 +22,7 @@ use crate::nftables::{
 use crate::plan::{Plan, PoolId};
 use affinity::{Affinity, Entry};
 use chains::Chains;
+use together::together;
 
 /// The table of one family, as it is known to be.
 #[derive(Debug)]
@@ -30,8 +32,8 @@ pub(super) struct Family {
     sets: Vec<Set>,
     numbers: Numbers,
     held: HashMap<NamespacedName, Content>,
-    /// How many services have an endpoint of the node.
-    hairpins: HashMap<IpAddr, usize>,
+    /// How many services have what several may have.
+    shared: HashMap<Shared, u32>,
     chains: Chains,
     affinity: Affinity,
 }
@@ -46,7 +48,7 @@ impl Family {
             sets,
             numbers: Numbers::default(),
             held: HashMap::new(),
-            hairpins: HashMap::new(),
+            shared: HashMap::new(),
             chains: Chains::default(),
         }
     }
@@ -87,10 +89,12 @@ impl Family {
         let mut stale = self.affinity.look(&gone)?;
         let mut written = Written::default();
         let mut transaction = Transaction::default();
-        for (name, content, pools) in contents {
-            self.change(&mut transaction, name, content);
-            let clients = pools.iter().filter_map(|it| stale.remove(it)).flatten().collect();
-            transaction.delete_encoded(AFFINITY, clients);
+        for group in together(contents, &self.held) {
+            for (name, content, pools) in group {
+                self.change(&mut transaction, name, content);
+                let clients = pools.iter().filter_map(|it| stale.remove(it)).flatten().collect();
+                transaction.delete_encoded(AFFINITY, clients);
+            }
             if transaction.is_full() {
                 written += transaction.commit(client, self.table(), &[])?;
             }
@@ -140,13 +144,15 @@ impl Family {
     /// A service has it no more; whether nobody has it.
     fn drops(&mut self, key: &Key, held: &Held) -> bool {
         match (key, held) {
-            (Key::Hairpin(address), _) => {
-                let Some(count) = self.hairpins.get_mut(address) else { return false };
+            (Key::Hairpin(_) | Key::ClusterIp(_), _) => {
+                let Some(shared) = Shared::of(key) else { return true };
+                let Some(count) = self.shared.get_mut(&shared) else { return false };
                 *count -= 1;
-                if *count == 0 {
-                    self.hairpins.remove(address);
+                let is_last = *count == 0;
+                if is_last {
+                    self.shared.remove(&shared);
                 }
-                !self.hairpins.contains_key(address)
+                is_last
             }
             (Key::Place(map, _), Held::Number(number)) => {
                 if let (Some(level), Some(kind)) = (map.level(), Kind::of_number(*number)) {
@@ -166,8 +172,9 @@ impl Family {
     fn takes(&mut self, transaction: &mut Transaction, key: &Key, held: &Held) -> bool {
         let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
         match (key, held) {
-            (Key::Hairpin(address), _) => {
-                let count = self.hairpins.entry(*address).or_default();
+            (Key::Hairpin(_) | Key::ClusterIp(_), _) => {
+                let Some(shared) = Shared::of(key) else { return true };
+                let count = self.shared.entry(shared).or_default();
                 *count += 1;
                 *count == 1
             }
@@ -208,6 +215,25 @@ impl Family {
             self.numbers.settle();
         }
         transaction.commit(client, self.table(), &[])
+    }
+}
+
+/// What several services may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Shared {
+    /// An endpoint of the node.
+    Hairpin(IpAddr),
+    /// The cluster's address of a service: of several only where it does not come from an API server.
+    ClusterIp(IpAddr),
+}
+
+impl Shared {
+    const fn of(key: &Key) -> Option<Self> {
+        match key {
+            Key::Hairpin(address) => Some(Self::Hairpin(*address)),
+            Key::ClusterIp(address) => Some(Self::ClusterIp(*address)),
+            _ => None,
+        }
     }
 }
 

@@ -82,9 +82,11 @@ fn whole<T>((read, problems): (Read<T>, Vec<Problem>)) -> Result<Read<T>, Wrong>
     }
 }
 
-/// Endpoints come ahead of services, so that no service is without those that it has.
+/// Endpoints come ahead of services and go behind them, so that no service is without those that it has; and services come ahead of
+/// those that go, so that a place which passes from one to another is always one's.
 fn events(changes: Vec<Change<Object>>) -> Vec<Event> {
     let (mut slices, mut services) = (Vec::new(), Vec::new());
+    let (mut gone_services, mut gone_slices) = (Vec::new(), Vec::new());
     for change in changes {
         match change {
             Change::Listed(all) => {
@@ -102,11 +104,46 @@ fn events(changes: Vec<Change<Object>>) -> Vec<Event> {
                 services.push(Event::Services(Change::Applied(it)));
             }
             Change::Removed(Object::Service(it)) => {
-                services.push(Event::Services(Change::Removed(it)));
+                gone_services.push(Event::Services(Change::Removed(it)));
             }
             Change::Applied(Object::Slice(it)) => slices.push(Event::Slices(Change::Applied(it))),
-            Change::Removed(Object::Slice(it)) => slices.push(Event::Slices(Change::Removed(it))),
+            Change::Removed(Object::Slice(it)) => {
+                gone_slices.push(Event::Slices(Change::Removed(it)));
+            }
         }
     }
-    slices.into_iter().chain(services).collect()
+    [slices, services, gone_services, gone_slices].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_is_told_ahead_of_what_goes() {
+        let metadata = json!({
+            "name": "s", "namespace": "n", "labels": {"kubernetes.io/service-name": "s"},
+        });
+        let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+        let service = || service(&Kinds, "", json!({"metadata": metadata, "spec": spec})).unwrap();
+        let object = json!({"metadata": metadata, "addressType": "IPv4", "endpoints": []});
+        let slice = || slice(&Kinds, "", object.clone()).unwrap();
+        let changes = vec![
+            Change::Removed(slice()),
+            Change::Removed(service()),
+            Change::Applied(service()),
+            Change::Applied(slice()),
+        ];
+        let order = events(changes).into_iter().map(|event| match event {
+            Event::Slices(Change::Applied(_)) => "slices",
+            Event::Services(Change::Applied(_)) => "services",
+            Event::Services(Change::Removed(_)) => "services that go",
+            Event::Slices(Change::Removed(_)) => "slices that go",
+            event => panic!("{event:?}"),
+        });
+        let order: Vec<_> = order.collect();
+        assert_eq!(order, ["slices", "services", "services that go", "slices that go"]);
+    }
 }

@@ -264,3 +264,60 @@ fn localhost_is_guarded_for_as_long_as_that_is_wanted() {
     assert!(!open.guards_localhost().unwrap());
     assert!(!listed(true).contains("guard-localhost"));
 }
+
+#[test]
+fn what_two_services_have_goes_with_the_second() {
+    move_away();
+    let of = |port: u16| {
+        plan(
+            "s",
+            &json!({"clusterIPs": ["10.96.0.1", "fd00:96::1"], "ports": [{"port": port}]}),
+            &[],
+        )
+    };
+    let mut dataplane = dataplane(&Settings::default());
+    dataplane.adopt(&plans([("a", of(80)), ("b", of(81))])).unwrap();
+    // It is listed alone, and as a part of the places.
+    let has_address = |is_ipv4: bool, address: &str| {
+        let listed = listed(is_ipv4);
+        let (_, set) = listed.split_once("set cluster-ips {").unwrap();
+        set.split_once("\n\t}").unwrap().0.contains(address)
+    };
+    let has = || [has_address(true, "10.96.0.1"), has_address(false, "fd00:96::1")];
+    dataplane.apply(&[(name("a"), None)].into()).unwrap();
+    assert_eq!(has(), [true, true]);
+    dataplane.apply(&[(name("a"), Some(of(80)))].into()).unwrap();
+    dataplane.apply(&[(name("a"), None), (name("b"), None)].into()).unwrap();
+    assert_eq!(has(), [false, false]);
+    dataplane.apply(&[(name("a"), Some(of(80))), (name("b"), Some(of(81)))].into()).unwrap();
+    assert_eq!(has(), [true, true]);
+}
+
+/// Of so many that they need several transactions.
+#[test]
+fn services_that_have_other_names_keep_their_places() {
+    move_away();
+    let count = 2500_u32;
+    let named = |prefix: &'static str, is_there: bool| {
+        (0..count).map(move |number| {
+            let ip = format!("10.96.{}.{}", number / 250, number % 250 + 1);
+            let spec = json!({"clusterIP": ip, "ports": [{"port": 80}]});
+            let plan = is_there.then(|| plan("s", &spec, &[("10.244.0.1", "there")]));
+            (name(&format!("{prefix}-{number}")), plan)
+        })
+    };
+    let mut dataplane = dataplane(&Settings::default());
+    dataplane.adopt(&plans([])).unwrap();
+    dataplane.apply(&named("b", true).collect()).unwrap();
+    let places = || {
+        let listed = listed(true);
+        let (_, map) = listed.split_once("map services {").unwrap();
+        map.split_once("\n\t}").unwrap().0.matches(" : 7").count()
+    };
+    for (before, now) in [("b", "c"), ("c", "a")] {
+        let changes = named(before, false).chain(named(now, true)).collect();
+        let written = dataplane.apply(&changes).unwrap();
+        assert!(written.transactions > 1, "{written:?}");
+        assert_eq!(places(), count as usize);
+    }
+}
