@@ -22,6 +22,7 @@ mod node_ports;
 mod objects;
 mod policies;
 mod scheduler;
+mod sctp;
 mod server;
 mod site;
 mod sources;
