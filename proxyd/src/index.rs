@@ -12,7 +12,7 @@ use cluster::Change;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::model::{EndpointSlice, NamespacedName, Protocol, Read, Service};
-use crate::plan::{At, Frontend, Node, Origin, Plan, Scope, Way};
+use crate::plan::{At, Frontend, Node, Origin, Plan, Way};
 use crate::sorted;
 use claims::Claims;
 
@@ -178,11 +178,7 @@ impl Index {
         }
         let plans: BTreeMap<_, _> =
             changed.into_iter().map(|it| (it.clone(), self.own(&it))).collect();
-        let leads_to = |at: &At| {
-            let owner = self.claims.owner(at).and_then(|it| self.plans.get(it));
-            owner.map(|it| endpoints(it, at)).unwrap_or_default()
-        };
-        let datagrams = places.into_iter().map(|at| (at, leads_to(&at))).collect();
+        let datagrams = self.serving(places);
         Changes { plans, datagrams }
     }
 
@@ -221,6 +217,19 @@ impl Index {
         Some(Arc::new(plan))
     }
 
+    /// Where flows to these places may lead; nowhere, where nobody has a place.
+    #[must_use]
+    pub fn serving(
+        &self,
+        places: impl IntoIterator<Item = At>,
+    ) -> BTreeMap<At, BTreeSet<SocketAddr>> {
+        let leads_to = |at: &At| {
+            let owner = self.claims.owner(at).and_then(|it| self.plans.get(it));
+            owner.map(|it| it.serving(at)).unwrap_or_default()
+        };
+        places.into_iter().map(|at| (at, leads_to(&at))).collect()
+    }
+
     /// Where every place of UDP and SCTP may lead, of all services.
     #[must_use]
     pub fn datagrams(&self) -> BTreeMap<At, BTreeSet<SocketAddr>> {
@@ -228,7 +237,7 @@ impl Index {
         for (name, plan) in &self.plans {
             let places = datagrams(Some(&plan.frontends));
             let own = places.filter(|it| self.claims.owner(it) == Some(name));
-            all.extend(own.map(|at| (at, endpoints(plan, &at))));
+            all.extend(own.map(|at| (at, plan.serving(&at))));
         }
         all
     }
@@ -330,13 +339,4 @@ fn service_of(slice: &EndpointSlice) -> NamespacedName {
 fn datagrams(frontends: Option<&sorted::Map<At, Frontend>>) -> impl Iterator<Item = At> + '_ {
     let places = frontends.into_iter().flat_map(sorted::Map::keys);
     places.filter(|it| it.protocol != Protocol::Tcp).copied()
-}
-
-/// Where a place of a plan may lead.
-fn endpoints(plan: &Plan, at: &At) -> BTreeSet<SocketAddr> {
-    let Some(frontend) = plan.frontends.get(at) else { return BTreeSet::new() };
-    let scopes = [Scope::Cluster, Scope::Local];
-    let scopes = scopes.into_iter().filter(|it| Way::leads_to(frontend.way, *it));
-    let pools = scopes.filter_map(|it| plan.pools.get(&crate::plan::PoolId::of(at, frontend, it)));
-    pools.flatten().copied().collect()
 }

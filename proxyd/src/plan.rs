@@ -142,6 +142,9 @@ pub struct Plan {
     pub frontends: sorted::Map<At, Frontend>,
     /// The endpoints that are led to; none is empty.
     pub pools: sorted::Map<PoolId, sorted::Set<SocketAddr>>,
+    /// Endpoints of ports of UDP and SCTP that flows of before may go on to: all that serve, as kube-proxy has it, also those that
+    /// get nothing new by a policy, by hints, or as they are on their end. The scope says nothing here.
+    pub serving: sorted::Map<PoolId, sorted::Set<SocketAddr>>,
     /// For how many seconds a client comes to the same endpoint.
     pub affinity: Option<u32>,
     /// The cluster's addresses of the service.
@@ -168,6 +171,7 @@ impl Plan {
         Self {
             frontends: draft.frontends.into(),
             pools: draft.pools.into(),
+            serving: draft.serving.into(),
             affinity: service.affinity,
             cluster_ips: service.cluster_ips.iter().copied().collect(),
             local_addresses: draft.local_addresses.into(),
@@ -181,6 +185,7 @@ impl Plan {
 struct Draft {
     frontends: BTreeMap<At, Frontend>,
     pools: BTreeMap<PoolId, sorted::Set<SocketAddr>>,
+    serving: BTreeMap<PoolId, sorted::Set<SocketAddr>>,
     local_addresses: BTreeSet<IpAddr>,
 }
 
@@ -201,7 +206,7 @@ impl Draft {
         if cluster_ips.is_empty() && external.is_empty() {
             return;
         }
-        let reachable = Reachable::of(port, is_ipv4, slices, node);
+        let mut reachable = Reachable::of(port, is_ipv4, slices, node);
         let internal_way = if service.is_internal_local {
             local_way(&reachable)
         } else {
@@ -221,6 +226,11 @@ impl Draft {
         for (origin, at) in external {
             let sources = sources.clone().filter(|_| origin == Origin::LoadBalancer);
             self.add(at, Frontend { origin, port: port.port, sources, way: external_way });
+        }
+        let serving = std::mem::take(&mut reachable.serving);
+        // Flows of TCP end by themselves.
+        if port.protocol != Protocol::Tcp && !serving.is_empty() {
+            self.serving.insert(flows_pool(is_ipv4, port.protocol, port.port), serving.into());
         }
         self.add_pools(port, is_ipv4, reachable);
     }
@@ -249,6 +259,22 @@ impl Draft {
             }
         }
     }
+}
+
+impl Plan {
+    /// Where flows to a place of it may go on to.
+    #[must_use]
+    pub fn serving(&self, at: &At) -> BTreeSet<SocketAddr> {
+        let port = self.frontends.get(at).map(|it| it.port);
+        let id = port.map(|it| flows_pool(at.address.is_ipv4(), at.protocol, it));
+        let serving = id.and_then(|it| self.serving.get(&it));
+        serving.into_iter().flatten().copied().collect()
+    }
+}
+
+/// By what [`Plan::serving`] knows a port.
+const fn flows_pool(is_ipv4: bool, protocol: Protocol, port: u16) -> PoolId {
+    PoolId { is_ipv4, protocol, port, scope: Scope::Cluster }
 }
 
 impl Way {

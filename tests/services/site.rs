@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use cluster::Change;
 use lab::{Node, Pod, Space};
-use proxyd::dataplane::{Dataplane, Written};
+use proxyd::dataplane::Dataplane;
 use proxyd::flows;
 use proxyd::index::{Event, Index};
 use proxyd::nftables::{Local, Settings};
@@ -146,8 +146,8 @@ impl Site {
         &self.world
     }
 
-    /// The service "s" at the address "service", with port 80 of both protocols, and these keys.
-    pub(crate) fn serve(&mut self, keys: &Value, endpoints: &[Value]) -> Written {
+    /// The service "s" at the address "service", with port 80 of both protocols, and these keys; how many flows were cut.
+    pub(crate) fn serve(&mut self, keys: &Value, endpoints: &[Value]) -> usize {
         let mut spec = json!({
             "clusterIP": self.address("service"),
             "ports": [
@@ -161,8 +161,8 @@ impl Site {
         self.serve_as("s", &spec, endpoints)
     }
 
-    /// A service, and its endpoints at [`PORT`].
-    pub(crate) fn serve_as(&mut self, name: &str, spec: &Value, endpoints: &[Value]) -> Written {
+    /// A service, and its endpoints at [`PORT`]; how many flows were cut.
+    pub(crate) fn serve_as(&mut self, name: &str, spec: &Value, endpoints: &[Value]) -> usize {
         self.index.apply(Event::Services(Change::Applied(service(name, spec))));
         let ports: Vec<_> = spec["ports"]
             .as_array()
@@ -181,14 +181,13 @@ impl Site {
         self.write();
     }
 
-    /// As the agent does it.
-    fn write(&mut self) -> Written {
+    /// As the agent does it; how many flows were cut.
+    fn write(&mut self) -> usize {
         let changes = self.index.take_changes();
         let Self { node, dataplane, .. } = self;
         node.enter(|| {
-            let written = dataplane.apply(&changes.plans).unwrap();
-            let flows_cut = flows::cut(&changes.datagrams).unwrap();
-            Written { flows_cut, ..written }
+            dataplane.apply(&changes.plans).unwrap();
+            flows::cut(&changes.datagrams).unwrap()
         })
     }
 

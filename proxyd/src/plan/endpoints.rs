@@ -13,6 +13,8 @@ pub(super) struct Reachable {
     pub(super) cluster: BTreeSet<SocketAddr>,
     /// Those for connections that stay on the node.
     pub(super) local: BTreeSet<SocketAddr>,
+    /// Those that serve, whether new connections go to them or not.
+    pub(super) serving: BTreeSet<SocketAddr>,
     /// Whether any node has one that could serve.
     pub(super) has_any: bool,
     /// The addresses of those of the node.
@@ -23,6 +25,7 @@ pub(super) struct Reachable {
 #[derive(Debug, Default)]
 pub(crate) struct Merged<'a> {
     pub(crate) is_ready: bool,
+    pub(crate) is_serving: bool,
     /// It is on its end, and serves.
     pub(crate) is_leaving: bool,
     pub(crate) is_local: bool,
@@ -59,6 +62,7 @@ impl Reachable {
                 chosen(&|it| it.is_ready && it.is_local),
                 chosen(&|it| it.is_leaving && it.is_local),
             ),
+            serving: chosen(&|it| it.is_ready || it.is_serving),
             has_any: all.values().any(|it| it.is_ready || it.is_leaving),
             local_addresses: chosen(&|it| it.is_local).iter().map(SocketAddr::ip).collect(),
         }
@@ -89,6 +93,7 @@ impl<'a> Merged<'a> {
     /// While an endpoint passes from one slice to another, both may have it.
     fn merge(&mut self, endpoint: &'a Endpoint, node: &Node) {
         self.is_ready |= endpoint.is_ready;
+        self.is_serving |= endpoint.is_serving;
         self.is_leaving |= endpoint.is_serving && endpoint.is_terminating;
         self.is_local |= endpoint.node.as_ref() == Some(&node.name);
         self.on = self.on.or(endpoint.node.as_deref());
