@@ -2,6 +2,7 @@
 //! burst is one write, and a single change waits for nothing.
 
 mod addresses;
+mod cutting;
 mod drift;
 mod health_checks;
 mod status;
@@ -24,6 +25,7 @@ use crate::index::{Event, Index};
 use crate::nftables::Local;
 pub use addresses::Addresses;
 use addresses::NodeAddresses;
+use cutting::{Cut, Cutting};
 use drift::Drift;
 use health_checks::HealthChecks;
 pub use status::{Readiness, Status};
@@ -63,7 +65,8 @@ pub async fn run(
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         agent.start_work(Instant::now());
-        let due = agent.next_due();
+        agent.cutting.start(&agent.index, Instant::now());
+        let due = agent.next_due().into_iter().chain(agent.cutting.due()).min();
         tokio::select! {
             event = events.recv() => match event {
                 Some(event) => agent.take_in(event, &mut events),
@@ -71,6 +74,7 @@ pub async fn run(
                 None => break,
             },
             done = agent.work.finished() => agent.finish(done, Instant::now()),
+            cut = agent.cutting.finished() => agent.finish_cutting(cut, Instant::now()),
             heard = agent.drift.changed() => agent.drift.hear(&heard, agent.own_port),
             () = agent.addresses.changed() => agent.renew_addresses(),
             Some((increases, taken)) = readings.recv() => {
@@ -88,6 +92,7 @@ pub async fn run(
     }
     // Whatever is being written is written to its end.
     agent.work.wait().await;
+    agent.cutting.wait().await;
 }
 
 /// Waits until then; without end where there is nothing to wait for.
@@ -112,6 +117,7 @@ struct Agent {
     /// Not before this time.
     next_try: Option<Instant>,
     drift: Drift,
+    cutting: Cutting,
     addresses: NodeAddresses,
     health_checks: HealthChecks,
     /// By what our own changes are known.
@@ -142,6 +148,7 @@ impl Agent {
             failures: 0,
             next_try: None,
             drift: Drift::new(Instant::now()),
+            cutting: Cutting::new(),
             addresses: NodeAddresses::new(node_ports),
             own_port: None,
             next_forgetting: None,
@@ -217,18 +224,18 @@ impl Agent {
         let is_of_ours = |it: &Timestamp| *it >= self.started;
         self.triggers.extend(arrivals.triggers.into_iter().filter(is_of_ours));
         self.health_checks.plan(&changes.plans);
+        self.cutting.expect(changes.datagrams.into_keys());
         if self.is_astray || self.drift.due() <= now {
             self.is_astray = false;
             self.drift.begin(now);
-            let datagrams = self.index.datagrams();
             let started = self.waiting_since.take();
             let local = self.index.node().pod_ranges.clone().map(Local::Ranges);
-            let job = Job::Adopt { plans: self.index.plans(), datagrams, local };
+            let job = Job::Adopt { plans: self.index.plans(), local };
             return self.work.start(job.since(started));
         }
         let started = self.waiting_since.take();
         if !changes.plans.is_empty() {
-            return self.work.start(Job::Apply(changes).since(started));
+            return self.work.start(Job::Apply(changes.plans).since(started));
         }
         // What has come is nothing new to the kernel.
         self.triggers.clear();
@@ -264,10 +271,11 @@ impl Agent {
     }
 
     fn finish(&mut self, done: Done, now: Instant) {
-        let Done { result, kind, generation, own_port, started, took, next_forgetting, reconciled } =
+        let Done { result, kind, generation, own_port, started, took, next_forgetting, left } =
             done;
         self.own_port = own_port;
         self.next_forgetting = next_forgetting;
+        self.cutting.expect(left);
         if kind == Kind::Adoption {
             self.drift.end(took, generation);
         }
@@ -281,7 +289,6 @@ impl Agent {
                     metrics.wrote(&written, took, kind == Kind::Adoption);
                 }
                 started.iter().for_each(|it| metrics.waited(now.duration_since(*it)));
-                reconciled.into_iter().for_each(|it| metrics.reconciled(it));
                 if matches!(kind, Kind::Adoption | Kind::Change) {
                     self.next_tidying = now.checked_add(QUIET);
                     self.triggers.drain(..).for_each(|it| metrics.programmed(it));
@@ -289,7 +296,8 @@ impl Agent {
                     metrics.know_without_local(self.index.without_local());
                 }
                 self.health_checks.publish(now);
-                self.status.set(Readiness::Ready);
+                self.cutting.is_written(kind == Kind::Adoption, now);
+                self.set_readiness();
             }
             Err(error) => {
                 let error = cluster::chain(&error);
@@ -302,5 +310,22 @@ impl Agent {
                 self.status.set(Readiness::Failing(error));
             }
         }
+    }
+
+    /// Flows were looked at.
+    fn finish_cutting(&mut self, cut: Cut, now: Instant) {
+        match self.cutting.finish(cut, now) {
+            Some((count, took)) => self.status.metrics.reconciled(took, count),
+            None => _ = self.status.metrics.failures.inc(),
+        }
+        if !self.is_astray {
+            self.set_readiness();
+        }
+    }
+
+    /// Services are in the kernel.
+    fn set_readiness(&self) {
+        let failure = self.cutting.failure().map(str::to_owned);
+        self.status.set(failure.map_or(Readiness::Ready, Readiness::Failing));
     }
 }

@@ -5,7 +5,7 @@ mod family;
 mod found;
 mod transaction;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use netlink::nftables::Client;
 
 use crate::model::NamespacedName;
 use crate::nftables::{GUARD_LOCALHOST, Local, Settings, table};
-use crate::plan::Plan;
+use crate::plan::{At, Plan};
 pub use error::Error;
 use family::Family;
 pub(crate) use found::{Found, State};
@@ -53,6 +53,11 @@ impl Dataplane {
             written += family.adopt(&mut self.client, plans)?;
         }
         Ok(written)
+    }
+
+    /// The places that [`Self::adopt`] has found in the kernel, and that no service had: flows may lead there still.
+    pub fn take_left(&mut self) -> BTreeSet<At> {
+        self.families.iter_mut().flat_map(Family::take_left).collect()
     }
 
     /// Changes these services; `None`: there is no such service any more.

@@ -191,7 +191,6 @@ impl Metrics {
         self.transactions.inc_by(count(written.transactions));
         self.elements_added.inc_by(count(written.added));
         self.elements_deleted.inc_by(count(written.deleted));
-        self.flows_cut.inc_by(count(written.flows_cut));
     }
 
     /// So long after the first event it was in the kernel.
@@ -199,8 +198,9 @@ impl Metrics {
         self.event_to_kernel_seconds.observe(delay.as_secs_f64());
     }
 
-    /// Flows were looked at for so long.
-    pub(crate) fn reconciled(&self, took: Duration) {
+    /// Flows were looked at for so long, and so many of them were cut.
+    pub(crate) fn reconciled(&self, took: Duration, cut: usize) {
+        self.flows_cut.inc_by(count(cut));
         self.reconciling_seconds.observe(took.as_secs_f64());
     }
 

@@ -1,5 +1,6 @@
 //! Flows of UDP, which nothing ends.
 
+use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -7,8 +8,24 @@ use serde_json::json;
 
 use crate::by_both;
 use crate::client::{Outcome, ask, must_ask, udp};
+use crate::daemon::{eventually, metric, served, wait_ready};
 use crate::objects::{HERE, THERE, leaving, ready};
 use crate::site::Site;
+
+/// It was deleted while nobody was there to have its flows cut.
+#[test]
+fn a_flow_of_a_service_that_went_meanwhile_ends() {
+    let (site, folder, mut daemon) = served(true, &["a"]);
+    let client = udp(site.pod("b"), site.at("service", 80));
+    assert_eq!(must_ask(&client), "a");
+    daemon.kill();
+    fs::remove_file(folder.manifests().join("service.json")).expect("a file");
+    assert_eq!(must_ask(&client), "a");
+    let mut daemon = folder.start(&site);
+    wait_ready(&site, &mut daemon);
+    eventually("the flow's end", || ask(&client) == Outcome::Silence);
+    assert!(metric(&site, "kubeproxy_conntrack_reconciler_deleted_entries_total") > 0.0);
+}
 
 by_both! {
     a_flow_follows_the_service_to_another_endpoint

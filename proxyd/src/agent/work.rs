@@ -1,15 +1,12 @@
 //! What blocks, in a thread of its own: one thing at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::Worker;
 
 use crate::dataplane::{Dataplane, Error, Written};
-use crate::flows;
-use crate::index::Changes;
 use crate::model::NamespacedName;
 use crate::nftables::Local;
 use crate::plan::{At, Plan};
@@ -17,15 +14,10 @@ use crate::plan::{At, Plan};
 /// What is to be done.
 #[derive(Debug)]
 pub(super) enum Job {
-    /// The kernel is to have these services, and flows that lead elsewhere than to these endpoints go. Where the node tells by
-    /// what pods are known, that holds.
-    Adopt {
-        plans: BTreeMap<NamespacedName, Arc<Plan>>,
-        datagrams: BTreeMap<At, BTreeSet<SocketAddr>>,
-        local: Option<Local>,
-    },
+    /// The kernel is to have these services. Where the node tells by what pods are known, that holds.
+    Adopt { plans: BTreeMap<NamespacedName, Arc<Plan>>, local: Option<Local> },
     /// These services have changed.
-    Apply(Changes),
+    Apply(BTreeMap<NamespacedName, Option<Arc<Plan>>>),
     /// Clients that were sent to what is no endpoint any more are to be forgotten, or looked for: some of them.
     Forget,
     /// Chains that nothing leads to are to go.
@@ -70,8 +62,8 @@ pub(super) struct Done {
     pub(super) took: Duration,
     /// When there is more to forget.
     pub(super) next_forgetting: Option<Instant>,
-    /// How long of it flows were looked at, if they were.
-    pub(super) reconciled: Option<Duration>,
+    /// Places that the kernel had of no service.
+    pub(super) left: BTreeSet<At>,
 }
 
 /// Who does it. The dataplane is with it meanwhile.
@@ -84,14 +76,14 @@ impl Job {
             let begun = Instant::now();
             let kind = Kind::of(&self);
             let before = dataplane.generation();
-            let mut reconciled = None;
-            let result = run(dataplane, self, &mut reconciled);
+            let result = run(dataplane, self);
             let generation = before
                 .zip(result.as_ref().ok())
                 .map(|(before, written)| after(before, written.transactions));
             let (took, own_port) = (begun.elapsed(), dataplane.port());
+            let left = dataplane.take_left();
             let next_forgetting = dataplane.next_forgetting();
-            Done { result, kind, generation, own_port, started, took, next_forgetting, reconciled }
+            Done { result, kind, generation, own_port, started, took, next_forgetting, left }
         }
     }
 }
@@ -101,23 +93,14 @@ fn after(generation: u32, changes: usize) -> u32 {
     (0..changes).fold(generation, |it, _| it.wrapping_add(1).max(1))
 }
 
-/// Does it, and leaves in `reconciled` how long flows were looked at.
-fn run(
-    dataplane: &mut Dataplane,
-    job: Job,
-    reconciled: &mut Option<Duration>,
-) -> Result<Written, Error> {
-    let (written, datagrams) = match job {
-        Job::Adopt { plans, datagrams, local } => {
+fn run(dataplane: &mut Dataplane, job: Job) -> Result<Written, Error> {
+    match job {
+        Job::Adopt { plans, local } => {
             local.iter().for_each(|it| dataplane.know_pods_by(it));
-            (dataplane.adopt(&plans)?, datagrams)
+            dataplane.adopt(&plans)
         }
-        Job::Forget => return dataplane.forget(),
-        Job::Tidy => return dataplane.tidy(),
-        Job::Apply(changes) => (dataplane.apply(&changes.plans)?, changes.datagrams),
-    };
-    let begun = Instant::now();
-    let cut = flows::cut(&datagrams)?;
-    *reconciled = Some(begun.elapsed());
-    Ok(Written { flows_cut: cut, ..written })
+        Job::Apply(plans) => dataplane.apply(&plans),
+        Job::Forget => dataplane.forget(),
+        Job::Tidy => dataplane.tidy(),
+    }
 }

@@ -19,7 +19,7 @@ use crate::model::NamespacedName;
 use crate::nftables::{
     AFFINITY, Content, Held, Key, Kind, Local, Numbers, Render, Rules, Settings, sets, table,
 };
-use crate::plan::{Plan, PoolId};
+use crate::plan::{At, Plan, PoolId};
 use affinity::{Affinity, Entry};
 use chains::Chains;
 use together::together;
@@ -36,6 +36,8 @@ pub(super) struct Family {
     shared: HashMap<Shared, u32>,
     chains: Chains,
     affinity: Affinity,
+    /// The places that were found in the kernel, and that no service has.
+    left: BTreeSet<At>,
 }
 
 impl Family {
@@ -45,12 +47,17 @@ impl Family {
             is_ipv4,
             settings,
             affinity: Affinity::new(table(is_ipv4), &sets),
+            left: BTreeSet::new(),
             sets,
             numbers: Numbers::default(),
             held: HashMap::new(),
             shared: HashMap::new(),
             chains: Chains::default(),
         }
+    }
+
+    pub(super) fn take_left(&mut self) -> BTreeSet<At> {
+        std::mem::take(&mut self.left)
     }
 
     pub(super) fn know_pods_by(&mut self, local: Local) {

@@ -23,8 +23,6 @@ pub struct Written {
     pub added: usize,
     /// Elements that went.
     pub deleted: usize,
-    /// Flows that led where no service leads any more.
-    pub flows_cut: usize,
 }
 
 impl AddAssign for Written {
@@ -32,7 +30,6 @@ impl AddAssign for Written {
         self.transactions += other.transactions;
         self.added += other.added;
         self.deleted += other.deleted;
-        self.flows_cut += other.flows_cut;
     }
 }
 
@@ -147,7 +144,7 @@ impl Transaction {
         unchained.iter().for_each(|name| push(Change::DeleteChain(name)));
         let count = |of: &BTreeMap<_, Vec<Encoded>>| of.values().map(Vec::len).sum();
         let deleted = count(deleted) + purged.iter().map(|(_, it)| it.len()).sum::<usize>();
-        let written = Written { transactions: 1, added: count(added), deleted, flows_cut: 0 };
+        let written = Written { transactions: 1, added: count(added), deleted };
         client.commit(&batch, &format!("write services to table {table}"))?;
         *self = Self::default();
         Ok(written)

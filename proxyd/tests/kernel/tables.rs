@@ -145,9 +145,9 @@ fn only_what_changes_is_written() {
     // A place goes, and the kind of one address changes.
     let written = dataplane.apply(&[(name("a"), Some(plan(2)))].into()).unwrap();
     // The chain for two, too.
-    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 2, ..Written::default() });
+    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 2 });
     let written = dataplane.apply(&[(name("a"), Some(plan(3)))].into()).unwrap();
-    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 1, ..Written::default() });
+    assert_eq!(written, Written { transactions: 1, added: 2, deleted: 1 });
     let written = dataplane.apply(&[(name("a"), None)].into()).unwrap();
     assert_eq!((written.transactions, written.added), (1, 0));
     dataplane.tidy().unwrap();

@@ -27,7 +27,8 @@ impl Family {
         let found = Found::read(client, self.table(), &self.sets)?;
         let pools = found.slots();
         let Found { state, mut entries, chains, led, strange } = found;
-        *self = Self::new(self.is_ipv4, self.settings.clone());
+        let left = std::mem::take(&mut self.left);
+        *self = Self { left, ..Self::new(self.is_ipv4, self.settings.clone()) };
         self.chains = Chains::found(chains, led);
         keep_numbers(&mut self.numbers, &entries, plans);
         find_numbers(&mut self.numbers, &entries);
@@ -54,6 +55,9 @@ impl Family {
             _ => false,
         };
         for (key, held) in entries.extract_if(|key, _| is_left(key)) {
+            if let Key::Place(_, at) = key {
+                self.left.insert(at);
+            }
             transaction.delete(&self.sets, &key, &held);
             if transaction.is_full() {
                 written += transaction.commit(client, self.table(), &[])?;

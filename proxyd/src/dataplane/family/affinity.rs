@@ -226,7 +226,7 @@ fn forget(
         return Ok(Written::default());
     }
     client.change(table, &[Change::DeleteElements(AFFINITY, &elements)])?;
-    Ok(Written { transactions: 1, deleted: elements.len(), ..Written::default() })
+    Ok(Written { transactions: 1, added: 0, deleted: elements.len() })
 }
 
 /// Before this time it is sure to be there when it is deleted; `None`: at any time.
