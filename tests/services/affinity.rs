@@ -91,7 +91,7 @@ fn whatever_the_kernel_remembers_nobody_is_led_to_what_is_no_endpoint(is_ipv4: b
         for pool in 0..2 {
             let client = format!("{} . 7200:{pool}", site.address(address));
             let stale = site.address("b");
-            site.node.try_sh(&format!(
+            _ = site.node.try_sh(&format!(
                 "nft delete element {family} podwire-proxy affinity '{{ {client} }}'"
             ));
             site.node.sh(&format!(

@@ -1,10 +1,14 @@
 //! Clients that were sent to endpoints which are no more: they are forgotten, so that their next connections go elsewhere.
+//!
+//! The rules see to it that nobody is led to what is no endpoint of the pool: who comes to one is forgotten, and has to ask once
+//! more ([`Rules::remembering`](crate::nftables::Rules::remembering)). What is done here spares clients that, as far as it can be done.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use netlink::nftables::{Change, Client, Lasting, Listing};
+use nix::errno::Errno;
 use ruleset::nft::{Encoded, Set, Table, Value};
 
 use crate::dataplane::Error;
@@ -27,6 +31,8 @@ const TURN: Duration = Duration::from_millis(10);
 const PAUSE: Duration = Duration::from_secs(1);
 /// So many lists in a row have to show nothing that is to be forgotten. One may miss some: see [`Listing`].
 const WHOLE_LISTS: u32 = 2;
+/// So many lists are read at most: what is left then its clients have forgotten, or it ends by itself.
+const MOST_LISTS: u32 = 20;
 /// An entry that ends by itself before it is deleted would have the kernel refuse the transaction. With so much left it does not;
 /// with less it is left alone: it ends, or a later list shows it renewed.
 const MARGIN: Duration = Duration::from_secs(2);
@@ -54,6 +60,8 @@ struct Search {
     is_clean: bool,
     /// So many before it have shown nothing.
     clean: u32,
+    /// So many have been read.
+    lists: u32,
     /// The keys of what was found, each with the time before which it can be deleted; `None`: any time.
     found: BTreeMap<Vec<u8>, Option<Instant>>,
     /// The next list begins then.
@@ -123,13 +131,15 @@ impl Affinity {
         match &mut self.search {
             // The list that is being read is of no use as a proof.
             Some(search) => {
-                (search.is_clean, search.clean, search.next) = (false, 0, Instant::now());
+                (search.is_clean, search.clean, search.lists) = (false, 0, 0);
+                search.next = Instant::now();
             }
             None => {
                 self.search = Some(Search {
                     listing: None,
                     is_clean: true,
                     clean: 0,
+                    lists: 0,
                     found: BTreeMap::new(),
                     next: Instant::now(),
                 });
@@ -151,7 +161,7 @@ impl Affinity {
     ) -> Result<Written, Error> {
         let Some(search) = &mut self.search else { return Ok(Written::default()) };
         if search.listing.is_none() && !search.found.is_empty() {
-            return forget(client, self.table, &mut search.found);
+            return search.forget(client, self.table);
         }
         let listing = match search.listing.take() {
             Some(listing) => Some(listing),
@@ -172,6 +182,7 @@ impl Affinity {
             }
             if search.found.len() >= MOST_FOUND {
                 search.is_clean = true;
+                search.lists += 1;
                 return Ok(Written::default());
             }
             if begun.elapsed() >= TURN {
@@ -199,34 +210,42 @@ impl Search {
 
     /// A list was read to its end; whether there is no need of another one.
     fn has_ended(&mut self) -> bool {
+        self.lists += 1;
         self.clean += u32::from(self.is_clean);
         self.is_clean = true;
         if self.found.is_empty() {
             self.next = Instant::now() + PAUSE;
         }
-        self.clean >= WHOLE_LISTS
+        self.clean >= WHOLE_LISTS || self.lists >= MOST_LISTS
     }
-}
 
-/// Has the kernel forget some of these.
-fn forget(
-    client: &mut Client,
-    table: Table<'_>,
-    found: &mut BTreeMap<Vec<u8>, Option<Instant>>,
-) -> Result<Written, Error> {
-    let mut elements = Vec::new();
-    while elements.len() < MOST_AT_ONCE
-        && let Some((key, last_moment)) = found.pop_first()
-    {
-        if may_go(last_moment) {
-            elements.push(Encoded { key, ..Encoded::default() });
+    /// Has the kernel forget some of what was found.
+    fn forget(&mut self, client: &mut Client, table: Table<'_>) -> Result<Written, Error> {
+        let mut elements = Vec::new();
+        while elements.len() < MOST_AT_ONCE
+            && let Some((key, last_moment)) = self.found.pop_first()
+        {
+            if may_go(last_moment) {
+                elements.push(Encoded { key, ..Encoded::default() });
+            }
+        }
+        if elements.is_empty() {
+            return Ok(Written::default());
+        }
+        match client.change(table, &[Change::DeleteElements(AFFINITY, &elements)]) {
+            // One of these clients came meanwhile, and was forgotten by the rules. Where that happens clients come often: the
+            // others will, too.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => {
+                self.found.clear();
+                self.next = Instant::now() + PAUSE;
+                Ok(Written::default())
+            }
+            done => {
+                done?;
+                Ok(Written { transactions: 1, added: 0, deleted: elements.len() })
+            }
         }
     }
-    if elements.is_empty() {
-        return Ok(Written::default());
-    }
-    client.change(table, &[Change::DeleteElements(AFFINITY, &elements)])?;
-    Ok(Written { transactions: 1, added: 0, deleted: elements.len() })
 }
 
 /// Before this time it is sure to be there when it is deleted; `None`: at any time.
