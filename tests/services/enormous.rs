@@ -46,6 +46,8 @@ fn big_slice(service: &str, number: usize, endpoints: &[Value], ports: &[Value])
 fn ten_thousand_endpoints_and_a_thousand_ports_come_change_and_go() {
     let (site, folder, _daemon) = served(true, &["a"]);
     let steady = Steady::start(site.pod("c"), site.at("service", 80));
+    // A chain that the site had, with other settings.
+    eventually("its own alone", || !site.tables().contains("chain unused-addresses"));
     let before = site.content();
     let port = |number: u16| json!({"name": format!("p{number}"), "port": number});
     let slices = |less: usize| {
