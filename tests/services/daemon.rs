@@ -242,8 +242,8 @@ fn tables_that_nft_has_restored_are_as_good_as_its_own() {
     must_reach(site.pod("b"), site.at("service", 80));
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
-    assert_eq!(metric(&site, "kubeproxy_elements_added_total"), 0.0);
-    assert_eq!(metric(&site, "kubeproxy_elements_deleted_total"), 0.0);
+    assert_eq!(metric(&site, "podwire_proxy_elements_added_total"), 0.0);
+    assert_eq!(metric(&site, "podwire_proxy_elements_deleted_total"), 0.0);
     assert_eq!(site.content(), content);
     // And what comes to it.
     let mut other = service(&site);
