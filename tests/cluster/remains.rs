@@ -91,16 +91,19 @@ impl Site {
 
     fn chain(&self, pod: &Pod, result: &Value, port: u16) {
         let mappings = json!([{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]);
-        let firewall = |backend: &str| json!({"type": "firewall", "backend": backend});
+        // An ADD by the other backend, or with another policy, would take the place of that before.
+        let by_iptables = json!({"type": "firewall", "backend": "iptables", "name": "net2"});
         for mut conf in [
             json!({"type": "portmap", "backend": "nftables", "runtimeConfig": {"portMappings": mappings}}),
             json!({"type": "bandwidth", "egressRate": 80_000_000, "egressBurst": 8_000_000,
                 "ingressRate": 80_000_000, "ingressBurst": 8_000_000}),
             json!({"type": "firewall", "backend": "nftables", "ingressPolicy": "same-bridge"}),
-            firewall("iptables"),
+            by_iptables,
         ] {
             conf["cniVersion"] = json!("1.0.0");
-            conf["name"] = json!("net1");
+            if conf["name"].is_null() {
+                conf["name"] = json!("net1");
+            }
             conf["prevResult"] = result.clone();
             let plugin = conf["type"].as_str().unwrap().to_owned();
             let _ = call(&self.node, pod, &plugin, &conf);
