@@ -122,6 +122,8 @@ async fn world(options: &Options) -> Result<World, Failure> {
             Err("the source of the objects ended".into())
         };
         tokio::select! {
+            // What is told of the objects counts before the objects.
+            biased;
             ended = told => ended,
             () = unknown.notified() => Err(api_server::Report::NoNode(node_name(options.node_name.as_deref())?).into()),
             () = bad.notified() => {
