@@ -42,13 +42,17 @@ pub(crate) fn run(measured: &[Measured], rounds: usize) -> Vec<Path> {
         (new(Some((it.contestant, it.size))), &it.site, to)
     });
     let mut lanes: Vec<(Path, &Site, SocketAddr)> = straight.chain(through).collect();
-    for _ in 0..rounds {
-        for (path, site, to) in &mut lanes {
+    for round in 0..rounds {
+        // None is always the first, or always after the same.
+        let mut order: Vec<_> = lanes.iter_mut().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for (path, site, to) in order {
             let made = site.client.enter(|| measuring::connect(*to, ROUND));
             path.per_second.push(made.per_second());
             made.connects.into_iter().step_by(10).for_each(|it| path.connect.push(it));
         }
-        // None is always the first, or always after the same.
         lanes.rotate_left(1);
     }
     let mut paths: Vec<_> = lanes.into_iter().map(|(path, ..)| path).collect();
