@@ -12,6 +12,7 @@ fn the_route_of_one_packet_is_told() {
     let (node, container) = (namespace(), namespace());
     let mut host = socket(&node);
     let link = veth(&mut host, &container, None);
+    host.execute(&[Request::set_up(1, "lo")]).unwrap();
     for address in ["10.1.0.1/24", "fd00:1::1/64"] {
         let add = Request::add_address(link.index, &link.name, cidr(address), PLAIN);
         host.execute(&[add]).unwrap();
