@@ -224,7 +224,7 @@ impl Agent {
         let is_of_ours = |it: &Timestamp| *it >= self.started;
         self.triggers.extend(arrivals.triggers.into_iter().filter(is_of_ours));
         self.health_checks.plan(&changes.plans);
-        self.cutting.expect(changes.datagrams.into_keys());
+        self.cutting.expect(changes.datagrams);
         if self.is_astray || self.drift.due() <= now {
             self.is_astray = false;
             self.drift.begin(now);

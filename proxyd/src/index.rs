@@ -32,9 +32,9 @@ pub enum Event {
 pub struct Changes {
     /// The services that are otherwise, and those that are gone.
     pub plans: BTreeMap<NamespacedName, Option<Arc<Plan>>>,
-    /// Places of UDP and SCTP at which something changed, with the endpoints that they may lead to now: what leads
-    /// elsewhere is stale, and nothing ends it.
-    pub datagrams: BTreeMap<At, BTreeSet<SocketAddr>>,
+    /// Places of UDP and SCTP at which something changed: what leads elsewhere than [`Index::serving`] tells is stale, and
+    /// nothing ends it.
+    pub datagrams: BTreeSet<At>,
 }
 
 /// What has come since the last time, whatever it means.
@@ -154,8 +154,7 @@ impl Index {
 
     /// What changed since this was asked last. Where services claim the same place, one has it.
     pub fn take_changes(&mut self) -> Changes {
-        let mut changed = BTreeSet::new();
-        let mut places = BTreeSet::new();
+        let (mut changed, mut datagrams) = (BTreeSet::new(), BTreeSet::new());
         for name in std::mem::take(&mut self.changed) {
             let plan = self.plan(&name);
             let known = self.plans.get(&name).map(AsRef::as_ref);
@@ -168,8 +167,8 @@ impl Index {
             let now = plan.as_ref().map(|it| &it.frontends);
             // Those that lose a place, or get one that this one no longer wants.
             changed.extend(self.claims.change(&name, created, before, now));
-            places.extend(datagrams(before));
-            places.extend(datagrams(now));
+            datagrams.extend(datagrams_of(before));
+            datagrams.extend(datagrams_of(now));
             match plan {
                 Some(plan) => _ = self.plans.insert(name.clone(), Arc::new(plan)),
                 None => _ = self.plans.remove(&name),
@@ -178,7 +177,6 @@ impl Index {
         }
         let plans: BTreeMap<_, _> =
             changed.into_iter().map(|it| (it.clone(), self.own(&it))).collect();
-        let datagrams = self.serving(places);
         Changes { plans, datagrams }
     }
 
@@ -235,7 +233,7 @@ impl Index {
     pub fn datagrams(&self) -> BTreeMap<At, BTreeSet<SocketAddr>> {
         let mut all = BTreeMap::new();
         for (name, plan) in &self.plans {
-            let places = datagrams(Some(&plan.frontends));
+            let places = datagrams_of(Some(&plan.frontends));
             let own = places.filter(|it| self.claims.owner(it) == Some(name));
             all.extend(own.map(|at| (at, plan.serving(&at))));
         }
@@ -336,7 +334,7 @@ fn service_of(slice: &EndpointSlice) -> NamespacedName {
 }
 
 /// Places of UDP and SCTP.
-fn datagrams(frontends: Option<&sorted::Map<At, Frontend>>) -> impl Iterator<Item = At> + '_ {
+fn datagrams_of(frontends: Option<&sorted::Map<At, Frontend>>) -> impl Iterator<Item = At> + '_ {
     let places = frontends.into_iter().flat_map(sorted::Map::keys);
     places.filter(|it| it.protocol != Protocol::Tcp).copied()
 }

@@ -184,10 +184,11 @@ impl Site {
     /// As the agent does it; how many flows were cut.
     fn write(&mut self) -> usize {
         let changes = self.index.take_changes();
+        let places = self.index.serving(changes.datagrams);
         let Self { node, dataplane, .. } = self;
         node.enter(|| {
             dataplane.apply(&changes.plans).unwrap();
-            flows::cut(&changes.datagrams).unwrap()
+            flows::cut(&places).unwrap()
         })
     }
 

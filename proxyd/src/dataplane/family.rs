@@ -150,17 +150,16 @@ impl Family {
 
     /// A service has it no more; whether nobody has it.
     fn drops(&mut self, key: &Key, held: &Held) -> bool {
-        match (key, held) {
-            (Key::Hairpin(_) | Key::ClusterIp(_), _) => {
-                let Some(shared) = Shared::of(key) else { return true };
-                let Some(count) = self.shared.get_mut(&shared) else { return false };
-                *count -= 1;
-                let is_last = *count == 0;
-                if is_last {
-                    self.shared.remove(&shared);
-                }
-                is_last
+        if let Some(shared) = Shared::of(key) {
+            let Some(count) = self.shared.get_mut(&shared) else { return false };
+            *count -= 1;
+            let is_last = *count == 0;
+            if is_last {
+                self.shared.remove(&shared);
             }
+            return is_last;
+        }
+        match (key, held) {
             (Key::Place(map, _), Held::Number(number)) => {
                 if let (Some(level), Some(kind)) = (map.level(), Kind::of_number(*number)) {
                     self.chains.release(level, kind);
@@ -177,14 +176,13 @@ impl Family {
 
     /// A service has it now; whether nobody had it. What it needs is made.
     fn takes(&mut self, transaction: &mut Transaction, key: &Key, held: &Held) -> bool {
+        if let Some(shared) = Shared::of(key) {
+            let count = self.shared.entry(shared).or_default();
+            *count += 1;
+            return *count == 1;
+        }
         let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
         match (key, held) {
-            (Key::Hairpin(_) | Key::ClusterIp(_), _) => {
-                let Some(shared) = Shared::of(key) else { return true };
-                let count = self.shared.entry(shared).or_default();
-                *count += 1;
-                *count == 1
-            }
             (Key::Place(map, _), Held::Number(number)) => {
                 if let (Some(level), Some(kind)) = (map.level(), Kind::of_number(*number)) {
                     self.chains.need(transaction, &rules, &self.sets, (level, kind));

@@ -74,7 +74,7 @@ fn a_slice_that_passes_to_another_service_changes_both() {
     index.apply(Event::Slices(Change::Applied(slice("s", "b", &["10.0.0.1"]))));
     let changes = index.take_changes();
     assert_eq!(changes.plans.len(), 2);
-    let leads: Vec<_> = changes.datagrams.values().map(BTreeSet::len).collect();
+    let leads: Vec<_> = index.serving(changes.datagrams).values().map(BTreeSet::len).collect();
     assert_eq!(leads, [0, 1]);
 }
 
