@@ -193,6 +193,14 @@ pub(crate) enum Saved {
     Part(String),
 }
 
+impl Saved {
+    /// What is told of it, however much that is.
+    pub(crate) fn into_text(self) -> String {
+        let (Self::All(text) | Self::Part(text)) = self;
+        text
+    }
+}
+
 /// The programs of one family, and what they run under.
 pub(crate) struct Tool<'a> {
     runner: &'a mut dyn Runner,

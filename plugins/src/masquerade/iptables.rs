@@ -6,8 +6,7 @@ use runner::{Lock, Runner};
 use super::{CHAIN_PREFIX, Identity, Rules, Which, quoted_comment};
 use crate::error::Error;
 use crate::iptables::{
-    Addition, FAMILIES, Family, InChain, InKernel, NAT, Places, Saved, Tool, Work, is_declaration,
-    lock,
+    Addition, FAMILIES, Family, InChain, InKernel, NAT, Places, Tool, Work, is_declaration, lock,
 };
 use crate::kernel_tables::KernelTables;
 
@@ -54,9 +53,7 @@ fn set_up_family(
         result => return result,
     }
     let Addition { shared, own, .. } = rules.addition();
-    let saved = match tool.save_for(kernel, family, &[shared, own].concat())? {
-        Saved::All(saved) | Saved::Part(saved) => saved,
-    };
+    let saved = tool.save_for(kernel, family, &[shared, own].concat())?.into_text();
     let missing = missing_lines(&saved, rules);
     if missing.is_empty() { Ok(()) } else { tool.restore(&missing) }
 }

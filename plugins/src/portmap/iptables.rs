@@ -392,7 +392,7 @@ impl Programs<'_> {
     ) -> Result<(), Error> {
         // What was refused stays, and is completed.
         let _ = kernel.remove_leading(family, HOSTPORTS, &rules.identity.chain, of_siblings);
-        let (Saved::All(saved) | Saved::Part(saved)) = self.saved_for(family, kernel, rules)?;
+        let saved = self.saved_for(family, kernel, rules)?.into_text();
         let shared = rules.missing_shared(&saved);
         if !shared.is_empty() {
             self.tool(family).restore(&shared)?;
@@ -417,10 +417,10 @@ impl Programs<'_> {
         of_siblings: OfSiblings<'_>,
     ) -> Result<(), Error> {
         let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
-        let (Saved::All(saved) | Saved::Part(saved)) = if nftables || legacy {
-            self.saved_for(family, kernel, rules)?
+        let saved = if nftables || legacy {
+            self.saved_for(family, kernel, rules)?.into_text()
         } else {
-            Saved::All(String::new())
+            String::new()
         };
         let unsure = rules.problem(&saved, of_siblings).map_err(Error::Changed)?;
         if unsure.is_empty() {
