@@ -48,6 +48,21 @@ pub(crate) fn sbr_with_all() -> Value {
 }
 
 impl Site {
+    /// Has nft put into the tables nat what iptables' programs cannot list.
+    pub(crate) fn hide_from_iptables(&self) {
+        self.node.sh("nft -f - <<END
+add rule ip nat POSTROUTING ct status dnat accept
+add rule ip6 nat POSTROUTING ct status dnat accept
+END");
+        assert!(self.node.sh("iptables-save -t nat").contains("is incompatible"));
+    }
+
+    /// What the tables nat have of attachments, as nft lists it.
+    pub(crate) fn listed_by_nft(&self) -> Vec<String> {
+        let listed = self.node.sh("nft -s list table ip nat; nft -s list table ip6 nat");
+        listed.lines().filter(|it| it.contains("CNI-")).map(str::to_owned).collect()
+    }
+
     /// A node on which one pod has come and gone: what stays by design is there.
     pub(crate) fn new(mut conf: Value) -> Self {
         let node = Node::quick();

@@ -38,15 +38,8 @@ fn an_add_makes_what_the_programs_would() {
 fn among_rules_that_iptables_cannot_read() {
     let site = Site::new(bridge_with_all());
     let pod = site.node.pod("pod1");
-    site.node.sh("nft -f - <<END
-add rule ip nat POSTROUTING ct status dnat accept
-add rule ip6 nat POSTROUTING ct status dnat accept
-END");
-    assert!(site.node.sh("iptables-save -t nat").contains("is incompatible"));
-    let listed = || {
-        let listed = site.node.sh("nft -s list table ip nat; nft -s list table ip6 nat");
-        listed.lines().filter(|it| it.contains("CNI-")).map(str::to_owned).collect::<Vec<_>>()
-    };
+    site.hide_from_iptables();
+    let listed = || site.listed_by_nft();
     let before = listed();
     let _ = site.add(&pod).ok();
     let first = listed();

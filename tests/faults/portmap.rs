@@ -336,15 +336,8 @@ fn a_lock_that_is_released_in_time_is_waited_for() {
 #[test]
 fn among_rules_that_iptables_cannot_read() {
     let site = Site::new(conf("iptables"));
-    site.node.sh("nft -f - <<END
-add rule ip nat POSTROUTING ct status dnat accept
-add rule ip6 nat POSTROUTING ct status dnat accept
-END");
-    assert!(site.node.sh("iptables-save -t nat").contains("is incompatible"));
-    let listed = || {
-        let listed = site.node.sh("nft -s list table ip nat; nft -s list table ip6 nat");
-        listed.lines().filter(|it| it.contains("CNI-")).map(str::to_owned).collect::<Vec<_>>()
-    };
+    site.hide_from_iptables();
+    let listed = || site.listed_by_nft();
     let before = listed();
     let run = |command: &str, ports: u16| {
         let keys =

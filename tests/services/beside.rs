@@ -11,7 +11,7 @@ use std::time::Duration;
 use lab::proxyd;
 
 use crate::client::must_reach;
-use crate::daemon::{Folder, PATIENCE, ask_at, eventually, service, slice};
+use crate::daemon::{Folder, PATIENCE, ask_at, eventually};
 use crate::site::Site;
 
 /// Where kube-proxy tells of itself, and where load balancers ask it.
@@ -83,9 +83,7 @@ fn its_place_is_taken_once_it_has_ended_and_not_before() {
     let mut site = Site::new(true);
     site.pods(["a", "b"]);
     site.node.sh("nft add table ip kube-proxy");
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    let folder = Folder::with(&site, &["a"]);
     let kube_proxy = KubeProxy::start(&site, &PLACES);
     let at = "127.0.0.1:9097";
     let mut daemon = folder.start_with(&site, &["--takeover", "--metrics-bind-address", at]);

@@ -38,9 +38,7 @@ fn log(home: &Path) -> String {
 fn what_the_file_says_is_in_force_and_flags_count_before_it() {
     let mut site = Site::new(true);
     site.pods(["a", "b"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    let folder = Folder::with(&site, &["a"]);
     let home = folder.home.path();
     let text = format!(
         "{HEAD}{}",
@@ -114,9 +112,7 @@ fn a_file_that_is_wrong_is_told_by_its_place() {
 fn who_is_told_otherwise_ends_and_services_stay() {
     let mut site = Site::new(true);
     site.pods(["a", "b"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    let folder = Folder::with(&site, &["a"]);
     let home = folder.home.path();
     let of_use =
         "clusterCIDR: 10.1.0.0/16\nbindAddress: 192.0.2.1\nhealthzBindAddress: 127.0.0.1:10256\n";

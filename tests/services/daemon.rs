@@ -113,6 +113,14 @@ impl Folder {
         Self { home }
     }
 
+    /// One with the Service, which has these endpoints.
+    pub(crate) fn with(site: &Site, endpoints: &[&str]) -> Self {
+        let folder = Self::new();
+        folder.write("service.json", &service(site));
+        folder.write("slice.json", &slice(site, endpoints));
+        folder
+    }
+
     pub(crate) fn manifests(&self) -> PathBuf {
         self.home.path().join("manifests")
     }
@@ -143,9 +151,7 @@ impl Folder {
 pub(crate) fn served(is_ipv4: bool, endpoints: &[&str]) -> (Site, Folder, Daemon) {
     let mut site = Site::new(is_ipv4);
     site.pods(["a", "b", "c"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, endpoints));
+    let folder = Folder::with(&site, endpoints);
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
     (site, folder, daemon)
@@ -273,9 +279,7 @@ fn what_others_change_is_put_right() {
 fn what_others_change_meanwhile_is_put_right() {
     let mut site = Site::new(true);
     site.pods(["a", "b"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    let folder = Folder::with(&site, &["a"]);
     for number in 0..3000 {
         let mut other = service(&site);
         other["metadata"]["name"] = json!(format!("other-{number}"));

@@ -10,7 +10,7 @@ use lab::proxyd;
 
 use crate::client::must_reach;
 use crate::daemon::{
-    Folder, PATIENCE, ask_at, eventually, metric, served, service, slice, start_at, wait_ready,
+    Folder, PATIENCE, ask_at, eventually, metric, served, slice, start_at, wait_ready,
 };
 use crate::many::{MANY, held, many};
 use crate::site::Site;
@@ -21,9 +21,7 @@ const KILLS: u32 = 20;
 fn killed_at_any_moment_it_loses_no_connection(is_ipv4: bool) {
     let mut site = Site::new(is_ipv4);
     site.pods(["a", "b", "c"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a", "b"]));
+    let folder = Folder::with(&site, &["a", "b"]);
     folder.write("many.json", &many(&site, 0));
     let started = Instant::now();
     let mut daemon = folder.start(&site);
@@ -76,9 +74,7 @@ fn who_has_a_socket_of_its_name_keeps_it_from_nothing() {
     let name = std::os::unix::net::SocketAddr::from_abstract_name("podwire-proxyd");
     let _squatter =
         site.node.enter(|| UnixDatagram::bind_addr(&name.expect("a name")).expect("nobody has it"));
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    let folder = Folder::with(&site, &["a"]);
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
     assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");

@@ -90,9 +90,7 @@ table ip podwire-proxy {
 END",
     );
     assert_eq!(connect(site.pod("b"), site.at("service", 80)), Outcome::Silence);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    let folder = Folder::with(&site, &["a"]);
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
     assert_eq!(must_reach(site.pod("b"), site.at("service", 80)).0, "a");

@@ -2,7 +2,7 @@
 
 use crate::by_both;
 use crate::client::{Outcome, connect, must_reach};
-use crate::daemon::{Folder, eventually, service, slice, wait_ready};
+use crate::daemon::{Folder, eventually, wait_ready};
 use crate::site::Site;
 
 by_both! {
@@ -13,9 +13,7 @@ by_both! {
 fn served(is_ipv4: bool) -> (Site, Folder) {
     let mut site = Site::new(is_ipv4);
     site.pods(["a", "b"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    let folder = Folder::with(&site, &["a"]);
     (site, folder)
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::by_both;
 use crate::client::{must_ask, must_reach, udp_as};
-use crate::daemon::{Folder, service, slice, wait_ready};
+use crate::daemon::{Folder, wait_ready};
 use crate::site::Site;
 
 by_both! {
@@ -75,9 +75,7 @@ fn a_client_comes_to_the_same_endpoint_and_many_come_to_all(is_ipv4: bool) {
 fn who_asks_for_it_at_a_restart_gets_it(is_ipv4: bool) {
     let mut site = Site::new(is_ipv4);
     site.pods(["a", "b", "c"]);
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a", "b"]));
+    let folder = Folder::with(&site, &["a", "b"]);
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
     let hashes = || site.tables().contains("jhash");

@@ -3,7 +3,7 @@
 use lab::proxyd;
 
 use crate::client::must_reach;
-use crate::daemon::{Folder, service, slice, wait_ready};
+use crate::daemon::{Folder, wait_ready};
 use crate::site::Site;
 
 /// What of kube-proxy's and of others' is in a table of iptables.
@@ -91,9 +91,7 @@ fn what_kube_proxy_has_left_goes_and_nothing_else() {
     assert!(!refused.status.success() && refused.stdout.contains("is not there"), "{refused:?}");
     assert_eq!(kinds.map(|it| saved(&site, it)), before);
     assert!(site.tables().contains("table ip kube-proxy"));
-    let folder = Folder::new();
-    folder.write("service.json", &service(&site));
-    folder.write("slice.json", &slice(&site, &["a"]));
+    let folder = Folder::with(&site, &["a"]);
     let mut daemon = folder.start(&site);
     wait_ready(&site, &mut daemon);
     site.node.sh(&takeover);
