@@ -100,12 +100,21 @@ fn refusals() -> Vec<Case> {
         )
         .fails(7),
         firewall("admin-chain-built-in", &json!({"iptablesAdminChainName": "FORWARD"})).fails(7),
-        firewall("admin-chain-is-a-verdict", &json!({"iptablesAdminChainName": "ACCEPT"})).fails(7),
+        admin_chain_is_a_verdict("v4", V4),
+        admin_chain_is_a_verdict("v6", V6),
         firewall("admin-chain-is-the-plugins", &json!({"iptablesAdminChainName": "CNI-FORWARD"}))
             .fails(7),
         firewall("iptables-missing", &json!({})).env("PATH", "/nonexistent").fails(103),
         firewall("firewalld-missing", &json!({"backend": "firewalld"})).fails(5),
     ]
+}
+
+/// The program refuses it, not the plugin. Of one family: of two, the reference takes now one first,
+/// now the other.
+fn admin_chain_is_a_verdict(family: &str, address: &str) -> Case {
+    let name = format!("admin-chain-is-a-verdict-{family}");
+    firewall(&name, &json!({"iptablesAdminChainName": "ACCEPT", "prevResult": result(address)}))
+        .fails(7)
 }
 
 fn backends() -> Vec<Case> {
