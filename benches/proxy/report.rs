@@ -72,16 +72,19 @@ fn push_measured(text: &mut String, measured: &[Measured]) {
 }
 
 fn push_paths(text: &mut String, paths: &[Path]) {
-    text.push_str("## New connections\n\nOne after the other between two pods of the node, through one of so many services, the contestants' programs ended; in turns.\n\n");
+    text.push_str("## New connections\n\nOne after the other between two pods of the node, through one of so many services, the contestants' programs ended; in turns. \
+        \"Of straight ones\": on the same node, right before or after, to the endpoint's own address.\n\n");
     let micros = |value: Option<f64>| number(value.map(|it| it * 1000.0));
     let row = |it: &Path| {
-        let name = match it.through {
-            Some((contestant, size)) => format!("{}, {size}", contestant.name()),
-            None => "straight to the endpoint".to_owned(),
-        };
-        vec![name, number(it.rate()), micros(it.connect.median()), micros(it.connect.p99())]
+        vec![
+            format!("{}, {}", it.contestant.name(), it.size),
+            number(it.rate()),
+            number(it.share()),
+            micros(it.connect.median()),
+            micros(it.connect.p99()),
+        ]
     };
-    let head = ["", "connections/s", "connect, us", "99th percentile"];
+    let head = ["", "connections/s", "of straight ones", "connect, us", "99th percentile"];
     table(text, &head, &paths.iter().map(row).collect::<Vec<_>>());
 }
 
@@ -139,7 +142,7 @@ fn targets(results: &Results) -> Vec<Target> {
 fn targets_of_paths(paths: &[Path], sizes: Sizes) -> Vec<Target> {
     let Sizes { few, both, large, .. } = sizes;
     let of = |contestant: Contestant, size: Size, figure: fn(&Path) -> Option<f64>| {
-        let mut runs = paths.iter().filter(|it| it.through == Some((contestant, size)));
+        let mut runs = paths.iter().filter(|it| (it.contestant, it.size) == (contestant, size));
         figure(runs.next()?)
     };
     let rate: fn(&Path) -> Option<f64> = Path::rate;
@@ -156,10 +159,12 @@ fn targets_of_paths(paths: &[Path], sizes: Sizes) -> Vec<Target> {
     }
     for size in [few, both] {
         all.push(Target {
-            work: format!("{size}: connections/s"),
+            work: format!("{size}: connections/s, of straight ones on the same node"),
             // Two nodes of the same contestant differ by as much.
             bound: Bound::AtLeast(0.98, "of kube-proxy's by nftables"),
-            measured: of(Proxyd, size, rate).zip(of(Nftables, size, rate)).map(|(a, b)| a / b),
+            measured: of(Proxyd, size, Path::share)
+                .zip(of(Nftables, size, Path::share))
+                .map(|(ours, theirs)| ours / theirs),
         });
     }
     all

@@ -105,6 +105,7 @@ pub(crate) const SUITES: &[Suite] = &[
     whole("lab/node_network", &[&NFT_ONLY]),
     whole("lab/conformance", &[&NFT_ONLY]),
     whole("proxyd/kernel", &[&NFT_ONLY]),
+    whole("lab/services", &[&NFT_ONLY]),
 ];
 
 /// Tests that do not apply in a lane.
@@ -133,6 +134,8 @@ const SLOW: &str =
 const PYTHON: &str = "it runs firewalld, which is written in Python";
 const LONG: &str =
     "on emulated processors a hundred starts under traffic take longer than all other tests";
+const SERVER: &str =
+    "an API server takes minutes to start on emulated processors; what it tells is read alike";
 const BRIDGED: &str =
     "policyd is not ready with pods on a bridge whose frames it cannot see (br_netfilter)";
 const BRIDGES: &str = "it is about bridges that show iptables their frames (br_netfilter)";
@@ -291,6 +294,15 @@ pub(crate) const EXCEPT: &[Except] = &[
         "accept::rules_are_repaired_and_those_of_others_stay",
         IPTABLES,
     ),
+    except(&NFT_ONLY, "lab/services", "away::", SERVER),
+    except(
+        &NFT_ONLY,
+        "lab/services",
+        "config_file::the_file_that_kubeadm_writes_leads_to_the_cluster",
+        SERVER,
+    ),
+    except(&NFT_ONLY, "lab/services", "daemon::an_api_server_is_followed", SERVER),
+    except(&NFT_ONLY, "lab/services", "takeover::", IPTABLES),
     except(&NFT_ONLY, "lab/worlds", "bridge_with_masquerade", IPTABLES),
     except(&NFT_ONLY, "lab/worlds", "ptp_dual_stack", IPTABLES),
     except(&FULL, "lab/traffic", "firewalld::", PYTHON),
