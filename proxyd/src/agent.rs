@@ -122,8 +122,6 @@ struct Agent {
     health_checks: HealthChecks,
     /// By what our own changes are known.
     own_port: Option<u32>,
-    /// When clients are to be forgotten; `None`: nobody is.
-    next_forgetting: Option<Instant>,
     /// When chains that nothing leads to go; `None`: nothing was written since they went.
     next_tidying: Option<Instant>,
     /// When the first event came that is not in the kernel yet.
@@ -151,7 +149,6 @@ impl Agent {
             cutting: Cutting::new(),
             addresses: NodeAddresses::new(node_ports),
             own_port: None,
-            next_forgetting: None,
             next_tidying: None,
             waiting_since: None,
             started: Timestamp::now(),
@@ -239,14 +236,9 @@ impl Agent {
         }
         // What has come is nothing new to the kernel.
         self.triggers.clear();
-        match self.next_forgetting {
-            Some(due) if due <= now => self.work.start(Job::Forget.since(None)),
-            // Only then the numbers of pools that went are for others.
-            None if self.next_tidying.is_some_and(|it| it <= now) => {
-                self.next_tidying = None;
-                self.work.start(Job::Tidy.since(None));
-            }
-            _ => {}
+        if self.next_tidying.is_some_and(|it| it <= now) {
+            self.next_tidying = None;
+            self.work.start(Job::Tidy.since(None));
         }
     }
 
@@ -260,8 +252,7 @@ impl Agent {
         if !self.can_work() {
             return None;
         }
-        let lowest = self.next_forgetting.or(self.next_tidying);
-        let due = lowest.into_iter().fold(self.drift.due(), Instant::min);
+        let due = self.next_tidying.into_iter().fold(self.drift.due(), Instant::min);
         Some(match self.next_try {
             // After a failure the kernel is read, whatever else is due.
             Some(next_try) if self.is_astray => next_try,
@@ -271,10 +262,8 @@ impl Agent {
     }
 
     fn finish(&mut self, done: Done, now: Instant) {
-        let Done { result, kind, generation, own_port, started, took, next_forgetting, left } =
-            done;
+        let Done { result, kind, generation, own_port, started, took, left } = done;
         self.own_port = own_port;
-        self.next_forgetting = next_forgetting;
         self.cutting.expect(left);
         if kind == Kind::Adoption {
             self.drift.end(took, generation);
@@ -284,10 +273,7 @@ impl Agent {
             Ok(written) => {
                 self.failures = 0;
                 self.next_try = None;
-                // To look for clients is no write.
-                if kind != Kind::Forgetting || written.transactions > 0 {
-                    metrics.wrote(&written, took, kind == Kind::Adoption);
-                }
+                metrics.wrote(&written, took, kind == Kind::Adoption);
                 started.iter().for_each(|it| metrics.waited(now.duration_since(*it)));
                 if matches!(kind, Kind::Adoption | Kind::Change) {
                     self.next_tidying = now.checked_add(QUIET);

@@ -7,7 +7,6 @@ mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
 
 use netlink::nftables::Client;
 
@@ -85,28 +84,6 @@ impl Dataplane {
     #[must_use]
     pub fn port(&self) -> Option<u32> {
         self.client.port().ok()
-    }
-
-    /// Has the kernel forget clients of services that remember them, where they were sent to what is no endpoint any more: some of
-    /// them, or a part of the search for them.
-    ///
-    /// # Errors
-    /// [`Error`]: what the kernel has now is only known after [`Self::adopt`].
-    pub fn forget(&mut self) -> Result<Written, Error> {
-        let mut written = Written::default();
-        let now = Instant::now();
-        for family in &mut self.families {
-            if family.next_forgetting().is_some_and(|it| it <= now) {
-                written += family.forget(&mut self.client)?;
-            }
-        }
-        Ok(written)
-    }
-
-    /// When [`Self::forget`] is to be called next; `None`: nobody is to be forgotten.
-    #[must_use]
-    pub fn next_forgetting(&self) -> Option<Instant> {
-        self.families.iter().filter_map(Family::next_forgetting).min()
     }
 
     /// Removes chains that nothing leads to any more. Not right after a change, as packets may still be on their

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
-use lab::Space;
+use lab::{Space, slowed};
 use serde_json::{Value, json};
 
 use crate::by_both;
@@ -16,6 +16,7 @@ by_both! {
     an_endpoint_that_goes_is_forgotten
     after_its_time_a_client_is_forgotten
     whatever_the_kernel_remembers_nobody_is_led_to_what_is_no_endpoint
+    a_client_that_never_pauses_is_led_on_too
 }
 
 fn sticky(seconds: u32) -> Value {
@@ -84,25 +85,52 @@ fn whatever_the_kernel_remembers_nobody_is_led_to_what_is_no_endpoint(is_ipv4: b
     let mut site = Site::new(is_ipv4);
     site.pods(["a", "b", "c"]);
     site.serve(&sticky(600), &site.ready(["a"]));
-    let family = if is_ipv4 { "ip" } else { "ip6" };
     let clients: [(&Space, &str); 2] = [(site.pod("c"), "c"), (&site.node, "node")];
     for (from, address) in clients {
         assert_eq!(must_reach(from, site.at("service", 80)).0, "a");
-        for pool in 0..2 {
-            let client = format!("{} . 7200:{pool}", site.address(address));
-            let stale = site.address("b");
-            _ = site.node.try_sh(&format!(
-                "nft delete element {family} podwire-proxy affinity '{{ {client} }}'"
-            ));
-            site.node.sh(&format!(
-                "nft add element {family} podwire-proxy affinity '{{ {client} timeout 600s : {stale} . 8080 }}'"
-            ));
-        }
+        remember(&site, address, "b");
         // Its first packet is lost, and the second one is not.
         let outcome = connect(from, site.at("service", 80));
         assert!(matches!(&outcome, Outcome::Answer(name, _) if name == "a"), "{outcome:?}");
         let client = udp(from, site.at("service", 80));
         assert_eq!(must_ask(&client), "a");
         assert_eq!(must_reach(from, site.at("service", 80)).0, "a");
+    }
+}
+
+/// An ingress, say, or the many that are behind one address.
+fn a_client_that_never_pauses_is_led_on_too(is_ipv4: bool) {
+    let mut site = Site::new(is_ipv4);
+    site.pods(["a", "b", "c"]);
+    site.serve(&sticky(600), &site.ready(["a"]));
+    let to = site.at("service", 80);
+    assert_eq!(must_ask(&udp(site.pod("c"), to)), "a");
+    let sockets: Vec<_> = (0..300).map(|_| udp(site.pod("c"), to)).collect();
+    remember(&site, "c", "b");
+    for socket in &sockets {
+        socket.send(b"?").expect("a packet is sent");
+        sleep(Duration::from_millis(2));
+    }
+    let bound = slowed(Duration::from_millis(20));
+    let answered = sockets.iter().filter(|it| {
+        it.set_read_timeout(Some(bound)).expect("an option of sockets");
+        it.recv(&mut [0; 64]).is_ok()
+    });
+    let lost = sockets.len() - answered.count();
+    // One packet, and those that passed at the same moment.
+    assert!((1..10).contains(&lost), "{lost} of {} were lost", sockets.len());
+}
+
+/// Has the kernel remember a client of the service as being sent to this pod.
+fn remember(site: &Site, client: &str, pod: &str) {
+    let family = if site.is_ipv4 { "ip" } else { "ip6" };
+    for pool in 0..2 {
+        let client = format!("{} . 7200:{pool}", site.address(client));
+        let endpoint = site.address(pod);
+        // It may be there.
+        let at = format!("{family} podwire-proxy affinity");
+        _ = site.node.try_sh(&format!("nft delete element {at} '{{ {client} }}'"));
+        let element = format!("{client} timeout 600s : {endpoint} . 8080");
+        site.node.sh(&format!("nft add element {at} '{{ {element} }}'"));
     }
 }

@@ -32,8 +32,8 @@ async fn what_failed_is_tried_again_after_its_pause() {
     let error = crate::dataplane::Error::NoNftables;
     let (kind, took) = (Kind::Change, Duration::ZERO);
     let (result, generation, own_port) = (Err(error), None, None);
-    let (started, next_forgetting, left) = (None, None, BTreeSet::new());
-    let done = Done { result, kind, generation, own_port, started, took, next_forgetting, left };
+    let (started, left) = (None, BTreeSet::new());
+    let done = Done { result, kind, generation, own_port, started, took, left };
     agent.finish(done, now);
     assert_eq!(agent.next_due(), now.checked_add(PAUSES.0));
 }

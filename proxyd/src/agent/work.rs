@@ -18,8 +18,6 @@ pub(super) enum Job {
     Adopt { plans: BTreeMap<NamespacedName, Arc<Plan>>, local: Option<Local> },
     /// These services have changed.
     Apply(BTreeMap<NamespacedName, Option<Arc<Plan>>>),
-    /// Clients that were sent to what is no endpoint any more are to be forgotten, or looked for: some of them.
-    Forget,
     /// Chains that nothing leads to are to go.
     Tidy,
 }
@@ -31,8 +29,6 @@ pub(super) enum Kind {
     Adoption,
     /// It was not.
     Change,
-    /// Somebody is no longer sent where he was.
-    Forgetting,
     /// Nothing is otherwise for anybody.
     Tidying,
 }
@@ -42,7 +38,6 @@ impl Kind {
         match job {
             Job::Adopt { .. } => Self::Adoption,
             Job::Apply(_) => Self::Change,
-            Job::Forget => Self::Forgetting,
             Job::Tidy => Self::Tidying,
         }
     }
@@ -60,8 +55,6 @@ pub(super) struct Done {
     /// When the first event of it came.
     pub(super) started: Option<Instant>,
     pub(super) took: Duration,
-    /// When there is more to forget.
-    pub(super) next_forgetting: Option<Instant>,
     /// Places that the kernel had of no service.
     pub(super) left: BTreeSet<At>,
 }
@@ -82,8 +75,7 @@ impl Job {
                 .map(|(before, written)| after(before, written.transactions));
             let (took, own_port) = (begun.elapsed(), dataplane.port());
             let left = dataplane.take_left();
-            let next_forgetting = dataplane.next_forgetting();
-            Done { result, kind, generation, own_port, started, took, next_forgetting, left }
+            Done { result, kind, generation, own_port, started, took, left }
         }
     }
 }
@@ -100,7 +92,6 @@ fn run(dataplane: &mut Dataplane, job: Job) -> Result<Written, Error> {
             dataplane.adopt(&plans)
         }
         Job::Apply(plans) => dataplane.apply(&plans),
-        Job::Forget => dataplane.forget(),
         Job::Tidy => dataplane.tidy(),
     }
 }

@@ -8,7 +8,6 @@ mod together;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use netlink::nftables::Client;
 use ruleset::nft::{Set, Table};
@@ -17,10 +16,10 @@ use super::Error;
 use super::transaction::{Transaction, Written};
 use crate::model::NamespacedName;
 use crate::nftables::{
-    AFFINITY, Content, Held, Key, Kind, Local, Numbers, Render, Rules, Settings, sets, table,
+    Content, Held, Key, Kind, Local, Numbers, Render, Rules, Settings, sets, table,
 };
 use crate::plan::{At, Plan, PoolId};
-use affinity::{Affinity, Entry};
+use affinity::Entry;
 use chains::Chains;
 use together::together;
 
@@ -35,7 +34,6 @@ pub(super) struct Family {
     /// How many services have what several may have.
     shared: HashMap<Shared, u32>,
     chains: Chains,
-    affinity: Affinity,
     /// The places that were found in the kernel, and that no service has.
     left: BTreeSet<At>,
 }
@@ -46,7 +44,6 @@ impl Family {
         Self {
             is_ipv4,
             settings,
-            affinity: Affinity::new(table(is_ipv4), &sets),
             left: BTreeSet::new(),
             sets,
             numbers: Numbers::default(),
@@ -73,7 +70,6 @@ impl Family {
         client: &mut Client,
         changes: &BTreeMap<NamespacedName, Option<Arc<Plan>>>,
     ) -> Result<Written, Error> {
-        self.know_numbers(changes.iter().filter_map(|(it, plan)| Some((it, plan.as_ref()?))))?;
         let mut contents = Vec::new();
         let mut gone: BTreeSet<Entry> = BTreeSet::new();
         for (name, plan) in changes {
@@ -87,20 +83,18 @@ impl Family {
                 None => Content::default(),
             };
             let before = held.map(remembered).unwrap_or_default();
-            let now = remembered(&content);
-            self.affinity.change(&before, &now);
-            let gone_here = &before - &now;
+            let gone_here = &before - &remembered(&content);
             contents.push((name, content, pools(&gone_here)));
             gone.extend(gone_here);
         }
-        let mut stale = self.affinity.look(&gone)?;
+        let mut clients = affinity::look(self.table(), &self.sets, &gone)?;
         let mut written = Written::default();
         let mut transaction = Transaction::default();
         for group in together(contents, &self.held) {
             for (name, content, pools) in group {
                 self.change(&mut transaction, name, content);
-                let clients = pools.iter().filter_map(|it| stale.remove(it)).flatten().collect();
-                transaction.delete_encoded(AFFINITY, clients);
+                let of_pools = pools.iter().filter_map(|it| clients.remove(it)).flatten();
+                transaction.forget(of_pools);
             }
             if transaction.is_full() {
                 written += transaction.commit(client, self.table(), &[])?;
@@ -112,22 +106,7 @@ impl Family {
             let pools = plan.as_ref().map(|it| &it.pools);
             self.numbers.retain(name, |it| pools.is_some_and(|pools| pools.contains_key(it)));
         }
-        if !gone.is_empty() {
-            self.affinity.search();
-        }
         Ok(written)
-    }
-
-    /// A pool that remembers clients gets no number of one that the kernel still remembers clients of.
-    fn know_numbers<'a>(
-        &mut self,
-        mut plans: impl Iterator<Item = (&'a NamespacedName, &'a Arc<Plan>)>,
-    ) -> Result<(), Error> {
-        let is_new = |(name, plan): (&NamespacedName, &Arc<Plan>)| {
-            let mut pools = plan.pools.keys().filter(|it| it.is_ipv4 == self.is_ipv4);
-            plan.affinity.is_some() && pools.any(|it| !self.numbers.has(name, it))
-        };
-        if plans.any(is_new) { self.affinity.know_numbers(&mut self.numbers) } else { Ok(()) }
     }
 
     /// A service has this from now on.
@@ -201,24 +180,11 @@ impl Family {
         }
     }
 
-    /// Has the kernel forget clients that were sent to endpoints which are no more: a part of that.
-    pub(super) fn forget(&mut self, client: &mut Client) -> Result<Written, Error> {
-        self.affinity.go_on(client, &mut self.numbers)
-    }
-
-    /// When [`Self::forget`] is to be called; `None`: there is nothing to forget.
-    pub(super) fn next_forgetting(&self) -> Option<Instant> {
-        self.affinity.next()
-    }
-
     pub(super) fn tidy(&mut self, client: &mut Client) -> Result<Written, Error> {
         let mut transaction = Transaction::default();
         let rules = Rules { settings: &self.settings, is_ipv4: self.is_ipv4 };
         self.chains.tidy(&mut transaction, &rules, &self.sets);
-        // Whose number the kernel may remember clients of is not for others yet.
-        if self.next_forgetting().is_none() {
-            self.numbers.settle();
-        }
+        self.numbers.settle();
         transaction.commit(client, self.table(), &[])
     }
 }

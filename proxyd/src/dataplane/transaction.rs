@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 
 use netlink::nftables::{Batch, Change, Client};
+use nix::errno::Errno;
 use ruleset::nft::{Encoded, Rule, Set, Table};
 use ruleset::short_hash;
 
 use super::Error;
-use crate::nftables::{Held, Key, chain, element};
+use crate::nftables::{AFFINITY, Held, Key, chain, element};
 
 /// So many elements a transaction has at most, but for a single service's: while the kernel works on it nobody else
 /// changes rules of the namespace.
@@ -42,6 +43,8 @@ pub(super) struct Transaction {
     deleted: BTreeMap<&'static str, Vec<Encoded>>,
     added: BTreeMap<&'static str, Vec<Encoded>>,
     unchained: BTreeSet<String>,
+    /// Clients that are to be forgotten.
+    clients: Vec<Encoded>,
     elements: usize,
 }
 
@@ -100,6 +103,13 @@ impl Transaction {
         self.elements += Self::encode(&mut self.deleted, set, encoded);
     }
 
+    /// Clients are to be forgotten, where that keeps nothing else from being done.
+    pub(super) fn forget(&mut self, clients: impl Iterator<Item = Encoded>) {
+        let before = self.clients.len();
+        self.clients.extend(clients);
+        self.elements += self.clients.len() - before;
+    }
+
     /// Elements that mean nothing are to go from a set, before any others come.
     pub(super) fn purge(&mut self, set: String, elements: Vec<Encoded>) {
         self.elements += elements.len();
@@ -122,7 +132,7 @@ impl Transaction {
         table: Table<'_>,
         before: &[Change<'_>],
     ) -> Result<Written, Error> {
-        let Self { chains, purged, deleted, added, unchained, .. } = &*self;
+        let Self { chains, purged, deleted, added, unchained, clients, .. } = &*self;
         if self.is_empty() && before.is_empty() {
             return Ok(Written::default());
         }
@@ -137,15 +147,26 @@ impl Transaction {
         for (name, rules) in chains {
             rules.iter().for_each(|rule| push(Change::Rule(name, rule)));
         }
+        if !clients.is_empty() {
+            push(Change::DeleteElements(AFFINITY, clients));
+        }
         purged.iter().for_each(|(set, elements)| push(Change::DeleteElements(set, elements)));
         deleted.iter().for_each(|(set, elements)| push(Change::DeleteElements(set, elements)));
         added.iter().for_each(|(set, elements)| push(Change::Elements(set, elements)));
         unchained.iter().for_each(|name| push(Change::Empty(name)));
         unchained.iter().for_each(|name| push(Change::DeleteChain(name)));
         let count = |of: &BTreeMap<_, Vec<Encoded>>| of.values().map(Vec::len).sum();
-        let deleted = count(deleted) + purged.iter().map(|(_, it)| it.len()).sum::<usize>();
+        let purged: usize = purged.iter().map(|(_, it)| it.len()).sum();
+        let deleted = count(deleted) + purged + clients.len();
         let written = Written { transactions: 1, added: count(added), deleted };
-        client.commit(&batch, &format!("write services to table {table}"))?;
+        match client.commit(&batch, &format!("write services to table {table}")) {
+            // A client's time has come while others were changing rules.
+            Err(error) if error.errno() == Some(Errno::ENOENT) && !self.clients.is_empty() => {
+                self.elements -= std::mem::take(&mut self.clients).len();
+                return self.commit(client, table, before);
+            }
+            done => done?,
+        }
         *self = Self::default();
         Ok(written)
     }

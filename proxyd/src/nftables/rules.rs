@@ -128,19 +128,27 @@ impl Rules<'_> {
             let by_pool = Statement::Map(vec![Field::Priority], STICKY.to_owned());
             vec![Rule::new([Match::New, Match::Translated], by_pool)]
         };
-        // What is there ends by that: not all kernels free what packets have them delete (`nft_rhash_delete`). The time is a whole
-        // number of ticks of any of them.
-        let forget = vec![Rule::new([], self.remembered(20)), Rule::new([], Verdict::Drop)];
+        let forget = vec![Rule::new([], self.forgotten()), Rule::new([], Verdict::Drop)];
         [(REMEMBER_FORWARDED, first()), (REMEMBER_OWN, first()), (FORGET, forget)]
             .map(|(name, rules)| (name.to_owned(), rules))
     }
 
     /// The client is remembered with its endpoint for so long.
     fn remembered(&self, milliseconds: u32) -> Statement {
+        let [fields, data] = self.client_and_endpoint();
+        Statement::Remember { fields, data, map: AFFINITY.to_owned(), milliseconds }
+    }
+
+    /// It is no more.
+    fn forgotten(&self) -> Statement {
+        let [fields, data] = self.client_and_endpoint();
+        Statement::Forget { fields, data, map: AFFINITY.to_owned() }
+    }
+
+    fn client_and_endpoint(&self) -> [Vec<Field>; 2] {
         let [from, to] =
             [Side::Source, Side::Destination].map(|it| Field::address(it, self.is_ipv4));
-        let (fields, data) = (vec![from, Field::Priority], vec![to, Field::DestinationPort]);
-        Statement::Remember { fields, data, map: AFFINITY.to_owned(), milliseconds }
+        [vec![from, Field::Priority], vec![to, Field::DestinationPort]]
     }
 
     /// A kind's chain, if it has one that is not always there. `sources` are those who may connect

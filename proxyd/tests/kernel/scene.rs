@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::thread::sleep;
-use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
 use proxyd::dataplane::Dataplane;
@@ -65,14 +63,6 @@ pub(crate) fn objects(
 pub(crate) fn plan(name: &str, spec: &Value, endpoints: &[(&str, &str)]) -> Arc<Plan> {
     let (service, slice) = objects(name, spec, endpoints);
     Arc::new(Plan::of(&service.object.unwrap(), [&slice.object.unwrap()], &node()))
-}
-
-/// Waits until nobody is to be forgotten any more.
-pub(crate) fn forgotten(dataplane: &mut Dataplane) {
-    while let Some(next) = dataplane.next_forgetting() {
-        sleep(next.saturating_duration_since(Instant::now()));
-        dataplane.forget().unwrap();
-    }
 }
 
 /// What nft lists of a family's table, without counters; sets sorted, as elements come in any order.

@@ -4,9 +4,7 @@ use proxyd::dataplane::Written;
 use proxyd::nftables::{Local, Scheduler, Settings};
 use serde_json::json;
 
-use crate::scene::{
-    dataplane, forgotten, listed, move_away, name, nft, plan, plans, reloads, sorted,
-};
+use crate::scene::{dataplane, listed, move_away, name, nft, plan, plans, reloads, sorted};
 
 #[test]
 fn a_service_of_every_kind_is_written_and_nft_reads_it() {
@@ -128,7 +126,6 @@ fn nobody_gets_the_number_of_a_pool_that_has_just_gone() {
     restarted.apply(&[(name("d"), Some(of(4))), (name("b"), None)].into()).unwrap();
     restarted.apply(&[(name("e"), Some(of(5)))].into()).unwrap();
     assert_eq!([4, 5].map(number), ["3", "4"]);
-    forgotten(&mut restarted);
     restarted.tidy().unwrap();
     restarted.apply(&[(name("f"), Some(of(6))), (name("g"), Some(of(7)))].into()).unwrap();
     assert_eq!([6, 7].map(number), ["0", "1"]);

@@ -1,6 +1,6 @@
 //! A list of a set's elements that is read piece by piece.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use ruleset::nft::{Encoded, Table};
@@ -31,8 +31,6 @@ pub struct Listing {
 pub struct Lasting {
     /// It.
     pub element: Encoded,
-    /// How long such a one lasts that no packet renews; `None`: for ever.
-    pub timeout: Option<Duration>,
     /// Before this it does not end by itself; `None`: never.
     pub until: Option<Instant>,
 }
@@ -67,9 +65,9 @@ impl Listing {
                 return end(what, answer, code).map(|_| ());
             }
             let read = set::read_lasting(answer.bytes.get(HEADERS..).unwrap_or_default());
-            elements.extend(read.map(|(element, timeout, left)| {
+            elements.extend(read.map(|(element, left)| {
                 let until = left.and_then(|it| since.checked_add(it));
-                Lasting { element, timeout, until }
+                Lasting { element, until }
             }));
             Ok(())
         });

@@ -44,7 +44,6 @@ const ELEMENTS: u16 = 3;
 const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
-const ELEMENT_TIMEOUT: u16 = 4;
 const ELEMENT_EXPIRATION: u16 = 5;
 const ELEMENT_USER_DATA: u16 = 6;
 const ELEMENT_EXPRESSION: u16 = 7;
@@ -335,12 +334,9 @@ pub(super) fn read_counted(message: &[u8]) -> impl Iterator<Item = (Encoded, u64
 }
 
 /// The elements in one message of a list, with how long they last: all in all, and from when the message was written on.
-pub(super) fn read_lasting(
-    message: &[u8],
-) -> impl Iterator<Item = (Encoded, Option<Duration>, Option<Duration>)> {
+pub(super) fn read_lasting(message: &[u8]) -> impl Iterator<Item = (Encoded, Option<Duration>)> {
     attributes(find(message, ELEMENTS).unwrap_or_default()).filter_map(|(_, it)| {
-        let time = |kind| find(it, kind).and_then(milliseconds);
-        Some((read_element(it)?, time(ELEMENT_TIMEOUT), time(ELEMENT_EXPIRATION)))
+        Some((read_element(it)?, find(it, ELEMENT_EXPIRATION).and_then(milliseconds)))
     })
 }
 

@@ -264,6 +264,7 @@ fn balanced(is_ipv4: bool) -> Vec<Rule> {
     let remembered = [
         Rule::new([Match::Translated], remember(is_ipv4, 10_800)),
         Rule::new([Match::FromLocal], remember(is_ipv4, 90_061)),
+        Rule::new([], forget(is_ipv4)),
     ];
     let rules = [
         Rule::new([], Statement::SetPriority { fields: service(), map: named("pools") }),
@@ -278,13 +279,18 @@ fn balanced(is_ipv4: bool) -> Vec<Rule> {
 }
 
 fn remember(is_ipv4: bool, seconds: u32) -> Statement {
+    let [fields, data] = client_and_endpoint(is_ipv4);
+    Statement::Remember { fields, data, map: "affinity".to_owned(), milliseconds: seconds * 1000 }
+}
+
+fn forget(is_ipv4: bool) -> Statement {
+    let [fields, data] = client_and_endpoint(is_ipv4);
+    Statement::Forget { fields, data, map: "affinity".to_owned() }
+}
+
+fn client_and_endpoint(is_ipv4: bool) -> [Vec<Field>; 2] {
     let [from, to] = [Side::Source, Side::Destination].map(|it| Field::address(it, is_ipv4));
-    Statement::Remember {
-        fields: vec![from, Field::Priority],
-        data: vec![to, Field::DestinationPort],
-        map: "affinity".to_owned(),
-        milliseconds: seconds * 1000,
-    }
+    [vec![from, Field::Priority], vec![to, Field::DestinationPort]]
 }
 
 /// What those look into.

@@ -63,6 +63,18 @@ pub enum Statement {
         /// How long.
         milliseconds: u32,
     },
+    /// Takes out of a map what is looked up by what the ones say of it. What the others say means nothing, but nft and the kernel
+    /// ask for as many.
+    ///
+    /// The kernel frees it later, since Linux 6.5 and the stable ones of August 2023; older ones never do (`nft_rhash_delete`).
+    Forget {
+        /// What is looked up.
+        fields: Vec<Field>,
+        /// Of the kinds that are found.
+        data: Vec<Field>,
+        /// Where: in a [dynamic](super::Set::of_packets) map.
+        map: String,
+    },
     /// Tells the sender that the port cannot be reached, and drops it.
     Reject,
     /// Copies it to a group of netfilter's log, with a prefix of at most 127 bytes.
@@ -175,6 +187,9 @@ impl fmt::Display for Statement {
                 let (fields, data) = (Together(fields), Together(data));
                 let time = Time(*milliseconds);
                 write!(formatter, "update @{map} {{ {fields} timeout {time} : {data} }}")
+            }
+            Self::Forget { fields, data, map } => {
+                write!(formatter, "delete @{map} {{ {} : {} }}", Together(fields), Together(data))
             }
             Self::Reject => formatter.write_str("reject"),
             Self::Log { group, prefix } => {

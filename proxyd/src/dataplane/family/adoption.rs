@@ -1,13 +1,13 @@
 //! Taking over what the kernel has.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use netlink::nftables::{Change, Client};
 use ruleset::nft::Set;
 
 use super::chains::Chains;
-use super::{Family, content, remembered};
+use super::{Family, content};
 use crate::dataplane::Error;
 use crate::dataplane::found::{Found, State};
 use crate::dataplane::transaction::{Transaction, Written};
@@ -32,10 +32,6 @@ impl Family {
         self.chains = Chains::found(chains, led);
         keep_numbers(&mut self.numbers, &entries, plans);
         find_numbers(&mut self.numbers, &entries);
-        if state != State::Ours {
-            self.affinity.is_new();
-        }
-        self.know_numbers(plans.iter())?;
         let sets = self.sets.clone();
         let mut before = preparation(state, &sets);
         let mut transaction = Transaction::default();
@@ -83,7 +79,6 @@ impl Family {
                     None => {}
                 }
             }
-            self.affinity.change(&BTreeSet::new(), &remembered(&content));
             if !content.is_empty() {
                 self.held.insert(name.clone(), content);
             }
@@ -98,7 +93,6 @@ impl Family {
             }
         }
         written += transaction.commit(client, self.table(), &before)?;
-        self.affinity.search();
         Ok(written)
     }
 }

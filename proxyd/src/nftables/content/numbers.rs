@@ -48,9 +48,7 @@ impl Numbers {
         Ok(number)
     }
 
-    /// Whether a pool has a number.
-    #[must_use]
-    pub fn has(&self, service: &NamespacedName, pool: &PoolId) -> bool {
+    fn has(&self, service: &NamespacedName, pool: &PoolId) -> bool {
         self.of_service.get(service).is_some_and(|it| it.contains_key(pool))
     }
 

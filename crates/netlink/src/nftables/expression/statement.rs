@@ -42,8 +42,9 @@ impl Expressions {
                 self.set_meta(Meta::Priority);
             }
             Statement::Remember { fields, data, map, milliseconds } => {
-                self.remember(fields, data, map, *milliseconds);
+                self.dynset(fields, data, map, Some(*milliseconds));
             }
+            Statement::Forget { fields, data, map } => self.dynset(fields, data, map, None),
             Statement::Reject => self.reject(),
             Statement::Log { group, prefix } => {
                 const GROUP: u16 = 1;
@@ -90,23 +91,29 @@ impl Expressions {
         });
     }
 
-    fn remember(&mut self, fields: &[Field], data: &[Field], map: &str, milliseconds: u32) {
+    /// `milliseconds`: for so long it is there from now on; `None`: no more.
+    fn dynset(&mut self, fields: &[Field], data: &[Field], map: &str, milliseconds: Option<u32>) {
         const SET: u16 = 1;
         const OPERATION: u16 = 3;
         const KEY: u16 = 4;
         const DATA: u16 = 5;
         const TIMEOUT: u16 = 6;
-        /// `NFT_DYNSET_OP_UPDATE`.
+        /// `NFT_DYNSET_OP_UPDATE`, `NFT_DYNSET_OP_DELETE`.
         const UPDATE: u32 = 1;
+        const DELETE: u32 = 2;
         let behind = self.load_fields_from(FIRST, fields);
         self.load_fields_from(behind, data);
-        let milliseconds = u64::from(milliseconds);
+        let operation = if milliseconds.is_some() { UPDATE } else { DELETE };
         self.push("dynset", |it| {
-            it.text(SET, map)
-                .attribute(OPERATION, &UPDATE.to_be_bytes())
+            let it = it
+                .text(SET, map)
+                .attribute(OPERATION, &operation.to_be_bytes())
                 .attribute(KEY, &FIRST.bytes())
-                .attribute(DATA, &behind.bytes())
-                .attribute(TIMEOUT, &milliseconds.to_be_bytes())
+                .attribute(DATA, &behind.bytes());
+            let timeout = milliseconds.map(u64::from);
+            timeout
+                .into_iter()
+                .fold(it, |it, timeout| it.attribute(TIMEOUT, &timeout.to_be_bytes()))
         });
     }
 
