@@ -1,10 +1,13 @@
 //! The pods, their namespaces, and what containers of this node were attached for.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
 use crate::attachment::{Attachment, PodReference};
 use crate::model::{Labels, Namespace, NamespacedName, Pod};
+
+/// So many attachments are kept in mind that ended before their pods were told of.
+const MOST_LEFT_EARLY: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Pods {
@@ -19,6 +22,8 @@ pub(super) struct Pods {
     /// By pod, the addresses that it was attached with and is no more. Its object may go on telling
     /// of them for a while, and they may be another's by then.
     left: HashMap<String, BTreeSet<IpAddr>>,
+    /// The same of pods that were not told of yet, the last ones last.
+    left_early: VecDeque<(PodReference, BTreeSet<IpAddr>)>,
     /// Whether all pods are told of: then a container that names one is no plain container, even where
     /// the runtime gives no uid, but a pod that is not known yet.
     pub(super) are_all_told: bool,
@@ -46,9 +51,21 @@ impl Pods {
 
     pub(super) fn put(&mut self, pod: Pod) {
         self.take_out(&pod.uid);
+        self.recall_left(&pod);
         let of_namespace = self.by_namespace.entry(pod.name.namespace.clone()).or_default();
         of_namespace.insert(pod.uid.clone());
         self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    /// The pod may have left addresses before it was told of.
+    fn recall_left(&mut self, pod: &Pod) {
+        self.left_early.retain(|(reference, addresses)| {
+            let is_its = is_for(reference, pod);
+            if is_its {
+                self.left.entry(pod.uid.clone()).or_default().extend(addresses);
+            }
+            !is_its
+        });
     }
 
     pub(super) fn remove(&mut self, uid: &str) {
@@ -110,8 +127,17 @@ impl Pods {
         self.order.retain(|it| it != container_id);
         let attachment = self.attachments.remove(container_id);
         let pod = self.bindings.remove(container_id).filter(|uid| self.pods.contains_key(uid));
-        if let (Some(attachment), Some(uid)) = (attachment, pod) {
-            self.left.entry(uid).or_default().extend(attachment.addresses);
+        match (attachment, pod) {
+            (Some(attachment), Some(uid)) => {
+                self.left.entry(uid).or_default().extend(attachment.addresses);
+            }
+            (Some(Attachment { pod: Some(reference), addresses, .. }), None) => {
+                self.left_early.push_back((reference, addresses));
+                if self.left_early.len() > MOST_LEFT_EARLY {
+                    self.left_early.pop_front();
+                }
+            }
+            _ => {}
         }
     }
 
@@ -155,9 +181,7 @@ impl Pods {
         }
         let named = self.by_namespace.get(&reference.name.namespace).into_iter().flatten();
         let named = named.filter_map(|uid| self.pods.get(uid));
-        // The mirror of a static pod, or any where the runtime gave no uid.
-        let named = named
-            .filter(|pod| pod.name == reference.name && (reference.uid.is_none() || pod.is_mirror));
+        let named = named.filter(|pod| is_for(reference, pod));
         let newest = named.max_by_key(|pod| (pod.created, &pod.uid)).map(|pod| pod.uid.clone());
         let may_be_another = reference.uid.is_none() && !self.are_all_told;
         newest.or_else(|| may_be_another.then(|| self.having(attachment))?)
@@ -211,5 +235,14 @@ impl Pods {
         }
         let namespace_labels = self.labels_of_namespace(&pod.name.namespace);
         Some(View { pod, addresses, namespace_labels, is_of_this_node })
+    }
+}
+
+/// Whether an attachment that tells this is for the pod.
+fn is_for(reference: &PodReference, pod: &Pod) -> bool {
+    match &reference.uid {
+        Some(uid) if *uid == pod.uid => true,
+        // The mirror of a static pod, or any where the runtime gave no uid.
+        uid => pod.name == reference.name && (uid.is_none() || pod.is_mirror),
     }
 }
