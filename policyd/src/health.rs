@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use cluster::health::{self, Answer};
+use cluster::health::{self, Answer, OneAtATime};
 use runner::Runner;
 use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
 
 use crate::agent::{Readiness, Status};
 use crate::counters::Reader;
@@ -15,19 +16,32 @@ pub async fn serve<R: Runner + Send + 'static>(
     status: Arc<Status>,
     counters: Reader<R>,
 ) {
-    let counters = Arc::new(counters);
+    let (counters, texts) = (Arc::new(counters), OneAtATime::new());
     let answer = move |path: String| {
         let (status, counters) = (Arc::clone(&status), Arc::clone(&counters));
-        async move { answer(&path, &status, &counters).await }
+        let texts = texts.clone();
+        async move {
+            match path.as_str() {
+                "/metrics" => texts.answer(text(status, counters)).await,
+                path => answer(path, &status),
+            }
+        }
     };
     health::serve(listener, answer).await;
 }
 
-async fn answer<R: Runner + Send + 'static>(
-    path: &str,
-    status: &Status,
-    counters: &Reader<R>,
-) -> Answer {
+/// The text of metrics.
+async fn text<R: Runner + Send + 'static>(status: Arc<Status>, counters: Arc<Reader<R>>) -> Answer {
+    counters.refresh(Arc::clone(&status.metrics)).await;
+    // Of many pods it is long, and the loop has to go on.
+    match spawn_blocking(move || status.metrics.text()).await {
+        Ok(text) => Answer::metrics(text),
+        // A panic, which is a bug.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+fn answer(path: &str, status: &Status) -> Answer {
     match path {
         "/healthz" if status.is_alive() => Answer::ok("ok\n"),
         "/healthz" => Answer::unavailable("the loop stands still\n"),
@@ -41,10 +55,6 @@ async fn answer<R: Runner + Send + 'static>(
                 Answer::unavailable(format!("{why}\n"))
             }
         },
-        "/metrics" => {
-            counters.refresh(Arc::clone(&status.metrics)).await;
-            Answer::metrics(status.metrics.text())
-        }
         _ => Answer::not_found("there are /healthz, /readyz and /metrics\n"),
     }
 }

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::health::{self, Answer, Listen};
+use cluster::health::{self, Answer, Listen, OneAtATime};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use proxyd::agent::{self, Addresses, Inputs, Readiness, Status};
 use proxyd::config_file::{self, ConfigFile, Parsed, Pods};
@@ -145,6 +145,7 @@ async fn listen(
 ) -> Result<watch::Receiver<bool>, Failure> {
     let metrics = Some(options.metrics).filter(|it| *it != options.listen && *it != Listen::Off);
     let (tells_place, has_place) = watch::channel(false);
+    let texts = OneAtATime::new();
     let places =
         [(Some(options.listen), Some(tells_place), metrics.is_none()), (metrics, None, true)];
     for (at, tells_place, has_metrics) in places {
@@ -157,8 +158,8 @@ async fn listen(
             bound => Some(bound?),
         };
         // Where load balancers ask anybody may; who cares has metrics elsewhere.
-        let counters = has_metrics.then(|| counters.clone());
-        tokio::spawn(answer_at(at, bound, tells_place, Arc::clone(status), counters));
+        let metrics = has_metrics.then(|| (counters.clone(), texts.clone()));
+        tokio::spawn(answer_at(at, bound, tells_place, Arc::clone(status), metrics));
     }
     Ok(has_place)
 }
@@ -169,7 +170,7 @@ async fn answer_at(
     mut bound: Option<Option<TcpListener>>,
     tells_place: Option<watch::Sender<bool>>,
     status: Arc<Status>,
-    counters: Option<Reader>,
+    metrics: Option<(Reader, OneAtATime)>,
 ) {
     let listener = loop {
         if let Some(listener) = bound {
@@ -183,10 +184,12 @@ async fn answer_at(
     }
     let Some(listener) = listener else { return };
     health::serve(listener, move |path| {
-        let (status, counters) = (Arc::clone(&status), counters.clone());
+        let (status, metrics) = (Arc::clone(&status), metrics.clone());
         async move {
-            let answer = match (path.as_str(), counters) {
-                ("/metrics", Some(counters)) => metrics(&status, &counters).await,
+            let answer = match (path.as_str(), metrics) {
+                ("/metrics", Some((counters, texts))) => {
+                    texts.answer(text(Arc::clone(&status), counters)).await
+                }
                 (path, _) => answer(path, &status),
             };
             status.metrics.answered(&path, answer.code());
@@ -196,12 +199,12 @@ async fn answer_at(
     .await;
 }
 
-async fn metrics(status: &Arc<Status>, counters: &Reader) -> Answer {
+/// The text of metrics.
+async fn text(status: Arc<Status>, counters: Reader) -> Answer {
     // Before, nobody knows whose the places are that count.
     if status.readiness() != Readiness::Syncing {
         counters.refresh().await;
     }
-    let status = Arc::clone(status);
     // Of many Services it is long, and the loop has to go on.
     Answer::metrics(blocking(move || status.metrics.text()).await)
 }

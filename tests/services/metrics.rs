@@ -1,16 +1,21 @@
 //! What `/metrics` shows.
 
 use std::fs;
-use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lab::Space;
 use serde_json::json;
 
 use crate::by_both;
 use crate::client::{Outcome, connect, must_ask, must_reach, udp};
-use crate::daemon::{Folder, asked, eventually, metric, served, service, shown, slice, wait_ready};
+use crate::daemon::{
+    Folder, HEALTH, asked, eventually, metric, served, service, shown, slice, wait_ready,
+};
 use crate::objects::THERE;
+use crate::server::PORT;
 use crate::site::Site;
 
 by_both! {
@@ -148,4 +153,52 @@ fn what_kube_proxy_tells_is_told_by_the_same_names() {
     // What it does not tell is by a name of ours.
     assert!(metric(&site, "podwire_proxy_event_to_kernel_seconds_count") >= 2.0);
     assert_eq!(metric(&site, "podwire_proxy_services"), 1.0);
+}
+
+/// What the kernel tells of a process: how many threads it has, or KiB.
+fn of_process(id: u32, name: &str) -> usize {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+    let line = status.lines().find_map(|it| it.strip_prefix(name)?.strip_prefix(':'));
+    let value = line.and_then(|it| it.trim().trim_end_matches(" kB").parse().ok());
+    value.unwrap_or_else(|| panic!("no {name}: {status}"))
+}
+
+/// Who asks and goes away frees its place at once, and the text is written nevertheless.
+#[test]
+fn texts_that_nobody_waits_for_are_not_written_beside_each_other() {
+    const PORTS: u16 = 2000;
+    let (site, folder, daemon) = served(true, &["a"]);
+    let named =
+        |port: u16, to: u16| json!({"name": format!("p{port}"), "port": to, "protocol": "UDP"});
+    let mut object = service(&site);
+    object["spec"]["ports"] = (1..=PORTS).map(|port| named(port, port)).collect();
+    let mut endpoints = slice(&site, &["a"]);
+    endpoints["ports"] = (1..=PORTS).map(|port| named(port, PORT)).collect();
+    folder.write("slice.json", &endpoints);
+    folder.write("service.json", &object);
+    let last = format!("{} . udp . {PORTS} ", site.address("service"));
+    eventually("all ports", || site.tables().contains(&last));
+    site.pod("b").enter(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
+        for port in 1..=PORTS {
+            socket.send_to(b"x", site.at("service", port)).expect("a route");
+        }
+    });
+    let port = PORTS.to_string();
+    eventually("a long text", || connections(&site, &port, "UDP") == Some(1.0));
+    let before = of_process(daemon.id(), "VmHWM");
+    let most = site.node.enter(|| {
+        let ask = |number: usize| {
+            let mut stream = TcpStream::connect(HEALTH).expect("it listens");
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
+            // It has read that when the next one comes.
+            sleep(Duration::from_micros(500));
+            if number.is_multiple_of(50) { of_process(daemon.id(), "Threads") } else { 0 }
+        };
+        (0..2000).map(ask).max().unwrap_or_default()
+    });
+    assert!(most < 32, "{most} threads");
+    let more = of_process(daemon.id(), "VmHWM") - before;
+    assert!(more < 32 << 10, "{more} KiB");
+    assert_eq!(connections(&site, &port, "UDP"), Some(1.0));
 }

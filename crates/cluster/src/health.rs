@@ -1,6 +1,7 @@
 //! Serving `/healthz`, `/readyz`, `/metrics` and their like: who asks gets what the daemon answers.
 
 mod connections;
+mod one_at_a_time;
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -20,6 +21,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 pub use connections::Connections;
+pub use one_at_a_time::OneAtATime;
 
 /// As many are connected at once.
 const MOST_CONNECTIONS: usize = 32;
@@ -103,14 +105,16 @@ pub struct Answer {
     code: StatusCode,
     kind: &'static str,
     headers: Vec<(HeaderName, HeaderValue)>,
-    text: String,
+    /// All who get the same answer share it.
+    text: Bytes,
 }
 
 impl Answer {
     /// All is well.
     #[must_use]
     pub fn ok(text: impl Into<String>) -> Self {
-        Self { code: StatusCode::OK, kind: "text/plain", headers: Vec::new(), text: text.into() }
+        let text = Bytes::from(text.into());
+        Self { code: StatusCode::OK, kind: "text/plain", headers: Vec::new(), text }
     }
 
     /// Something is not.
@@ -209,7 +213,7 @@ where
 }
 
 fn response(answer: Answer) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(answer.text)));
+    let mut response = Response::new(Full::new(answer.text));
     *response.status_mut() = answer.code;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.kind));
     response.headers_mut().extend(answer.headers);
