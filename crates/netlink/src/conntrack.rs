@@ -13,6 +13,9 @@ use crate::netfilter::{Socket, refused};
 use crate::{Error, Layer4, Tuple};
 pub use changes::{Change, Changes, Happened};
 
+/// As many flows are forgotten by one message: there is room for the refusal of each.
+const AT_ONCE: usize = 128;
+
 /// A flow as the kernel tracks it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flow {
@@ -174,9 +177,22 @@ impl Client {
         // No other message may be sent before the list was read to its end.
         let mut flows = Vec::new();
         self.flows(filter, |flow| flows.push(*flow))?;
+        self.forget_each(&flows)
+    }
+
+    /// Has the kernel forget these flows, many of them by one message, and tells how many were still there.
+    ///
+    /// # Errors
+    /// [`Error`]: others of them may be forgotten.
+    pub fn forget_each(&mut self, flows: &[Flow]) -> Result<usize, Error> {
+        const WHAT: &str = "forget tracked flows";
         let mut count = 0;
-        for flow in flows {
-            count += usize::from(self.forget(&flow)? == Outcome::Done);
+        for flows in flows.chunks(AT_ONCE) {
+            let refusals = self.0.change_each(flows.iter().map(message::delete), WHAT)?;
+            if let Some(code) = refusals.iter().find(|it| **it != Errno::ENOENT as i32) {
+                return Err(refused(WHAT.to_owned(), *code));
+            }
+            count += flows.len() - refusals.len();
         }
         Ok(count)
     }

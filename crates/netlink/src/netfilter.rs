@@ -115,6 +115,35 @@ impl Socket {
         self.receive(what, sequence..=sequence, |answer| Ok(answer.code()))
     }
 
+    /// Sends `messages` at once, all of which are tried, and returns the error numbers of those that were refused. There is room
+    /// for some hundred of these.
+    pub(crate) fn change_each(
+        &mut self,
+        messages: impl IntoIterator<Item = Message>,
+        what: &str,
+    ) -> Result<Vec<i32>, Error> {
+        let mut messages = messages.into_iter().peekable();
+        let (mut bytes, mut refusals) = (Vec::new(), Vec::new());
+        let first = self.sequence.wrapping_add(1);
+        while let Some(message) = messages.next() {
+            // Refusals are told unasked; that the last one was done tells that the others were looked at.
+            let is_last = messages.peek().is_none();
+            let message = if is_last { message.acknowledged() } else { message };
+            bytes.extend(message.numbered(self.next()).into_bytes());
+        }
+        if bytes.is_empty() {
+            return Ok(refusals);
+        }
+        self.send(&bytes, what)?;
+        let last = self.sequence;
+        self.receive(what, first..=last, |answer| {
+            let code = answer.code();
+            refusals.extend(code.filter(|it| *it != 0));
+            Ok((code.is_some() && answer.sequence == last).then_some(()))
+        })?;
+        Ok(refusals)
+    }
+
     /// Sends `message`, which asks for a list, and gives what follows the headers of each entry to
     /// `take`; whether it was interrupted by a change.
     pub(crate) fn list(

@@ -269,6 +269,32 @@ fn flows_are_forgotten_by_protocol_port_end_and_mark() {
 }
 
 #[test]
+fn many_flows_are_forgotten_and_those_that_have_ended_are_not_counted() {
+    let routed = routed("");
+    let mut client = client(&routed);
+    for addresses in addresses() {
+        let [from, to] = [addresses.client, addresses.service];
+        let lines: String = (1..=1000)
+            .map(|port| format!("-I -p udp -s {from} -d {to} --sport {port} --dport 53 -t 600\n"))
+            .collect();
+        let entered = routed.router.enter().unwrap();
+        run("conntrack", &["-R", "-"], &lines);
+        drop(entered);
+        let all = Filter::all(from.is_ipv4());
+        let flows = list(&mut client, &all);
+        assert_eq!(flows.len(), 1000);
+        // Some end meanwhile, the last of a message among them.
+        for place in [0, 127, 128, 500, 999] {
+            assert_eq!(client.forget(&flows[place]).unwrap(), Outcome::Done);
+        }
+        assert_eq!(client.forget_each(&flows).unwrap(), 995);
+        assert_eq!(client.forget_each(&flows).unwrap(), 0);
+        assert_eq!(client.forget_each(&[]).unwrap(), 0);
+        assert_eq!(list(&mut client, &all), []);
+    }
+}
+
+#[test]
 fn flows_are_heard_as_they_begin_change_and_end() {
     let routed = routed(RULES);
     let mut client = client(&routed);
