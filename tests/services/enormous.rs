@@ -142,9 +142,13 @@ fn many_flows_are_forgotten_at_once() {
     assert!(flows() >= FLOWS, "{} flows", flows());
     let client = udp(site.pod("b"), to);
     assert_eq!(must_ask(&client), "a");
+    let rounds = || metric(&site, "kubeproxy_conntrack_reconciler_sync_duration_seconds_count");
+    let before = rounds();
     folder.write("slice.json", &slice(&site, &["b"]));
     eventually("the flow", || must_ask(&client) == "b");
     eventually("all flows", || flows() < 10);
+    // Others had their turn meanwhile.
+    assert!(rounds() >= before + 3.0, "{before} {}", rounds());
     assert!(
         metric(&site, "kubeproxy_conntrack_reconciler_deleted_entries_total") >= f64::from(FLOWS)
     );

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use cluster::Change;
 use lab::{Node, Pod, Space};
 use proxyd::dataplane::Dataplane;
-use proxyd::flows;
+use proxyd::flows::{Places, Stale};
 use proxyd::index::{Event, Index};
 use proxyd::nftables::{Local, Settings};
 use proxyd::plan;
@@ -188,7 +188,7 @@ impl Site {
         let Self { node, dataplane, .. } = self;
         node.enter(|| {
             dataplane.apply(&changes.plans).unwrap();
-            flows::cut(&places).unwrap()
+            Stale::default().cut(&places, &Places::new()).unwrap().count
         })
     }
 

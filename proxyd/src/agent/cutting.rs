@@ -1,12 +1,11 @@
 //! Cutting flows that lead where no service leads any more, in a thread of its own: changes do not wait for that.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use cluster::Worker;
 
-use crate::flows;
+use crate::flows::{self, Places, Stale};
 use crate::index::Index;
 use crate::plan::At;
 
@@ -18,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The places whose flows are to be looked at. None is forgotten before that was done.
 #[derive(Debug)]
 pub(super) struct Cutting {
-    work: Worker<(), Cut>,
+    work: Worker<Stale, Cut>,
     /// Those whose change is on its way to the kernel.
     coming: BTreeSet<At>,
     /// Those whose change is there.
@@ -29,6 +28,8 @@ pub(super) struct Cutting {
     written: Option<Instant>,
     /// Those that are being looked at.
     under_way: BTreeSet<At>,
+    /// Those that have more stale flows than are cut at once.
+    left: BTreeSet<At>,
     next_try: Option<Instant>,
     failure: Option<String>,
 }
@@ -36,19 +37,20 @@ pub(super) struct Cutting {
 /// What came of it.
 #[derive(Debug)]
 pub(super) struct Cut {
-    result: Result<usize, netlink::Error>,
+    result: Result<flows::Cut, netlink::Error>,
     took: Duration,
 }
 
 impl Cutting {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            work: Worker::new(()),
+            work: Worker::new(Stale::default()),
             coming: BTreeSet::new(),
             places: BTreeSet::new(),
             all_due: None,
             written: None,
             under_way: BTreeSet::new(),
+            left: BTreeSet::new(),
             next_try: None,
             failure: None,
         }
@@ -80,7 +82,8 @@ impl Cutting {
         }
         self.under_way = std::mem::take(&mut self.places);
         datagrams.extend(index.serving(self.under_way.iter().copied()));
-        self.work.start(move |()| cut(&datagrams));
+        let left = index.serving(self.left.iter().copied());
+        self.work.start(move |stale| cut(stale, &datagrams, &left));
     }
 
     /// When there is something to begin with.
@@ -88,7 +91,8 @@ impl Cutting {
         if self.work.is_running() {
             return None;
         }
-        let due = if self.places.is_empty() { self.all_due } else { self.written };
+        let is_idle = self.places.is_empty() && self.left.is_empty();
+        let due = if is_idle { self.all_due } else { self.written };
         due.map(|it| self.next_try.map_or(it, |next| next.max(it)))
     }
 
@@ -101,14 +105,17 @@ impl Cutting {
     pub(super) fn finish(&mut self, cut: Cut, now: Instant) -> Option<(usize, Duration)> {
         let under_way = std::mem::take(&mut self.under_way);
         match cut.result {
-            Ok(count) => {
+            Ok(flows::Cut { count, left }) => {
                 (self.failure, self.next_try) = (None, None);
+                // Their turn comes again together with that of others.
+                self.left = left;
                 Some((count, cut.took))
             }
             Err(error) => {
                 let error = cluster::chain(&error);
                 tracing::warn!("flows cannot be cut: {error}; it is tried again");
                 self.places.extend(under_way);
+                self.places.append(&mut self.left);
                 self.failure = Some(error);
                 (self.all_due, self.next_try) = (Some(now), now.checked_add(PAUSE));
                 None
@@ -121,15 +128,15 @@ impl Cutting {
         self.failure.as_deref()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of what is being done, which is bounded.
     pub(super) async fn wait(&mut self) {
         self.work.wait().await;
     }
 }
 
-fn cut(datagrams: &BTreeMap<At, BTreeSet<SocketAddr>>) -> Cut {
+fn cut(stale: &mut Stale, places: &Places, left: &Places) -> Cut {
     let begun = Instant::now();
-    let result = flows::cut(datagrams);
+    let result = stale.cut(places, left);
     Cut { result, took: begun.elapsed() }
 }
 
@@ -165,8 +172,31 @@ mod tests {
         cutting.start(&index, later);
         assert_eq!(cutting.under_way, [at(1), at(2), at(3)].into());
         cutting.wait().await;
-        let done = Cut { result: Ok(2), took: Duration::ZERO };
-        assert_eq!(cutting.finish(done, later), Some((2, Duration::ZERO)));
+        let done = |left| {
+            let result = Ok(flows::Cut { count: 2, left });
+            Cut { result, took: Duration::ZERO }
+        };
+        // One has more flows than are cut at once, and others come.
+        cutting.expect([at(9)]);
+        cutting.is_written(false, later);
+        let counted = Some((2, Duration::ZERO));
+        assert_eq!(cutting.finish(done([at(2)].into()), later), counted);
+        assert_eq!(cutting.due(), Some(later));
+        cutting.start(&index, later);
+        assert_eq!((&cutting.under_way, &cutting.left), (&[at(9)].into(), &[at(2)].into()));
+        cutting.wait().await;
+        assert_eq!(cutting.finish(done([at(2)].into()), later), counted);
+        assert_eq!(cutting.due(), Some(later));
+        // After a failure it is looked at anew.
+        cutting.start(&index, later);
+        cutting.wait().await;
+        let result = Err(netlink::Error::Interrupted { what: "list".into() });
+        assert_eq!(cutting.finish(Cut { result, took: Duration::ZERO }, later), None);
+        assert_eq!((&cutting.places, &cutting.left), (&[at(2)].into(), &[].into()));
+        let later = later + PAUSE;
+        cutting.start(&index, later);
+        cutting.wait().await;
+        assert_eq!(cutting.finish(done([].into()), later), counted);
         assert_eq!((cutting.failure(), cutting.places.len()), (None, 0));
         assert_eq!(cutting.due(), later.checked_add(INTERVAL));
         // One alone is due at once, and not all.
