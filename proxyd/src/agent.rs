@@ -178,6 +178,9 @@ impl Agent {
                 // Rules are others where pods are known by others.
                 self.is_astray |= node.pod_ranges != self.index.node().pod_ranges;
             }
+            Event::Together(events) => {
+                return std::mem::take(events).into_iter().for_each(|it| self.take(it));
+            }
             Event::Services(_) | Event::Slices(_) => {}
         }
         self.index.apply(event);

@@ -25,6 +25,8 @@ pub enum Event {
     Slices(Change<Read<EndpointSlice>>),
     /// This node, as it is now.
     Node(Node),
+    /// What happened at once: nothing is between these.
+    Together(Vec<Event>),
 }
 
 /// What changed since the last time.
@@ -96,6 +98,7 @@ impl Index {
                 self.node = node;
                 self.changed.extend(self.services.keys().cloned());
             }
+            Event::Together(events) => events.into_iter().for_each(|it| self.apply(it)),
         }
     }
 

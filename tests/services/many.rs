@@ -1,8 +1,13 @@
 //! Many services beside the one that is looked at.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
+use crate::client::must_reach;
+use crate::daemon::{eventually, served, service as of_site, slice as slice_of_site};
 use crate::site::Site;
+use crate::steady::Steady;
 
 /// So many: more than a transaction takes.
 pub(crate) const MANY: u32 = 1500;
@@ -63,4 +68,41 @@ fn slice(site: &Site, number: u32, variant: u32) -> Value {
         "endpoints": (0..count).map(endpoint).collect::<Vec<_>>(),
         "ports": [{"name": "p", "port": 8080}],
     })
+}
+
+/// All change in one file: the one comes first and the other last, and between them are more than are taken in at once.
+#[test]
+fn places_pass_from_one_service_to_another_however_many_change_between() {
+    let (site, folder, _daemon) = served(true, &["a", "b"]);
+    let [one, other] = ["10.96.9.1", "10.96.9.2"];
+    let all = |turn: u32| {
+        let mut all = many(&site, 0);
+        let items = all["items"].as_array_mut().expect("a list");
+        for service in items.iter_mut().filter(|it| it["kind"] == "Service") {
+            service["spec"]["ports"][0]["port"] = json!(80 + turn % 2);
+        }
+        let places = if turn.is_multiple_of(2) { [one, other] } else { [other, one] };
+        for ((name, endpoint), place) in [("aa-first", "a"), ("zz-last", "b")].iter().zip(places) {
+            let (mut object, mut endpoints) = (of_site(&site), slice_of_site(&site, &[endpoint]));
+            object["metadata"]["name"] = json!(name);
+            object["spec"] = json!({"clusterIP": place, "ports": [{"name": "t", "port": 80}]});
+            endpoints["metadata"]["name"] = json!(name);
+            endpoints["metadata"]["labels"] = json!({"kubernetes.io/service-name": name});
+            items.extend([object, endpoints]);
+        }
+        all
+    };
+    let [to_one, to_other] =
+        [one, other].map(|it| SocketAddr::new(it.parse().expect("an address"), 80));
+    folder.write("all.json", &all(0));
+    eventually("all", || held(&site) == MANY as usize);
+    let steady = [to_one, to_other].map(|to| Steady::start(site.pod("c"), to));
+    for turn in 1..=4 {
+        folder.write("all.json", &all(turn));
+        let names = if turn.is_multiple_of(2) { ["a", "b"] } else { ["b", "a"] };
+        eventually("the exchange", || {
+            [to_one, to_other].map(|to| must_reach(&site.node, to).0) == names
+        });
+    }
+    steady.into_iter().for_each(|it| _ = it.end());
 }

@@ -25,6 +25,14 @@ pub struct World {
     own: BTreeSet<IpAddr>,
 }
 
+/// What a source has told.
+#[derive(Debug, Default)]
+struct Told {
+    services: bool,
+    slices: bool,
+    node: bool,
+}
+
 impl World {
     /// Waits until a source has told of all objects and of the node, which `node` gives the addresses that have node
     /// ports. `None`: the source has ended before.
@@ -35,27 +43,33 @@ impl World {
     ) -> Option<Self> {
         let (index, left_alone) = (Index::default(), BTreeMap::new());
         let mut world = Self { index, left_alone, settings, own: BTreeSet::new() };
-        let (mut services, mut slices, mut told) = (false, false, false);
-        while !(services && slices && told) {
-            let event = match events.recv().await? {
-                Event::Node(it) => {
-                    told = true;
-                    if let Some(ranges) = &it.pod_ranges {
-                        world.settings.local = Local::Ranges(ranges.clone());
-                    }
-                    world.own.extend(&it.addresses);
-                    let it = node(it);
-                    world.own.extend(&it.addresses);
-                    Event::Node(it)
-                }
-                event => event,
-            };
-            services |= matches!(event, Event::Services(Change::Listed(_)));
-            slices |= matches!(event, Event::Slices(Change::Listed(_)));
-            world.take(event);
+        let mut told = Told::default();
+        while !(told.services && told.slices && told.node) {
+            world.hear(events.recv().await?, &node, &mut told);
         }
         world.index.take_changes();
         Some(world)
+    }
+
+    fn hear(&mut self, event: Event, node: &impl Fn(Node) -> Node, told: &mut Told) {
+        match event {
+            Event::Together(events) => events.into_iter().for_each(|it| self.hear(it, node, told)),
+            Event::Node(it) => {
+                told.node = true;
+                if let Some(ranges) = &it.pod_ranges {
+                    self.settings.local = Local::Ranges(ranges.clone());
+                }
+                self.own.extend(&it.addresses);
+                let it = node(it);
+                self.own.extend(&it.addresses);
+                self.take(Event::Node(it));
+            }
+            event => {
+                told.services |= matches!(event, Event::Services(Change::Listed(_)));
+                told.slices |= matches!(event, Event::Slices(Change::Listed(_)));
+                self.take(event);
+            }
+        }
     }
 
     fn take(&mut self, event: Event) {

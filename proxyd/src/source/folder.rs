@@ -82,8 +82,10 @@ fn whole<T>((read, problems): (Read<T>, Vec<Problem>)) -> Result<Read<T>, Wrong>
     }
 }
 
-/// Endpoints come ahead of services and go behind them, so that no service is without those that it has; and services come ahead of
-/// those that go, so that a place which passes from one to another is always one's.
+/// One event for each reading, so that a place which passes from one service to another is always one's, of however many at once.
+///
+/// Endpoints come ahead of services and go behind them, so that no service is without those that it has, by however many
+/// transactions that is written; and services come ahead of those that go.
 fn events(changes: Vec<Change<Object>>) -> Vec<Event> {
     let (mut slices, mut services) = (Vec::new(), Vec::new());
     let (mut gone_services, mut gone_slices) = (Vec::new(), Vec::new());
@@ -112,7 +114,8 @@ fn events(changes: Vec<Change<Object>>) -> Vec<Event> {
             }
         }
     }
-    [slices, services, gone_services, gone_slices].into_iter().flatten().collect()
+    let events = [slices, services, gone_services, gone_slices].into_iter().flatten();
+    vec![Event::Together(events.collect())]
 }
 
 #[cfg(test)]
@@ -136,7 +139,10 @@ mod tests {
             Change::Applied(service()),
             Change::Applied(slice()),
         ];
-        let order = events(changes).into_iter().map(|event| match event {
+        let Ok([Event::Together(events)]) = <[_; 1]>::try_from(events(changes)) else {
+            panic!("they are not together");
+        };
+        let order = events.into_iter().map(|event| match event {
             Event::Slices(Change::Applied(_)) => "slices",
             Event::Services(Change::Applied(_)) => "services",
             Event::Services(Change::Removed(_)) => "services that go",
