@@ -240,3 +240,17 @@ fn pods_are_told_by_what_the_settings_say() {
     let other = Query { to: to(), from: "fd00::1".parse().unwrap() };
     assert!(matches!(explain(&bridged, &other), Err(Error::Families { .. })));
 }
+
+#[test]
+fn pods_come_to_a_load_balancer_only_from_its_source_ranges() {
+    let to = "198.51.100.1:80";
+    let told = |sources: &[&str], from: Option<&str>| {
+        let spec = json!({"type": "LoadBalancer", "loadBalancerSourceRanges": sources});
+        told(&spec, &[endpoint(1, "here")], to, from)
+    };
+    insta::assert_snapshot!(told(&["192.0.2.100/32"], Some("pod")));
+    insta::assert_snapshot!(told(&["192.0.2.100/32", "10.1.5.0/24"], None));
+    // What is said of one of them is the same.
+    assert!(told(&["192.0.2.100/32"], Some("10.1.0.9")).contains("do not let it in"));
+    assert!(told(&["10.1.0.0/16"], Some("pod")).contains("led to an endpoint"));
+}

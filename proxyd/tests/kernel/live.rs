@@ -162,7 +162,7 @@ fn what_somebody_changed_is_told() {
     let spec = json!({
         "type": "LoadBalancer", "clusterIP": "10.96.0.1", "ports": [{"port": 80}],
         "sessionAffinity": "ClientIP", "ingress": [{"ip": "192.0.2.77"}],
-        "loadBalancerSourceRanges": ["203.0.113.0/24"],
+        "loadBalancerSourceRanges": ["203.0.113.0/24", "10.244.0.0/16"],
     });
     let endpoints = [("10.244.0.5", "here"), ("10.244.1.5", "there")];
     let objects: Objects = [("s".to_owned(), objects("s", &spec, &endpoints))].into();
