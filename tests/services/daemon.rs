@@ -361,6 +361,20 @@ fn an_api_server_is_followed() {
     leaving["spec"] = json!({"taints": []});
     cluster.apply(&leaving);
     eventually("a node that stays", || is_eligible(true));
+    // One that is registered anew is told its addresses later.
+    cluster.delete(&node);
+    eventually("no node", || is_eligible(false));
+    cluster.apply(&node);
+    eventually("a new node", || is_eligible(true));
+    for _ in 0..50 {
+        let outcome = connect(site.world(), site.at("node", 30080));
+        assert!(matches!(&outcome, Outcome::Answer(name, _) if name == "b"), "{outcome:?}");
+        sleep(Duration::from_millis(10));
+    }
+    let others = json!({"addresses": [{"type": "InternalIP", "address": "192.0.2.77"}]});
+    cluster.set_status(&node, &others);
+    eventually("others", || site.tables().contains("192.0.2.77 . tcp . 30080"));
+    assert!(!site.tables().contains("192.0.2.1 . tcp . 30080"));
     // The API server's own service has no slice of ours, and is refused, not lost.
     cluster.delete(&object);
     eventually("no service", || !site.tables().contains(&format!("{address} . ")));

@@ -288,7 +288,7 @@ pub async fn forward<P: Part, T, E>(
     mut watch: Watch<P, T>,
     events: &Sender<E>,
     report: impl Fn(Error),
-    event: impl Fn(Change<T>) -> Option<E>,
+    mut event: impl FnMut(Change<T>) -> Option<E>,
 ) {
     loop {
         match watch.next().await {

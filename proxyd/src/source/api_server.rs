@@ -83,6 +83,7 @@ impl ApiServer {
         let failed = |error| report(&Report::Failed(error));
         let nodes =
             Watch::new(self.client.clone(), node).fields(format!("metadata.name={}", self.node));
+        let mut known = BTreeSet::new();
         let nodes = forward(nodes, events, failed, |change| {
             let (told, is_listed) = match change {
                 Change::Listed(nodes) => (nodes.into_iter().next(), true),
@@ -97,7 +98,8 @@ impl ApiServer {
             if node.is_none() {
                 report(&Report::NoPodRanges(self.node.clone()));
             }
-            node.map(|it| Event::Node(with_addresses(it, &self.addresses)))
+            let node = keeping_addresses(node?, &mut known);
+            Some(Event::Node(with_addresses(node, &self.addresses)))
         });
         let services = Watch::new(self.client.clone(), ServicePart::read);
         let services = forward(services, events, failed, |change| {
@@ -156,6 +158,16 @@ fn node(part: NodePart) -> (Node, bool) {
     (node, stays)
 }
 
+/// The node, which keeps the addresses that were known while it is told of without any: its object is made anew, and gets them later.
+fn keeping_addresses(mut node: Node, known: &mut BTreeSet<IpAddr>) -> Node {
+    if node.addresses.is_empty() {
+        node.addresses.clone_from(known);
+    } else {
+        known.clone_from(&node.addresses);
+    }
+    node
+}
+
 /// The node with these addresses, instead of those of their families.
 fn with_addresses(node: Node, given: &BTreeSet<IpAddr>) -> Node {
     let is_given = |is_ipv4| given.iter().any(|it| it.is_ipv4() == is_ipv4);
@@ -192,6 +204,21 @@ mod tests {
         };
         let metadata = json!({"name": "a", "labels": {"topology.kubernetes.io/zone": "z"}});
         assert_eq!(read(&metadata, &["other"]), (wanted, true));
+    }
+
+    #[test]
+    fn a_node_without_addresses_keeps_those_that_were_known() {
+        let mut known = BTreeSet::new();
+        let mut told = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
+            let node = keeping_addresses(Node { addresses, ..Node::default() }, &mut known);
+            node.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[]), [""; 0]);
+        assert_eq!(told(&["192.0.2.1", "2001:db8::1"]), ["192.0.2.1", "2001:db8::1"]);
+        assert_eq!(told(&[]), ["192.0.2.1", "2001:db8::1"]);
+        assert_eq!(told(&["192.0.2.7"]), ["192.0.2.7"]);
+        assert_eq!(told(&[]), ["192.0.2.7"]);
     }
 
     #[test]
