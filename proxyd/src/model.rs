@@ -133,6 +133,14 @@ impl Problems {
         self.take(address, field, text, "an address")
     }
 
+    /// An address that connections are led to, or come to from outside. Some the API server refuses (`ValidateEndpointIP`).
+    fn reachable(&mut self, text: &str, field: impl Fn() -> String) -> Option<IpAddr> {
+        let address = self.address(text, &field)?;
+        let wanted =
+            "an address that others reach: it is unspecified, of the loopback or of a link";
+        self.take(is_reachable(address).then_some(address), field, text, wanted)
+    }
+
     /// An object's name and namespace: they become labels of metrics and parts of lines. That there is a name others see to.
     fn name(&mut self, name: &NamespacedName) {
         let is_of_name = |it: char| matches!(it, 'a'..='z' | '0'..='9' | '-' | '.');
@@ -149,6 +157,14 @@ impl Problems {
         let port = u16::try_from(number).ok().filter(|it| *it > 0);
         self.take(port, field, number, "a port (1 to 65535)")
     }
+}
+
+fn is_reachable(address: IpAddr) -> bool {
+    let is_of_link = match address {
+        IpAddr::V4(it) => it.is_link_local() || matches!(it.octets(), [224, 0, 0, _]),
+        IpAddr::V6(it) => it.is_unicast_link_local() || it.segments()[0] & 0xff0f == 0xff02,
+    };
+    !address.is_unspecified() && !address.is_loopback() && !is_of_link
 }
 
 /// A text that is not empty.

@@ -163,7 +163,7 @@ impl EndpointSlicePart {
 fn endpoint(place: usize, part: EndpointPart, problems: &mut Problems) -> Option<Endpoint> {
     // More than one are of the same endpoint, and consumers take the first (discovery/v1, `Endpoint.addresses`).
     let text = part.addresses.first().map(String::as_str).unwrap_or_default();
-    let address = problems.address(text, || format!("endpoints[{place}].addresses[0]"))?;
+    let address = problems.reachable(text, || format!("endpoints[{place}].addresses[0]"))?;
     let conditions = part.conditions.unwrap_or_default();
     // What is not told counts as ready, and as serving what is ready (discovery/v1, `EndpointConditions`).
     let is_ready = conditions.ready.unwrap_or(true);
@@ -237,6 +237,40 @@ mod tests {
         let name = json!({"name": "s-1", "labels": {SERVICE_NAME: "s"}});
         assert_eq!(read(json!({"metadata": {"name": "s-1"}, "addressType": "IPv4"})).0, None);
         assert_eq!(read(json!({"metadata": name, "addressType": "FQDN"})).0, None);
+    }
+
+    #[test]
+    fn addresses_that_no_endpoint_can_have_are_told_and_left_out() {
+        let wrong = [
+            "0.0.0.0",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.1.1",
+            "224.0.0.1",
+            "::",
+            "::1",
+            "fe80::1",
+            "febf::1",
+            "ff02::1",
+            "ff12::1",
+            "::ffff:127.0.0.1",
+        ];
+        let right = ["10.0.0.1", "239.0.0.1", "224.0.1.1", "fd00::1", "ff05::1", "fec0::1"];
+        let endpoints: Vec<_> =
+            wrong.iter().chain(&right).map(|it| json!({"addresses": [it]})).collect();
+        let (slice, problems) = read(json!({
+            "metadata": {"name": "s-1", "labels": {SERVICE_NAME: "s"}}, "endpoints": endpoints,
+        }));
+        let read: Vec<_> = slice.unwrap().endpoints.iter().map(|it| it.address).collect();
+        assert_eq!(read, right.map(|it| it.parse::<IpAddr>().unwrap()));
+        let told: Vec<_> = wrong
+            .iter()
+            .enumerate()
+            .map(|(place, it)| {
+                format!("endpoints[{place}].addresses[0]: {it:?} is not an address that others reach: it is unspecified, of the loopback or of a link")
+            })
+            .collect();
+        assert_eq!(problems, told);
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl ServicePart {
         }
         let is_load_balancer = spec.kind.as_deref() == Some("LoadBalancer");
         let is_local = |policy: &Option<String>| policy.as_deref() == Some("Local");
-        let external_ips = addresses(&spec.external_ips, "spec.externalIPs", &mut problems);
+        let external_ips = external_ips(&spec.external_ips, &mut problems);
         let ports = ports(spec.ports, &mut problems);
         let load_balancer_ips = match self.status.and_then(|it| it.load_balancer) {
             Some(it) if is_load_balancer => load_balancer_ips(it, &mut problems),
@@ -233,9 +233,10 @@ fn cluster_ips(spec: &Spec, problems: &mut Problems) -> Vec<IpAddr> {
     texts.filter_map(read).collect()
 }
 
-fn addresses(texts: &[String], field: &str, problems: &mut Problems) -> Vec<IpAddr> {
-    let read =
-        |(place, text): (usize, &String)| problems.address(text, || format!("{field}[{place}]"));
+fn external_ips(texts: &[String], problems: &mut Problems) -> Vec<IpAddr> {
+    let read = |(place, text): (usize, &String)| {
+        problems.reachable(text, || format!("spec.externalIPs[{place}]"))
+    };
     texts.iter().enumerate().filter_map(read).collect()
 }
 
@@ -387,12 +388,13 @@ mod tests {
                 {"port": 0}, {"port": 80, "protocol": "ICMP"}, {"port": 81, "nodePort": 70_000},
                 {"name": "b", "port": 81}, {"port": 81, "protocol": "UDP"},
             ],
-            "externalIPs": ["here"],
+            "externalIPs": ["here", "127.0.0.1", "192.0.2.1"],
             "loadBalancerSourceRanges": ["10.0.0.7/8", "all"],
         }));
         let service = service.unwrap();
         let ports: Vec<_> = service.ports.iter().map(|it| (it.port, it.protocol)).collect();
         assert_eq!(ports, [(81, Protocol::Tcp), (81, Protocol::Udp)]);
+        assert_eq!(service.external_ips, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
         assert_eq!((service.ports[0].node_port, service.ports[0].name.as_str()), (None, ""));
         assert_eq!(service.source_ranges, Some(vec!["10.0.0.0/8".parse().unwrap()]));
         assert_eq!(
@@ -400,6 +402,7 @@ mod tests {
             [
                 "spec.clusterIPs[1]: \"fd00::x\" is not an address",
                 "spec.externalIPs[0]: \"here\" is not an address",
+                "spec.externalIPs[1]: \"127.0.0.1\" is not an address that others reach: it is unspecified, of the loopback or of a link",
                 "spec.ports[0].port: \"0\" is not a port (1 to 65535)",
                 "spec.ports[1].protocol: \"ICMP\" is not TCP, UDP or SCTP",
                 "spec.ports[2].nodePort: \"70000\" is not a port (1 to 65535)",
