@@ -138,6 +138,7 @@ mod tests {
         assert_eq!(chosen(&[2, 1, 1], 2), (vec![0, 1, 1], vec![(1, 2)]));
         assert_eq!(chosen(&[2, 1, 1], 1), (vec![0, 1, 0], vec![(1, 2), (3, 1)]));
     }
+
     #[test]
     fn flows_that_were_left_are_cut_only_while_they_are_stale() {
         let at = |port| {
