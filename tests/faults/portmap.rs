@@ -391,6 +391,66 @@ fn the_hosts_uplink_gets_no_packets_of_its_loopback() {
     }
 }
 
+/// `route_localnet` stays on the containers' links, and with it what keeps their packets from the host's loopback, however
+/// the last port goes. A table of before had a guard of each class of conditions.
+#[test]
+fn the_guard_of_the_hosts_loopback_stays() {
+    let conditions = json!({"conditionsV4": ["iifname", "up0"]});
+    for (keys, is_of_before) in
+        [(json!({}), false), (conditions.clone(), false), (conditions, true)]
+    {
+        for by_gc in [false, true] {
+            let site = Site::new(conf("nftables"));
+            let node = &site.node;
+            // The class of those without conditions stays, and would have kept its guard.
+            node.sh("nft delete table inet podwire-portmap");
+            let mut conf = site.conf_with(&keys);
+            conf["prevResult"] = result(1);
+            conf["runtimeConfig"] = json!({"portMappings": mappings(1)});
+            let run = |command: &str| {
+                let reply = site.run(&call(&site, command, 1).conf(&conf));
+                let _ = reply.ok();
+            };
+            run("ADD");
+            let chain = || node.sh("nft list chain inet podwire-portmap loopback");
+            let guards = || chain().matches("ip daddr 127.0.0.0/8 drop").count();
+            if is_of_before {
+                let table = node.sh("nft list table inet podwire-portmap");
+                let name = table.lines().find_map(|it| it.trim().strip_prefix("chain hostports-"));
+                let suffix = name.and_then(|it| it.strip_suffix(" {")).expect("a chain of a class");
+                let rule = chain().replace("\"hostports ", &format!("\"hostports-{suffix} "));
+                let file = node.home().join("before.nft");
+                let script = format!("flush chain inet podwire-portmap loopback\n{rule}");
+                std::fs::write(&file, script).unwrap();
+                node.sh(&format!("nft -f {}", file.display()));
+                assert!(chain().contains("\"hostports-"));
+            }
+            run("CHECK");
+            assert_eq!(guards(), 1);
+            if by_gc {
+                let keys = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": []});
+                let gc = Call::new("portmap", "GC").conf(&site.conf_with(&keys));
+                let gc = gc.unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+                let _ = site.run(&gc).ok();
+            } else {
+                run("DEL");
+            }
+            let left = node.sh("nft list table inet podwire-portmap");
+            assert!(!left.contains("10.1.0.") && !left.contains("hostports-"), "{left}");
+            assert_eq!(guards(), 1, "{left}");
+            // And one is enough for all that come again; without it no port is as it should be.
+            run("ADD");
+            run("CHECK");
+            assert_eq!(guards(), 1);
+            node.sh("nft flush chain inet podwire-portmap loopback");
+            let _ = site.run(&call(&site, "CHECK", 1).conf(&conf)).expect_error(102);
+            run("ADD");
+            run("CHECK");
+            assert_eq!(guards(), 1);
+        }
+    }
+}
+
 /// An ADD that fails midway leaves nothing: here the kernel has no such parameter to set.
 #[test]
 fn a_failed_add_leaves_nothing() {

@@ -17,6 +17,9 @@ pub const UNSPECIFIED_V6: IpNetwork =
 /// Everybody of a link (RFC 919).
 pub const BROADCAST: IpNetwork =
     IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::BROADCAST, 32).expect("a prefix"));
+/// A host's own (RFC 1122).
+pub const LOOPBACK_V4: IpNetwork =
+    IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::new(127, 0, 0, 0), 8).expect("a prefix"));
 /// What no router forwards (RFC 3927).
 pub const LINK_LOCAL_V4: IpNetwork =
     IpNetwork::V4(Ipv4Network::new_checked(Ipv4Addr::new(169, 254, 0, 0), 16).expect("a prefix"));

@@ -204,8 +204,12 @@ fn remove(
             contents = contents.with_rules(client)?;
         }
         let recount = contents.has_index.then(|| contents.recount(&gone, &[]));
+        let guard = class::guard();
         let mut changes: Vec<Change<'_>> =
             gone.iter().map(|(set, it)| Change::DeleteElements(&set.name, it)).collect();
+        if !emptied.is_empty() {
+            changes.extend(class::guarding(&contents.rules, &guard));
+        }
         for (class, names) in &emptied {
             changes.extend(class.removed(names, &contents.rules));
         }

@@ -8,7 +8,7 @@ use ruleset::iptables::Side;
 use ruleset::nft::{
     Base, Chain, Family, Field, Hook, Kind, Match, Policy, Rule, Set, Statement, Table, Verdict,
 };
-use ruleset::short_hash;
+use ruleset::{networks, short_hash};
 
 use super::elements::Part;
 use super::index;
@@ -51,6 +51,43 @@ const BASES: [Chain<'static>; 4] = [PREROUTING, OUTPUT, POSTROUTING, LOOPBACK];
 
 /// The chain that leads to containers, and what the names of the other classes' begin with.
 const HOSTPORTS: &str = "hostports";
+
+/// A rule with a comment: whose it is, by the name of a class' chain, and a hash of itself.
+fn with_comment(chain: &str, rule: Rule) -> Rule {
+    let comment = format!("{chain} {}", short_hash(&rule.to_string()));
+    rule.commented(comment)
+}
+
+/// What drops packets to the host's loopback. It is of the class that stays, for whichever was first: `route_localnet`
+/// stays on the links of containers, too, when the last of them has gone.
+pub(super) fn guard() -> Rule {
+    let from_elsewhere = Match::NotInInterface("lo".to_owned());
+    let to_loopback = Match::Address(Side::Destination, networks::LOOPBACK_V4);
+    with_comment(HOSTPORTS, Rule::new([from_elsewhere, to_loopback], Verdict::Drop))
+}
+
+/// The rules that are the guard, whichever class they are of: each had its own before.
+fn guards<'a>(
+    held: &'a BTreeMap<String, Vec<HeldRule>>,
+    guard: &Rule,
+) -> impl Iterator<Item = &'a HeldRule> {
+    let hash = |comment: Option<&str>| Some(comment?.rsplit_once(' ')?.1.to_owned());
+    let wanted = hash(guard.comment.as_deref());
+    let rules = held.get(LOOPBACK.name).into_iter().flatten();
+    rules.filter(move |it| hash(it.comment.as_deref()) == wanted)
+}
+
+/// Has one guard, in place of those of classes, which would go with them.
+pub(super) fn guarding<'a>(
+    held: &'a BTreeMap<String, Vec<HeldRule>>,
+    guard: &'a Rule,
+) -> Vec<Change<'a>> {
+    if guards(held, guard).map(|it| &it.comment).eq([&guard.comment]) {
+        return Vec::new();
+    }
+    let gone = guards(held, guard).map(|it| Change::DeleteRule(LOOPBACK.name, it.handle));
+    gone.chain([Change::Chain(&LOOPBACK), Change::Rule(LOOPBACK.name, guard)]).collect()
+}
 
 /// Attachments with the same conditions and the same bit of the mark.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,18 +149,8 @@ impl Class {
         }
         let masquerade = Rule::new([Match::Mark(self.bit)], Statement::MASQUERADE);
         rules.push((POSTROUTING.name.to_owned(), masquerade));
-        let from_elsewhere = Match::NotInInterface("lo".to_owned());
-        let loopback = "127.0.0.0/8".parse().map(|it| Match::Address(Side::Destination, it));
-        // Each has its own: the parameter is set whatever the conditions are.
-        if let Ok(loopback) = loopback {
-            let drop = Rule::new([from_elsewhere, loopback], Verdict::Drop);
-            rules.push((LOOPBACK.name.to_owned(), drop));
-        }
-        let commented = rules.into_iter().map(|(chain, rule)| {
-            // A hash of itself, behind the name of the class.
-            let comment = format!("{} {}", self.chain, short_hash(&rule.to_string()));
-            (chain, rule.commented(comment))
-        });
+        let commented =
+            rules.into_iter().map(|(chain, rule)| (chain, with_comment(&self.chain, rule)));
         commented.collect()
     }
 
@@ -171,21 +198,22 @@ impl Class {
         comment.is_some_and(|rest| rest.starts_with(' '))
     }
 
-    /// Whether the kernel holds its rules for these parts, and no others of it.
+    /// Whether the kernel holds its rules for these parts, and no others of it; and guards the loopback.
     pub(super) fn is_whole(
         &self,
         parts: &BTreeSet<Part>,
         held: &BTreeMap<String, Vec<HeldRule>>,
     ) -> bool {
         let rules = self.rules(parts);
-        let mut chains: Vec<&str> = BASES.iter().map(|it| it.name).collect();
-        chains.push(&self.chain);
-        chains.iter().all(|chain| {
-            let held = held.get(*chain).into_iter().flatten().filter(|rule| self.has(rule));
-            let held = held.map(|rule| rule.comment.as_deref());
-            let wanted = rules.iter().filter(|(name, _)| name == chain);
-            held.eq(wanted.map(|(_, rule)| rule.comment.as_deref()))
-        })
+        let hooks = BASES.iter().map(|it| it.name).filter(|it| *it != LOOPBACK.name);
+        let is_guarded = guards(held, &guard()).next().is_some();
+        is_guarded
+            && hooks.chain([&*self.chain]).all(|chain| {
+                let held = held.get(chain).into_iter().flatten().filter(|rule| self.has(rule));
+                let held = held.map(|rule| rule.comment.as_deref());
+                let wanted = rules.iter().filter(|(name, _)| name == chain);
+                held.eq(wanted.map(|(_, rule)| rule.comment.as_deref()))
+            })
     }
 
     /// What it has in the kernel when it has these parts.
@@ -196,6 +224,7 @@ impl Class {
             chain: self.own_chain(),
             sets: sets.collect(),
             rules: self.rules(parts),
+            guard: guard(),
         }
     }
 
@@ -208,13 +237,14 @@ impl Class {
         &'a self,
         held: &'a BTreeMap<String, Vec<HeldRule>>,
     ) -> impl Iterator<Item = Change<'a>> {
-        held.iter().flat_map(|(chain, rules)| {
+        let of_classes = held.iter().filter(|(chain, _)| *chain != LOOPBACK.name);
+        of_classes.flat_map(|(chain, rules)| {
             let ours = rules.iter().filter(|rule| self.has(rule));
             ours.map(move |rule| Change::DeleteRule(chain, rule.handle))
         })
     }
 
-    /// Removes it, of which no attachment is left.
+    /// Removes it, of which no attachment is left; [`guarding`] keeps the guard.
     pub(super) fn removed<'a>(
         &'a self,
         names: &'a [String],
@@ -234,6 +264,7 @@ pub(super) struct Made<'a> {
     chain: Chain<'a>,
     sets: Vec<Set>,
     rules: Vec<(String, Rule)>,
+    guard: Rule,
 }
 
 impl Made<'_> {
@@ -248,6 +279,7 @@ impl Made<'_> {
         changes.extend(BASES.iter().map(Change::Chain));
         changes.push(Change::Chain(&self.chain));
         changes.extend(self.sets.iter().filter(|set| !holds(set)).map(Change::Set));
+        changes.extend(guarding(held, &self.guard));
         changes.extend(self.class.without_rules(held));
         changes.extend(self.rules.iter().map(|(chain, rule)| Change::Rule(chain, rule)));
         changes
@@ -299,7 +331,6 @@ mod tests {
                 format!("hostports: dnat ip6 to ip6 daddr . {port} map @addresses6"),
                 format!("hostports: dnat ip6 to {port} map @ports6"),
                 "postrouting: meta mark & 0x00002000 == 0x00002000 masquerade".to_owned(),
-                "loopback: iifname != \"lo\" ip daddr 127.0.0.0/8 drop".to_owned(),
             ]
         );
     }
@@ -320,8 +351,29 @@ mod tests {
             ]
         );
         assert!(texts.iter().any(|it| it.ends_with(&format!("map @ports4{}", class.suffix))));
-        assert!(texts.iter().any(|it| it.starts_with("loopback: iifname != \"lo\"")));
         assert_ne!(class.suffix, self::class(&json!({"markMasqBit": 5})).suffix);
+    }
+
+    fn of(handle: usize, rule: &Rule) -> HeldRule {
+        HeldRule { handle: handle as u64, comment: rule.comment.clone(), packets: None }
+    }
+
+    #[test]
+    fn one_guard_comes_in_place_of_those_of_classes() {
+        let guard = guard();
+        assert_eq!(
+            guard.to_string().split(" comment").next(),
+            Some("iifname != \"lo\" ip daddr 127.0.0.0/8 drop")
+        );
+        let bare = Rule { comment: None, ..guard.clone() };
+        let of_class = with_comment("hostports-x", bare);
+        let changes = |rules: &[&Rule]| {
+            let rules = rules.iter().enumerate().map(|(handle, it)| of(handle, it)).collect();
+            let held = BTreeMap::from([(LOOPBACK.name.to_owned(), rules)]);
+            guarding(&held, &guard).len()
+        };
+        assert_eq!(changes(&[&guard]), 0);
+        assert_eq!([changes(&[]), changes(&[&of_class]), changes(&[&guard, &of_class])], [2, 3, 4]);
     }
 
     #[test]
@@ -329,10 +381,10 @@ mod tests {
         let class = class(&json!({}));
         let mut held: BTreeMap<String, Vec<HeldRule>> = BTreeMap::new();
         for (handle, (chain, rule)) in class.rules(&parts()).iter().enumerate() {
-            let rules = held.entry(chain.clone()).or_default();
-            let comment = rule.comment.clone();
-            rules.push(HeldRule { handle: handle as u64, comment, packets: None });
+            held.entry(chain.clone()).or_default().push(of(handle, rule));
         }
+        assert!(!class.is_whole(&parts(), &held), "nothing guards the loopback");
+        held.insert(LOOPBACK.name.to_owned(), vec![of(77, &guard())]);
         assert!(class.is_whole(&parts(), &held));
         // Those of other classes do not count.
         let other = HeldRule { handle: 99, comment: Some("hostports-x y".into()), packets: None };
