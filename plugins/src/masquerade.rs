@@ -146,7 +146,7 @@ fn tear_down_iptables(call: &Call, kernel: &mut KernelTables) -> Result<(), Erro
     let which = match &own {
         Some(own) => Which::Only(own),
         None => {
-            others = veth::addresses_of_others(call)?;
+            others = veth::addresses_of_others(call, true)?;
             Which::AllBut(&others)
         }
     };

@@ -147,16 +147,52 @@ pub(crate) fn delete_of(call: &Call) -> Result<(), Error> {
     remaining_netns(call)?.map_or(Ok(()), |netns| delete(&netns, &call.ifname))
 }
 
-/// The addresses that other interfaces of a DEL's container have.
-pub(crate) fn addresses_of_others(call: &Call) -> Result<Vec<IpNetwork>, Error> {
-    let (_, others) = own_addresses_and_others(call)?;
-    Ok(others.into_iter().map(|address| address.cidr).collect())
+/// The addresses that other interfaces of a call's container have. Where no result tells which are its own,
+/// `may_have_moved`.
+pub(crate) fn addresses_of_others(
+    call: &Call,
+    may_have_moved: bool,
+) -> Result<Vec<IpNetwork>, Error> {
+    let Some(netns) = remaining_netns(call)? else { return Ok(Vec::new()) };
+    let _entered = netns.enter()?;
+    let mut socket = Socket::open()?;
+    let links = socket.links()?;
+    let own = links.iter().find(|link| link.name == call.ifname).map(|link| link.index);
+    let of_kind = |is_one: &dyn Fn(&Link) -> bool| -> Vec<u32> {
+        links.iter().filter(|it| is_one(it)).map(|it| it.index).collect()
+    };
+    let bridges = of_kind(&|it| may_have_moved && it.kind == "bridge");
+    let loopback = of_kind(&|it| it.is_loopback);
+    let mut addresses = socket.all_addresses()?;
+    addresses.retain(|address| !loopback.contains(&address.link));
+    Ok(of_others(addresses, own, &bridges))
+}
+
+/// Those of addresses that are not `own`: neither of the link, wherever else they are, nor what it has no more and one of
+/// the `bridges` has, where who runs machines in containers moves them.
+fn of_others(addresses: Vec<Address>, own: Option<u32>, bridges: &[u32]) -> Vec<IpNetwork> {
+    let (own_ones, mut others): (Vec<Address>, Vec<Address>) =
+        addresses.into_iter().partition(|address| Some(address.link) == own);
+    let has_one = |cidr: IpNetwork| {
+        let is_one = |it: IpNetwork| it.is_ipv4() == cidr.is_ipv4() && !is_of_link(it.ip());
+        own_ones.iter().any(|it| is_one(it.cidr))
+    };
+    others.retain(|it| {
+        let has_moved = own.is_some() && bridges.contains(&it.link) && !has_one(it.cidr);
+        !has_moved && !own_ones.iter().any(|own| own.cidr.ip() == it.cidr.ip())
+    });
+    others.into_iter().map(|it| it.cidr).collect()
+}
+
+/// Whether the kernel gives it to each link (RFC 4291).
+fn is_of_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Whether the interface of a DEL's container still is there and has an address, as far as that can be known.
 pub(crate) fn has_address(call: &Call, address: IpAddr) -> bool {
-    match own_addresses_and_others(call) {
-        Ok((own, _)) => own.iter().any(|it| it.cidr.ip() == address),
+    match own_addresses(call) {
+        Ok(own) => own.iter().any(|it| it.cidr.ip() == address),
         Err(error) => {
             warn(&format!("whether the container still has {address} is not known: {error}"));
             false
@@ -164,13 +200,12 @@ pub(crate) fn has_address(call: &Call, address: IpAddr) -> bool {
     }
 }
 
-fn own_addresses_and_others(call: &Call) -> Result<(Vec<Address>, Vec<Address>), Error> {
-    let Some(netns) = remaining_netns(call)? else { return Ok((Vec::new(), Vec::new())) };
+fn own_addresses(call: &Call) -> Result<Vec<Address>, Error> {
+    let Some(netns) = remaining_netns(call)? else { return Ok(Vec::new()) };
     let _entered = netns.enter()?;
     let mut socket = Socket::open()?;
-    let own = socket.link_by_name(&call.ifname)?.map(|link| link.index);
-    let addresses = socket.all_addresses()?.into_iter();
-    Ok(addresses.partition(|address| Some(address.link) == own))
+    let Some(own) = socket.link_by_name(&call.ifname)? else { return Ok(Vec::new()) };
+    Ok(socket.addresses(own.index, &own.name)?)
 }
 
 /// Deletes the container's end, and with it the host's; none is fine.
@@ -195,6 +230,29 @@ pub(crate) fn random_mac() -> HardwareAddress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_moved_to_a_bridge_is_no_others() {
+        let others = |has: &[(u32, &str)], own: Option<u32>| {
+            let address = |(link, cidr): &(u32, &str)| Address {
+                link: *link,
+                cidr: cidr.parse().unwrap(),
+                is_tentative: false,
+                is_duplicate: false,
+            };
+            let others = of_others(has.iter().map(address).collect(), own, &[9]);
+            others.iter().map(|it| it.ip().to_string()).collect::<Vec<_>>()
+        };
+        let sibling = (3, "10.1.0.3/16");
+        assert_eq!(others(&[(2, "10.1.0.2/16"), sibling], Some(2)), ["10.1.0.3"]);
+        assert_eq!(others(&[(9, "10.1.0.2/16"), sibling], Some(2)), ["10.1.0.3"]);
+        assert_eq!(others(&[(2, "fe80::2/64"), (9, "fd00::2/64"), sibling], Some(2)), ["10.1.0.3"]);
+        // What has its own address has not moved it, nor who has gone.
+        let (own, on_bridge) = ((2, "10.1.0.2/16"), (9, "10.1.0.3/16"));
+        assert_eq!(others(&[own, on_bridge], Some(2)), ["10.1.0.3"]);
+        assert_eq!(others(&[on_bridge], None), ["10.1.0.3"]);
+        assert_eq!(others(&[own, (4, "10.1.0.2/32")], Some(2)), [""; 0]);
+    }
 
     #[test]
     fn random_addresses_are_local_unicast_and_differ() {

@@ -157,6 +157,62 @@ fn interfaces_in_one_network_publish_ports_of_their_own() {
     }
 }
 
+/// No result tells a DEL of version 0.3.1 which addresses are the interface's, and the container has them elsewhere too, or
+/// has moved them: those are no other interface's, whose ports stay.
+#[test]
+fn a_del_without_a_result_takes_the_ports_of_addresses_that_are_elsewhere() {
+    let moves = [
+        "ip addr add 10.1.0.2/32 dev lo; ip addr add fd00:1::2/128 dev lo",
+        "ip link add dm0 type bridge; ip link set dm0 up; ip addr flush dev eth0 scope global
+         ip addr add 10.1.0.2/16 dev dm0; ip addr add fd00:1::2/64 dev dm0",
+    ];
+    for (backend, moved) in
+        ["iptables", "nftables"].into_iter().flat_map(|it| moves.map(|moved| (it, moved)))
+    {
+        let site = Site::new(bridge_with_all());
+        let pod = site.node.pod("pod1");
+        let ports = |port: u16| json!([{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]);
+        let run = |command, number: u16, mappings: &Value, has_result: bool| {
+            let addresses =
+                [format!("10.1.0.{}/16", number + 2), format!("fd00:1::{}/64", number + 2)];
+            let ips = addresses.iter().zip(["4", "6"]);
+            let ips: Vec<Value> = ips
+                .map(|(it, version)| json!({"address": it, "version": version, "interface": 0}))
+                .collect();
+            let ifname = format!("eth{number}");
+            let result = json!({"cniVersion": "0.3.1", "interfaces": [{"name": ifname, "sandbox": "/n"}], "ips": ips});
+            let conf = json!({"cniVersion": "0.3.1", "name": "net1", "type": "portmap", "backend": backend,
+                "prevResult": if has_result { result } else { Value::Null },
+                "runtimeConfig": {"portMappings": mappings}});
+            let call = Call::new("portmap", command).container("pod1").netns(&pod.path());
+            let reply = site.run(&call.ifname(&ifname).conf(&conf));
+            assert!(reply.succeeded() && reply.stderr.is_empty(), "{backend} {moved}: {reply}");
+        };
+        pod.sh("for it in 0 1; do
+              ip link add eth$it type veth peer name peer$it; ip link set eth$it up; ip link set peer$it up
+              ip addr add 10.1.0.$((it + 2))/16 dev eth$it
+              ip addr add fd00:1::$((it + 2))/64 dev eth$it nodad
+            done");
+        for command in ["ADD", "DEL"] {
+            run(command, 1, &ports(8081), true);
+        }
+        let nothing = site.world(&[]);
+        run("ADD", 1, &ports(8081), true);
+        let before = site.world(&[]);
+        for told in [ports(8080), json!([])] {
+            run("ADD", 0, &ports(8080), true);
+            assert!(site.world(&[]).lines.iter().any(|it| it.contains("8080")), "{backend}");
+            if told == ports(8080) {
+                pod.sh(moved);
+            }
+            run("DEL", 0, &told, false);
+            site.world(&[]).must_be(&before, &format!("{backend}: {moved}"));
+        }
+        run("DEL", 1, &ports(8081), false);
+        site.world(&[]).must_be(&nothing, backend);
+    }
+}
+
 /// A `PATH` on which the rules of one family can be made, and those of the other fail.
 fn without_ip6tables(site: &Site) -> PathBuf {
     let dir = site.node.home().join("bin");

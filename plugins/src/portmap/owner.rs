@@ -16,7 +16,7 @@ use super::mapping::{Held, Holder, Tag};
 #[derive(Debug)]
 pub(super) struct Siblings<'a> {
     call: &'a Call,
-    /// What is the call's own interface's, whoever else has it.
+    /// What is the call's own interface's, whoever else has it; nothing where no result tells.
     own: Vec<IpAddr>,
     addresses: OnceCell<Vec<IpAddr>>,
 }
@@ -29,7 +29,7 @@ impl<'a> Siblings<'a> {
 
     /// Whether one of them has an address.
     pub(super) fn have(&self, address: IpAddr) -> bool {
-        let look = || match veth::addresses_of_others(self.call) {
+        let look = || match veth::addresses_of_others(self.call, self.own.is_empty()) {
             Ok(addresses) => addresses.iter().map(|it| it.ip()).collect(),
             Err(error) => {
                 warn(&format!(
