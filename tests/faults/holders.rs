@@ -278,6 +278,74 @@ fn a_port_in_the_tables_of_old_is_held() {
     }
 }
 
+/// Of a container that is there only what leads to an address that it is not at any more can be taken.
+#[test]
+fn who_is_there_at_one_address_keeps_the_ports_there() {
+    for backend in BACKENDS {
+        let bridged = Bridged::new(backend);
+        let node = &bridged.site.node;
+        let [one, two] = ["one", "two"].map(|it| node.pod(it));
+        node.sh("ip addr add fd00:1::1/64 dev br0 nodad");
+        for (pod, ifname, number) in [(&one, "eth0", 2), (&one, "eth1", 3), (&two, "eth0", 4)] {
+            bridged.attach(pod, ifname, &format!("10.1.0.{number}/16"));
+            pod.sh(&format!("ip addr add fd00:1::{number}/64 dev {ifname} nodad"));
+        }
+        let run = |command: &str, pod: &Pod, ifname: &str, addresses: &[&str], port: u16| {
+            let ips = addresses.iter().map(|it| json!({"address": it, "interface": 0}));
+            let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": ifname, "sandbox": "/n"}],
+                "ips": Vec::from_iter(ips)});
+            let ports = json!([{"hostPort": port, "containerPort": 80, "protocol": "udp"}]);
+            let keys = json!({"prevResult": result, "runtimeConfig": {"portMappings": ports}});
+            let call = Call::new("portmap", command).container(pod.name()).netns(&pod.path());
+            bridged.site.run(&call.ifname(ifname).conf(&bridged.site.conf_with(&keys)))
+        };
+        let is_ok = |reply: Reply| {
+            assert!(reply.succeeded() && reply.stderr.is_empty(), "{backend}: {reply}");
+        };
+        let takes = |addresses: &[&str], port| {
+            let reply = run("ADD", &two, "eth0", addresses, port);
+            assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+            is_ok(run("CHECK", &two, "eth0", addresses, port));
+            is_ok(run("DEL", &two, "eth0", addresses, port));
+        };
+        let led = |to: &str| {
+            let save = "iptables-save -t nat; ip6tables-save -t nat; nft -s list table inet podwire-portmap || true";
+            let text = node.sh(save);
+            text.lines().filter(|it| it.contains(to)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (both, six) = (["10.1.0.2/16", "fd00:1::2/64"], ["fd00:1::4/64"]);
+        for command in ["ADD", "DEL"] {
+            is_ok(run(command, &one, "eth0", &both, 8080));
+        }
+        let world = || {
+            let mut world = bridged.site.world(&[]);
+            world.lines.retain(|it| !it.contains("oneeth1"));
+            world
+        };
+        let before = world();
+        // One of its families is off.
+        is_ok(run("ADD", &one, "eth0", &both[..1], 8080));
+        let alone = led("10.1.0.2");
+        is_ok(run("DEL", &one, "eth0", &both[..1], 8080));
+        is_ok(run("ADD", &one, "eth0", &both, 8080));
+        one.sh("ip addr del fd00:1::2/64 dev eth0");
+        takes(&six, 8080);
+        assert_eq!((led("10.1.0.2"), led("fd00:1::2")), (alone, Vec::new()), "{backend}");
+        let error = run("ADD", &two, "eth0", &["10.1.0.4/16"], 8080).expect_error(7);
+        assert!(error.msg.contains("10.1.0.2"), "{}", error.msg);
+        is_ok(run("CHECK", &one, "eth0", &both[..1], 8080));
+        // One of its interfaces has gone.
+        let second = ["10.1.0.3/16", "fd00:1::3/64"];
+        is_ok(run("ADD", &one, "eth1", &second, 8081));
+        one.sh("ip link del eth1");
+        takes(&["10.1.0.4/16", "fd00:1::4/64"], 8081);
+        assert_eq!(led("10.1.0.3").len() + led("fd00:1::3").len(), 0, "{backend}");
+        is_ok(run("CHECK", &one, "eth0", &both[..1], 8080));
+        is_ok(run("DEL", &one, "eth0", &both, 8080));
+        world().must_be(&before, backend);
+    }
+}
+
 /// Who takes the ports of many that have gone asks for all of them at once, and what each of them had goes.
 #[test]
 fn ports_of_many_who_have_gone_are_taken() {

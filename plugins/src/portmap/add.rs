@@ -12,7 +12,7 @@ use super::alive::Newcomer;
 use super::conf::{self, Conf};
 use super::flows::{self, Ended};
 use super::iptables::{self, OfSiblings, Programs, Rules, Seen};
-use super::mapping::{Held, Key, Tag};
+use super::mapping::{Dead, Held, Key, Tag};
 use super::nftables::{self, Contents, Wanted};
 use super::owner::Siblings;
 use super::{SIGNS, WHAT, alive, del, identity_of, reference_nftables};
@@ -98,8 +98,8 @@ fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
 /// Others who hold ports that are wanted.
 #[derive(Debug, Default)]
 struct Others {
-    /// What they have goes: they are not there any more.
-    dead: BTreeSet<Tag>,
+    /// What goes: they are not there any more.
+    dead: Dead,
     /// What that was, and what else ends.
     ended: Ended,
     /// What the attachment has itself, of an earlier ADD.
@@ -151,19 +151,31 @@ impl<'a> Publisher<'a> {
         let own: Vec<Held> = held.extract_if(.., |held| is_own(&held.tag)).collect();
         let in_the_way = in_the_way(wants, &held);
         let newcomer = Newcomer::new(self.call, self.addresses);
-        let alive = alive::alive(in_the_way.iter().map(|it| it.1), newcomer)?;
+        // Of who is in the way all addresses are asked for: what leads to others than those stays.
+        let tags: BTreeSet<&Tag> = in_the_way.iter().map(|it| &it.1.tag).collect();
+        let concerned = || held.iter().filter(|it| tags.contains(&it.tag));
+        let alive = alive::alive(concerned(), newcomer)?;
+        // The reference's rules of a family go together.
+        let together: BTreeSet<(&Tag, bool)> = alive
+            .iter()
+            .filter(|(tag, _)| matches!(tag, Tag::Id(_)))
+            .map(|(tag, to)| (*tag, to.is_ipv4()))
+            .collect();
+        let is_alive = |it: &Held| {
+            alive.contains(&(&it.tag, it.to)) || together.contains(&(&it.tag, it.to.is_ipv4()))
+        };
         let siblings = self.siblings();
         let mut others = Others::default();
         for (Want { index, key, .. }, held) in in_the_way {
-            let Held { to, holder, tag, .. } = held;
-            if others.dead.contains(tag) {
+            let Held { to, holder, .. } = held;
+            if others.dead.has(held) {
                 continue;
             }
-            if !alive.contains(&(tag, *to)) {
+            if !is_alive(held) {
                 warn(&format!(
                     "host port {key} is taken from {holder}, which is not at {to} any more"
                 ));
-                others.dead.insert(tag.clone());
+                others.dead.insert(held);
             } else if siblings.hold(held) {
                 others.siblings.push(held.clone());
             } else {
@@ -172,7 +184,13 @@ impl<'a> Publisher<'a> {
                 )));
             }
         }
-        let taken = held.iter().filter(|it| others.dead.contains(&it.tag));
+        // What else they had goes, too, where they are not there either.
+        for it in concerned().filter(|it| !is_alive(it)) {
+            if others.dead.has_of(&it.tag) {
+                others.dead.insert(it);
+            }
+        }
+        let taken = held.iter().filter(|it| others.dead.has(it));
         others.ended.extend(taken.map(|it| (it.key, it.to)), &|_| false);
         others.own = own.into_iter().map(|it| it.tag).collect();
         Ok(others)
@@ -209,7 +227,7 @@ impl<'a> Publisher<'a> {
             Backend::Iptables => {
                 self.set_up_by_iptables(runner, seen, dead)?;
                 if let Some(client) = self.kernel.client()?.filter(|_| has_elements(own)) {
-                    nftables::remove_held(client, own)?;
+                    nftables::remove_own(client, &Owner::of(self.call))?;
                 }
             }
             Backend::Nftables => {
@@ -243,7 +261,7 @@ impl<'a> Publisher<'a> {
         &mut self,
         runner: &mut OsRunner,
         seen: [Seen; 2],
-        dead: &BTreeSet<Tag>,
+        dead: &Dead,
     ) -> Result<(), Error> {
         let mut programs = Programs { runner, lock: self.lock };
         let siblings = self.siblings();
@@ -267,25 +285,31 @@ impl<'a> Publisher<'a> {
     }
 
     /// Removes what the dead have elsewhere than where the ports were taken from them.
-    fn remove_dead(&mut self, runner: &mut OsRunner, dead: &BTreeSet<Tag>) -> Result<(), Error> {
+    fn remove_dead(&mut self, runner: &mut OsRunner, dead: &Dead) -> Result<(), Error> {
         if dead.is_empty() {
             return Ok(());
         }
         let mut chains = Vec::new();
-        for tag in dead {
+        let mut dead_in_chains: BTreeSet<IpAddr> = BTreeSet::new();
+        for (tag, addresses) in dead.holders() {
             match (tag, self.kernel.client()?) {
-                (Tag::Chain(chain), _) => chains.push((iptables::HOSTPORTS, chain.as_str())),
+                (Tag::Chain(chain), _) => {
+                    chains.push((iptables::HOSTPORTS, chain.as_str()));
+                    dead_in_chains.extend(addresses);
+                }
                 (Tag::Id(id), Some(client)) => {
-                    reference_nftables::tear_down(client, id, None)?;
+                    let is_kept: OfSiblings<'_> = &|to| !addresses.contains(&to);
+                    reference_nftables::tear_down(client, id, Some(is_kept))?;
                 }
                 (Tag::Id(_) | Tag::Comment(_), _) => {}
             }
         }
         if !chains.is_empty() {
             let mut programs = Programs { runner, lock: self.lock };
-            iptables::remove_chains(&mut programs, self.kernel, &chains, &|_| false).1?;
+            let is_kept: OfSiblings<'_> = &|to| !dead_in_chains.contains(&to);
+            iptables::remove_chains(&mut programs, self.kernel, &chains, is_kept).1?;
         }
-        self.kernel.client()?.map_or(Ok(()), |client| nftables::remove_held(client, dead))
+        self.kernel.client()?.map_or(Ok(()), |client| nftables::remove_dead(client, dead))
     }
 }
 

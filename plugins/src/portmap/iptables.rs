@@ -14,7 +14,7 @@ use runner::{Lock, Runner};
 
 use super::conf::{Conditions, Conf};
 use super::identity::Identity;
-use super::mapping::{Held, Mapping, Protocol, Tag};
+use super::mapping::{Dead, Held, Mapping, Protocol, Tag};
 use crate::error::Error;
 use crate::iptables::{
     Addition, Family, InChain, InKernel, NAT, Places, Saved, Tool, Work, is_declaration, is_missing,
@@ -332,7 +332,7 @@ impl Programs<'_> {
         }
     }
 
-    /// Gives an attachment its rules in a table that was `seen` before; those of `dead` containers go, and those stay that
+    /// Gives an attachment its rules in a table that was `seen` before; those of the `dead` go, and those stay that
     /// are `of_siblings`.
     pub(super) fn set_up(
         &mut self,
@@ -340,12 +340,12 @@ impl Programs<'_> {
         kernel: &mut KernelTables,
         seen: Seen,
         rules: &Rules,
-        dead: &BTreeSet<Tag>,
+        dead: &Dead,
         of_siblings: OfSiblings<'_>,
     ) -> Result<(), Error> {
         let lines_for = |saved: &str| {
-            let gone = dead.iter().flat_map(|tag| match tag {
-                Tag::Chain(chain) => removal_lines(saved, chain, &|_| false),
+            let gone = dead.holders().flat_map(|(tag, addresses)| match tag {
+                Tag::Chain(chain) => removal_lines(saved, chain, &|to| !addresses.contains(&to)),
                 Tag::Comment(_) | Tag::Id(_) => Vec::new(),
             });
             gone.chain(rules.lines(saved, of_siblings)).collect::<Vec<_>>()

@@ -1,5 +1,6 @@
 //! What is published, and when two publications are in each other's way.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -168,6 +169,43 @@ pub(crate) enum Tag {
     Comment(String),
     /// The container's id: the comment of the reference's rules of nf_tables.
     Id(String),
+}
+
+/// What holders have at addresses that they are not at any more, each by its tag; what one has at others stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Dead(BTreeMap<Tag, BTreeSet<IpAddr>>);
+
+impl Dead {
+    /// And this.
+    pub(crate) fn insert(&mut self, held: &Held) {
+        self.0.entry(held.tag.clone()).or_default().insert(held.to);
+    }
+
+    /// Whether it is nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a holder has something there.
+    pub(crate) fn has_of(&self, tag: &Tag) -> bool {
+        self.0.contains_key(tag)
+    }
+
+    /// Whether this is part of it.
+    pub(crate) fn has(&self, held: &Held) -> bool {
+        self.0.get(&held.tag).is_some_and(|it| it.contains(&held.to))
+    }
+
+    /// The holders, each with the addresses.
+    pub(crate) fn holders(&self) -> impl Iterator<Item = (&Tag, &BTreeSet<IpAddr>)> {
+        self.0.iter()
+    }
+
+    /// Whether elements of a family with this comment are part of it: an attachment has one address of each.
+    pub(crate) fn has_elements(&self, is_ipv4: bool, comment: Option<&str>) -> bool {
+        let tag = Tag::Comment(comment.unwrap_or_default().to_owned());
+        self.0.get(&tag).is_some_and(|it| it.iter().any(|address| address.is_ipv4() == is_ipv4))
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use netlink::nftables::{Change, Client};
 use ruleset::nft::{Encoded, Set};
 
 use super::conf::Conf;
-use super::mapping::{Held, Key, Mapping, Tag};
+use super::mapping::{Dead, Held, Key, Mapping};
 use super::owner::Siblings;
 use crate::error::Error;
 use crate::nf_tables::attempt;
@@ -64,17 +64,19 @@ impl Wanted {
     }
 }
 
-/// Gives an attachment its elements, in place of any that it has and of those of `dead` containers, in a table that was
+/// Gives an attachment its elements, in place of any that it has and of those of the `dead`, in a table that was
 /// `read` before: all of it, if there are any of those.
 pub(super) fn set_up(
     client: &mut Client,
     read: Contents,
     wanted: &Wanted,
-    dead: &BTreeSet<Tag>,
+    dead: &Dead,
 ) -> Result<(), Error> {
     let mut read = Some(read);
     let Wanted { class, owner, elements, .. } = wanted;
-    let is_gone = |comment: Option<&str>| owner.has(comment) || is_among(dead, comment);
+    let is_gone = |is_ipv4: bool, comment: Option<&str>| {
+        owner.has(comment) || dead.has_elements(is_ipv4, comment)
+    };
     attempt(|| {
         let contents = match read.take() {
             Some(read) => read,
@@ -110,7 +112,7 @@ pub(super) fn check(
         };
         elements.iter().flat_map(of_set).collect()
     };
-    let held = contents.elements_of(|comment| owner.has(comment));
+    let held = contents.elements_of(|_, comment| owner.has(comment));
     let (held, shall) = (all(&held), all(elements));
     if held != shall {
         let (has, shall) = (held.len(), shall.len());
@@ -141,19 +143,19 @@ pub(super) fn of_siblings(
     owner: &Owner,
     siblings: &Siblings<'_>,
 ) -> Result<Vec<Held>, Error> {
-    let mut held = Contents::all(client)?.held_of(|comment| !owner.has(comment));
+    let mut held = Contents::all(client)?.held_of(|_, comment| !owner.has(comment));
     held.retain(|it| siblings.hold(it));
     Ok(held)
 }
 
-fn is_among(tags: &BTreeSet<Tag>, comment: Option<&str>) -> bool {
-    let comment = comment.unwrap_or_default();
-    tags.iter().any(|tag| matches!(tag, Tag::Comment(text) if text == comment))
+/// Removes all elements of an attachment.
+pub(super) fn remove_own(client: &mut Client, owner: &Owner) -> Result<(), Error> {
+    remove(client, Contents::all, |_, comment| owner.has(comment)).map(drop)
 }
 
-/// Removes the elements of those who are told by these tags.
-pub(super) fn remove_held(client: &mut Client, tags: &BTreeSet<Tag>) -> Result<(), Error> {
-    remove(client, Contents::all, |comment| is_among(tags, comment)).map(drop)
+/// Removes the elements of the `dead`.
+pub(super) fn remove_dead(client: &mut Client, dead: &Dead) -> Result<(), Error> {
+    remove(client, Contents::all, |is_ipv4, comment| dead.has_elements(is_ipv4, comment)).map(drop)
 }
 
 /// Removes an attachment's elements: what is known to be all of them by the mappings, else whatever it has. Tells what
@@ -172,7 +174,7 @@ pub(super) fn tear_down(
             Contents::all(client)
         }
     };
-    remove(client, look, |comment| owner.has(comment))
+    remove(client, look, |_, comment| owner.has(comment))
 }
 
 /// Removes the elements of the attachments to `network` that are not among `valid`. Tells what was published.
@@ -182,14 +184,14 @@ pub(super) fn collect_garbage(
     valid: &[Attachment],
 ) -> Result<Vec<Held>, Error> {
     let stale = Stale::new(network, valid);
-    remove(client, Contents::all, |comment| stale.has(comment))
+    remove(client, Contents::all, |_, comment| stale.has(comment))
 }
 
-/// Removes what `is_gone`, by its comment, from the table as it is found when one has a `look`.
+/// Removes what `is_gone`, by its family (IPv4 or not) and its comment, from the table as it is found when one has a `look`.
 fn remove(
     client: &mut Client,
     look: impl Fn(&mut Client) -> Result<Contents, netlink::Error>,
-    is_gone: impl Fn(Option<&str>) -> bool,
+    is_gone: impl Fn(bool, Option<&str>) -> bool,
 ) -> Result<Vec<Held>, Error> {
     let mut removed = Vec::new();
     attempt(|| {

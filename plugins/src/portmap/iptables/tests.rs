@@ -264,7 +264,7 @@ fn set_up(script: &mut Script, rules: &Rules) -> Result<(), Error> {
         &mut KernelTables::default(),
         Seen::of(String::new()),
         rules,
-        &BTreeSet::new(),
+        &Dead::default(),
         &|_| false,
     )
 }
@@ -289,7 +289,7 @@ fn a_table_that_was_not_read_is_compared_by_the_program_that_changes_it() {
             &mut KernelTables::default(),
             Seen::Free,
             &rules,
-            &BTreeSet::new(),
+            &Dead::default(),
             &|_| false,
         )
     };

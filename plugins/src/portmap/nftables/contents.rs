@@ -189,14 +189,15 @@ impl Contents {
 
     /// What is published, of what was read.
     pub(in crate::portmap) fn held(&self) -> Vec<Held> {
-        self.held_of(|_| true)
+        self.held_of(|_, _| true)
     }
 
-    /// What is published by those of whom `is_one` is true, by their comment.
-    pub(super) fn held_of(&self, is_one: impl Fn(Option<&str>) -> bool) -> Vec<Held> {
+    /// What is published by those of whom `is_one` is true, by their family (IPv4 or not) and their comment.
+    pub(super) fn held_of(&self, is_one: impl Fn(bool, Option<&str>) -> bool) -> Vec<Held> {
         let maps = self.sets.iter().filter(|(part, ..)| part.leads());
         let held = maps.flat_map(|(part, set, elements)| {
-            let chosen = elements.iter().filter(|it| is_one(it.comment.as_deref()));
+            let is_one = |it: &&Encoded| is_one(part.is_ipv4(), it.comment.as_deref());
+            let chosen = elements.iter().filter(is_one);
             chosen.filter_map(|element| {
                 let (key, to) = elements::read(*part, set, element)?;
                 let comment = element.comment.clone().unwrap_or_default();
@@ -210,10 +211,11 @@ impl Contents {
     /// The elements of those of whom `is_one` is true, by the sets that they are in.
     pub(super) fn elements_of(
         &self,
-        is_one: impl Fn(Option<&str>) -> bool,
+        is_one: impl Fn(bool, Option<&str>) -> bool,
     ) -> Vec<(Set, Vec<Encoded>)> {
-        let chosen = self.sets.iter().map(|(_, set, elements)| {
-            let chosen = elements.iter().filter(|it| is_one(it.comment.as_deref()));
+        let chosen = self.sets.iter().map(|(part, set, elements)| {
+            let is_one = |it: &&Encoded| is_one(part.is_ipv4(), it.comment.as_deref());
+            let chosen = elements.iter().filter(is_one);
             (set.clone(), chosen.cloned().collect::<Vec<_>>())
         });
         chosen.filter(|(_, elements)| !elements.is_empty()).collect()
@@ -222,13 +224,13 @@ impl Contents {
     /// The classes but the usual one that have nothing left without what `is_gone`, with the names of their sets.
     pub(super) fn emptied(
         &self,
-        is_gone: impl Fn(Option<&str>) -> bool,
+        is_gone: impl Fn(bool, Option<&str>) -> bool,
     ) -> Vec<(Class, Vec<String>)> {
         let mut classes: BTreeMap<&str, (bool, Vec<String>)> = BTreeMap::new();
-        for (_, set, elements) in &self.sets {
+        for (part, set, elements) in &self.sets {
             let Some((_, suffix)) = Part::named(&set.name) else { continue };
             let (is_used, names) = classes.entry(suffix).or_default();
-            *is_used |= elements.iter().any(|it| !is_gone(it.comment.as_deref()));
+            *is_used |= elements.iter().any(|it| !is_gone(part.is_ipv4(), it.comment.as_deref()));
             names.push(set.name.clone());
         }
         let unused = classes.into_iter().filter(|(_, (is_used, _))| !is_used);
