@@ -363,7 +363,8 @@ fn flows(site: &Site, address: &str) -> usize {
     count
 }
 
-/// GC, a DEL that is told of no ports, and whoever takes another port of a container that has gone.
+/// GC, a DEL that is told of no ports, an ADD that comes again without them, and whoever takes another port of a container
+/// that has gone.
 fn flows_end_with_their_port_whatever_ends_it(backend: &'static str) {
     let site = Site::bridge(backend);
     let world = site.network.world();
@@ -381,8 +382,18 @@ fn flows_end_with_their_port_whatever_ends_it(backend: &'static str) {
         site.network.leave(&one);
         site.publish(&two, &other);
     };
-    let ends: [(&str, &dyn Fn()); 3] =
-        [("GC", &gc), ("DEL without ports", &without_ports), ("takeover", &takeover)];
+    let again = || site.publish(&one, &other);
+    let by_the_other = || {
+        let other_backend = if backend == "iptables" { "nftables" } else { "iptables" };
+        let _ = site.call("ADD", &one, &other, &json!({"backend": other_backend})).ok();
+    };
+    let ends: [(&str, &dyn Fn()); 5] = [
+        ("GC", &gc),
+        ("DEL without ports", &without_ports),
+        ("ADD again", &again),
+        ("ADD again by the other backend", &by_the_other),
+        ("takeover", &takeover),
+    ];
     let _servers = [&one.v4, &one.v6].map(|it| servers(&one, it));
     for (what, end) in ends {
         site.publish(&one, &all);

@@ -192,6 +192,10 @@ impl<'a> Publisher<'a> {
         }
         let taken = held.iter().filter(|it| others.dead.has(it));
         others.ended.extend(taken.map(|it| (it.key, it.to)), &|_| false);
+        // What an earlier ADD published and this one does not is published no more.
+        let wanted: BTreeSet<(Key, IpAddr)> = wants.iter().map(|it| (it.key, it.to)).collect();
+        let unwanted = own.iter().filter(|it| !wanted.contains(&(it.key, it.to)));
+        others.ended.extend(unwanted.map(|it| (it.key, it.to)), &|to| siblings.have(to));
         others.own = own.into_iter().map(|it| it.tag).collect();
         Ok(others)
     }
