@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cni::decode::{Problem, Problems, Severity};
 use cni::{ErrorObject, code};
@@ -45,6 +46,8 @@ pub(crate) enum Error {
     Lock(runner::Error),
     #[error("{what} failed: another program holds the iptables lock: {stderr}")]
     IptablesBusy { what: String, stderr: String },
+    #[error("cannot change table {table} in nf_tables: the rules keep being changed by others, for {} s between each look and the change (does a program write to nf_tables all the time?)", patience.as_secs())]
+    Overtaken { table: String, patience: Duration },
     #[error("cannot {what}")]
     Bus { what: String, source: BusError },
     #[error(transparent)]
@@ -89,6 +92,7 @@ impl Error {
             Self::Program { .. } | Self::ProgramFailed { .. } => code::PROGRAM_FAILED,
             Self::Lock(runner::Error::LockTimeout { .. })
             | Self::IptablesBusy { .. }
+            | Self::Overtaken { .. }
             | Self::NoPolicy(_) => code::TRY_AGAIN_LATER,
             Self::Lock(_) | Self::Attachment(_) => code::IO_FAILURE,
             Self::Bus { source: BusError::Timeout, .. } => code::TRY_AGAIN_LATER,

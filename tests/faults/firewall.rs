@@ -1,6 +1,12 @@
 //! firewall among others, at once, killed, after a reboot, and whatever programs there are.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
 use lab::{Call, World};
+use netlink::nftables::{Change, Client};
+use ruleset::nft::{self, Element, Family, Key, Set, Table};
 use serde_json::{Value, json};
 
 use crate::common::Site;
@@ -108,6 +114,63 @@ fn networks_come_to_a_bridge_and_leave_it_at_once() {
     run("CHECK")(2).expect_error(102);
     all_at_once(&second, leave);
     assert!(!site.node.sh("nft list tables").contains("podwire-firewall"));
+}
+
+/// Whoever writes to nf_tables all the time is waited for.
+#[test]
+fn a_network_comes_and_leaves_among_changes_of_others() {
+    let site = site("nftables");
+    let set = Set::new("numbers", [Key::Priority]);
+    // Changes until it is told to end, as fast as it can.
+    let change_until = |name: &str, begun: &AtomicUsize, is_over: &AtomicBool| {
+        let table = Table { family: Family::Inet, name };
+        let mut client = Client::open().unwrap().unwrap();
+        client.change(table, &[Change::Table(None), Change::Set(&set)]).unwrap();
+        begun.fetch_add(1, Ordering::Relaxed);
+        for number in 0_u32.. {
+            if is_over.load(Ordering::Relaxed) {
+                return client.change(table, &[Change::DeleteAll]).unwrap();
+            }
+            let element = set.encode(&Element::new([nft::Value::Priority(number)]));
+            client.change(table, &[Change::Elements(&set.name, &element)]).unwrap();
+        }
+    };
+    let gc = || {
+        let keys = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": []});
+        let call = Call::new("firewall", "GC").unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+        site.run(&call.conf(&site.conf_with(&keys)))
+    };
+    let _ = gc().ok();
+    // What many networks want takes its time to be read.
+    let other = site.conf_with(&json!({"name": "net2", "prevResult": result(2)}));
+    let _ = site.run(&call(&site, "ADD", 2).conf(&other)).ok();
+    let wishes: Vec<_> = (1..400).map(|it| format!("\"br0\" . ::{it:x} : drop")).collect();
+    let file = site.node.home().join("wishes.nft");
+    let script = format!("add element inet podwire-firewall networks {{ {} }}", wishes.join(", "));
+    std::fs::write(&file, script).unwrap();
+    site.node.sh(&format!("nft -f {}", file.display()));
+    let before = site.world(&[]);
+    for command in ["ADD", "GC"] {
+        let (begun, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let reply = thread::scope(|scope| {
+            for name in ["others-1", "others-2", "others-3"] {
+                let (node, change_until) = (&site.node, &change_until);
+                let (begun, is_over) = (&begun, &is_over);
+                scope.spawn(move || node.enter(|| change_until(name, begun, is_over)));
+            }
+            while begun.load(Ordering::Relaxed) < 3 {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let run = || if command == "ADD" { site.run(&call(&site, "ADD", 1)) } else { gc() };
+            let called = scope.spawn(run);
+            thread::sleep(Duration::from_secs(4));
+            is_over.store(true, Ordering::Relaxed);
+            called.join().unwrap()
+        });
+        assert!(reply.succeeded(), "{command}: {reply}");
+    }
+    let _ = site.run(&call(&site, "DEL", 1)).ok();
+    site.world(&[]).must_be(&before, "after all");
 }
 
 #[test]

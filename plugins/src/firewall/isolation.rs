@@ -13,7 +13,6 @@ use attachment::kernel::FIREWALL_TABLE;
 use cni::Call;
 use netlink::nftables::{Batch, Change, Client};
 use netlink::{Link, Request, Socket};
-use nix::errno::Errno;
 use ruleset::nft::{
     Base, Chain, Element, Encoded, Family, Field, Hook, Key, Kind, Match, Policy, Rule, Set,
     Statement, Table, Value, Verdict,
@@ -22,6 +21,7 @@ use ruleset::nft::{
 use super::Wanted;
 use super::conf::IngressPolicy;
 use crate::error::Error;
+use crate::nf_tables::persist;
 use crate::owner::{LONGEST_COMMENT, of_network};
 use crate::veth;
 
@@ -46,8 +46,6 @@ const FORWARD: Chain<'static> = Chain {
     }),
     comment: None,
 };
-/// Others may change rules, whichever, between a look and a write.
-const ATTEMPTS: usize = 30;
 
 fn sets() -> [Set; 3] {
     let names = [Key::Interface, Key::Interface];
@@ -190,13 +188,7 @@ fn has(client: &mut Client, wish: &Element) -> Result<bool, netlink::Error> {
 /// Changes what networks want, and with that what the bridges have; the table goes with the last wish. Nobody else has
 /// changed anything meanwhile: who comes to a bridge and who leaves it must know of each other.
 fn change(client: &mut Client, changed: impl Fn(&mut Wishes)) -> Result<(), Error> {
-    for _ in 1..ATTEMPTS {
-        match try_change(client, &changed) {
-            Err(error) if error.errno() == Some(Errno::ERESTART) => {}
-            done => return Ok(done?),
-        }
-    }
-    Ok(try_change(client, &changed)?)
+    persist(TABLE, || try_change(client, &changed))
 }
 
 fn try_change(client: &mut Client, changed: &dyn Fn(&mut Wishes)) -> Result<(), netlink::Error> {
