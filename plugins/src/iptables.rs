@@ -152,7 +152,7 @@ pub(crate) fn is_missing(error: &Error) -> bool {
 
 /// Whether `iptables-save` says that it cannot read a table, in which case it prints nothing else and still succeeds: nft
 /// has put there what no rule of iptables is (`ct state`, for one).
-fn is_unreadable(saved: &str) -> bool {
+pub(crate) fn is_unreadable(saved: &str) -> bool {
     saved.lines().any(|line| line.starts_with('#') && line.contains("is incompatible, use 'nft'"))
 }
 

@@ -81,6 +81,11 @@ impl KernelTables {
         Places { nftables: has_chain.unwrap_or(true), legacy: has_legacy_table(family, name) }
     }
 
+    /// Whether nf_tables has such a table of iptables.
+    pub(crate) fn has_table(&mut self, family: Family, name: &str) -> Result<bool, netlink::Error> {
+        self.client()?.map_or(Ok(false), |client| client.has_table(table(family, name)))
+    }
+
     /// Whether it is certain, without a program, that nothing but the tables of nf_tables has to be looked at; that table
     /// nat has no chain `own`; and that no rule of `chain` is for one of these ports.
     pub(crate) fn is_free(

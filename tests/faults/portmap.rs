@@ -363,6 +363,51 @@ fn among_rules_that_iptables_cannot_read() {
     assert_eq!(listed(), before);
 }
 
+/// They cannot list them from the start, and what they would write could not be found again.
+#[test]
+fn the_first_port_among_rules_that_iptables_cannot_read() {
+    let site = Site::new(conf("iptables"));
+    let node = &site.node;
+    node.sh("nft delete table ip nat; nft delete table ip6 nat
+        for it in ip ip6; do nft -f - <<END
+table $it nat {
+  chain POSTROUTING { type nat hook postrouting priority 100; policy accept; oifname x ct state new masquerade; }
+}
+END
+        done");
+    assert!(node.sh("iptables-save -t nat").contains("is incompatible"));
+    let run = |command: &str, number: u16, ports: u16| {
+        let keys = json!({"prevResult": result(number), "runtimeConfig": {"portMappings": mappings(ports)}});
+        site.run(&call(&site, command, number).conf(&site.conf_with(&keys)))
+    };
+    let of_containers = || {
+        let mut listed = site.listed_by_nft();
+        listed.retain(|it| it.contains("CNI-DN-"));
+        listed.len()
+    };
+    for number in [1, 2] {
+        let _ = run("ADD", number, number).ok();
+        let _ = run("CHECK", number, number).ok();
+    }
+    let each = of_containers() / 2;
+    // A port of another's is seen, whose container is not there.
+    let reply = run("ADD", 3, 1);
+    assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+    assert!(reply.stderr.contains("container-1"), "{reply}");
+    let _ = run("CHECK", 3, 1).ok();
+    let _ = run("CHECK", 1, 1).expect_error(102);
+    assert_eq!(of_containers(), 2 * each);
+    // Garbage goes, and what is valid stays.
+    let valid = json!([{"containerID": "container-2", "ifname": "eth0"}]);
+    let keys = json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid});
+    let gc = Call::new("portmap", "GC").unset("CNI_CONTAINERID").unset("CNI_IFNAME");
+    let _ = site.run(&gc.conf(&site.conf_with(&keys))).ok();
+    let _ = run("CHECK", 2, 2).ok();
+    assert_eq!(of_containers(), each);
+    let _ = run("DEL", 2, 2).ok();
+    assert_eq!(of_containers(), 0);
+}
+
 /// The host's loopback is led to links of containers, not to the link by which everybody else comes.
 #[test]
 fn the_hosts_uplink_gets_no_packets_of_its_loopback() {

@@ -213,6 +213,51 @@ fn a_del_without_a_result_takes_the_ports_of_addresses_that_are_elsewhere() {
     }
 }
 
+/// Where iptables does not list the rules, the kernel tells which are whose.
+#[test]
+fn a_del_beside_another_interface_among_rules_that_iptables_cannot_read() {
+    let mut conf = bridge_with_all();
+    conf["ipMasq"] = json!(false);
+    let site = Site::new(conf);
+    let pod = site.node.pod("pod1");
+    let results = ["eth0", "eth1"].map(|it| site.run(&site.call("ADD", &pod).ifname(it)).ok());
+    let portmap = |command, number: usize| {
+        let ports = json!([{"hostPort": 8080 + number, "containerPort": 80, "protocol": "tcp"}]);
+        let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": "iptables",
+            "prevResult": results[number], "runtimeConfig": {"portMappings": ports}});
+        let call = Call::new("portmap", command).container("pod1").netns(&pod.path()).conf(&conf);
+        site.run(&call.ifname(&format!("eth{number}")))
+    };
+    let of_container = || {
+        let mut listed = site.listed_by_nft();
+        listed.retain(|it| it.contains("CNI-DN-"));
+        listed
+    };
+    // What all share is there, and whatever wrote the rules.
+    for command in ["ADD", "DEL"] {
+        let _ = portmap(command, 0).ok();
+    }
+    for is_hidden_before in [false, true] {
+        if is_hidden_before {
+            site.hide_from_iptables();
+        }
+        let _ = portmap("ADD", 1).ok();
+        let alone = of_container();
+        let _ = portmap("ADD", 0).ok();
+        if !is_hidden_before {
+            site.hide_from_iptables();
+        }
+        let both = of_container();
+        let _ = portmap("DEL", 0).ok();
+        assert_eq!(of_container(), alone, "of {both:#?}");
+        let _ = portmap("DEL", 0).ok();
+        assert_eq!(of_container(), alone);
+        let _ = portmap("DEL", 1).ok();
+        assert_eq!(of_container(), [""; 0]);
+        site.node.sh("nft flush chain ip nat POSTROUTING; nft flush chain ip6 nat POSTROUTING");
+    }
+}
+
 /// A `PATH` on which the rules of one family can be made, and those of the other fail.
 fn without_ip6tables(site: &Site) -> PathBuf {
     let dir = site.node.home().join("bin");

@@ -33,7 +33,7 @@ use hooks::Place;
 pub use listing::{Lasting, Listing};
 use message::{DORMANT, OWNED};
 pub use only_ip::{Held, OnlyIp};
-pub use rule::{Addressed, Jump};
+pub use rule::{Addressed, Jump, PortRule};
 pub use translation::Translation;
 
 /// A rule that the kernel holds.

@@ -3,6 +3,7 @@
 
 mod removal;
 mod saved;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,7 +18,8 @@ use super::identity::Identity;
 use super::mapping::{Dead, Held, Mapping, Protocol, Tag};
 use crate::error::Error;
 use crate::iptables::{
-    Addition, Family, InChain, InKernel, NAT, Places, Saved, Tool, Work, is_declaration, is_missing,
+    Addition, Family, InChain, InKernel, NAT, Places, Saved, Tool, Work, is_declaration,
+    is_missing, is_unreadable,
 };
 use crate::kernel_tables::KernelTables;
 use removal::removal_lines;
@@ -268,6 +270,13 @@ pub(super) enum Seen {
         /// The table of old beside it, where the node's programs are for nf_tables: of before they were exchanged.
         of_old: String,
     },
+    /// What is published, where the node's own programs do not list the table.
+    Told {
+        /// As the kernel tells it.
+        held: Vec<Held>,
+        /// The table of old beside it.
+        of_old: String,
+    },
 }
 
 impl Seen {
@@ -281,6 +290,7 @@ impl Seen {
         match self {
             Self::Free => Vec::new(),
             Self::Text { own, of_old } => [held(own), held(of_old)].concat(),
+            Self::Told { held, of_old } => [held.clone(), saved::held(of_old)].concat(),
         }
     }
 }
@@ -311,24 +321,34 @@ impl Programs<'_> {
         ports: &BTreeSet<u16>,
     ) -> Result<Seen, Error> {
         let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
-        if !nftables && !legacy {
+        let is_begun = nftables || legacy;
+        // Others may have the table, with what the programs do not list.
+        if !is_begun && !kernel.has_table(family, NAT)? {
             return Ok(Seen::of(String::new()));
         }
         // What the kernel does not tell, the program may know.
-        if kernel.is_free(family, (HOSTPORTS, &identity.chain), ports).unwrap_or(false) {
+        if is_begun && kernel.is_free(family, (HOSTPORTS, &identity.chain), ports).unwrap_or(false)
+        {
             return Ok(Seen::Free);
         }
         let own = self.read(family)?;
         // What nf_tables has not, the programs have from the tables of old.
         let is_of_old = !nftables && own.lines().any(|line| is_declaration(line, HOSTPORTS));
-        if !legacy || is_of_old {
-            return Ok(Seen::of(own));
-        }
-        match Tool::new(&mut *self.runner, WORK, family.legacy_programs, self.lock).save_if_there()
-        {
-            // Where there are no two kinds, the node's is for the tables of old.
-            Err(error) if is_missing(&error) => Ok(Seen::of(own)),
-            saved => Ok(Seen::Text { own, of_old: saved? }),
+        let of_old = if !legacy || is_of_old {
+            String::new()
+        } else {
+            let programs = family.legacy_programs;
+            match Tool::new(&mut *self.runner, WORK, programs, self.lock).save_if_there() {
+                // Where there are no two kinds, the node's is for the tables of old.
+                Err(error) if is_missing(&error) => String::new(),
+                saved => saved?,
+            }
+        };
+        match kernel.client()? {
+            Some(client) if is_unreadable(&own) => {
+                Ok(Seen::Told { held: told::held(client, family)?, of_old })
+            }
+            _ => Ok(Seen::Text { own, of_old }),
         }
     }
 
@@ -351,6 +371,7 @@ impl Programs<'_> {
             gone.chain(rules.lines(saved, of_siblings)).collect::<Vec<_>>()
         };
         let mut lines = match seen {
+            Seen::Told { .. } => return self.complete(family, kernel, rules, of_siblings),
             Seen::Text { own, .. } => lines_for(&own),
             Seen::Free if dead.is_empty() => rules.addition().lines(),
             Seen::Free => lines_for(&self.read(family)?),

@@ -7,8 +7,10 @@ use netlink_packet_core::NlasIterator;
 use ruleset::iptables::Side;
 use ruleset::nft::{Family, Table};
 
-use super::HeldRule;
 use super::message::comment;
+use super::translation::read_destination;
+use super::{Client, HeldRule, Message, none_if_missing};
+use crate::Error;
 use crate::attributes::{attributes, find, network_number, text};
 
 const RULE_TABLE: u16 = 1;
@@ -30,10 +32,17 @@ const MATCH_DATA: u16 = 3;
 const PAYLOAD_BASE: u16 = 2;
 const PAYLOAD_OFFSET: u16 = 3;
 const BITWISE_MASK: u16 = 4;
+const META_KEY: u16 = 2;
+/// `NFT_META_L4PROTO`.
+const L4_PROTOCOL: u32 = 16;
 const COMPARE_OPERATOR: u16 = 2;
 const COMPARE_DATA: u16 = 3;
 const NETWORK_HEADER: u32 = 1;
 const EQUAL: u32 = 0;
+/// `NFT_PAYLOAD_TRANSPORT_HEADER`.
+const TRANSPORT_HEADER: u32 = 2;
+/// Where a port of destination is in the headers of TCP, UDP and SCTP.
+const PORT_OFFSET: u32 = 2;
 /// `NFT_JUMP` and `NFT_GOTO`: with either the chain is in use.
 const JUMPS: [u32; 2] = [(-3_i32).cast_unsigned(), (-4_i32).cast_unsigned()];
 
@@ -114,12 +123,101 @@ fn says(held: &[u8], wanted: &[u8]) -> bool {
 /// `None` within when it names no ports, or not one by one.
 pub(super) fn read_ports(rule: &[u8], table: Table<'_>, chain: &str) -> Option<Option<Vec<u16>>> {
     handle(rule, table, chain)?;
-    Some(expressions(rule).find_map(|(name, data)| {
-        is_text(name, "match").then_some(())?;
-        find(data, MATCH_NAME).filter(|name| is_text(name, "multiport"))?;
+    Some(ports(rule))
+}
+
+/// The ports of `-m multiport --dports`.
+fn ports(rule: &[u8]) -> Option<Vec<u16>> {
+    let of_match = |data| {
         (find_number(data, MATCH_REVISION)? == 1).then_some(())?;
         multiport(find(data, MATCH_DATA)?)
-    }))
+    };
+    matches(rule, "multiport").find_map(of_match)
+}
+
+/// What a rule of the iptables programs tells matches of this name.
+fn matches<'a>(rule: &'a [u8], wanted: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let matches = expressions(rule).filter(|(name, _)| is_text(name, "match"));
+    let is_one = move |data: &&[u8]| find(data, MATCH_NAME).is_some_and(|it| is_text(it, wanted));
+    matches.map(|(_, data)| data).filter(is_one)
+}
+
+/// A rule of the iptables programs, by the ports that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortRule {
+    /// Names the rule within its chain.
+    pub handle: u64,
+    /// The protocol's number, if the rule is for one.
+    pub protocol: Option<u8>,
+    /// The ports of destination; none where they are not told one by one.
+    pub ports: Vec<u16>,
+    /// The chain that it jumps to, or goes to.
+    pub chain: Option<String>,
+    /// Where it leads by target DNAT.
+    pub to: Option<IpAddr>,
+    /// The rule's comment.
+    pub comment: Option<String>,
+}
+
+impl Client {
+    /// The rules of `chain`, as far as they tell ports as the iptables programs write them.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn port_rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<PortRule>, Error> {
+        let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
+        let list = || Message::list_rules(table, chain);
+        let rules = self.list(list, &what, |rules: &mut Vec<_>, rule| {
+            rules.extend(read_port_rule(rule, table, chain));
+        });
+        none_if_missing(rules)
+    }
+}
+
+/// The rule with these attributes, if it is one of the table's `chain`.
+fn read_port_rule(rule: &[u8], table: Table<'_>, chain: &str) -> Option<PortRule> {
+    let handle = handle(rule, table, chain)?;
+    let (mut protocol, mut port, mut target) = (None, None, None);
+    let (mut is_protocol, mut is_port) = (false, false);
+    for (name, data) in expressions(rule) {
+        if is_text(name, "cmp") && find_number(data, COMPARE_OPERATOR) == Some(EQUAL) {
+            let value = find(data, COMPARE_DATA).and_then(|data| find(data, DATA_VALUE));
+            if let Some([number]) = value.filter(|_| is_protocol) {
+                protocol = Some(*number);
+            } else if let Some([high, low]) = value.filter(|_| is_port) {
+                port = Some(u16::from_be_bytes([*high, *low]));
+            }
+        }
+        is_protocol = is_text(name, "meta") && find_number(data, META_KEY) == Some(L4_PROTOCOL);
+        is_port = is_text(name, "payload")
+            && find_number(data, PAYLOAD_BASE) == Some(TRANSPORT_HEADER)
+            && find_number(data, PAYLOAD_OFFSET) == Some(PORT_OFFSET);
+        target = target.or_else(|| is_text(name, "immediate").then(|| jump(data)).flatten());
+    }
+    let of_match = |data: &[u8]| {
+        let bytes = find(data, MATCH_DATA)?.split(|it| *it == 0).next()?;
+        Some(String::from_utf8_lossy(bytes).into_owned())
+    };
+    let comment = matches(rule, "comment").find_map(of_match);
+    Some(PortRule {
+        handle,
+        protocol,
+        ports: ports(rule)
+            .unwrap_or_else(|| port.or_else(|| port_of_match(rule)).into_iter().collect()),
+        chain: target.map(text),
+        to: read_destination(rule, table, chain).flatten(),
+        comment: comment.or_else(|| find(rule, RULE_REMARK).and_then(self::comment)),
+    })
+}
+
+/// The port of `--dport`, of a `struct xt_tcp`, `struct xt_udp` (behind the ports of the source) or `struct xt_sctp_info`.
+fn port_of_match(rule: &[u8]) -> Option<u16> {
+    let places = [("tcp", 4), ("udp", 4), ("sctp", 0)];
+    places.into_iter().find_map(|(name, place)| {
+        let data = matches(rule, name).find_map(|data| find(data, MATCH_DATA))?;
+        let [a, b, c, d] = *data.get(place..)?.first_chunk()?;
+        ([a, b] == [c, d]).then(|| u16::from_ne_bytes([a, b]))
+    })
 }
 
 /// The ports of an `xt_multiport_v1`: what they are (source, destination or either), how many, fifteen places for them,
@@ -213,11 +311,14 @@ fn is_accept(immediate: &[u8]) -> bool {
 }
 
 fn is_jump(immediate: &[u8], target: &str) -> bool {
-    let verdict = find(immediate, IMMEDIATE_DATA).and_then(|data| find(data, DATA_VERDICT));
-    verdict.is_some_and(|verdict| {
-        find_number(verdict, VERDICT_CODE).is_some_and(|code| JUMPS.contains(&code))
-            && find(verdict, VERDICT_CHAIN).is_some_and(|name| is_text(name, target))
-    })
+    jump(immediate).is_some_and(|name| is_text(name, target))
+}
+
+/// The name of the chain that is jumped to, or gone to.
+fn jump(immediate: &[u8]) -> Option<&[u8]> {
+    let verdict = find(immediate, IMMEDIATE_DATA).and_then(|data| find(data, DATA_VERDICT))?;
+    find_number(verdict, VERDICT_CODE).filter(|code| JUMPS.contains(code))?;
+    find(verdict, VERDICT_CHAIN)
 }
 
 /// Recognises a comparison of an address: its bytes are loaded, perhaps masked, and

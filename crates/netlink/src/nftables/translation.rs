@@ -97,7 +97,11 @@ enum Loaded {
 
 /// Where a rule with target DNAT leads, if it is one of the table's `chain`; `None` within when the target has another
 /// layout than the programs write today.
-fn read_destination(rule: &[u8], table: Table<'_>, chain: &str) -> Option<Option<IpAddr>> {
+pub(super) fn read_destination(
+    rule: &[u8],
+    table: Table<'_>,
+    chain: &str,
+) -> Option<Option<IpAddr>> {
     rule::handle(rule, table, chain)?;
     let (_, data) = rule::expressions(rule).find(|(name, data)| {
         is_text(name, "target") && find(data, TARGET_NAME).is_some_and(|it| is_text(it, "DNAT"))

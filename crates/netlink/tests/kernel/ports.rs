@@ -41,6 +41,37 @@ COMMIT
     assert_eq!(client.ports(NAT, "A").unwrap(), expected);
     assert_eq!(client.ports(NAT, "B").unwrap(), [Some(vec![7])]);
     assert_eq!(client.ports(NAT, "C").unwrap(), []);
+    let rules = client.port_rules(NAT, "A").unwrap();
+    let told: Vec<_> = rules.iter().map(|it| (it.protocol, it.ports.len())).collect();
+    let lists = [(Some(6), 2), (Some(17), 1), (Some(132), 15)];
+    let others = [(Some(6), 0), (Some(6), 0), (Some(6), 0), (Some(6), 0), (Some(6), 1)];
+    assert_eq!(told, [&lists[..], &others].concat());
+    assert!(rules.iter().all(|it| it.chain.as_deref() == Some("B") && it.to.is_none()));
+    assert_eq!(rules[0].comment.as_deref(), Some("dnat name"));
+    assert_eq!((&rules[1].comment, &rules[1].ports), (&None, &vec![53]));
+    assert_eq!(client.port_rules(NAT, "B").unwrap()[0].chain, None);
+    assert_eq!(client.port_rules(NAT, "C").unwrap(), []);
+}
+
+/// As the programs write it, and as podwire does.
+#[test]
+fn ports_of_rules_that_translate_are_read() {
+    let mut client = nf_tables();
+    let rules = ["tcp", "udp", "sctp"].map(|protocol| {
+        let port = iptables::Match::DestinationPort(protocol, PortRange { first: 80, last: 80 });
+        iptables::Rule::new([port], Target::Translate("10.1.0.2:8080".parse().unwrap()))
+    });
+    let lines: String = rules.iter().map(|it| format!("-A A {it}\n")).collect();
+    space::run("iptables-restore", &["--noflush"], &format!("*nat\n-N A\n{lines}COMMIT\n"));
+    for rule in &rules {
+        let ours = IptablesRule::new(true, rule).unwrap();
+        client.change(NAT, &[Change::IptablesRule("A", &ours)]).unwrap();
+    }
+    let read = client.port_rules(NAT, "A").unwrap();
+    let told: Vec<_> = read.iter().map(|it| (it.protocol, it.to)).collect();
+    let expected = [6, 17, 132].map(|it| (Some(it), Some(IpAddr::from([10, 1, 0, 2]))));
+    assert_eq!(told, [expected, expected].concat());
+    assert!(read.iter().all(|it| it.ports == [80] && it.chain.is_none()), "{read:?}");
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What goes: an attachment's rules, those of the dead, and garbage.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+
+use netlink::nftables::Client;
 
 use super::saved::{Kept, chains_of, leading_to, translations};
-use super::{HOSTPORTS, OLD_HOSTPORTS, OfSiblings, Programs};
+use super::{HOSTPORTS, OLD_HOSTPORTS, OfSiblings, Programs, told};
 use crate::error::Error;
-use crate::iptables::{NAT, Places, is_declaration};
+use crate::iptables::{FAMILIES, Family, NAT, Places, is_declaration, is_unreadable};
 use crate::kernel_tables::KernelTables;
 use crate::portmap::flows::Ended;
 use crate::portmap::identity::Identity;
@@ -43,7 +45,7 @@ pub(in crate::portmap) fn tear_down(
 pub(in crate::portmap) fn remove_chains(
     programs: &mut Programs<'_>,
     kernel: &mut KernelTables,
-    chains: &[(&str, &str)],
+    chains: &[(&'static str, &str)],
     of_siblings: OfSiblings<'_>,
 ) -> (Ended, Result<(), Error>) {
     let ended = RefCell::new(Ended::default());
@@ -57,15 +59,45 @@ pub(in crate::portmap) fn remove_chains(
         }
         places
     };
+    let is_listed = Cell::new(true);
     let lines_for = |saved: &str| {
-        let of_chain = |(_, chain): &(&str, &str)| {
+        is_listed.update(|it| it && !is_unreadable(saved));
+        let of_chain = |(_, chain): &(&'static str, &str)| {
             ended.borrow_mut().extend(translations(saved, chain), of_siblings);
             removal_lines(saved, chain, of_siblings)
         };
         chains.iter().flat_map(of_chain).collect()
     };
-    let removed = programs.remove(&mut look_in, &lines_for);
-    (ended.into_inner(), removed)
+    let mut removed = programs.remove(&mut look_in, &lines_for);
+    let mut ended = ended.into_inner();
+    if !is_listed.get() {
+        let chains =
+            |_: &mut Client, _| Ok(chains.iter().map(|it| (it.0, it.1.to_owned())).collect());
+        let unlisted = remove_unlisted(kernel, &chains, of_siblings, &mut ended);
+        removed =
+            Error::of_teardown([removed.err(), unlisted.err()].into_iter().flatten().collect());
+    }
+    (ended, removed)
+}
+
+/// Chains, each with that which leads to it.
+type Chains = Vec<(&'static str, String)>;
+
+/// The same by netlink, of tables that the programs do not list, for those `chains` of a family.
+fn remove_unlisted(
+    kernel: &mut KernelTables,
+    chains: &dyn Fn(&mut Client, Family) -> Result<Chains, netlink::Error>,
+    of_siblings: OfSiblings<'_>,
+    ended: &mut Ended,
+) -> Result<(), Error> {
+    let Some(client) = kernel.client()? else { return Ok(()) };
+    for family in FAMILIES {
+        for (hook, chain) in chains(client, family)? {
+            let published = told::remove(client, family, (hook, &chain), of_siblings)?;
+            ended.extend(published, &|_| false);
+        }
+    }
+    Ok(())
 }
 
 /// Removes the rules of the containers in `network` whose chains are not among `valid`. Tells what they published.
@@ -76,7 +108,9 @@ pub(in crate::portmap) fn collect_garbage(
     valid: &[Identity],
 ) -> (Ended, Result<(), Error>) {
     let ended = RefCell::new(Ended::default());
+    let is_listed = Cell::new(true);
     let lines_for = |saved: &str| {
+        is_listed.update(|it| it && !is_unreadable(saved));
         let chains = chains_of(saved, network).into_iter();
         let stale = chains.filter(|chain| !valid.iter().any(|it| it.chain == *chain));
         let of_chain = |chain| {
@@ -85,6 +119,18 @@ pub(in crate::portmap) fn collect_garbage(
         };
         stale.flat_map(of_chain).collect()
     };
-    let removed = programs.remove(&mut |family| kernel.places(family, NAT, HOSTPORTS), &lines_for);
-    (ended.into_inner(), removed)
+    let mut removed =
+        programs.remove(&mut |family| kernel.places(family, NAT, HOSTPORTS), &lines_for);
+    let mut ended = ended.into_inner();
+    if !is_listed.get() {
+        let stale = |client: &mut Client, family| {
+            let mut chains = told::chains_of(client, family, network)?;
+            chains.retain(|chain| !valid.iter().any(|it| it.chain == *chain));
+            Ok(chains.into_iter().map(|chain| (HOSTPORTS, chain)).collect())
+        };
+        let unlisted = remove_unlisted(kernel, &stale, &|_| false, &mut ended);
+        removed =
+            Error::of_teardown([removed.err(), unlisted.err()].into_iter().flatten().collect());
+    }
+    (ended, removed)
 }

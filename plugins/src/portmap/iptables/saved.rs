@@ -36,7 +36,7 @@ pub(super) fn held(saved: &str) -> Vec<Held> {
 }
 
 /// Network and container of a rule's comment.
-fn holder(rule: &str) -> Holder {
+pub(super) fn holder(rule: &str) -> Holder {
     let comment = rule.split_once("dnat name: \\\"").map_or("", |(_, rest)| rest);
     let (network, rest) = comment.split_once("\\\" id: \\\"").unwrap_or((comment, ""));
     let is_of_id = |it: char| it.is_ascii_alphanumeric() || "_.-".contains(it);
