@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lab::{Call, World};
+use lab::{Call, World, slowed};
 use netlink::nftables::{Change, Client};
 use ruleset::nft::{self, Element, Family, Key, Set, Table};
 use serde_json::{Value, json};
@@ -158,7 +158,9 @@ fn a_network_comes_and_leaves_among_changes_of_others() {
                 let (begun, is_over) = (&begun, &is_over);
                 scope.spawn(move || node.enter(|| change_until(name, begun, is_over)));
             }
-            while begun.load(Ordering::Relaxed) < 3 {
+            // One that panicked is told of when the scope ends.
+            let patience = Instant::now() + slowed(Duration::from_secs(5));
+            while begun.load(Ordering::Relaxed) < 3 && Instant::now() < patience {
                 thread::sleep(Duration::from_millis(10));
             }
             let run = || if command == "ADD" { site.run(&call(&site, "ADD", 1)) } else { gc() };
