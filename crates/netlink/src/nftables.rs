@@ -9,6 +9,7 @@ mod closed;
 mod expression;
 mod hooks;
 mod listing;
+mod meanwhile;
 mod message;
 mod only_ip;
 mod rule;
@@ -21,7 +22,6 @@ use nix::errno::Errno;
 use ruleset::nft::{Encoded, Family, Hook, Rule, Table};
 
 use crate::Error;
-use crate::datagram::DUMP_ATTEMPTS;
 use crate::netfilter::message::{HEADERS, Message, NETDEV};
 use crate::netfilter::{Socket, end, refused};
 pub use batch::Batch;
@@ -31,6 +31,7 @@ pub use closed::{Closed, Sides, close_interface};
 pub use expression::IptablesRule;
 use hooks::Place;
 pub use listing::{Lasting, Listing};
+use meanwhile::Extent;
 use message::{DORMANT, OWNED};
 pub use only_ip::{Held, OnlyIp};
 pub use rule::{Addressed, Jump, PortRule};
@@ -108,7 +109,7 @@ impl Called {
 ///
 /// Closing it waits until the kernel has freed what was deleted, an RCU grace period (8 to 19 ms),
 /// and keeps everybody else from changing rules meanwhile (`nft_rcv_nl_event`): worth doing late,
-/// when that time has passed anyway, or [leaving](Self::leave) to the kernel.
+/// when that time has passed anyway, or [leaving](Self::leave) to the kernel. Used in that namespace.
 #[derive(Debug)]
 pub struct Client {
     socket: Socket,
@@ -194,9 +195,14 @@ impl Client {
         // Most often there is no table: to learn that, no list is made.
         let Some(found) = self.get(Message::get_table(table), &what)? else { return Ok(None) };
         let list = || Message::list_chains(table);
-        let chains = self.list(list, &what, |chains: &mut Vec<HeldChain>, chain| {
-            chains.extend(message::read_chain(chain, table));
-        })?;
+        let chains = self.list(
+            Extent::Chains(table.family),
+            list,
+            &what,
+            |chains: &mut Vec<HeldChain>, chain| {
+                chains.extend(message::read_chain(chain, table));
+            },
+        )?;
         Ok(Some(HeldTable { is_awake: message::flags(&found) & DORMANT == 0, chains }))
     }
 
@@ -233,7 +239,7 @@ impl Client {
         let hook = Hook::Ingress(interface);
         let what = format!("list the chains of nf_tables at hook {hook}");
         let list = || hooks::list(NETDEV, hook);
-        let found = self.list(list, &what, |found: &mut BTreeSet<Place>, called| {
+        let found = self.list(Extent::Hook, list, &what, |found: &mut BTreeSet<Place>, called| {
             found.extend(hooks::read(called));
         });
         let found = match found.map_err(|error| (error.errno(), error)) {
@@ -256,7 +262,7 @@ impl Client {
         let mut places = BTreeSet::new();
         for protocol in hooks::PROTOCOLS {
             let list = || hooks::list(protocol, hook);
-            let found = self.list(list, what, |found: &mut Vec<Place>, called| {
+            let found = self.list(Extent::Hook, list, what, |found: &mut Vec<Place>, called| {
                 found.extend(hooks::read(called));
             });
             match found.map_err(|error| (error.errno(), error)) {
@@ -275,10 +281,12 @@ impl Client {
         for family in [Family::Ip, Family::Ip6, Family::Inet] {
             // Of the table only its family matters to the kernel.
             let list = || Message::list_chains(Table { family, name: "" });
-            let of_family = self.list(list, what, |found: &mut Vec<Called>, chain| {
-                let chain = message::read_any_chain(chain).filter(|(_, it)| it.filters_at(hook));
-                found.extend(chain.map(|(table, chain)| Called { family, table, chain }));
-            })?;
+            let of_family =
+                self.list(Extent::Chains(family), list, what, |found: &mut Vec<Called>, chain| {
+                    let chain =
+                        message::read_any_chain(chain).filter(|(_, it)| it.filters_at(hook));
+                    found.extend(chain.map(|(table, chain)| Called { family, table, chain }));
+                })?;
             called.extend(of_family);
         }
         Ok(called)
@@ -301,6 +309,7 @@ impl Client {
     pub fn sets(&mut self, table: Table<'_>) -> Result<Vec<HeldSet>, Error> {
         let what = format!("list the sets of table {table} in nf_tables");
         let sets = self.list(
+            Extent::Table(table),
             || set::list_sets(table),
             &what,
             |sets: &mut Vec<HeldSet>, it| sets.extend(set::read_set(it, table)),
@@ -315,6 +324,7 @@ impl Client {
     pub fn elements(&mut self, table: Table<'_>, set: &str) -> Result<Vec<Encoded>, Error> {
         let what = format!("list the elements of set {set:?} of table {table} in nf_tables");
         let elements = self.list(
+            Extent::Table(table),
             || set::list_elements(table, set),
             &what,
             |elements: &mut Vec<Encoded>, it| elements.extend(set::read_elements(it)),
@@ -377,6 +387,7 @@ impl Client {
     ) -> Result<Vec<Jump>, Error> {
         let what = format!("list the rules of chain {chain:?} in nf_tables");
         self.list(
+            Extent::Table(table),
             || Message::list_rules(table, chain),
             &what,
             |jumps: &mut Vec<Jump>, rule| jumps.extend(rule::read_jump(rule, table, chain, target)),
@@ -395,7 +406,7 @@ impl Client {
     ) -> Result<Vec<Addressed>, Error> {
         let what = format!("list the rules of table {table} in nf_tables");
         let list = || Message::list_all_rules(table);
-        let rules = self.list(list, &what, |rules: &mut Vec<_>, rule| {
+        let rules = self.list(Extent::Table(table), list, &what, |rules: &mut Vec<_>, rule| {
             rules.extend(rule::read_addressed(rule, table, &is_one));
         });
         none_if_missing(rules)
@@ -409,7 +420,7 @@ impl Client {
     pub fn ports(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<Option<Vec<u16>>>, Error> {
         let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
         let list = || Message::list_rules(table, chain);
-        let ports = self.list(list, &what, |ports: &mut Vec<_>, rule| {
+        let ports = self.list(Extent::Table(table), list, &what, |ports: &mut Vec<_>, rule| {
             ports.extend(rule::read_ports(rule, table, chain));
         });
         none_if_missing(ports)
@@ -440,9 +451,10 @@ impl Client {
     pub fn rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<HeldRule>, Error> {
         let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
         let list = || Message::list_rules(table, chain);
-        let rules = self.list(list, &what, |rules: &mut Vec<HeldRule>, rule| {
-            rules.extend(rule::read(rule, table, chain));
-        });
+        let rules =
+            self.list(Extent::Table(table), list, &what, |rules: &mut Vec<HeldRule>, rule| {
+                rules.extend(rule::read(rule, table, chain));
+            });
         none_if_missing(rules)
     }
 
@@ -458,7 +470,7 @@ impl Client {
     ) -> Result<bool, Error> {
         let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
         let list = || Message::list_rules(table, chain);
-        let has = self.list(list, &what, |has: &mut bool, rule| {
+        let has = self.list(Extent::Table(table), list, &what, |has: &mut bool, rule| {
             *has |= wanted.alternatives().any(|it| rule::is_like(rule, table, chain, it));
         });
         none_if_missing(has)
@@ -477,7 +489,7 @@ impl Client {
         let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
         let list = || Message::list_rules(table, chain);
         let wanted = Message::of_rule(table.family, wanted).into_attributes();
-        let has = self.list(list, &what, |has: &mut bool, rule| {
+        let has = self.list(Extent::Table(table), list, &what, |has: &mut bool, rule| {
             *has |= rule::is_like(rule, table, chain, &wanted);
         });
         none_if_missing(has)
@@ -494,11 +506,16 @@ impl Client {
     ) -> Result<BTreeMap<String, Vec<HeldRule>>, Error> {
         let what = format!("list the rules of table {table} in nf_tables");
         let list = || Message::list_all_rules(table);
-        let rules = self.list(list, &what, |rules: &mut BTreeMap<_, Vec<_>>, rule| {
-            if let Some((chain, rule)) = rule::read_any(rule, table) {
-                rules.entry(chain).or_default().push(rule);
-            }
-        });
+        let rules = self.list(
+            Extent::Table(table),
+            list,
+            &what,
+            |rules: &mut BTreeMap<_, Vec<_>>, rule| {
+                if let Some((chain, rule)) = rule::read_any(rule, table) {
+                    rules.entry(chain).or_default().push(rule);
+                }
+            },
+        );
         none_if_missing(rules)
     }
 
@@ -569,23 +586,6 @@ impl Client {
             Err((_, Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP)) => Ok(None),
             Err((code, _)) => Err(refused(what.into(), code)),
         }
-    }
-
-    /// What follows the headers of each entry of a list goes to `take`, which begins anew with an
-    /// empty value when a change interrupts it.
-    fn list<T: Default>(
-        &mut self,
-        message: impl Fn() -> Message,
-        what: &str,
-        mut take: impl FnMut(&mut T, &[u8]),
-    ) -> Result<T, Error> {
-        for _ in 0..DUMP_ATTEMPTS {
-            let mut found = T::default();
-            if !self.socket.list(message(), what, |entry| take(&mut found, entry))? {
-                return Ok(found);
-            }
-        }
-        Err(Error::Interrupted { what: what.into() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::Socket as SystemSocket;
 use nix::errno::Errno;
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 
 use crate::Error;
 use crate::datagram::{RECEIVE_BUFFER, Received, messages};
@@ -57,6 +57,13 @@ impl Subscription {
             socket.add_membership(*group).map_err(failed)?;
         }
         Ok(Self::new(socket, what))
+    }
+
+    /// Has room for so many bytes that were not read yet; where the node's limit is less, for as many as that allows.
+    pub(crate) fn with_room(self, bytes: usize) -> Self {
+        _ = setsockopt(&self.socket, sockopt::RcvBufForce, &bytes)
+            .or_else(|_| setsockopt(&self.socket, sockopt::RcvBuf, &bytes));
+        self
     }
 
     /// Throws away what is queued since before the overrun: it would be taken for news by whoever

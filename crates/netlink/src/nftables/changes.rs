@@ -13,13 +13,13 @@ use crate::subscription::Subscription;
 use crate::{Error, Event};
 
 /// `NFNLGRP_NFTABLES`.
-const GROUP: u32 = 7;
+pub(super) const GROUP: u32 = 7;
 const GENERATION_ID: u16 = 1;
 const PROCESS_ID: u16 = 2;
 const PROCESS_NAME: u16 = 3;
 /// The table's name in all messages but the generation's: `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`,
 /// `NFTA_RULE_TABLE`, `NFTA_SET_TABLE`, `NFTA_SET_ELEM_LIST_TABLE`, `NFTA_OBJ_TABLE`.
-const TABLE: u16 = 1;
+pub(super) const TABLE: u16 = 1;
 
 /// A transaction that changed the rules, sets or tables of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

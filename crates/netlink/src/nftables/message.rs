@@ -8,20 +8,24 @@ use ruleset::nft::{Base, Chain, Family, Hook, Kind, Policy, Rule, Table};
 
 use super::HeldChain;
 use super::expression::{IptablesRule, expressions};
+use super::set::{DELETE_ELEMENTS, DELETE_SET, NEW_ELEMENTS, NEW_SET};
 use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::{BRIDGE, HEADERS, INET, IPV4, IPV6, Message, NETDEV};
 
 /// `NFNL_SUBSYS_NFTABLES`, which is also the resource that a batch is for.
 pub(super) const SUBSYSTEM: u8 = 10;
-const NEW_TABLE: [u8; 2] = [SUBSYSTEM, 0];
+pub(super) const NEW_TABLE: [u8; 2] = [SUBSYSTEM, 0];
 const GET_TABLE: [u8; 2] = [SUBSYSTEM, 1];
-const DELETE_TABLE: [u8; 2] = [SUBSYSTEM, 2];
-const NEW_CHAIN: [u8; 2] = [SUBSYSTEM, 3];
+pub(super) const DELETE_TABLE: [u8; 2] = [SUBSYSTEM, 2];
+pub(super) const NEW_CHAIN: [u8; 2] = [SUBSYSTEM, 3];
 const GET_CHAIN: [u8; 2] = [SUBSYSTEM, 4];
-const DELETE_CHAIN: [u8; 2] = [SUBSYSTEM, 5];
-const NEW_RULE: [u8; 2] = [SUBSYSTEM, 6];
+pub(super) const DELETE_CHAIN: [u8; 2] = [SUBSYSTEM, 5];
+pub(super) const NEW_RULE: [u8; 2] = [SUBSYSTEM, 6];
 const GET_RULE: [u8; 2] = [SUBSYSTEM, 7];
-const DELETE_RULE: [u8; 2] = [SUBSYSTEM, 8];
+pub(super) const DELETE_RULE: [u8; 2] = [SUBSYSTEM, 8];
+/// What is told of rules, sets and elements: no chain comes or goes by that.
+pub(super) const PASSED_BY_CHAINS: [[u8; 2]; 6] =
+    [NEW_RULE, DELETE_RULE, NEW_SET, DELETE_SET, NEW_ELEMENTS, DELETE_ELEMENTS];
 pub(super) const NEW_GENERATION: [u8; 2] = [SUBSYSTEM, 15];
 const GET_GENERATION: [u8; 2] = [SUBSYSTEM, 16];
 const TABLE_NAME: u16 = 1;
@@ -47,17 +51,21 @@ const RULE_EXPRESSIONS: u16 = 4;
 const RULE_POSITION: u16 = 6;
 const RULE_REMARK: u16 = 7;
 
+/// A family, as the kernel numbers it.
+pub(super) const fn number(family: Family) -> u8 {
+    match family {
+        Family::Ip => IPV4,
+        Family::Ip6 => IPV6,
+        Family::Inet => INET,
+        Family::Bridge => BRIDGE,
+        Family::Netdev => NETDEV,
+    }
+}
+
 impl Message {
     /// A message about something of a table's family.
     pub(super) fn of(table: Table<'_>, kind: [u8; 2], flags: u16) -> Self {
-        let family = match table.family {
-            Family::Ip => IPV4,
-            Family::Ip6 => IPV6,
-            Family::Inet => INET,
-            Family::Bridge => BRIDGE,
-            Family::Netdev => NETDEV,
-        };
-        Self::new(kind, flags, family, 0)
+        Self::new(kind, flags, number(table.family), 0)
     }
 
     /// Makes a table, unless it is there.

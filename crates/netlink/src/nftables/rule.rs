@@ -7,6 +7,7 @@ use netlink_packet_core::NlasIterator;
 use ruleset::iptables::Side;
 use ruleset::nft::{Family, Table};
 
+use super::meanwhile::Extent;
 use super::message::comment;
 use super::translation::read_destination;
 use super::{Client, HeldRule, Message, none_if_missing};
@@ -167,7 +168,7 @@ impl Client {
     pub fn port_rules(&mut self, table: Table<'_>, chain: &str) -> Result<Vec<PortRule>, Error> {
         let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
         let list = || Message::list_rules(table, chain);
-        let rules = self.list(list, &what, |rules: &mut Vec<_>, rule| {
+        let rules = self.list(Extent::Table(table), list, &what, |rules: &mut Vec<_>, rule| {
             rules.extend(read_port_rule(rule, table, chain));
         });
         none_if_missing(rules)

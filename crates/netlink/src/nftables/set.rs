@@ -14,12 +14,12 @@ use super::rule::counted_by;
 use crate::attributes::{attributes, find, network_number, text};
 use crate::netfilter::message::Message;
 
-const NEW_SET: [u8; 2] = [SUBSYSTEM, 9];
+pub(super) const NEW_SET: [u8; 2] = [SUBSYSTEM, 9];
 const GET_SET: [u8; 2] = [SUBSYSTEM, 10];
-const DELETE_SET: [u8; 2] = [SUBSYSTEM, 11];
-const NEW_ELEMENTS: [u8; 2] = [SUBSYSTEM, 12];
+pub(super) const DELETE_SET: [u8; 2] = [SUBSYSTEM, 11];
+pub(super) const NEW_ELEMENTS: [u8; 2] = [SUBSYSTEM, 12];
 const GET_ELEMENTS: [u8; 2] = [SUBSYSTEM, 13];
-const DELETE_ELEMENTS: [u8; 2] = [SUBSYSTEM, 14];
+pub(super) const DELETE_ELEMENTS: [u8; 2] = [SUBSYSTEM, 14];
 
 const SET_TABLE: u16 = 1;
 const SET_NAME: u16 = 2;

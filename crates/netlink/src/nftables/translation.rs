@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ruleset::nft::{Family, Table};
 
+use super::meanwhile::Extent;
 use super::message::comment;
 use super::rule::{self, find_number, is_text};
 use super::{Client, Message, none_if_missing};
@@ -62,7 +63,7 @@ impl Client {
     ) -> Result<Vec<Translation>, Error> {
         let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
         let list = || Message::list_rules(table, chain);
-        let found = self.list(list, &what, |found: &mut Vec<_>, rule| {
+        let found = self.list(Extent::Table(table), list, &what, |found: &mut Vec<_>, rule| {
             found.extend(read(rule, table, chain));
         });
         none_if_missing(found)
@@ -79,7 +80,7 @@ impl Client {
     ) -> Result<Vec<Option<IpAddr>>, Error> {
         let what = format!("list the rules of chain {chain:?} of table {table} in nf_tables");
         let list = || Message::list_rules(table, chain);
-        let found = self.list(list, &what, |found: &mut Vec<_>, rule| {
+        let found = self.list(Extent::Table(table), list, &what, |found: &mut Vec<_>, rule| {
             found.extend(read_destination(rule, table, chain));
         });
         none_if_missing(found)

@@ -13,6 +13,7 @@ mod ipset;
 mod iptables;
 mod kept_routes;
 mod links;
+mod meanwhile;
 mod nflog;
 mod nftables;
 mod only_ip;
