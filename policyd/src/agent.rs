@@ -29,6 +29,7 @@ mod denied;
 mod drift;
 mod flows;
 mod problems;
+mod retry;
 mod status;
 mod survey;
 mod synced;
@@ -44,6 +45,7 @@ use denied::Denied;
 use drift::Drift;
 use flows::Flows;
 use problems::Problems;
+use retry::Retry;
 pub use status::{Readiness, Status};
 use survey::{Links, Wanted};
 use synced::Synced;
@@ -54,8 +56,6 @@ use work::{Done, Job, Work};
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// As many events are taken in before the loop looks at anything else.
 const MOST_EVENTS_AT_ONCE: usize = 4096;
-/// The pauses after failed writes: the first, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// What the agent is told to do.
 #[derive(Debug, Clone)]
@@ -146,9 +146,9 @@ struct Agent<R> {
     has_read: bool,
     /// What the kernel holds is not what it was left as, or not known.
     is_astray: bool,
-    failures: u32,
-    /// Not before this time.
-    next_try: Option<Instant>,
+    writes: Retry,
+    /// What only looks at the kernel: where that fails, changes are written nevertheless.
+    looks: Retry,
     /// When the first event came that is not in the kernel yet.
     waiting_since: Option<Instant>,
 }
@@ -180,8 +180,8 @@ impl<R: Runner + Send + 'static> Agent<R> {
             status,
             has_read: false,
             is_astray: true,
-            failures: 0,
-            next_try: None,
+            writes: Retry::default(),
+            looks: Retry::default(),
             waiting_since: None,
         }
     }
@@ -281,8 +281,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
 
     /// Starts to write, when there is something to write and nothing is being written.
     fn start_work(&mut self) {
-        let is_early = self.next_try.is_some_and(|time| Instant::now() < time);
-        if self.work.is_running() || is_early {
+        if self.work.is_running() || self.writes.rests() {
             return;
         }
         if !self.synced.is_whole() {
@@ -332,6 +331,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
         self.waiting_since = None;
         self.waiting.end(true);
         self.delays.forget();
+        if self.looks.rests() {
+            return;
+        }
         if self.drift.due() <= Instant::now() {
             self.drift.begin();
             self.work.start(Job::Compare.since(None));
@@ -368,8 +370,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
     /// something else, that will wake us.
     fn next_due(&self) -> Instant {
         let (now, latest) = (Instant::now(), Instant::now() + HEARTBEAT);
-        let times = [self.drift.due(), self.drift.glance_due(), self.links.due()];
-        let times = times.into_iter().chain(self.next_try).chain(self.flows.due());
+        let looks = [self.drift.due(), self.drift.glance_due(), self.links.due()];
+        let looks = looks.map(|time| self.looks.next().map_or(time, |next| next.max(time)));
+        let times = looks.into_iter().chain(self.writes.next()).chain(self.flows.due());
         times.filter(|time| *time > now).min().unwrap_or(latest)
     }
 
@@ -379,8 +382,11 @@ impl<R: Runner + Send + 'static> Agent<R> {
         self.delays.end(done.result.is_ok(), &self.status.metrics);
         match done.result {
             Ok(outcome) => {
-                self.failures = 0;
-                self.next_try = None;
+                if done.is_look {
+                    self.looks.succeed();
+                } else {
+                    self.writes.succeed();
+                }
                 if !outcome.differences.is_empty() {
                     let list: Vec<_> =
                         outcome.differences.iter().map(ToString::to_string).collect();
@@ -403,11 +409,20 @@ impl<R: Runner + Send + 'static> Agent<R> {
                     self.see_links(found);
                 }
             }
+            Err(error) if done.is_look => {
+                let pause = self.looks.fail();
+                // What could not be seen may be anything.
+                self.drift.suspect();
+                self.status.metrics.look_failures.inc();
+                tracing::warn!(
+                    error = crate::chain(&error),
+                    pause_ms = pause.as_millis(),
+                    "what the kernel holds could not be looked at; changes are written nevertheless"
+                );
+            }
             Err(error) => {
                 self.is_astray = true;
-                self.failures = self.failures.saturating_add(1);
-                let pause = PAUSES.0.saturating_mul(1 << self.failures.min(10)).min(PAUSES.1);
-                self.next_try = Some(Instant::now() + pause);
+                let pause = self.writes.fail();
                 let error = crate::chain(&error);
                 tracing::error!(
                     error,

@@ -30,6 +30,8 @@ pub struct Metrics {
     pub(crate) address_to_kernel_seconds: Histogram,
     /// Writes that failed.
     pub apply_failures: Counter,
+    /// Looks at what the kernel holds that failed.
+    pub look_failures: Counter,
     /// Times that rules or sets were found changed by somebody else, and repaired.
     pub drift_repairs: Counter,
     /// Flows that were cut as policies no longer allow them.
@@ -73,6 +75,8 @@ impl Metrics {
             "From the arrival of a pod's address to the rules and sets that name it in the kernel";
         let address_to_kernel_seconds = histogram(all, "address_to_kernel_seconds", help);
         let apply_failures = counter(all, "apply_failures", "Writes to the kernel that failed");
+        let help = "Looks at what the kernel holds that failed";
+        let look_failures = counter(all, "look_failures", help);
         let help = "Times that somebody else had changed rules or sets, and they were repaired";
         let drift_repairs = counter(all, "drift_repairs", help);
         let help = "Established flows that were cut as policies no longer allow them";
@@ -98,6 +102,7 @@ impl Metrics {
             attachment_to_kernel_seconds,
             address_to_kernel_seconds,
             apply_failures,
+            look_failures,
             drift_repairs,
             flows_cut,
             counters,

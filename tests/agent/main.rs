@@ -5,6 +5,7 @@ mod closed;
 mod counters;
 mod crowd;
 mod denied;
+mod disturbed;
 mod firewalled;
 mod first_packets;
 mod flows;

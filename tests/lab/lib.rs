@@ -6,6 +6,7 @@
 //! A missing privilege or tool panics; nothing is ever skipped.
 
 mod call;
+mod churn;
 pub mod cluster;
 mod daemon;
 mod diff;
@@ -23,6 +24,7 @@ pub mod wire;
 pub mod world;
 
 pub use call::{Call, CniError, Reply, Started, addresses};
+pub use churn::Churn;
 pub use daemon::Daemon;
 pub use diff::{Difference, difference};
 pub use no_ipv6::without_ipv6;

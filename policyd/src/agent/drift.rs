@@ -112,7 +112,7 @@ impl Drift {
         self.glanced = Instant::now();
     }
 
-    /// A glance has shown that tables may have been changed.
+    /// A look has shown that tables may have been changed, or has failed.
     pub(super) fn suspect(&mut self) {
         self.missed = true;
     }

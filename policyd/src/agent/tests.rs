@@ -116,3 +116,26 @@ async fn only_changes_of_tables_that_hold_rules_of_ours_make_it_look() {
         assert_eq!(agent.drift.due(), quiet);
     }
 }
+
+#[tokio::test]
+async fn a_look_that_fails_holds_up_no_change_and_is_taken_again() {
+    let failed = |is_look| Done {
+        result: Err(crate::dataplane::Error::NoNftables),
+        ran: crate::dataplane::Ran::default(),
+        took: Duration::ZERO,
+        waited: None,
+        is_look,
+    };
+    let mut agent = agent();
+    agent.is_astray = false;
+    let quiet = agent.drift.due();
+    agent.finish(failed(true));
+    assert!(!agent.is_astray && !agent.writes.rests() && agent.looks.rests());
+    assert!(agent.drift.due() < quiet);
+    assert_eq!(agent.status.metrics.look_failures.get(), 1);
+    assert_eq!(agent.status.metrics.apply_failures.get(), 0);
+    // What was written is not known then.
+    agent.finish(failed(false));
+    assert!(agent.is_astray && agent.writes.rests());
+    assert!(matches!(agent.status.readiness(), Readiness::Failing(_)));
+}

@@ -55,12 +55,23 @@ pub(super) struct Done {
     pub(super) took: Duration,
     /// How long after the first event that led to it it was done.
     pub(super) waited: Option<Duration>,
+    /// Whether it only looked at what the kernel holds.
+    pub(super) is_look: bool,
 }
 
 /// The one thread that writes. The dataplane is with it while it does.
 pub(super) type Work<R> = Worker<Dataplane<R>, Done>;
 
 impl Job {
+    /// Whether it is to look at what the kernel holds, and not to write what came. What a survey finds wrong it puts
+    /// right, which is as good later.
+    const fn is_look(&self) -> bool {
+        match self {
+            Self::Adopt(..) | Self::Apply(_) => false,
+            Self::Read | Self::Compare | Self::Glance | Self::Survey(_) => true,
+        }
+    }
+
     /// What there is to do, the first event of which came then.
     pub(super) fn since<R: Runner + Send>(
         self,
@@ -75,7 +86,7 @@ impl Job {
             ran.process_ids.extend(own);
             let took = started.elapsed();
             let waited = waiting_since.map(|since| since.elapsed());
-            Done { result, ran, took, waited }
+            Done { result, ran, took, waited, is_look: self.is_look() }
         }
     }
 }
