@@ -1,6 +1,6 @@
 //! The rules of masquerading go, wherever they are and whatever programs there are.
 
-use lab::Call;
+use lab::{Call, Churn};
 use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all, ptp_with_all};
@@ -205,4 +205,36 @@ fn garbage_of_containers_with_long_ids_is_collected() {
     assert_eq!(rules(&site), with_kept);
     let _ = site.run(&site.call("DEL", &pods[0]).container(&kept)).ok();
     assert_eq!(rules(&site), before);
+}
+
+/// Longer than one piece of what the kernel tells, so that whoever changes something meanwhile interrupts it.
+#[test]
+fn by_nf_tables_among_many_rules_while_others_change_their_own() {
+    let mut conf = bridge_with_all();
+    conf["ipMasqBackend"] = json!("nftables");
+    let site = Site::new(conf);
+    let rules: String = (0..2000)
+        .map(|it| {
+            let (high, low) = (it / 250, it % 250);
+            format!("add rule inet cni_plugins_masquerade masq_checks ip saddr 10.7.{high}.{low} ip daddr != 10.7.0.0/16 masquerade comment \"of another {it}\"\n")
+        })
+        .collect();
+    let file = site.node.home().join("rules.nft");
+    std::fs::write(&file, rules).expect("there is room");
+    site.node.sh(&format!("nft -f {}", file.display()));
+    let listed = || site.node.sh("nft list chain inet cni_plugins_masquerade masq_checks");
+    let before = listed();
+    let pods = ["one", "two", "three"].map(|it| site.node.pod(it));
+    let churn = Churn::start(&site.node);
+    for pod in &pods {
+        let _ = site.add(pod).ok();
+    }
+    drop(churn);
+    assert_eq!(listed().lines().count(), before.lines().count() + 2 * pods.len());
+    let churn = Churn::start(&site.node);
+    for pod in &pods {
+        let _ = site.del(pod).ok();
+    }
+    drop(churn);
+    assert_eq!(listed(), before);
 }
