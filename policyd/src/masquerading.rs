@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netlink::Event;
+use netlink::nftables::Changes;
 use policyd::chain;
 use policyd::dataplane::{Kind, Programs};
 use policyd::masquerade::{self, Agent, Report};
@@ -24,6 +26,7 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
 ) -> std::io::Result<()> {
     let look = move || {
+        let mut changes = changes(&agent);
         let mut is_alone = false;
         loop {
             let report = agent.reconcile(Instant::now());
@@ -33,10 +36,43 @@ pub(crate) fn start(
                 // Until now both were in force, and what is left would decide first.
                 is_alone = remove(&mut programs, Kind::ALL.into_iter().filter(|it| *it != kind));
             }
-            thread::sleep(LOOK);
+            rest(&mut agent, &mut changes);
         }
     };
     thread::Builder::new().name("masquerade".to_owned()).spawn(look).map(drop)
+}
+
+/// What the kernel tells of changes, where that is of use.
+fn changes(agent: &Agent<OsRunner>) -> Option<Changes> {
+    let opened = agent.hears().then(Changes::open)?;
+    opened.inspect_err(|error| {
+        tracing::warn!("changes of the rules of masquerading are not told by the kernel; they are looked for each `resyncInterval`: {}", chain(error));
+    }).ok()
+}
+
+/// Rests until there may be something to do.
+fn rest(agent: &mut Agent<OsRunner>, changes: &mut Option<Changes>) {
+    let until = Instant::now() + LOOK;
+    loop {
+        let until = agent.due().map_or(until, |due| due.min(until));
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        let Some(open) = changes else { return thread::sleep(left) };
+        let heard = open.wait(left).and_then(|_| open.receive());
+        match heard {
+            Ok(events) => agent.hear(&events.unwrap_or_default()),
+            Err(error) => {
+                tracing::warn!(
+                    "changes of the rules of masquerading cannot be heard of: {}",
+                    chain(&error)
+                );
+                *changes = None;
+                agent.hear(&[Event::Missed]);
+            }
+        }
+    }
 }
 
 /// Removes what was left from when it was on.

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use netlink::Event;
+use netlink::nftables::Generation;
 use runner::Runner;
 
 use super::iptables::own_chain;
@@ -14,6 +16,8 @@ use crate::iptables::Family;
 
 /// No ConfigMap is larger (`MaxSecretSize` of the API server).
 const LARGEST_FILE: u64 = 1 << 20;
+/// Comparing after changes by others: not more often than this, however often they write.
+const LEAST_PAUSE: Duration = Duration::from_millis(500);
 /// So long after a failure it is tried again, unless the configuration says sooner.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -30,7 +34,9 @@ pub struct Agent<R> {
     seen: Option<Option<Vec<u8>>>,
     /// Why the file could not be read last time, as it was told.
     unreadable: Option<io::ErrorKind>,
-    /// When the kernel is compared again.
+    /// When the kernel was compared last.
+    compared: Option<Instant>,
+    /// When it is compared again.
     next: Option<Instant>,
 }
 
@@ -55,6 +61,7 @@ impl<R: Runner> Agent<R> {
             config: None,
             seen: None,
             unreadable: None,
+            compared: None,
             next: None,
         }
     }
@@ -75,8 +82,33 @@ impl<R: Runner> Agent<R> {
             Ok(_) => config.resync_interval,
             Err(_) => config.resync_interval.min(RETRY),
         };
+        self.compared = Some(now);
         self.next = now.checked_add(wait);
         Report { reload, kernel: Some(kernel) }
+    }
+
+    /// Whether what is told of changes in nf_tables is worth hearing: by iptables, others change the tables that the rules
+    /// are in all the time, and comparing takes programs.
+    pub const fn hears(&self) -> bool {
+        matches!(self.kind, Kind::Nftables)
+    }
+
+    /// Takes in what was told of changes in nf_tables: where somebody, perhaps the agent itself, changed its table, or may
+    /// have, the next [`Self::reconcile`] from [`Self::due`] on compares.
+    pub fn hear(&mut self, events: &[Event<Generation>]) {
+        let concerns = |it: &Event<Generation>| match it {
+            Event::Heard(it) => it.tables.is_empty() || it.tables.contains(nftables::TABLE.name),
+            Event::Missed => true,
+        };
+        if self.hears() && events.iter().any(concerns) {
+            let soon = self.compared.map(|it| it + LEAST_PAUSE);
+            self.next = self.next.zip(soon).map(|(next, soon)| next.min(soon));
+        }
+    }
+
+    /// When the kernel is compared next, if the configuration does not change; `None`: at once, or when there is one.
+    pub const fn due(&self) -> Option<Instant> {
+        self.next
     }
 
     fn apply(&mut self, config: &Config) -> Result<bool, Error> {

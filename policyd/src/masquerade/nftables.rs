@@ -10,7 +10,7 @@ use crate::iptables::Family;
 use crate::nftables::RuleChain;
 
 /// A table of its own.
-const TABLE: Table<'static> =
+pub(super) const TABLE: Table<'static> =
     Table { family: ruleset::nft::Family::Inet, name: "podwire-masquerade" };
 const COMMENT: &str = "what leaves the cluster, by policyd";
 /// Behind all others that masquerade (100): what has an address by then keeps it. An ACCEPT in a chain of theirs

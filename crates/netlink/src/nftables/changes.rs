@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::mem::take;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use super::message::NEW_GENERATION;
 use crate::attributes::{find, network_number, text};
 use crate::netfilter::message::HEADERS;
+use crate::socket::wait_readable;
 use crate::subscription::Subscription;
 use crate::{Error, Event};
 
@@ -54,6 +56,19 @@ impl Changes {
     pub fn open() -> Result<Self, Error> {
         Subscription::open(NETLINK_NETFILTER, GROUP, "hear of changes in nf_tables")
             .map(|subscription| Self { subscription, tables: BTreeSet::new() })
+    }
+
+    /// Waits until something is told, for this time at most; whether there may be something.
+    ///
+    /// # Errors
+    /// [`Error::Socket`].
+    pub fn wait(&self, timeout: Duration) -> Result<bool, Error> {
+        // A little longer than told: what is left of a millisecond is waited for too.
+        let milliseconds = u16::try_from(timeout.as_millis() + 1).unwrap_or(u16::MAX);
+        wait_readable(self.as_fd(), milliseconds).map_err(|source| Error::Socket {
+            what: "wait for changes in nf_tables".into(),
+            source,
+        })
     }
 
     /// The transactions that were made, as far as they are told at once; `None` when there is

@@ -217,3 +217,29 @@ fn what_was_done_is_counted() {
     metrics.see(&scene.after(60));
     assert_eq!(shown(), [0, 1, 1]);
 }
+
+#[test]
+fn others_that_change_its_table_have_it_compared_soon() {
+    let told = |tables: &[&str]| {
+        let tables = tables.iter().map(|it| (*it).to_owned()).collect();
+        let (id, process_id, port, process_name) = (1, 2, 2, "nft".to_owned());
+        Event::Heard(Generation { id, process_id, process_name, port, tables })
+    };
+    for (kind, event, is_compared) in [
+        (Kind::Nftables, told(&["nat", "podwire-masquerade"]), true),
+        (Kind::Nftables, told(&["nat", "podwire"]), false),
+        // The kernel does not tell which.
+        (Kind::Nftables, told(&[]), true),
+        (Kind::Nftables, Event::Missed, true),
+        (Kind::Iptables, told(&["nat", "podwire-masquerade"]), false),
+    ] {
+        let mut scene = scene();
+        scene.after(0);
+        scene.agent.kind = kind;
+        scene.agent.hear(std::slice::from_ref(&event));
+        let due = scene.agent.due().unwrap() - scene.now;
+        assert_eq!(due < Duration::from_secs(1), is_compared, "{kind:?} {event:?}");
+        // Not at once after it was compared.
+        assert!(due >= Duration::from_millis(500));
+    }
+}
