@@ -50,6 +50,14 @@ pub type Sources = BTreeMap<String, BTreeSet<IpAddr>>;
 /// Of each chain that has rules their comments.
 pub(crate) type Comments = BTreeMap<String, Vec<Option<String>>>;
 
+/// The table that the kernel holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    /// Whether its rules are in force.
+    pub(crate) is_awake: bool,
+    pub(crate) comments: Comments,
+}
+
 /// Those of these endpoints.
 pub(crate) fn sources<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Sources {
     let mut sources = Sources::new();
@@ -149,7 +157,9 @@ pub(crate) fn see_to(
     let Some(mut client) = Client::open()? else { return Ok(None) };
     let Some(held) = client.table(NETDEV)? else { return put_all(&mut client, sources) };
     // Another release, or somebody else, has chains of these names called from elsewhere, or from others.
-    let why = match held.chains.iter().find(|it| is_called_elsewhere(it, sources)) {
+    let elsewhere = held.chains.iter().find(|it| is_called_elsewhere(it, sources));
+    let why = match elsewhere {
+        _ if !held.is_awake => "it is dormant: its rules are not in force".to_owned(),
         Some(chain) => format!("chain {:?} is called elsewhere: {:?}", chain.name, chain.place()),
         None => match repair(&mut client, &held.chains, sources, is_known) {
             Ok(true) => return client.port().map(Some),
@@ -250,12 +260,10 @@ fn filled<'a>(chain: &'a Chain<'a>, rules: &'a [Rule]) -> Vec<Change<'a>> {
 ///
 /// # Errors
 /// [`Error`].
-pub(crate) fn held() -> Result<Option<Comments>, Error> {
+pub(crate) fn held() -> Result<Option<Held>, Error> {
     let Some(mut client) = Client::open()? else { return Ok(None) };
-    if !client.has_table(NETDEV)? {
-        return Ok(None);
-    }
-    comments_of(&mut client).map(Some)
+    let Some(table) = client.table(NETDEV)? else { return Ok(None) };
+    Ok(Some(Held { is_awake: table.is_awake, comments: comments_of(&mut client)? }))
 }
 
 fn comments_of(client: &mut Client) -> Result<Comments, Error> {

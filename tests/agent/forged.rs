@@ -518,6 +518,7 @@ fn what_looks_at_interfaces_comes_back_and_goes_with_them() {
         format!("flush chain netdev podwire-sources {link}"),
         format!("insert rule netdev podwire-sources {link} ip saddr 192.0.2.9 return"),
         "add rule netdev podwire-sources forged/ accept".to_owned(),
+        "add table netdev podwire-sources { flags dormant; }".to_owned(),
         format!(
             "delete chain netdev podwire-sources {link}; {of_others} {link} {{ type filter hook ingress device {link} priority 7; }}"
         ),

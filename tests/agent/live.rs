@@ -123,6 +123,10 @@ fn damaged_interfaces(node: &PolicedNode, a: &[IpAddr]) -> Vec<Case> {
     let chain = format!("nft insert rule netdev podwire-sources {link} accept");
     vec![
         (chain, vec![(place(), "chain veth")]),
+        (
+            "nft add table netdev podwire-sources '{ flags dormant; }'".to_owned(),
+            vec![(place(), "it is dormant: ")],
+        ),
         ("nft delete table netdev podwire-sources".to_owned(), vec![(place(), "it is missing (")]),
     ]
 }

@@ -26,7 +26,7 @@ pub struct Kernel {
     /// The bridges whose frames are not shown to what judges packets.
     pub(super) unseen_bridges: BTreeSet<String>,
     /// The table that keeps others' addresses from coming by interfaces.
-    pub(super) sources: Option<ingress::Comments>,
+    pub(super) sources: Option<ingress::Held>,
     /// The names of the node's links.
     pub(super) links: BTreeSet<String>,
     /// The interfaces that the CNI plugin closed.

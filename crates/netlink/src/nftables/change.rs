@@ -11,6 +11,9 @@ use crate::netfilter::message::Message;
 pub enum Change<'a> {
     /// The table is made, unless it is there; with a comment.
     Table(Option<&'a str>),
+    /// The rules of the table, which must be there, are in force from now on. In a transaction of its own: the kernel
+    /// refuses chains that it calls after it.
+    Wake,
     /// The table goes, which must be empty.
     DeleteTable,
     /// The table goes, which must be there, with all that is in it.
@@ -56,6 +59,7 @@ impl Change<'_> {
             | Self::EmptySet(_)
             | Self::DeleteElements(..) => true,
             Self::Table(_)
+            | Self::Wake
             | Self::Chain(_)
             | Self::Rule(..)
             | Self::IptablesRule(..)
@@ -70,6 +74,7 @@ impl Change<'_> {
     pub(super) fn messages(&self, table: Table<'_>) -> Vec<Message> {
         vec![match *self {
             Self::Table(comment) => Message::new_table(table, comment),
+            Self::Wake => Message::wake_table(table),
             Self::DeleteTable => Message::delete_empty_table(table),
             Self::DeleteAll => Message::delete_table(table),
             Self::Chain(chain) => Message::new_chain(table, chain),

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use nix::errno::Errno;
 use ruleset::nft::{Base, Chain, Family, Hook, Kind, Policy, Table};
 
-use super::{Change, Client};
+use super::{Change, Client, HeldTable};
 use crate::Error;
 
 /// Ahead of whoever else has a chain there: they begin with 0, or some hundreds less.
@@ -65,6 +65,8 @@ impl Closed<'_> {
     /// # Errors
     /// [`Error`], of which [`Error::NoInterfaceTables`] says that the kernel cannot: then it is open.
     pub fn close(&mut self, interface: &str) -> Result<Sides, Error> {
+        let held = self.client.table(self.table)?;
+        self.wake(held.as_ref())?;
         match self.add_chain(interface, Hook::Ingress(interface)) {
             Err(error) if error.is_unsupported() => return Err(cannot_close(interface)),
             done => done?,
@@ -79,6 +81,14 @@ impl Closed<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Somebody may have had the table sleep: then nothing is closed by it.
+    fn wake(&mut self, held: Option<&HeldTable>) -> Result<(), Error> {
+        if held.is_none_or(|it| it.is_awake) {
+            return Ok(());
+        }
+        self.client.change(self.table, &[Change::Wake])
     }
 
     fn add_chain(&mut self, name: &str, hook: Hook<'_>) -> Result<(), Error> {
@@ -96,7 +106,8 @@ impl Closed<'_> {
         Ok(chains.iter().flatten().map(|it| interface(it).to_owned()).collect())
     }
 
-    /// Opens the closed interfaces that `which` tells, and removes the table when none is left. Those
+    /// Opens the closed interfaces that `which` tells, and removes the table when none is left; the others are closed, even
+    /// where somebody had the table sleep. Those
     /// that it opened; when none is closed, one question is all.
     ///
     /// # Errors
@@ -107,7 +118,9 @@ impl Closed<'_> {
     ) -> Result<BTreeSet<String>, Error> {
         let mut attempt = 1;
         loop {
-            let Some(chains) = self.client.chains(self.table)? else { return Ok(BTreeSet::new()) };
+            let Some(held) = self.client.table(self.table)? else { return Ok(BTreeSet::new()) };
+            self.wake(Some(&held))?;
+            let chains: Vec<_> = held.chains.into_iter().map(|it| it.name).collect();
             let mut opened = BTreeSet::new();
             for name in chains.iter().map(|it| interface(it)) {
                 if !opened.contains(name) && which(name)? {

@@ -74,6 +74,11 @@ impl Message {
         message.remark(TABLE_REMARK, comment)
     }
 
+    /// Has the rules of a table in force.
+    pub(super) fn wake_table(table: Table<'_>) -> Self {
+        Self::new_table(table, None).attribute(TABLE_FLAGS, &0_u32.to_be_bytes())
+    }
+
     /// Asks for a table.
     pub(super) fn get_table(table: Table<'_>) -> Self {
         Self::of(table, GET_TABLE, 0).text(TABLE_NAME, table.name)

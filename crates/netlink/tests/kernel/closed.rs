@@ -194,3 +194,26 @@ fn what_is_left_of_an_interface_that_went_can_be_removed() {
         assert_eq!(tables(), "");
     }
 }
+
+#[test]
+fn a_table_that_sleeps_is_woken() {
+    let mut client = nf_tables();
+    for name in ["veth0", "veth1"] {
+        run(
+            "ip",
+            &["link", "add", name, "type", "veth", "peer", "name", &format!("{name}-peer")],
+            "",
+        );
+    }
+    let sleeps = || run("nft", &["list", "ruleset"], "").contains("dormant");
+    let mut table = client.closed(TABLE);
+    assert_eq!(table.close("veth0").unwrap(), Sides::Both);
+    nft("add table netdev mine { flags dormant; }");
+    assert!(sleeps());
+    assert_eq!(table.close("veth1").unwrap(), Sides::Both);
+    assert!(!sleeps());
+    nft("add table netdev mine { flags dormant; }");
+    assert_eq!(table.open(|it| Ok(it == "veth1")).unwrap(), names(&["veth1"]));
+    assert!(!sleeps());
+    assert_eq!(table.read().unwrap(), names(&["veth0"]));
+}
