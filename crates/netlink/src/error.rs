@@ -27,6 +27,18 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A transaction is larger than the node lets a socket be written.
+    #[error(
+        "cannot {what}: that takes {bytes} bytes at once, and the socket takes {limit}: set net.core.wmem_max to {needed} or more on the node, or let this process have CAP_NET_ADMIN outside of user namespaces", needed = bytes.div_ceil(2) + 32
+    )]
+    TooLarge {
+        /// What was tried.
+        what: String,
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        limit: usize,
+    },
     /// The kernel answered what it should not.
     #[error("cannot {what}: unexpected answer of the kernel: {problem}")]
     Answer {

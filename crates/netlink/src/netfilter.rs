@@ -11,8 +11,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket as SystemSocket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, setsockopt, socketpair,
-    sockopt,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, getsockopt, sendmsg, setsockopt,
+    socketpair, sockopt,
 };
 
 use crate::Error;
@@ -98,6 +98,8 @@ impl Socket {
 
     /// The same of what may be more than a socket takes unasked: it gets the room first.
     pub(crate) fn send_all(&self, bytes: &[u8], what: &str) -> Result<(), Error> {
+        const EMSGSIZE: i32 = Errno::EMSGSIZE as i32;
+        const KEPT: usize = 32;
         /// What a socket takes in any case (`SOCK_MIN_SNDBUF` is less, `net.core.wmem_default` more).
         const ALWAYS: usize = 64 << 10;
         if bytes.len() > ALWAYS {
@@ -105,7 +107,15 @@ impl Socket {
             _ = setsockopt(&self.socket, sockopt::SndBufForce, &bytes.len())
                 .or_else(|_| setsockopt(&self.socket, sockopt::SndBuf, &bytes.len()));
         }
-        self.send(bytes, what)
+        self.send(bytes, what).map_err(|error| match error {
+            Error::Socket { source, .. } if source.raw_os_error() == Some(EMSGSIZE) => {
+                // Of what it has the kernel keeps a little (`netlink_sendmsg`).
+                let room = getsockopt(&self.socket, sockopt::SndBuf).unwrap_or_default();
+                let limit = room.saturating_sub(KEPT);
+                Error::TooLarge { what: what.into(), bytes: bytes.len(), limit }
+            }
+            error => error,
+        })
     }
 
     /// Sends `message` and returns the error number of the answer: 0 when it was done.

@@ -12,6 +12,7 @@ mod counted;
 mod ipset;
 mod iptables;
 mod kept_routes;
+mod large;
 mod links;
 mod meanwhile;
 mod nflog;
