@@ -47,6 +47,15 @@ enum Backend<R> {
     Nftables(Box<Nftables>),
 }
 
+impl<R> Backend<R> {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Iptables(_) => Kind::Iptables,
+            Self::Nftables(_) => Kind::Nftables,
+        }
+    }
+}
+
 /// Something of ours in the kernel that is otherwise than it was left.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Difference {
@@ -137,7 +146,9 @@ impl<R: Runner + Send> Dataplane<R> {
                 Backend::Nftables(it) => it.is_there()?,
             };
             if is_there {
-                either!(former, it => it.clean_up())?;
+                let cleaned = either!(&mut *former, it => it.clean_up());
+                let kind = former.kind();
+                cleaned.map_err(|source| Error::Former { kind, source: Box::new(source) })?;
                 tracing::info!("the rules of the other backend are removed");
             }
         }
@@ -241,10 +252,7 @@ impl<R: Runner + Send> Dataplane<R> {
     /// By which way it tells the kernel.
     #[must_use]
     pub const fn kind(&self) -> Kind {
-        match self.backend {
-            Backend::Iptables(_) => Kind::Iptables,
-            Backend::Nftables(_) => Kind::Nftables,
-        }
+        self.backend.kind()
     }
 
     /// The names of the tables of nf_tables that rules of ours are in.

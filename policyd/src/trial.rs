@@ -21,6 +21,8 @@ use crate::run::{families, programs};
 const NOT_TRIED: u8 = 3;
 /// The one where the kernel cannot hold them by nf_tables, which was not asked for, but by iptables.
 const BY_IPTABLES: u8 = 4;
+/// Why it is iptables that was tried, where nothing was said, and how it need not be.
+const HELD_BY_IPTABLES: &str = "--backend auto takes iptables as this node holds rules of policyd's that were made by it: an image that has its programs (podwire:VERSION) moves them to nf_tables with --backend nftables; after a reboot there are none";
 /// A module that is missing may be loaded any time.
 const PAUSE: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -36,6 +38,10 @@ pub(crate) fn run(options: &Run) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // Whatever is held is held by the node's namespace.
+    let is_held = options.given_kind().is_none()
+        && kind == Kind::Iptables
+        && Kind::held().is_ok_and(|it| it == Some(Kind::Iptables));
     if let Err(error) = preflight::enter_scratch_namespace() {
         tell(&chain(&error));
         return ExitCode::from(NOT_TRIED);
@@ -46,6 +52,9 @@ pub(crate) fn run(options: &Run) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     tell(&problem);
+    if is_held {
+        tell(HELD_BY_IPTABLES);
+    }
     let has_choice = options.given_kind().is_none() && kind == Kind::Nftables;
     if has_choice && try_out(Kind::Iptables, options, programs).is_ok() {
         tell("by iptables it can: that is taken");

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use lab::{Daemon, Finished, Node, all_rules, policyd, program};
 
-use crate::node::{BY_IPTABLES, PATIENCE, command};
+use crate::node::{BY_IPTABLES, PATIENCE, PolicedNode, command};
 
 /// A folder with an `iptables-restore` that behaves as on a kernel without connection tracking.
 fn broken_programs(node: &Node) -> String {
@@ -104,4 +104,26 @@ fn by_nf_tables_no_program_is_needed() {
     let ended = node.run(cleanup);
     assert!(ended.status.success() && ended.stderr.is_empty(), "{}", ended.stderr);
     assert_eq!(tables(), "");
+}
+
+/// The image without programs came to a node that the other one had served.
+#[test]
+fn rules_that_take_programs_are_named_where_there_are_none() {
+    let mut node = PolicedNode::told(&["a"], BY_IPTABLES);
+    node.kill();
+    for (backend, told) in [
+        ("auto", "takes iptables as this node holds rules of policyd's"),
+        ("nftables", "rules of the other backend (iptables and ipset) cannot be removed"),
+    ] {
+        let mut command = command(&node.node);
+        command.args(["--backend", backend]).env("PATH", "/nowhere");
+        let log = node.node.home().join("without-programs.log");
+        let mut daemon = Daemon::start("policyd without programs", command, &node.node, log);
+        daemon.wait_until(PATIENCE, || {
+            let ask = "curl -s --max-time 2 http://127.0.0.1:9099/readyz";
+            node.node.try_sh(ask).stdout.contains(told)
+        });
+    }
+    node.start();
+    node.clean_up();
 }

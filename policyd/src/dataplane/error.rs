@@ -1,5 +1,7 @@
 use runner::Error as RunError;
 
+use super::Kind;
+
 /// Why the kernel's rules could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,6 +26,17 @@ pub enum Error {
     NoSuchSet {
         /// The set.
         set: String,
+    },
+    /// What the node had before is in force beside the new rules.
+    #[error(
+        "rules of the other backend ({kind}) cannot be removed, and decide as well{}", if matches!(kind, Kind::Iptables) { " (that takes its programs, which the image podwire:VERSION has)" } else { "" }
+    )]
+    Former {
+        /// The other backend.
+        kind: Kind,
+        /// Why.
+        #[source]
+        source: Box<Self>,
     },
     /// The kernel has no nf_tables.
     #[error("the kernel has no nf_tables: is CONFIG_NF_TABLES, or module nf_tables, missing?")]
