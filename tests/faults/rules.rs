@@ -8,7 +8,7 @@ use std::time::Instant;
 use lab::{Call, Reply};
 use serde_json::{Value, json};
 
-use crate::common::Site;
+use crate::common::{Site, bridge_with_all};
 
 const CONTAINERS: u16 = 50;
 
@@ -187,4 +187,32 @@ pub(crate) fn made_as_by_programs(site: &Site, call: &dyn Fn(&'static str) -> Ca
 /// A line that declares a chain, without how many packets came there.
 fn counted_nothing(line: &str) -> String {
     line.split(" [").next().unwrap_or_default().to_owned()
+}
+
+/// A chain that somebody else's rule leads to cannot go.
+#[test]
+fn a_foreign_jump_to_the_chain_of_a_hardware_address_does_not_keep_its_rules() {
+    let mut conf = bridge_with_all();
+    conf["macspoofchk"] = json!(true);
+    let site = Site::new(conf);
+    let pod = site.node.pod("pod1");
+    let result = site.add(&pod).ok();
+    site.node.sh(
+        "nft 'add chain bridge nat foreign; add rule bridge nat foreign jump cni-br-iface-pod1-eth0'",
+    );
+    let conf = site.conf_with(&json!({"prevResult": result}));
+    for _ in 0..2 {
+        let _ = site.run(&site.call("DEL", &pod).conf(&conf)).ok();
+        let left = site.node.sh("nft --stateless list table bridge nat");
+        let left: Vec<_> = left.lines().map(str::trim).filter(|it| it.contains("cni-br")).collect();
+        assert_eq!(left, ["chain cni-br-iface-pod1-eth0 {", "jump cni-br-iface-pod1-eth0"]);
+        assert!(!site.node.sh("nft list table bridge nat").contains("macspoofchk"));
+    }
+    // The next one of the name has it.
+    let result = site.add(&pod).ok();
+    let conf = site.conf_with(&json!({"prevResult": result}));
+    let _ = site.run(&site.call("CHECK", &pod).conf(&conf)).ok();
+    site.node.sh("nft delete chain bridge nat foreign");
+    let _ = site.run(&site.call("DEL", &pod).conf(&conf)).ok();
+    assert!(!site.node.sh("nft list table bridge nat").contains("cni-br"));
 }

@@ -3,6 +3,7 @@
 
 use cni::Call;
 use netlink::nftables::{Change, Client, HeldRule};
+use nix::errno::Errno;
 use ruleset::nft::{Base, Chain, Family, Hook, Kind, Match, Policy, Rule, Table, Verdict};
 
 use crate::error::Error;
@@ -94,9 +95,22 @@ pub(super) fn tear_down(call: &Call) -> Result<(), Error> {
         }
         // They lead to each other: all are emptied first.
         let own = held.iter().filter(|rule| names.is_of(rule));
-        let mut changes: Vec<_> = deletions(PREROUTING.name, own).collect();
-        changes.extend(chains.iter().map(|chain| Change::Empty(chain)));
-        changes.extend(chains.iter().map(|chain| Change::DeleteChain(chain)));
-        client.change(TABLE, &changes)
+        let emptied = chains.iter().map(|chain| Change::Empty(chain));
+        let emptied: Vec<_> = deletions(PREROUTING.name, own).chain(emptied).collect();
+        let gone: Vec<_> = chains.iter().map(|chain| Change::DeleteChain(chain)).collect();
+        match client.change(TABLE, &[&*emptied, &*gone].concat()) {
+            // Rules of others lead to one of them: it stays, empty.
+            Err(error) if is_busy(&error) => {}
+            done => return done,
+        }
+        client.change(TABLE, &emptied)?;
+        gone.iter().try_for_each(|chain| match client.change(TABLE, std::slice::from_ref(chain)) {
+            Err(error) if is_busy(&error) => Ok(()),
+            done => done,
+        })
     })
+}
+
+fn is_busy(error: &netlink::Error) -> bool {
+    error.errno() == Some(Errno::EBUSY)
 }
