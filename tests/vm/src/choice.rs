@@ -1,7 +1,9 @@
 //! Which tests of a suite should run in a lane: pure.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result};
-use crate::table::{Except, Lane, Suite};
+use crate::table::{Except, Lane, LeftOut, Suite};
 
 /// The tests of a suite that should run in a lane, of all that its binary has.
 ///
@@ -33,6 +35,45 @@ pub(crate) fn chosen(
     Ok(tests)
 }
 
+/// Looks whether the table tells of all tests of these binaries, by their names, either that they run somewhere or why they
+/// do not.
+///
+/// # Errors
+/// Of some it tells nothing, or both, or of what is not there.
+pub(crate) fn all_told(
+    binaries: &[(&str, Vec<String>)],
+    suites: &[Suite],
+    left_out: &[LeftOut],
+) -> Result<()> {
+    let of_binaries = binaries.iter().flat_map(|(name, tests)| {
+        let modules: BTreeSet<_> = tests.iter().map(|it| module(it)).collect();
+        modules.into_iter().map(move |module| (*name, module))
+    });
+    let of_binaries: BTreeSet<_> = of_binaries.collect();
+    let runs = |(name, of): &(&str, &str)| {
+        suites
+            .iter()
+            .filter(|it| it.name == *name)
+            .any(|suite| suite.only.is_empty() || suite.only.iter().any(|it| module(it) == *of))
+    };
+    let covers = |it: &LeftOut, (name, of): &(&str, &str)| {
+        it.suite == *name && (it.module.is_empty() || it.module == *of)
+    };
+    let is_left_out = |it: &(&str, &str)| left_out.iter().any(|left| covers(left, it));
+    let untold = of_binaries.iter().filter(|it| runs(it) == is_left_out(it));
+    let untold = untold.map(|(name, module)| format!("{name} {module}"));
+    let is_of_none = |left: &&LeftOut| !of_binaries.iter().any(|it| covers(left, it));
+    let gone = left_out.iter().filter(is_of_none);
+    let gone = gone.map(|it| format!("{} {}", it.suite, it.module).trim_end().to_owned());
+    let all: Vec<_> = untold.chain(gone).collect();
+    if all.is_empty() { Ok(()) } else { Err(Error::Untold(all)) }
+}
+
+/// The module at the top that a test is of; its own name where it is of none.
+fn module(test: &str) -> &str {
+    test.split("::").next().unwrap_or(test)
+}
+
 /// Whether a test is the named one, or of the named module.
 fn is_of(test: &str, name: &str) -> bool {
     test == name || (name.ends_with("::") && test.starts_with(name))
@@ -41,7 +82,7 @@ fn is_of(test: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{EXCEPT, FULL, LANES, NFT_ONLY, SUITES};
+    use crate::table::{EXCEPT, FULL, LANES, LEFT_OUT, NFT_ONLY, SUITES};
 
     fn except(lane: &'static Lane, test: &'static str) -> Except {
         Except { lane, suite: "p/s", test, why: "a reason" }
@@ -79,6 +120,39 @@ mod tests {
     }
 
     #[test]
+    fn of_each_test_that_is_built_it_is_told_where_it_runs_or_why_it_does_not() {
+        let tests = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let binaries = [
+            ("lab/whole", tests(&["a::x", "b"])),
+            ("lab/part", tests(&["a::x", "b::y::z", "alone"])),
+            ("lab/none", tests(&["a::x"])),
+        ];
+        let suite = |name, only| Suite { name, lanes: LANES, only };
+        let suites = [
+            suite("lab/whole", &[]),
+            suite("lab/part", &["b::y::"]),
+            suite("lab/part", &["alone"]),
+        ];
+        let left_out = |suite, module| LeftOut { suite, module, why: "a reason" };
+        let told = |list: &[LeftOut]| {
+            all_told(&binaries, &suites, list).map_err(|error| error.to_string())
+        };
+        let told_all = [left_out("lab/part", "a"), left_out("lab/none", "")];
+        assert_eq!(told(&told_all), Ok(()));
+        let missing = |list: &[LeftOut], name: &str| {
+            let told = told(list).unwrap_err();
+            assert!(told.contains(&format!("[{name:?}]")), "{told}");
+        };
+        missing(&told_all[..1], "lab/none a");
+        missing(&told_all[1..], "lab/part a");
+        let [one, other] = told_all;
+        let [both, gone] = [left_out("lab/part", "b"), left_out("lab/part", "c")];
+        missing(&[one, other, both], "lab/part b");
+        let told_all = [left_out("lab/part", "a"), left_out("lab/none", ""), gone];
+        missing(&told_all, "lab/part c");
+    }
+
+    #[test]
     fn the_table_is_in_order() {
         for it in EXCEPT {
             let mut suites = SUITES.iter().filter(|suite| suite.name == it.suite);
@@ -90,6 +164,7 @@ mod tests {
             );
             assert!(!it.why.is_empty());
         }
+        assert!(LEFT_OUT.iter().all(|it| !it.why.is_empty()));
         for lane in LANES {
             let of_lane = SUITES.iter().filter(|it| it.lanes.contains(lane));
             let mut names: Vec<_> = of_lane.map(|suite| suite.name).collect();

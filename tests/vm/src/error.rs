@@ -55,6 +55,11 @@ pub(crate) enum Error {
     /// Part of the table is about nothing.
     #[error("the table names tests of {suite} that are not there: {names:?}")]
     Unmatched { suite: String, names: Vec<String> },
+    /// Tests that would never run, or that the table says nothing true of.
+    #[error(
+        "the table must say of {0:?} where they run, or why they do not (`LEFT_OUT`), and not both"
+    )]
+    Untold(Vec<String>),
     /// No suite has such a name.
     #[error("no suite of the table has {0:?} in its name")]
     NoSuite(String),

@@ -9,14 +9,14 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::built::{self, Built};
-use crate::choice::chosen;
+use crate::choice::{all_told, chosen};
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
 use crate::machine::Machine;
 use crate::plan::{PROGRAMS, Plan, Planned};
 use crate::report;
 use crate::results::Told;
-use crate::table::{EXCEPT, KERNELS, LANES, Lane, SUITES, Suite};
+use crate::table::{EXCEPT, KERNELS, LANES, LEFT_OUT, Lane, SUITES, Suite};
 
 const ALL: &str = "all";
 
@@ -78,7 +78,11 @@ struct Listed {
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     let path = &arguments.built;
     let messages = fs::read_to_string(path).map_err(Error::file("read", path))?;
-    let listed = list(&built::read(&messages)?, &arguments.suite)?;
+    let built = built::read(&messages)?;
+    let of_lab = built.iter().filter(|it| it.name.starts_with("lab/"));
+    let of_lab = of_lab.map(|it| Ok((it.name.as_str(), it.list()?)));
+    all_told(&of_lab.collect::<Result<Vec<_>>>()?, SUITES, LEFT_OUT)?;
+    let listed = list(&built, &arguments.suite)?;
     let has = |part: &str| listed.iter().any(|it| it.tests.iter().any(|it| it.contains(part)));
     if let Some(part) = arguments.test.iter().find(|it| !has(it)) {
         return Err(Error::NoTest(part.clone()));

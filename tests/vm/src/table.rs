@@ -108,6 +108,52 @@ pub(crate) const SUITES: &[Suite] = &[
     whole("lab/services", &[&NFT_ONLY]),
 ];
 
+/// Tests that are built and run in no lane.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct LeftOut {
+    pub(crate) suite: &'static str,
+    /// A module of it; empty: all of it.
+    pub(crate) module: &'static str,
+    /// Why they need not run.
+    pub(crate) why: &'static str,
+}
+
+const fn left_out(suite: &'static str, module: &'static str, why: &'static str) -> LeftOut {
+    LeftOut { suite, module, why }
+}
+
+const CALLS: &str = "it is about calls, files and processes, which are the same to every kernel";
+const EFFECTS: &str = "what these plugins do to the kernel lab/traffic looks at";
+const COUNTS: &str = "it counts what is asked of the kernel, which does not depend on it";
+
+/// The tests of lab that run nowhere: all others, and those that come, are in [`SUITES`].
+pub(crate) const LEFT_OUT: &[LeftOut] = &[
+    left_out("lab/chained", "", CALLS),
+    left_out("lab/cluster", "", SERVER),
+    left_out("lab/differential", "", "it compares two suites on one kernel, whichever that is"),
+    left_out("lab/faults", "chained", EFFECTS),
+    left_out("lab/faults", "check", EFFECTS),
+    left_out("lab/faults", "crowd", COUNTS),
+    left_out("lab/faults", "holders", CALLS),
+    left_out("lab/faults", "input", CALLS),
+    left_out("lab/faults", "kills", CALLS),
+    left_out("lab/faults", "leases", CALLS),
+    left_out("lab/faults", "locks", CALLS),
+    left_out("lab/faults", "parallel", CALLS),
+    left_out("lab/faults", "portmap_index", COUNTS),
+    left_out(
+        "lab/faults",
+        "restored",
+        "it is about what nft saves, and its version is the machine's",
+    ),
+    left_out("lab/faults", "rollback", CALLS),
+    left_out("lab/faults", "routes", EFFECTS),
+    left_out("lab/faults", "rules", EFFECTS),
+    left_out("lab/faults", "siblings", EFFECTS),
+    left_out("lab/faults", "unheard", CALLS),
+    left_out("lab/faults", "vanished", CALLS),
+];
+
 /// Tests that do not apply in a lane.
 #[derive(Debug)]
 pub(crate) struct Except {
@@ -188,6 +234,12 @@ pub(crate) const EXCEPT: &[Except] = &[
     except(&NFT_ONLY, "lab/agent", "firewalled::", IPTABLES),
     except(&NFT_ONLY, "lab/agent", "kills::", LONG),
     except(&NFT_ONLY, "lab/agent", "preflight::a_missing_module_is_named_and_waited_for", IPTABLES),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
+        "preflight::rules_that_take_programs_are_named_where_there_are_none",
+        IPTABLES,
+    ),
     except(
         &NFT_ONLY,
         "lab/agent",
