@@ -209,7 +209,9 @@ pub(crate) const EXCEPT: &[Except] = &[
         BRIDGES,
     ),
     except(&NFT_ONLY, "netlink/kernel", "nflog::ports_of_bridges_are_told", BRIDGES),
+    except(&NFT_ONLY, "netlink/kernel", "ports::destinations_of_iptables_rules_are_read", IPTABLES),
     except(&NFT_ONLY, "netlink/kernel", "ports::ports_of_iptables_rules_are_read", IPTABLES),
+    except(&NFT_ONLY, "netlink/kernel", "ports::ports_of_rules_that_translate_are_read", IPTABLES),
     except(&FULL, "lab/faults", "firewall::many_at_once_among_the_rules_of_others", SLOW),
     except(&FULL, "lab/faults", "portmap::many_at_once_among_the_rules_of_others", SLOW),
     except(
