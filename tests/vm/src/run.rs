@@ -33,7 +33,6 @@ const HANDED_ON: &[&str] = &[
     "PODWIRE_BIN_DIR",
     "PEERS_BIN_DIR",
     "POLICYD_BIN",
-    "PROXYD_BIN",
     "INSTA_WORKSPACE_ROOT",
     "PODWIRE_WORLDS",
     "LAB_SLOWER",

