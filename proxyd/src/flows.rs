@@ -116,12 +116,13 @@ fn is_stale(flow: &Flow, endpoints: &BTreeSet<SocketAddr>) -> bool {
 mod tests {
     use super::*;
 
+    fn at(port: u16) -> At {
+        let address = "10.96.0.1".parse().unwrap();
+        At { address, protocol: Protocol::Udp, port }
+    }
+
     #[test]
     fn places_of_many_flows_leave_room_for_those_of_few() {
-        let at = |port| {
-            let address = "10.96.0.1".parse().unwrap();
-            At { address, protocol: Protocol::Udp, port }
-        };
         let chosen = |counts: &[usize], most| {
             let flows = (1..).zip(counts).map(|(port, count)| (at(port), vec![port; *count]));
             let mut flows = flows.collect();
@@ -141,10 +142,6 @@ mod tests {
 
     #[test]
     fn flows_that_were_left_are_cut_only_while_they_are_stale() {
-        let at = |port| {
-            let address = "10.96.0.1".parse().unwrap();
-            At { address, protocol: Protocol::Udp, port }
-        };
         let flow = |endpoint: [u8; 4], port| {
             let tuple = |source: [u8; 4], destination: [u8; 4], from, to| netlink::Tuple {
                 source: source.into(),

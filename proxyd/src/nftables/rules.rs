@@ -134,9 +134,9 @@ impl Rules<'_> {
     }
 
     /// The client is remembered with its endpoint for so long.
-    fn remembered(&self, milliseconds: u32) -> Statement {
+    fn remembered(&self, seconds: u32) -> Statement {
         let [fields, data] = self.client_and_endpoint();
-        Statement::Remember { fields, data, map: AFFINITY.to_owned(), milliseconds }
+        Statement::Remember { fields, data, map: AFFINITY.to_owned(), seconds }
     }
 
     /// It is no more.
@@ -175,10 +175,8 @@ impl Rules<'_> {
         let to = Field::address(Side::Destination, self.is_ipv4);
         let endpoint = vec![Field::Priority, to, Field::DestinationPort];
         let is_gone = Match::NotIn(endpoint, STICKY_ENDPOINTS.to_owned());
-        let rules = vec![
-            Rule::new([is_gone], goto(FORGET)),
-            Rule::new([], self.remembered(seconds.saturating_mul(1000))),
-        ];
+        let rules =
+            vec![Rule::new([is_gone], goto(FORGET)), Rule::new([], self.remembered(seconds))];
         (format!("{REMEMBER}{seconds}"), rules)
     }
 

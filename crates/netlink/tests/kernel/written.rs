@@ -280,7 +280,7 @@ fn balanced(is_ipv4: bool) -> Vec<Rule> {
 
 fn remember(is_ipv4: bool, seconds: u32) -> Statement {
     let [fields, data] = client_and_endpoint(is_ipv4);
-    Statement::Remember { fields, data, map: "affinity".to_owned(), milliseconds: seconds * 1000 }
+    Statement::Remember { fields, data, map: "affinity".to_owned(), seconds }
 }
 
 fn forget(is_ipv4: bool) -> Statement {

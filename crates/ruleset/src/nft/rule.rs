@@ -61,7 +61,7 @@ pub enum Statement {
         /// Where: in a [dynamic](super::Set::of_packets) map.
         map: String,
         /// How long.
-        milliseconds: u32,
+        seconds: u32,
     },
     /// Takes out of a map what is looked up by what the ones say of it. What the others say means nothing, but nft and the kernel
     /// ask for as many.
@@ -183,9 +183,9 @@ impl fmt::Display for Statement {
             Self::SetPriority { fields, map } => {
                 write!(formatter, "meta priority set {} map @{map}", Together(fields))
             }
-            Self::Remember { fields, data, map, milliseconds } => {
+            Self::Remember { fields, data, map, seconds } => {
                 let (fields, data) = (Together(fields), Together(data));
-                let time = Time(*milliseconds);
+                let time = Time(*seconds);
                 write!(formatter, "update @{map} {{ {fields} timeout {time} : {data} }}")
             }
             Self::Forget { fields, data, map } => {
@@ -210,17 +210,15 @@ impl fmt::Display for Statement {
     }
 }
 
-/// A time in milliseconds, as nft tells it.
+/// A time in seconds, as nft tells it.
 struct Time(u32);
 
 impl fmt::Display for Time {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (seconds, milliseconds) = (self.0 / 1000, self.0 % 1000);
-        let (minutes, seconds) = (seconds / 60, seconds % 60);
+        let (minutes, seconds) = (self.0 / 60, self.0 % 60);
         let (hours, minutes) = (minutes / 60, minutes % 60);
         let (days, hours) = (hours / 24, hours % 24);
-        let longer = [(days, "d"), (hours, "h"), (minutes, "m")];
-        for (count, unit) in longer.into_iter().chain([(seconds, "s"), (milliseconds, "ms")]) {
+        for (count, unit) in [(days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s")] {
             if count > 0 || self.0 == 0 && unit == "s" {
                 write!(formatter, "{count}{unit}")?;
             }

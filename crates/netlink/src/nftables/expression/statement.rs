@@ -41,8 +41,8 @@ impl Expressions {
                 self.push("lookup", |it| lookup(it, map).attribute(TO, &FIRST.bytes()));
                 self.set_meta(Meta::Priority);
             }
-            Statement::Remember { fields, data, map, milliseconds } => {
-                self.dynset(fields, data, map, Some(*milliseconds));
+            Statement::Remember { fields, data, map, seconds } => {
+                self.dynset(fields, data, map, Some(*seconds));
             }
             Statement::Forget { fields, data, map } => self.dynset(fields, data, map, None),
             Statement::Reject => self.reject(),
@@ -91,8 +91,8 @@ impl Expressions {
         });
     }
 
-    /// `milliseconds`: for so long it is there from now on; `None`: no more.
-    fn dynset(&mut self, fields: &[Field], data: &[Field], map: &str, milliseconds: Option<u32>) {
+    /// `seconds`: for so long it is there from now on; `None`: no more.
+    fn dynset(&mut self, fields: &[Field], data: &[Field], map: &str, seconds: Option<u32>) {
         const SET: u16 = 1;
         const OPERATION: u16 = 3;
         const KEY: u16 = 4;
@@ -103,14 +103,15 @@ impl Expressions {
         const DELETE: u32 = 2;
         let behind = self.load_fields_from(FIRST, fields);
         self.load_fields_from(behind, data);
-        let operation = if milliseconds.is_some() { UPDATE } else { DELETE };
+        let operation = if seconds.is_some() { UPDATE } else { DELETE };
         self.push("dynset", |it| {
             let it = it
                 .text(SET, map)
                 .attribute(OPERATION, &operation.to_be_bytes())
                 .attribute(KEY, &FIRST.bytes())
                 .attribute(DATA, &behind.bytes());
-            let timeout = milliseconds.map(u64::from);
+            // The kernel's unit is a millisecond.
+            let timeout = seconds.map(|it| u64::from(it) * 1000);
             timeout
                 .into_iter()
                 .fold(it, |it, timeout| it.attribute(TIMEOUT, &timeout.to_be_bytes()))
