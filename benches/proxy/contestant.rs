@@ -27,6 +27,14 @@ impl Contestant {
         }
     }
 
+    /// What its tables of nf_tables are called.
+    pub(crate) const fn table(self) -> &'static str {
+        match self {
+            Self::Proxyd => "podwire-proxy",
+            Self::Nftables | Self::Iptables => "kube-proxy",
+        }
+    }
+
     /// How long it may take for a change to be in force.
     pub(crate) const fn patience(self) -> Duration {
         match self {

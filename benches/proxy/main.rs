@@ -69,9 +69,16 @@ fn measure(is_quick: bool, only: Option<&str>) -> Results {
         }
     }
     eprintln!("the path of packets ...");
-    let paths = path::run(&measured, if is_quick { 2 } else { 40 });
+    let rounds = if is_quick { 2 } else { 40 };
+    let paths = path::run(&measured, rounds);
+    let of = |contestant, size| {
+        measured.iter().find(|it: &&Measured| (it.contestant, it.size) == (contestant, size))
+    };
+    let both = |size| of(Proxyd, size).zip(of(Nftables, size));
+    let pairs = [sizes.few, sizes.both].into_iter().filter_map(both);
+    let beside = pairs.map(|(ours, theirs)| path::beside(ours, theirs, rounds)).collect();
     facts.push(("load after", measuring::load()));
-    Results { facts, sizes, measured, paths }
+    Results { facts, sizes, measured, paths, beside }
 }
 
 /// All contestants over the same objects.

@@ -7,8 +7,7 @@ use measuring::{Series, median};
 
 use crate::contestant::Contestant;
 use crate::measured::Measured;
-use crate::objects::{ENDPOINT_PORT, PORT, Size, address, probed};
-use crate::site::SERVER;
+use crate::objects::{PORT, Size, address, probed};
 
 /// How long connections are made in a round.
 const ROUND: Duration = Duration::from_millis(500);
@@ -18,24 +17,25 @@ const ROUND: Duration = Duration::from_millis(500);
 pub(crate) struct Path {
     pub(crate) contestant: Contestant,
     pub(crate) size: Size,
-    /// Connections a second, of each round: to the endpoint's own address, and through a service.
-    straight: Vec<f64>,
-    through: Vec<f64>,
-    /// Through the service.
+    /// Connections a second, of each round.
+    per_second: Vec<f64>,
     pub(crate) connect: Series,
 }
 
 impl Path {
-    pub(crate) fn rate(&self) -> Option<f64> {
-        median(&self.through)
+    fn new(on: &Measured) -> Self {
+        let (contestant, size) = (on.contestant, on.size);
+        Self { contestant, size, per_second: Vec::new(), connect: Series::default() }
     }
 
-    /// What a service leaves of the connections that come through without one: nodes that are made alike differ by some percent,
-    /// with nobody's rules, for as long as they live.
-    pub(crate) fn share(&self) -> Option<f64> {
-        let shares =
-            self.through.iter().zip(&self.straight).map(|(through, straight)| through / straight);
-        median(&shares.collect::<Vec<_>>())
+    pub(crate) fn rate(&self) -> Option<f64> {
+        median(&self.per_second)
+    }
+
+    fn round(&mut self, on: &Measured) {
+        let made = connect(on);
+        self.per_second.push(made.per_second());
+        made.connects.into_iter().step_by(10).for_each(|it| self.connect.push(it));
     }
 }
 
@@ -45,9 +45,9 @@ pub(crate) fn run(measured: &[Measured], rounds: usize) -> Vec<Path> {
     for round in 0..rounds {
         // None is always the first, or always after the same.
         if round % 2 == 0 {
-            lanes.iter_mut().for_each(|(path, on)| path.straight_first(on));
+            lanes.iter_mut().for_each(|(path, on)| path.round(on));
         } else {
-            lanes.iter_mut().rev().for_each(|(path, on)| path.through_first(on));
+            lanes.iter_mut().rev().for_each(|(path, on)| path.round(on));
         }
         lanes.rotate_left(1);
     }
@@ -56,38 +56,53 @@ pub(crate) fn run(measured: &[Measured], rounds: usize) -> Vec<Path> {
     paths
 }
 
-impl Path {
-    fn new(on: &Measured) -> Self {
-        let (contestant, size) = (on.contestant, on.size);
-        Self {
-            contestant,
-            size,
-            straight: Vec::new(),
-            through: Vec::new(),
-            connect: Series::default(),
+/// Connections through what two contestants have written, on one node: nodes that are made alike differ by some percent for as
+/// long as they live.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    pub(crate) size: Size,
+    /// Connections a second through ours, of those through theirs, of each pair of rounds.
+    shares: Vec<f64>,
+}
+
+impl Beside {
+    pub(crate) fn share(&self) -> Option<f64> {
+        median(&self.shares)
+    }
+}
+
+/// The table by IPv4 of `theirs` is put onto the node of `ours`, and one of both sleeps at any time.
+pub(crate) fn beside(ours: &Measured, theirs: &Measured, rounds: usize) -> Beside {
+    let tables = [ours, theirs].map(|it| it.contestant.table());
+    let node = &ours.site.node;
+    let file = node.home().join("theirs.nft");
+    std::fs::write(&file, theirs.site.node.sh(&format!("nft list table ip {}", tables[1])))
+        .expect("the node's folder can be written");
+    node.sh(&format!("nft -f {}", file.display()));
+    let awake = |table: usize| {
+        let (awake, asleep) = (tables[table], tables[1 - table]);
+        // A table that sleeps has no hooks.
+        node.sh(&format!(
+            "nft 'table ip {asleep} {{ flags dormant; }}'; nft 'table ip {awake} {{ }}'"
+        ));
+        connect(ours).per_second()
+    };
+    let share = |round| {
+        let mut order = [0, 1];
+        // Neither is always the first.
+        if round % 2 == 1 {
+            order.reverse();
         }
-    }
+        let mut rates = [0.0; 2];
+        order.into_iter().for_each(|it| rates[it] = awake(it));
+        rates[0] / rates[1]
+    };
+    Beside { size: ours.size, shares: (0..rounds).map(share).collect() }
+}
 
-    fn straight_first(&mut self, on: &Measured) {
-        self.go_straight(on);
-        self.go_through(on);
-    }
-
-    fn through_first(&mut self, on: &Measured) {
-        self.go_through(on);
-        self.go_straight(on);
-    }
-
-    fn go_straight(&mut self, on: &Measured) {
-        let to = SocketAddr::from((SERVER, ENDPOINT_PORT));
-        self.straight.push(on.site.client.enter(|| measuring::connect(to, ROUND)).per_second());
-    }
-
-    fn go_through(&mut self, on: &Measured) {
-        let probed: Vec<_> = probed(self.size).into_iter().collect();
-        let to = SocketAddr::from((address(probed[probed.len() / 2]), PORT));
-        let made = on.site.client.enter(|| measuring::connect(to, ROUND));
-        self.through.push(made.per_second());
-        made.connects.into_iter().step_by(10).for_each(|it| self.connect.push(it));
-    }
+/// Connections through a service in the middle.
+fn connect(on: &Measured) -> measuring::Connections {
+    let probed: Vec<_> = probed(on.size).into_iter().collect();
+    let to = SocketAddr::from((address(probed[probed.len() / 2]), PORT));
+    on.site.client.enter(|| measuring::connect(to, ROUND))
 }

@@ -8,7 +8,7 @@ use measuring::{Bound, Target, number, spread, table};
 use crate::contestant::Contestant::{self, Nftables, Proxyd};
 use crate::measured::Measured;
 use crate::objects::{Size, Sizes};
-use crate::path::Path;
+use crate::path::{Beside, Path};
 
 const HEAD: &str = "# Services: proxyd beside kube-proxy\n\n\
 Made by `make bench-proxy`: one run, the same objects of a real kube-apiserver 1.37 and etcd, each contestant on a node of its own. \
@@ -23,6 +23,7 @@ pub(crate) struct Results {
     pub(crate) sizes: Sizes,
     pub(crate) measured: Vec<Measured>,
     pub(crate) paths: Vec<Path>,
+    pub(crate) beside: Vec<Beside>,
 }
 
 /// The whole report.
@@ -72,19 +73,17 @@ fn push_measured(text: &mut String, measured: &[Measured]) {
 }
 
 fn push_paths(text: &mut String, paths: &[Path]) {
-    text.push_str("## New connections\n\nOne after the other between two pods of the node, through one of so many services, the contestants' programs ended; in turns. \
-        \"Of straight ones\": on the same node, right before or after, to the endpoint's own address.\n\n");
+    text.push_str("## New connections\n\nOne after the other between two pods of the node, through one of so many services, the contestants' programs ended; in turns.\n\n");
     let micros = |value: Option<f64>| number(value.map(|it| it * 1000.0));
     let row = |it: &Path| {
         vec![
             format!("{}, {}", it.contestant.name(), it.size),
             number(it.rate()),
-            number(it.share()),
             micros(it.connect.median()),
             micros(it.connect.p99()),
         ]
     };
-    let head = ["", "connections/s", "of straight ones", "connect, us", "99th percentile"];
+    let head = ["", "connections/s", "connect, us", "99th percentile"];
     table(text, &head, &paths.iter().map(row).collect::<Vec<_>>());
 }
 
@@ -136,6 +135,14 @@ fn targets(results: &Results) -> Vec<Target> {
         of(Proxyd, wide, |it| Some(it.others.as_secs_f64())),
     );
     all.extend(targets_of_paths(&results.paths, results.sizes));
+    all.extend(results.beside.iter().map(|it| Target {
+        work: format!(
+            "{}: connections/s, both contestants' tables on one node, one awake",
+            it.size
+        ),
+        bound: Bound::AtLeast(0.98, "of kube-proxy's by nftables"),
+        measured: it.share(),
+    }));
     all
 }
 
@@ -155,16 +162,6 @@ fn targets_of_paths(paths: &[Path], sizes: Sizes) -> Vec<Target> {
             work: format!("{what} through {few}, {both}, {large}: the slowest against the fastest"),
             bound: Bound::AtMost(10.0, "%"),
             measured: (known.len() == 3).then(|| spread(&known)).flatten(),
-        });
-    }
-    for size in [few, both] {
-        all.push(Target {
-            work: format!("{size}: connections/s, of straight ones on the same node"),
-            // Two nodes of the same contestant differ by as much.
-            bound: Bound::AtLeast(0.98, "of kube-proxy's by nftables"),
-            measured: of(Proxyd, size, Path::share)
-                .zip(of(Nftables, size, Path::share))
-                .map(|(ours, theirs)| ours / theirs),
         });
     }
     all
