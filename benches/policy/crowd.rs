@@ -16,6 +16,30 @@ use crate::world::{NODE, RANGE, local_pod, namespace, node, policy};
 pub(crate) struct Crowd {
     pub(crate) pods: usize,
     pub(crate) path: Path,
+    /// While policyd's tables sleep.
+    asleep: Path,
+}
+
+impl Crowd {
+    /// What is left of the connections that come while policyd's tables sleep: nodes that are made alike differ by some percent
+    /// for as long as they live.
+    pub(crate) fn share(&self) -> Option<f64> {
+        let rates = [&self.path, &self.asleep].map(|it| it.connections_per_second.iter());
+        let [awake, asleep] = rates;
+        measuring::median(
+            &awake.zip(asleep).map(|(awake, asleep)| awake / asleep).collect::<Vec<_>>(),
+        )
+    }
+
+    fn pair(&mut self, site: &Site, is_asleep_first: bool) {
+        for is_asleep in [is_asleep_first, !is_asleep_first] {
+            let flags = if is_asleep { "flags dormant;" } else { "" };
+            for table in site.node.sh("nft list tables").lines() {
+                site.node.sh(&format!("nft '{table} {{ {flags} }}'"));
+            }
+            round(if is_asleep { &mut self.asleep } else { &mut self.path }, site);
+        }
+    }
 }
 
 /// By nf_tables: nodes with each of these numbers of policies and of pods, in turns.
@@ -28,12 +52,13 @@ pub(crate) fn run(policies: &[usize], pods: &[usize], rounds: usize) -> Vec<Crow
             eprintln!("{policies} policies of {pods} other pods ...");
             let site = Site::new(&control, number);
             enforce(&site, &objects(pods, policies));
-            (Crowd { pods, path: Path::new(policies, Some(Contestant::Nftables)) }, site)
+            let path = || Path::new(policies, Some(Contestant::Nftables));
+            (Crowd { pods, path: path(), asleep: path() }, site)
         })
         .collect();
-    for _ in 0..rounds {
+    for turn in 0..rounds {
         for (crowd, site) in &mut all {
-            round(&mut crowd.path, site);
+            crowd.pair(site, turn % 2 == 1);
         }
         // None is always the first, or always after the same.
         all.rotate_left(1);

@@ -125,7 +125,7 @@ fn measure(options: &Options) -> Results {
     }
     if options.wants("crowd") {
         let policies: &[usize] = if options.is_quick { &[10, 100] } else { &[100, 1000, 10_000] };
-        results.crowds = crowd::run(policies, &[10, 250], options.times(40, 1));
+        results.crowds = crowd::run(policies, &[10, 250], options.times(30, 1));
     }
     results.facts.push(("load after", measuring::load()));
     results
