@@ -228,6 +228,51 @@ fn del_needs_to_know_nothing() {
     }
 }
 
+/// Attachments with the same conditions share a chain and maps, which go with the last of them and with nobody else.
+#[test]
+fn what_some_share_stays_until_the_last_of_them_goes() {
+    let site = site("nftables");
+    let before = site.world(&[]);
+    let plain = publishing(&json!([of("", 8080)]));
+    let with = |keys: Value, port: u16| {
+        let mut all = publishing(&json!([of("", port)]));
+        all.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        all
+    };
+    let conditions = json!({"conditionsV4": ["ip", "saddr", "192.0.2.0/24"]});
+    let others = [with(conditions.clone(), 8081), with(json!({"markMasqBit": 5}), 8082)];
+    let untold = json!({"runtimeConfig": null, "prevResult": null});
+    for (is_plain_first, told) in
+        [(false, &plain), (true, &plain), (false, &untold), (true, &untold)]
+    {
+        let mut all = vec![(1, &others[0]), (2, &others[1]), (4, &others[0])];
+        all.insert(if is_plain_first { 0 } else { 3 }, (3, &plain));
+        // The same ports cannot be two containers'.
+        let fourth = with(conditions.clone(), 8084);
+        let all = all.into_iter().map(|it| if it.0 == 4 { (4, &fourth) } else { it });
+        for (number, keys) in all {
+            let _ = run(&site, "ADD", number, keys).ok();
+        }
+        let _ = run(&site, "DEL", 3, told).ok();
+        for (number, keys) in [(1, &others[0]), (2, &others[1]), (4, &fourth)] {
+            let _ = run(&site, "CHECK", number, keys).ok();
+        }
+        let _ = run(&site, "DEL", 1, &others[0]).ok();
+        let _ = run(&site, "CHECK", 4, &fourth).ok();
+        let _ = run(&site, "DEL", 4, &fourth).ok();
+        let _ = run(&site, "DEL", 2, &others[1]).ok();
+        site.world(&[]).must_be(&before, &format!("{is_plain_first} {told}"));
+    }
+    // Who takes the port of the last one, whose container has gone, takes that too; and who comes again without conditions.
+    for (first, second) in [(1, 2), (1, 1)] {
+        let _ = run(&site, "ADD", first, &with(conditions.clone(), 8080)).ok();
+        let _ = run(&site, "ADD", second, &plain).ok();
+        let _ = run(&site, "CHECK", second, &plain).ok();
+        let _ = run(&site, "DEL", second, &plain).ok();
+        site.world(&[]).must_be(&before, "taken");
+    }
+}
+
 /// Of other ports and of other containers ADD and DEL read nothing, whatever number there is. Here they would see what
 /// nobody has counted: an element of the container's own, which they would remove, and one in the way of a port.
 #[test]

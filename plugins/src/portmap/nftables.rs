@@ -65,7 +65,7 @@ impl Wanted {
 }
 
 /// Gives an attachment its elements, in place of any that it has and of those of the `dead`, in a table that was
-/// `read` before: all of it, if there are any of those.
+/// `read` before: all of it, if there are any of those. What nobody has any elements of goes with them.
 pub(super) fn set_up(
     client: &mut Client,
     read: Contents,
@@ -90,8 +90,17 @@ pub(super) fn set_up(
             contents.has_index && parts == held && class.is_whole(&parts, &contents.rules);
         let made = class.made(&parts);
         let holds = |set: &Set| contents.holds(set);
+        let mut emptied = contents.emptied(is_gone);
+        emptied.retain(|(it, _)| it.suffix != class.suffix);
+        let guard = class::guard();
         let mut changes = if is_made { Vec::new() } else { made.changes(&contents.rules, holds) };
+        if is_made && !emptied.is_empty() {
+            changes.extend(class::guarding(&contents.rules, &guard));
+        }
         changes.extend(gone.iter().map(|(set, it)| Change::DeleteElements(&set.name, it)));
+        for (class, names) in &emptied {
+            changes.extend(class.removed(names, &contents.rules));
+        }
         changes.extend(elements.iter().map(|(set, it)| Change::Elements(&set.name, it)));
         changes.extend(recount.changes());
         client.change(TABLE, &changes)

@@ -221,11 +221,15 @@ impl Contents {
         chosen.filter(|(_, elements)| !elements.is_empty()).collect()
     }
 
-    /// The classes but the usual one that have nothing left without what `is_gone`, with the names of their sets.
+    /// The classes but the usual one that have nothing left without what `is_gone`, with the names of their sets. Where not
+    /// all elements were read, nobody knows of any.
     pub(super) fn emptied(
         &self,
         is_gone: impl Fn(bool, Option<&str>) -> bool,
     ) -> Vec<(Class, Vec<String>)> {
+        if self.looked_up.is_some() {
+            return Vec::new();
+        }
         let mut classes: BTreeMap<&str, (bool, Vec<String>)> = BTreeMap::new();
         for (part, set, elements) in &self.sets {
             let Some((_, suffix)) = Part::named(&set.name) else { continue };
