@@ -81,6 +81,8 @@ impl Error {
         match self {
             Self::Protocol(error) => error.code(),
             Self::Ipam(error) => error.code(),
+            // Others do not change things for ever.
+            Self::Netlink(netlink::Error::Interrupted { .. }) => code::TRY_AGAIN_LATER,
             Self::Netlink(_) | Self::Sysctl { .. } => code::KERNEL_REFUSED,
             Self::Netns(_) => code::INVALID_NETNS,
             Self::UnknownName { .. } => code::INVALID_ENVIRONMENT,

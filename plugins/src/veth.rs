@@ -157,15 +157,23 @@ pub(crate) fn addresses_of_others(
     let _entered = netns.enter()?;
     let mut socket = Socket::open()?;
     let links = socket.links()?;
-    let own = links.iter().find(|link| link.name == call.ifname).map(|link| link.index);
-    let of_kind = |is_one: &dyn Fn(&Link) -> bool| -> Vec<u32> {
-        links.iter().filter(|it| is_one(it)).map(|it| it.index).collect()
-    };
-    let bridges = of_kind(&|it| may_have_moved && it.kind == "bridge");
-    let loopback = of_kind(&|it| it.is_loopback);
+    let own = links.iter().find(|link| link.name == call.ifname);
+    let bridges = if may_have_moved { bridges_of(own, &links) } else { Vec::new() };
+    let loopback: Vec<u32> = links.iter().filter(|it| it.is_loopback).map(|it| it.index).collect();
     let mut addresses = socket.all_addresses()?;
     addresses.retain(|address| !loopback.contains(&address.link));
-    Ok(of_others(addresses, own, &bridges))
+    Ok(of_others(addresses, own.map(|it| it.index), &bridges))
+}
+
+/// The bridges to which a link's addresses may have moved: that which it is a port of, else those that have no ports.
+fn bridges_of(link: Option<&Link>, links: &[Link]) -> Vec<u32> {
+    let own = link.and_then(|it| it.controller);
+    let is_one = |bridge: &Link| match own {
+        Some(own) => bridge.index == own,
+        None => !links.iter().any(|it| it.controller == Some(bridge.index)),
+    };
+    let bridges = links.iter().filter(|it| it.kind == "bridge" && is_one(it));
+    bridges.map(|it| it.index).collect()
 }
 
 /// Those of addresses that are not `own`: neither of the link, wherever else they are, nor what it has no more and one of

@@ -346,6 +346,95 @@ fn who_is_there_at_one_address_keeps_the_ports_there() {
     }
 }
 
+/// An interface of a container.
+struct Of<'a> {
+    pod: &'a Pod,
+    ifname: &'a str,
+    addresses: &'a [&'a str],
+    ports: &'a [u16],
+}
+
+impl Bridged {
+    fn run(&self, command: &str, Of { pod, ifname, addresses, ports }: &Of<'_>) -> Reply {
+        let ips = addresses.iter().map(|it| json!({"address": it, "interface": 0}));
+        let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": ifname, "sandbox": "/n"}],
+            "ips": Vec::from_iter(ips)});
+        let of_port = |it: &u16| json!({"hostPort": it, "containerPort": 80, "protocol": "tcp"});
+        let ports: Vec<_> = ports.iter().map(of_port).collect();
+        let keys = json!({"prevResult": result, "runtimeConfig": {"portMappings": ports}});
+        let call = Call::new("portmap", command).container(pod.name()).netns(&pod.path());
+        self.site.run(&call.ifname(ifname).conf(&self.site.conf_with(&keys)))
+    }
+
+    /// What leads to an address.
+    fn led(&self, to: &str) -> usize {
+        let save = "iptables-save -t nat; ip6tables-save -t nat; nft -s list table inet podwire-portmap || true";
+        self.site.node.sh(save).lines().filter(|it| it.contains(to)).count()
+    }
+}
+
+/// Who wants ports of one who was at an address, and of another who is there by now and is gone elsewhere, gets those, and
+/// none of the other's.
+#[test]
+fn who_has_an_address_of_one_that_has_gone_keeps_its_ports() {
+    for backend in BACKENDS {
+        let bridged = Bridged::new(backend);
+        let [ghost, there, new] = ["ghost", "there", "new"].map(|it| bridged.site.node.pod(it));
+        bridged.attach(&there, "eth0", "10.1.0.3/16");
+        bridged.attach(&there, "eth1", "10.1.0.33/16");
+        bridged.attach(&new, "eth0", "10.1.0.4/16");
+        let first = Of { pod: &there, ifname: "eth0", addresses: &["10.1.0.3/16"], ports: &[9090] };
+        let second = Of { ifname: "eth1", addresses: &["10.1.0.33/16"], ports: &[8081], ..first };
+        let gone = Of { pod: &ghost, ports: &[8080], ..first };
+        let newcomer = Of { pod: &new, addresses: &["10.1.0.4/16"], ports: &[8080, 8081], ..first };
+        let _ = bridged.run("ADD", &gone).ok();
+        let folder = bridged.site.node.var_lib().join("cni/networks/net1");
+        std::fs::create_dir_all(&folder).unwrap();
+        for (address, id) in [("10.1.0.3", "there"), ("10.1.0.4", "new")] {
+            std::fs::write(folder.join(address), format!("{id}\r\neth0")).unwrap();
+        }
+        for of in [&first, &second] {
+            let _ = bridged.run("ADD", of).ok();
+        }
+        there.sh("ip link del eth1");
+        let reply = bridged.run("ADD", &newcomer);
+        assert!(reply.succeeded(), "{reply}");
+        assert_eq!(reply.stderr.matches("is taken from").count(), 2, "{reply}");
+        for of in [&first, &newcomer] {
+            let reply = bridged.run("CHECK", of);
+            assert!(reply.succeeded(), "{backend}: {reply}");
+        }
+        assert_eq!(bridged.led("10.1.0.33"), 0, "{backend}");
+        for of in [&first, &newcomer] {
+            let _ = bridged.run("DEL", of).ok();
+        }
+        assert_eq!(bridged.led("10.1.0."), 0, "{backend}");
+    }
+}
+
+/// Of who has gone all goes, also what leads to an address of a family that the newcomer has none of: others may get it.
+#[test]
+fn who_takes_a_port_by_one_family_leaves_none_of_the_other() {
+    for backend in BACKENDS {
+        let bridged = Bridged::new(backend);
+        let [gone, new] = ["gone", "new"].map(|it| bridged.site.node.pod(it));
+        bridged.site.node.sh("ip addr add fd00:1::1/64 dev br0 nodad");
+        bridged.attach(&new, "eth0", "10.1.0.4/16");
+        let both = ["10.1.0.3/16", "fd00:1::3/64"];
+        let gone = Of { pod: &gone, ifname: "eth0", addresses: &both, ports: &[8080, 8081] };
+        let newcomer = Of { pod: &new, addresses: &["10.1.0.4/16"], ports: &[8080], ..gone };
+        let _ = bridged.run("ADD", &gone).ok();
+        assert!(bridged.led("fd00:1::3") > 0, "{backend}");
+        let reply = bridged.run("ADD", &newcomer);
+        assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+        assert_eq!((bridged.led("10.1.0.3"), bridged.led("fd00:1::3")), (0, 0), "{backend}");
+        for command in ["CHECK", "DEL"] {
+            let _ = bridged.run(command, &newcomer).ok();
+        }
+        assert_eq!(bridged.led("10.1.0.") + bridged.led("fd00:1::"), 0, "{backend}");
+    }
+}
+
 /// Who takes the ports of many that have gone asks for all of them at once, and what each of them had goes.
 #[test]
 fn ports_of_many_who_have_gone_are_taken() {

@@ -1,6 +1,7 @@
 //! portmap among others, at once, killed, after a reboot, and whatever programs there are.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
 use std::thread;
 use std::time::Duration;
 
@@ -312,6 +313,26 @@ fn a_port_beside_those_of_others_needs_one_program() {
         let _ = with("DEL", number).ok();
     }
     site.world(&[]).must_be(&before, "all have gone");
+}
+
+/// kube-proxy and Docker have tables nat on many nodes. Nobody reads them who has nothing there.
+#[test]
+fn by_nf_tables_no_program_is_needed_beside_tables_nat_of_others() {
+    let site = Site::new(conf("nftables"));
+    site.node.sh("for it in iptables ip6tables; do $it -t nat -A PREROUTING -p tcp --dport 7 -j RETURN; done");
+    let path = tempfile::tempdir().unwrap();
+    for name in ["iptables", "ip6tables"] {
+        for end in ["", "-save", "-restore"] {
+            symlink("/bin/false", path.path().join(format!("{name}{end}"))).unwrap();
+        }
+    }
+    let path = path.path().to_str().unwrap();
+    let before = site.world(&[]);
+    for command in ["ADD", "CHECK", "ADD", "DEL"] {
+        let reply = site.run(&call(&site, command, 1).env("PATH", path));
+        assert!(reply.succeeded() && reply.stderr.is_empty(), "{command}: {reply}");
+    }
+    site.world(&[]).must_be(&before, "after DEL");
 }
 
 /// Whoever holds the lock is waited for, and not longer.

@@ -165,6 +165,12 @@ fn a_del_without_a_result_takes_the_ports_of_addresses_that_are_elsewhere() {
         "ip addr add 10.1.0.2/32 dev lo; ip addr add fd00:1::2/128 dev lo",
         "ip link add dm0 type bridge; ip link set dm0 up; ip addr flush dev eth0 scope global
          ip addr add 10.1.0.2/16 dev dm0; ip addr add fd00:1::2/64 dev dm0",
+        // As who runs machines in containers has it, with all of its interfaces.
+        "for it in 0 1; do
+           ip link add dm$it type bridge; ip link set dm$it up; ip link set eth$it master dm$it
+           ip addr flush dev eth$it scope global
+           ip addr add 10.1.0.$((it + 2))/16 dev dm$it; ip addr add fd00:1::$((it + 2))/64 dev dm$it nodad
+         done",
     ];
     for (backend, moved) in
         ["iptables", "nftables"].into_iter().flat_map(|it| moves.map(|moved| (it, moved)))
@@ -221,13 +227,14 @@ fn a_del_beside_another_interface_among_rules_that_iptables_cannot_read() {
     let site = Site::new(conf);
     let pod = site.node.pod("pod1");
     let results = ["eth0", "eth1"].map(|it| site.run(&site.call("ADD", &pod).ifname(it)).ok());
-    let portmap = |command, number: usize| {
-        let ports = json!([{"hostPort": 8080 + number, "containerPort": 80, "protocol": "tcp"}]);
+    let at = |command, number: usize, port: usize| {
+        let ports = json!([{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]);
         let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": "iptables",
             "prevResult": results[number], "runtimeConfig": {"portMappings": ports}});
         let call = Call::new("portmap", command).container("pod1").netns(&pod.path()).conf(&conf);
         site.run(&call.ifname(&format!("eth{number}")))
     };
+    let portmap = |command, number: usize| at(command, number, 8080 + number);
     let of_container = || {
         let mut listed = site.listed_by_nft();
         listed.retain(|it| it.contains("CNI-DN-"));
@@ -248,6 +255,12 @@ fn a_del_beside_another_interface_among_rules_that_iptables_cannot_read() {
             site.hide_from_iptables();
         }
         let both = of_container();
+        // One that comes again replaces its own.
+        for port in [8082, 8082, 8081] {
+            let _ = at("ADD", 1, port).ok();
+            assert_eq!(of_container().len(), both.len(), "{port}");
+        }
+        assert!(!of_container().iter().any(|it| it.contains("8082")));
         let _ = portmap("DEL", 0).ok();
         assert_eq!(of_container(), alone, "of {both:#?}");
         let _ = portmap("DEL", 0).ok();
@@ -256,6 +269,43 @@ fn a_del_beside_another_interface_among_rules_that_iptables_cannot_read() {
         assert_eq!(of_container(), [""; 0]);
         site.node.sh("nft flush chain ip nat POSTROUTING; nft flush chain ip6 nat POSTROUTING");
     }
+}
+
+/// Of two interfaces that share a chain each has its own ports there.
+#[test]
+fn whose_a_port_is_among_rules_that_iptables_cannot_read() {
+    let mut conf = bridge_with_all();
+    conf["ipMasq"] = json!(false);
+    let site = Site::new(conf);
+    let (pod, other) = (site.node.pod("pod1"), site.node.pod("pod2"));
+    let add = |pod: &lab::Pod, ifname: &str| site.run(&site.call("ADD", pod).ifname(ifname)).ok();
+    let results = [add(&pod, "eth0"), add(&pod, "eth1"), add(&other, "eth0")];
+    let portmap = |command, number: usize, port: u16| {
+        let ports = json!([{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]);
+        let (pod, ifname) = [(&pod, "eth0"), (&pod, "eth1"), (&other, "eth0")][number];
+        let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": "iptables",
+            "prevResult": results[number], "runtimeConfig": {"portMappings": ports}});
+        let call = Call::new("portmap", command).container(pod.name()).netns(&pod.path());
+        site.run(&call.ifname(ifname).conf(&conf))
+    };
+    let first = results[0]["ips"][0]["address"].as_str().expect("an address").to_owned();
+    for (number, port) in [(0, 8080), (1, 8081)] {
+        let _ = portmap("ADD", number, port).ok();
+    }
+    site.hide_from_iptables();
+    pod.sh("ip link del eth1");
+    let error = portmap("ADD", 2, 8080).expect_error(7);
+    assert!(
+        error.msg.contains(&format!("at {} already", first.replace("/16", ""))),
+        "{}",
+        error.msg
+    );
+    let reply = portmap("ADD", 2, 8081);
+    assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+    for (number, port) in [(0, 8080), (2, 8081)] {
+        let _ = portmap("DEL", number, port).ok();
+    }
+    assert!(!site.listed_by_nft().iter().any(|it| it.contains("CNI-DN-")));
 }
 
 /// A `PATH` on which the rules of one family can be made, and those of the other fail.

@@ -387,10 +387,13 @@ fn flows_end_with_their_port_whatever_ends_it(backend: &'static str) {
         let other_backend = if backend == "iptables" { "nftables" } else { "iptables" };
         let _ = site.call("ADD", &one, &other, &json!({"backend": other_backend})).ok();
     };
-    let ends: [(&str, &dyn Fn()); 5] = [
+    let moved = json!([mapping(Protocol::Udp, 8080, 81), mapping(Protocol::Udp, 8086, 87)]);
+    let elsewhere = || site.publish(&one, &moved);
+    let ends: [(&str, &dyn Fn()); 6] = [
         ("GC", &gc),
         ("DEL without ports", &without_ports),
         ("ADD again", &again),
+        ("ADD again for other ports of the container", &elsewhere),
         ("ADD again by the other backend", &by_the_other),
         ("takeover", &takeover),
     ];

@@ -66,8 +66,9 @@ fn publish<'a>(
     let mut kernel = KernelTables::default();
     let lock = lock::take()?;
     let mut runner = OsRunner;
+    let backend = Backend::chosen(conf.backend, &mut kernel, SIGNS);
     let mut publisher =
-        Publisher { call, conf, addresses, kernel: &mut kernel, lock: lock.as_ref() };
+        Publisher { call, conf, addresses, backend, kernel: &mut kernel, lock: lock.as_ref() };
     let wants = wants(conf, addresses);
     let seen = publisher.seen(&mut runner)?;
     let keys: Vec<(bool, Key)> = wants.iter().map(|it| (it.to.is_ipv4(), it.key)).collect();
@@ -80,7 +81,8 @@ fn publish<'a>(
             held.extend(reference_nftables::held(client, address.is_ipv4())?);
         }
     }
-    let others = publisher.refuse_conflicts(&wants, held)?;
+    let mut others = publisher.refuse_conflicts(&wants, held)?;
+    publisher.look_beyond(&mut runner, &mut others)?;
     rollback.push("remove the published ports", || del::tear_down(call, conf).1);
     publisher.set_up(&mut runner, seen, table, &others)?;
     Ok(others.ended)
@@ -131,6 +133,7 @@ struct Publisher<'a> {
     call: &'a Call,
     conf: &'a Conf,
     addresses: &'a [Option<IpNetwork>; 2],
+    backend: Backend,
     kernel: &'a mut KernelTables,
     lock: Option<&'a Lock>,
 }
@@ -165,14 +168,14 @@ impl<'a> Publisher<'a> {
             alive.contains(&(&it.tag, it.to)) || together.contains(&(&it.tag, it.to.is_ipv4()))
         };
         let siblings = self.siblings();
-        let mut others = Others::default();
+        let (mut others, mut taken) = (Others::default(), Vec::new());
         for (Want { index, key, .. }, held) in in_the_way {
             let Held { to, holder, .. } = held;
             if others.dead.has(held) {
                 continue;
             }
             if !is_alive(held) {
-                warn(&format!(
+                taken.push(format!(
                     "host port {key} is taken from {holder}, which is not at {to} any more"
                 ));
                 others.dead.insert(held);
@@ -184,6 +187,7 @@ impl<'a> Publisher<'a> {
                 )));
             }
         }
+        taken.iter().for_each(|it| warn(it));
         // What else they had goes, too, where they are not there either.
         for it in concerned().filter(|it| !is_alive(it)) {
             if others.dead.has_of(&it.tag) {
@@ -200,6 +204,35 @@ impl<'a> Publisher<'a> {
         Ok(others)
     }
 
+    /// What the dead have in a family in which the container has no address: it goes, too, where they are not there either.
+    fn look_beyond(&mut self, runner: &mut OsRunner, others: &mut Others) -> Result<(), Error> {
+        let tags: BTreeSet<Tag> = others.dead.holders().map(|(tag, _)| tag.clone()).collect();
+        if !tags.iter().any(|it| matches!(it, Tag::Chain(_) | Tag::Id(_))) {
+            return Ok(());
+        }
+        let mut held = Vec::new();
+        let mut programs = Programs { runner, lock: self.lock };
+        for (family, address) in FAMILIES.into_iter().zip(self.addresses) {
+            if address.is_some() {
+                continue;
+            }
+            match programs.look_at_all(family, self.kernel) {
+                Ok(seen) => held.extend(seen.held()),
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(client) = self.kernel.client()? {
+                held.extend(reference_nftables::held(client, family.is_ipv4)?);
+            }
+        }
+        held.retain(|it| tags.contains(&it.tag));
+        let alive = alive::alive(held.iter(), Newcomer::new(self.call, self.addresses))?;
+        let dead = held.iter().filter(|it| !alive.contains(&(&it.tag, it.to)));
+        dead.clone().for_each(|it| others.dead.insert(it));
+        others.ended.extend(dead.map(|it| (it.key, it.to)), &|_| false);
+        Ok(())
+    }
+
     /// What iptables has of each family in which the container has an address.
     fn seen(&mut self, runner: &mut OsRunner) -> Result<[Seen; 2], Error> {
         let mut programs = Programs { runner, lock: self.lock };
@@ -210,7 +243,7 @@ impl<'a> Publisher<'a> {
             if address.is_none() {
                 continue;
             }
-            match programs.look(family, self.kernel, &identity, &ports) {
+            match programs.look(family, self.kernel, (self.backend, &identity), &ports) {
                 Ok(found) => *seen = found,
                 // Without the program nobody but the kernel knows.
                 Err(error) if is_missing(&error) => *seen = Seen::of(String::new()),
@@ -227,7 +260,7 @@ impl<'a> Publisher<'a> {
         table: Contents,
         Others { dead, siblings, own, .. }: &Others,
     ) -> Result<(), Error> {
-        match Backend::chosen(self.conf.backend, self.kernel, SIGNS) {
+        match self.backend {
             Backend::Iptables => {
                 self.set_up_by_iptables(runner, seen, dead)?;
                 if let Some(client) = self.kernel.client()?.filter(|_| has_elements(own)) {
@@ -293,25 +326,19 @@ impl<'a> Publisher<'a> {
         if dead.is_empty() {
             return Ok(());
         }
-        let mut chains = Vec::new();
-        let mut dead_in_chains: BTreeSet<IpAddr> = BTreeSet::new();
         for (tag, addresses) in dead.holders() {
+            let is_kept: OfSiblings<'_> = &|to| !addresses.contains(&to);
             match (tag, self.kernel.client()?) {
                 (Tag::Chain(chain), _) => {
-                    chains.push((iptables::HOSTPORTS, chain.as_str()));
-                    dead_in_chains.extend(addresses);
+                    let mut programs = Programs { runner: &mut *runner, lock: self.lock };
+                    let chains = [(iptables::HOSTPORTS, chain.as_str())];
+                    iptables::remove_chains(&mut programs, self.kernel, &chains, is_kept).1?;
                 }
                 (Tag::Id(id), Some(client)) => {
-                    let is_kept: OfSiblings<'_> = &|to| !addresses.contains(&to);
                     reference_nftables::tear_down(client, id, Some(is_kept))?;
                 }
                 (Tag::Id(_) | Tag::Comment(_), _) => {}
             }
-        }
-        if !chains.is_empty() {
-            let mut programs = Programs { runner, lock: self.lock };
-            let is_kept: OfSiblings<'_> = &|to| !dead_in_chains.contains(&to);
-            iptables::remove_chains(&mut programs, self.kernel, &chains, is_kept).1?;
         }
         self.kernel.client()?.map_or(Ok(()), |client| nftables::remove_dead(client, dead))
     }

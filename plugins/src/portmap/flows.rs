@@ -66,12 +66,16 @@ pub(super) fn cut_translated(mappings: &[Mapping]) {
     cut(&published.families(), |client, is_ipv4| list(client, is_ipv4, is_one));
 }
 
-/// Cuts the flows to published ports of this host that do not lead to where they lead now.
+/// Cuts the flows to published ports of this host that do not lead to where those lead now: the container's address and port.
 pub(super) fn cut_stale(mappings: &[Mapping], to: &[IpAddr]) {
     let published = Published::of(mappings);
-    let may_be_one = |flow: &Flow| !to.contains(&flow.reply.source) && published.is_for(flow, true);
+    let is_stale = |flow: &Flow, is_hosts: bool| {
+        let ports: Vec<u16> = published.container_ports(flow, is_hosts).collect();
+        let leads = |port| to.contains(&flow.reply.source) && ports.contains(&port);
+        !ports.is_empty() && !source_port(flow).is_some_and(leads)
+    };
     cut(&published.families(), |client, is_ipv4| {
-        let mut flows = list(client, is_ipv4, may_be_one)?;
+        let mut flows = list(client, is_ipv4, |flow| is_stale(flow, true))?;
         // Flows to other hosts have such ports, too.
         let mut hosts = BTreeMap::new();
         if !flows.is_empty() {
@@ -83,21 +87,21 @@ pub(super) fn cut_stale(mappings: &[Mapping], to: &[IpAddr]) {
             }
         }
         let is_hosts = |flow: &Flow| hosts.get(&flow.original.destination) == Some(&true);
-        flows.retain(|flow| published.is_for(flow, is_hosts(flow)));
+        flows.retain(|flow| is_stale(flow, is_hosts(flow)));
         Ok(flows)
     });
 }
 
-/// Ports of protocols whose flows stay, each with the addresses of which it is published; `None` for all of the host.
-struct Published(BTreeMap<(bool, Protocol, u16), Vec<Option<IpAddr>>>);
+/// What publishes ports of protocols whose flows stay: by their family (IPv4 or not), their protocol and their number.
+struct Published(BTreeMap<(bool, Protocol, u16), Vec<Mapping>>);
 
 impl Published {
     fn of(mappings: &[Mapping]) -> Self {
-        let mut ports: BTreeMap<_, Vec<Option<IpAddr>>> = BTreeMap::new();
-        for is_ipv4 in [true, false] {
-            let keys = mappings.iter().filter_map(|it| it.key(is_ipv4));
-            for Key { protocol, port, address } in keys.filter(|it| it.protocol.leaves_flows()) {
-                ports.entry((is_ipv4, protocol, port)).or_default().push(address);
+        let mut ports: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for mapping in mappings.iter().filter(|it| it.protocol.leaves_flows()) {
+            for is_ipv4 in [true, false].into_iter().filter(|it| mapping.key(*it).is_some()) {
+                let port = (is_ipv4, mapping.protocol, mapping.host_port);
+                ports.entry(port).or_default().push(*mapping);
             }
         }
         Self(ports)
@@ -109,11 +113,19 @@ impl Published {
 
     /// Whether a flow was begun with one of them, when its destination is the host's or not.
     fn is_for(&self, flow: &Flow, is_hosts: bool) -> bool {
+        self.container_ports(flow, is_hosts).next().is_some()
+    }
+
+    /// The same; where those lead that it may have been begun with.
+    fn container_ports(&self, flow: &Flow, is_hosts: bool) -> impl Iterator<Item = u16> {
         let destination = flow.original.destination;
-        let addresses = port(flow)
+        let of_port = port(flow)
             .and_then(|(protocol, port)| self.0.get(&(destination.is_ipv4(), protocol, port)));
-        let is_one = |address: &Option<IpAddr>| address.map_or(is_hosts, |it| it == destination);
-        addresses.is_some_and(|it| it.iter().any(is_one))
+        let is_one = move |it: &&Mapping| {
+            let address = it.key(destination.is_ipv4()).map(|key| key.address);
+            address.is_some_and(|it| it.map_or(is_hosts, |address| address == destination))
+        };
+        of_port.into_iter().flatten().filter(is_one).map(|it| it.container_port)
     }
 }
 
@@ -122,6 +134,14 @@ fn port(flow: &Flow) -> Option<(Protocol, u16)> {
     let protocol = Protocol::numbered(flow.original.protocol).filter(|it| it.leaves_flows())?;
     match flow.original.layer4 {
         Layer4::Ports { destination, .. } => Some((protocol, destination)),
+        Layer4::Icmp { .. } | Layer4::Unknown => None,
+    }
+}
+
+/// The port that it is answered from.
+const fn source_port(flow: &Flow) -> Option<u16> {
+    match flow.reply.layer4 {
+        Layer4::Ports { source, .. } => Some(source),
         Layer4::Icmp { .. } | Layer4::Unknown => None,
     }
 }

@@ -16,6 +16,7 @@ use runner::{Lock, Runner};
 use super::conf::{Conditions, Conf};
 use super::identity::Identity;
 use super::mapping::{Dead, Held, Mapping, Protocol, Tag};
+use crate::backend::Backend;
 use crate::error::Error;
 use crate::iptables::{
     Addition, Family, InChain, InKernel, NAT, Places, Saved, Tool, Work, is_declaration,
@@ -312,18 +313,21 @@ impl Programs<'_> {
         self.tool(family).save_if_there()
     }
 
-    /// Looks at table nat of a family for an attachment that wants these ports.
+    /// Looks at table nat of a family for an attachment that wants these ports, by iptables or not.
     pub(super) fn look(
         &mut self,
         family: Family,
         kernel: &mut KernelTables,
-        identity: &Identity,
+        (backend, identity): (Backend, &Identity),
         ports: &BTreeSet<u16>,
     ) -> Result<Seen, Error> {
-        let Places { nftables, legacy } = kernel.places(family, NAT, HOSTPORTS);
-        let is_begun = nftables || legacy;
-        // Others may have the table, with what the programs do not list.
-        if !is_begun && !kernel.has_table(family, NAT)? {
+        let places = kernel.places(family, NAT, HOSTPORTS);
+        let is_begun = places.nftables || places.legacy;
+        // Where others have the table, the programs may not list it: that matters to who writes by them.
+        let mut is_written = || -> Result<bool, Error> {
+            Ok(backend == Backend::Iptables && kernel.has_table(family, NAT)?)
+        };
+        if !is_begun && !is_written()? {
             return Ok(Seen::of(String::new()));
         }
         // What the kernel does not tell, the program may know.
@@ -331,6 +335,27 @@ impl Programs<'_> {
         {
             return Ok(Seen::Free);
         }
+        self.list(family, kernel, places)
+    }
+
+    /// All that is published of a family.
+    pub(super) fn look_at_all(
+        &mut self,
+        family: Family,
+        kernel: &mut KernelTables,
+    ) -> Result<Seen, Error> {
+        match kernel.places(family, NAT, HOSTPORTS) {
+            Places { nftables: false, legacy: false } => Ok(Seen::of(String::new())),
+            places => self.list(family, kernel, places),
+        }
+    }
+
+    fn list(
+        &mut self,
+        family: Family,
+        kernel: &mut KernelTables,
+        Places { nftables, legacy }: Places,
+    ) -> Result<Seen, Error> {
         let own = self.read(family)?;
         // What nf_tables has not, the programs have from the tables of old.
         let is_of_old = !nftables && own.lines().any(|line| is_declaration(line, HOSTPORTS));
@@ -402,7 +427,7 @@ impl Programs<'_> {
         self.tool(family).save_for(kernel, family, &all)
     }
 
-    /// Completes what is in a table that the programs cannot read. What an earlier ADD made goes first, unless some is
+    /// Completes what is in a table that the programs cannot read. What an earlier ADD made goes first, but for what is
     /// `of_siblings`. What the programs write themselves would not be found again, so they write as little as can be.
     fn complete(
         &mut self,
@@ -411,8 +436,10 @@ impl Programs<'_> {
         rules: &Rules,
         of_siblings: OfSiblings<'_>,
     ) -> Result<(), Error> {
-        // What was refused stays, and is completed.
-        let _ = kernel.remove_leading(family, HOSTPORTS, &rules.identity.chain, of_siblings);
+        if let Some(client) = kernel.client()? {
+            // What was refused stays, and is completed.
+            let _ = told::remove(client, family, (HOSTPORTS, &rules.identity.chain), of_siblings);
+        }
         let saved = self.saved_for(family, kernel, rules)?.into_text();
         let shared = rules.missing_shared(&saved);
         if !shared.is_empty() {

@@ -10,24 +10,24 @@ use super::{HOSTPORTS, OfSiblings};
 use crate::iptables::{Family, NAT};
 use crate::kernel_tables::table;
 use crate::portmap::identity::{CHAIN_PREFIX, Identity};
-use crate::portmap::mapping::{Held, Key, Protocol, Tag};
+use crate::portmap::mapping::{Held, Holder, Key, Protocol, Tag};
 
-/// What containers have published: each port at whatever address of the host, and to all to which its chain leads.
+/// What containers have published: each port at whatever address of the host.
 pub(super) fn held(client: &mut Client, family: Family) -> Result<Vec<Held>, netlink::Error> {
-    let mut destinations: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
-    let mut held = Vec::new();
+    let mut holders: BTreeMap<String, Holder> = BTreeMap::new();
     for (chain, jump) in jumps(client, family)? {
-        if !destinations.contains_key(&chain) {
-            let to = client.destinations(table(family, NAT), &chain)?;
-            destinations.insert(chain.clone(), to.into_iter().flatten().collect());
-        }
-        let holder = holder(&comment(&jump));
-        for to in destinations.get(&chain).into_iter().flatten() {
-            held.extend(keys(&jump).map(|key| Held {
+        holders.entry(chain).or_insert_with(|| holder(&comment(&jump)));
+    }
+    let mut held = Vec::new();
+    for (chain, holder) in holders {
+        for rule in client.port_rules(table(family, NAT), &chain)? {
+            let Some(to) = rule.to else { continue };
+            let tag = || Tag::Chain(chain.clone());
+            held.extend(keys(&rule).map(|key| Held {
                 key,
-                to: *to,
+                to,
                 holder: holder.clone(),
-                tag: Tag::Chain(chain.clone()),
+                tag: tag(),
             }));
         }
     }
