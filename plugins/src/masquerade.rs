@@ -233,7 +233,7 @@ impl Rules {
     /// What is added for an attachment of a container that has nothing yet.
     fn addition(&self) -> Addition<'_> {
         let own = self.accept.iter().chain([&self.masquerade]).chain(&self.jumps);
-        Addition { shared: Vec::new(), chain: &self.chain, own: own.collect() }
+        Addition { shared: Vec::new(), chain: &self.chain, is_new: true, own: own.collect() }
     }
 }
 

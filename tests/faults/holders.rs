@@ -1,7 +1,7 @@
 //! A container that is there keeps its ports, however it is reached and whatever else there is that seems to tell
 //! otherwise.
 
-use lab::{Call, Pod, Reply};
+use lab::{Call, Pod, Reply, Suite};
 use serde_json::json;
 
 use crate::common::Site;
@@ -355,7 +355,12 @@ struct Of<'a> {
 }
 
 impl Bridged {
-    fn run(&self, command: &str, Of { pod, ifname, addresses, ports }: &Of<'_>) -> Reply {
+    fn run(&self, command: &str, of: &Of<'_>) -> Reply {
+        self.run_by(&self.site.podwire, command, of)
+    }
+
+    fn run_by(&self, suite: &Suite, command: &str, of: &Of<'_>) -> Reply {
+        let Of { pod, ifname, addresses, ports } = of;
         let ips = addresses.iter().map(|it| json!({"address": it, "interface": 0}));
         let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": ifname, "sandbox": "/n"}],
             "ips": Vec::from_iter(ips)});
@@ -363,7 +368,7 @@ impl Bridged {
         let ports: Vec<_> = ports.iter().map(of_port).collect();
         let keys = json!({"prevResult": result, "runtimeConfig": {"portMappings": ports}});
         let call = Call::new("portmap", command).container(pod.name()).netns(&pod.path());
-        self.site.run(&call.ifname(ifname).conf(&self.site.conf_with(&keys)))
+        call.ifname(ifname).conf(&self.site.conf_with(&keys)).run(&self.site.node, suite)
     }
 
     /// What leads to an address.
@@ -433,6 +438,38 @@ fn who_takes_a_port_by_one_family_leaves_none_of_the_other() {
         }
         assert_eq!(bridged.led("10.1.0.") + bridged.led("fd00:1::"), 0, "{backend}");
     }
+}
+
+/// The reference's rules of a family go together: as long as the container is at one of its addresses, they stay.
+#[test]
+fn the_references_rules_of_who_is_there_stay() {
+    let bridged = Bridged::new("nftables");
+    let [there, new] = ["there", "new"].map(|it| bridged.site.node.pod(it));
+    bridged.site.node.sh("ip addr add fd00:1::1/64 dev br0 nodad");
+    bridged.attach(&there, "eth0", "10.1.0.2/16");
+    bridged.attach(&there, "eth1", "10.1.0.3/16");
+    there.sh("ip addr add fd00:1::3/64 dev eth1 nodad");
+    bridged.attach(&new, "eth0", "fd00:1::4/64");
+    let first = Of { pod: &there, ifname: "eth0", addresses: &["10.1.0.2/16"], ports: &[9090] };
+    let both = ["10.1.0.3/16", "fd00:1::3/64"];
+    let second = Of { ifname: "eth1", addresses: &both, ports: &[8081], ..first };
+    let newcomer = Of { pod: &new, addresses: &["fd00:1::4/64"], ports: &[8081], ..first };
+    for of in [&first, &second] {
+        let _ = bridged.run_by(&Suite::reference(), "ADD", of).ok();
+    }
+    let published = |port: &str| {
+        bridged.site.node.sh("nft -s list table ip cni_hostport").matches(port).count()
+    };
+    let before = published("9090");
+    assert!(before > 0);
+    there.sh("ip link del eth1");
+    let reply = bridged.run("ADD", &newcomer);
+    assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+    assert_eq!(published("9090"), before);
+    for of in [&newcomer, &first] {
+        let _ = bridged.run("DEL", of).ok();
+    }
+    assert_eq!(published("9090"), 0);
 }
 
 /// Who takes the ports of many that have gone asks for all of them at once, and what each of them had goes.

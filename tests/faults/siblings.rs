@@ -164,6 +164,7 @@ fn a_del_without_a_result_takes_the_ports_of_addresses_that_are_elsewhere() {
     let moves = [
         "ip addr add 10.1.0.2/32 dev lo; ip addr add fd00:1::2/128 dev lo",
         "ip link add dm0 type bridge; ip link set dm0 up; ip addr flush dev eth0 scope global
+         ip tuntap add tap0 mode tap; ip link set tap0 master dm0
          ip addr add 10.1.0.2/16 dev dm0; ip addr add fd00:1::2/64 dev dm0",
         // As who runs machines in containers has it, with all of its interfaces.
         "for it in 0 1; do
@@ -261,6 +262,11 @@ fn a_del_beside_another_interface_among_rules_that_iptables_cannot_read() {
             assert_eq!(of_container().len(), both.len(), "{port}");
         }
         assert!(!of_container().iter().any(|it| it.contains("8082")));
+        let _ = portmap("ADD", 0).ok();
+        for number in [0, 1] {
+            let reply = portmap("CHECK", number);
+            assert!(reply.succeeded(), "{number}: {reply}");
+        }
         let _ = portmap("DEL", 0).ok();
         assert_eq!(of_container(), alone, "of {both:#?}");
         let _ = portmap("DEL", 0).ok();

@@ -106,6 +106,7 @@ impl Rules {
         Addition {
             shared: self.shared.iter().map(|(_, rule)| rule).collect(),
             chain: &self.record,
+            is_new: true,
             own: self.own.iter().collect(),
         }
     }

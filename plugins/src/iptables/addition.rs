@@ -59,14 +59,15 @@ impl fmt::Display for InChain {
     }
 }
 
-/// What an attachment adds that has nothing yet: all of it, or nothing where a shared rule is missing or the chain is
-/// there.
+/// What an attachment adds: all of it, or nothing where a shared rule is missing or a chain that is new is there.
 #[derive(Debug)]
 pub(crate) struct Addition<'a> {
     /// Rules that all attachments share.
     pub(crate) shared: Vec<&'a InChain>,
     /// The attachment's chain.
     pub(crate) chain: &'a str,
+    /// Whether there is nothing yet.
+    pub(crate) is_new: bool,
     /// Its rules.
     pub(crate) own: Vec<&'a InChain>,
 }
@@ -156,7 +157,7 @@ impl<'a> InKernel<'a> {
         changes: &[Change<'_>],
     ) -> Result<bool, netlink::Error> {
         let Some(generation) = self.client.generation()? else { return Ok(false) };
-        if self.client.has_chain(self.table, addition.chain)? {
+        if addition.is_new && self.client.has_chain(self.table, addition.chain)? {
             return Ok(false);
         }
         for (it, rule) in addition.shared.iter().zip(shared) {
@@ -187,7 +188,8 @@ mod tests {
     fn lines_ask_before_they_add() {
         let jump = |chain: &str, to: &str| InChain::new(chain, [], Target::Jump(to.to_owned()));
         let (shared, own) = (jump("FORWARD", "A"), jump("A", "B"));
-        let addition = Addition { shared: vec![&shared], chain: "B", own: vec![&own] };
+        let addition =
+            Addition { shared: vec![&shared], chain: "B", is_new: true, own: vec![&own] };
         assert_eq!(addition.lines(), ["-C FORWARD -j A", "-N B", "-A A -j B"]);
         let saved = "*filter\n:A - [0:0]\n-A FORWARD -j A\n-A A -j B2\nCOMMIT\n";
         assert!(shared.is_among(saved) && !own.is_among(saved));

@@ -85,6 +85,7 @@ fn publish<'a>(
     publisher.look_beyond(&mut runner, &mut others)?;
     rollback.push("remove the published ports", || del::tear_down(call, conf).1);
     publisher.set_up(&mut runner, seen, table, &others)?;
+    others.taken.iter().for_each(|it| warn(it));
     Ok(others.ended)
 }
 
@@ -102,6 +103,8 @@ fn wants(conf: &Conf, addresses: &[Option<IpNetwork>; 2]) -> Vec<Want> {
 struct Others {
     /// What goes: they are not there any more.
     dead: Dead,
+    /// In words, what of that is wanted.
+    taken: Vec<String>,
     /// What that was, and what else ends.
     ended: Ended,
     /// What the attachment has itself, of an earlier ADD.
@@ -158,24 +161,15 @@ impl<'a> Publisher<'a> {
         let tags: BTreeSet<&Tag> = in_the_way.iter().map(|it| &it.1.tag).collect();
         let concerned = || held.iter().filter(|it| tags.contains(&it.tag));
         let alive = alive::alive(concerned(), newcomer)?;
-        // The reference's rules of a family go together.
-        let together: BTreeSet<(&Tag, bool)> = alive
-            .iter()
-            .filter(|(tag, _)| matches!(tag, Tag::Id(_)))
-            .map(|(tag, to)| (*tag, to.is_ipv4()))
-            .collect();
-        let is_alive = |it: &Held| {
-            alive.contains(&(&it.tag, it.to)) || together.contains(&(&it.tag, it.to.is_ipv4()))
-        };
         let siblings = self.siblings();
-        let (mut others, mut taken) = (Others::default(), Vec::new());
+        let mut others = Others::default();
         for (Want { index, key, .. }, held) in in_the_way {
             let Held { to, holder, .. } = held;
             if others.dead.has(held) {
                 continue;
             }
-            if !is_alive(held) {
-                taken.push(format!(
+            if !alive.has(held) {
+                others.taken.push(format!(
                     "host port {key} is taken from {holder}, which is not at {to} any more"
                 ));
                 others.dead.insert(held);
@@ -187,9 +181,8 @@ impl<'a> Publisher<'a> {
                 )));
             }
         }
-        taken.iter().for_each(|it| warn(it));
         // What else they had goes, too, where they are not there either.
-        for it in concerned().filter(|it| !is_alive(it)) {
+        for it in concerned().filter(|it| !alive.has(it)) {
             if others.dead.has_of(&it.tag) {
                 others.dead.insert(it);
             }
@@ -216,18 +209,14 @@ impl<'a> Publisher<'a> {
             if address.is_some() {
                 continue;
             }
-            match programs.look_at_all(family, self.kernel) {
-                Ok(seen) => held.extend(seen.held()),
-                Err(error) if is_missing(&error) => {}
-                Err(error) => return Err(error),
-            }
+            held.extend(programs.look_at_all(family, self.kernel)?.held());
             if let Some(client) = self.kernel.client()? {
                 held.extend(reference_nftables::held(client, family.is_ipv4)?);
             }
         }
         held.retain(|it| tags.contains(&it.tag));
         let alive = alive::alive(held.iter(), Newcomer::new(self.call, self.addresses))?;
-        let dead = held.iter().filter(|it| !alive.contains(&(&it.tag, it.to)));
+        let dead = held.iter().filter(|it| !alive.has(it));
         dead.clone().for_each(|it| others.dead.insert(it));
         others.ended.extend(dead.map(|it| (it.key, it.to)), &|_| false);
         Ok(())

@@ -32,26 +32,42 @@ impl<'a> Newcomer<'a> {
         Self { network: &call.conf.name, container_id: &call.container_id, addresses }
     }
 
+    /// Whether the leases of a network are kept here, by that of an address of its own in the network.
+    fn shows_leases_by(&self, data_dir: &Path, network: &str, address: IpAddr) -> bool {
+        let lease = Lease::read(data_dir, network, address).filter(|_| self.network == network);
+        lease.is_some_and(|it| it.container_id == self.container_id)
+    }
+
     /// Its address of a family.
     fn address(&self, is_ipv4: bool) -> Option<IpAddr> {
         let addresses = self.addresses.iter().flatten().map(IpNetwork::ip);
         addresses.into_iter().find(|it| it.is_ipv4() == is_ipv4)
     }
+}
 
-    /// Whether the leases of a network are kept here: its own is.
-    fn shows_leases_of(&self, data_dir: &Path, network: &str, is_ipv4: bool) -> bool {
-        let own = self.address(is_ipv4).filter(|_| self.network == network);
-        let lease = own.and_then(|address| Lease::read(data_dir, network, address));
-        lease.is_some_and(|it| it.container_id == self.container_id)
+/// What of that which is held is of attachments that are alive.
+#[derive(Debug)]
+pub(super) struct Alive<'a> {
+    /// By what the rest of theirs is known, and where it leads.
+    at: BTreeSet<(&'a Tag, IpAddr)>,
+    /// The reference's rules of a family (IPv4 or not) go together, and stay together.
+    together: BTreeSet<(&'a Tag, bool)>,
+}
+
+impl Alive<'_> {
+    /// Whether what is held is among it.
+    pub(super) fn has(&self, held: &Held) -> bool {
+        self.at.contains(&(&held.tag, held.to))
+            || self.together.contains(&(&held.tag, held.to.is_ipv4()))
     }
 }
 
-/// Which of what is held is of attachments that are alive, by what the rest of theirs is known, and where it leads: no
-/// lease says that the address is another's by now, and the address is on a link of this host.
+/// Which of what is held is of attachments that are alive: no lease says that the address is another's by now, and the
+/// address is on a link of this host.
 pub(super) fn alive<'a>(
     held: impl Iterator<Item = &'a Held>,
     newcomer: Newcomer<'_>,
-) -> Result<BTreeSet<(&'a Tag, IpAddr)>, Error> {
+) -> Result<Alive<'a>, Error> {
     let mut seen = BTreeSet::new();
     let mut asked = Vec::new();
     for held in held {
@@ -61,7 +77,10 @@ pub(super) fn alive<'a>(
     }
     let attached = attached(&asked, newcomer)?;
     let alive = asked.into_iter().filter(|it| attached.contains(&it.to));
-    Ok(alive.map(|it| (&it.tag, it.to)).collect())
+    let at: BTreeSet<(&Tag, IpAddr)> = alive.map(|it| (&it.tag, it.to)).collect();
+    let of_reference = at.iter().filter(|(tag, _)| matches!(tag, Tag::Id(_)));
+    let together = of_reference.map(|(tag, to)| (*tag, to.is_ipv4())).collect();
+    Ok(Alive { at, together })
 }
 
 /// Whether the holder's address is another's by now. One that is the newcomer's is nobody else's.
@@ -78,7 +97,10 @@ fn is_leased_away(
     address: IpAddr,
     newcomer: Newcomer<'_>,
 ) -> bool {
-    if !newcomer.shows_leases_of(data_dir, &holder.network, address.is_ipv4()) {
+    let shows = |it: IpAddr| newcomer.shows_leases_by(data_dir, &holder.network, it);
+    let is_known = newcomer.address(address.is_ipv4()).is_some_and(shows);
+    // Of a family in which it has none there need not be any: only what one says is believed.
+    if !is_known && !newcomer.address(!address.is_ipv4()).is_some_and(shows) {
         return false;
     }
     let is_holders = |lease: &Lease| {
@@ -88,7 +110,10 @@ fn is_leased_away(
         };
         holder.may_be(&lease.container_id) && !is_other
     };
-    !Lease::read(data_dir, &holder.network, address).is_some_and(|it| is_holders(&it))
+    match Lease::read(data_dir, &holder.network, address) {
+        Some(lease) => !is_holders(&lease),
+        None => is_known,
+    }
 }
 
 /// The addresses that are behind links of this host. A route to one alone goes with the link; on a bridge it is asked
@@ -174,6 +199,9 @@ mod tests {
 
     const NEW: [Option<&str>; 2] = [Some("10.1.0.3/24"), None];
 
+    /// Of the family in which it has no address.
+    const OTHER: &str = "fd00:1::2";
+
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -189,9 +217,31 @@ mod tests {
 
     /// Whether the holder's address is leased away, as a container "new" of `network` sees it.
     fn is_away(home: &Path, holder: &Holder, network: &str) -> bool {
+        is_away_at(home, holder, network, "10.1.0.2")
+    }
+
+    fn is_away_at(home: &Path, holder: &Holder, network: &str, at: &str) -> bool {
         let addresses = NEW.map(|it| it.map(|text| text.parse().unwrap()));
         let newcomer = Newcomer { network, container_id: "new", addresses: &addresses };
-        is_leased_away(home, holder, address("10.1.0.2"), newcomer)
+        is_leased_away(home, holder, address(at), newcomer)
+    }
+
+    /// Who gives the addresses of one family need not give those of the other: that one has no lease there means nothing.
+    #[test]
+    fn of_another_family_a_lease_tells_by_what_it_says() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("net1");
+        fs::create_dir(&folder).unwrap();
+        let is_away = || is_away_at(home.path(), &holder("cid1", Some("eth0")), "net1", OTHER);
+        let lease = |text: &str| fs::write(folder.join(OTHER), text).unwrap();
+        lease("cid2\r\neth0");
+        assert!(!is_away(), "its own lease does not tell that leases are kept here");
+        fs::write(folder.join("10.1.0.3"), "new\r\neth0").unwrap();
+        assert!(is_away());
+        lease("cid1\r\neth0");
+        assert!(!is_away());
+        fs::remove_file(folder.join(OTHER)).unwrap();
+        assert!(!is_away());
     }
 
     #[test]

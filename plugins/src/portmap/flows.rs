@@ -74,7 +74,8 @@ pub(super) fn cut_stale(mappings: &[Mapping], to: &[IpAddr]) {
         let leads = |port| to.contains(&flow.reply.source) && ports.contains(&port);
         !ports.is_empty() && !source_port(flow).is_some_and(leads)
     };
-    cut(&published.families(), |client, is_ipv4| {
+    let of_container: BTreeSet<bool> = to.iter().map(IpAddr::is_ipv4).collect();
+    cut(&(&published.families() & &of_container), |client, is_ipv4| {
         let mut flows = list(client, is_ipv4, |flow| is_stale(flow, true))?;
         // Flows to other hosts have such ports, too.
         let mut hosts = BTreeMap::new();

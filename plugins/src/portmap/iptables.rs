@@ -139,6 +139,7 @@ impl Rules {
         Addition {
             shared: self.shared.iter().map(|(_, rule)| rule).collect(),
             chain: &self.identity.chain,
+            is_new: true,
             own: self.own.iter().chain(&self.entries).collect(),
         }
     }
@@ -346,7 +347,15 @@ impl Programs<'_> {
     ) -> Result<Seen, Error> {
         match kernel.places(family, NAT, HOSTPORTS) {
             Places { nftables: false, legacy: false } => Ok(Seen::of(String::new())),
-            places => self.list(family, kernel, places),
+            places => match self.list(family, kernel, places) {
+                // Without the program nobody but the kernel knows.
+                Err(error) if is_missing(&error) => {
+                    let told = kernel.client()?.map(|client| told::held(client, family));
+                    let held = told.transpose()?.unwrap_or_default();
+                    Ok(Seen::Told { held, of_old: String::new() })
+                }
+                seen => seen,
+            },
         }
     }
 
@@ -445,14 +454,16 @@ impl Programs<'_> {
         if !shared.is_empty() {
             self.tool(family).restore(&shared)?;
         }
-        let add = |mut it: InKernel<'_>| it.add(&rules.addition());
-        if InKernel::find(kernel, family, NAT).is_some_and(add) {
+        let is_there = saved.lines().any(|line| is_declaration(line, &rules.identity.chain));
+        let own = rules.own.iter().chain(&rules.entries).filter(|rule| !rule.is_among(&saved));
+        let addition = Addition { is_new: !is_there, own: own.collect(), ..rules.addition() };
+        let add = |mut it: InKernel<'_>| it.add(&addition);
+        if addition.own.is_empty() || InKernel::find(kernel, family, NAT).is_some_and(add) {
             return Ok(());
         }
-        let is_there = saved.lines().any(|line| is_declaration(line, &rules.identity.chain));
         let chain = (!is_there).then(|| format!("-N {}", rules.identity.chain));
-        let own = rules.own.iter().chain(&rules.entries).filter(|rule| !rule.is_among(&saved));
-        let lines = chain.into_iter().chain(own.map(|rule| format!("-A {rule}")));
+        let own = addition.own.iter().map(|rule| format!("-A {rule}"));
+        let lines = chain.into_iter().chain(own);
         self.tool(family).restore(&lines.collect::<Vec<_>>())
     }
 

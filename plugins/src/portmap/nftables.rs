@@ -98,8 +98,9 @@ pub(super) fn set_up(
             changes.extend(class::guarding(&contents.rules, &guard));
         }
         changes.extend(gone.iter().map(|(set, it)| Change::DeleteElements(&set.name, it)));
-        for (class, names) in &emptied {
-            changes.extend(class.removed(names, &contents.rules));
+        let chains: Vec<_> = emptied.iter().map(|(class, _)| class.own_chain()).collect();
+        for ((class, names), chain) in emptied.iter().zip(&chains) {
+            changes.extend(class.removed(chain, names, &contents.rules));
         }
         changes.extend(elements.iter().map(|(set, it)| Change::Elements(&set.name, it)));
         changes.extend(recount.changes());
@@ -221,8 +222,9 @@ fn remove(
         if !emptied.is_empty() {
             changes.extend(class::guarding(&contents.rules, &guard));
         }
-        for (class, names) in &emptied {
-            changes.extend(class.removed(names, &contents.rules));
+        let chains: Vec<_> = emptied.iter().map(|(class, _)| class.own_chain()).collect();
+        for ((class, names), chain) in emptied.iter().zip(&chains) {
+            changes.extend(class.removed(chain, names, &contents.rules));
         }
         changes.extend(recount.iter().flat_map(Recount::changes));
         client.change(TABLE, &changes)

@@ -229,7 +229,7 @@ impl Class {
     }
 
     /// Its own chain.
-    fn own_chain(&self) -> Chain<'_> {
+    pub(super) fn own_chain(&self) -> Chain<'_> {
         Chain { name: &self.chain, base: None, comment: None }
     }
 
@@ -244,13 +244,16 @@ impl Class {
         })
     }
 
-    /// Removes it, of which no attachment is left; [`guarding`] keeps the guard.
+    /// Removes it, of which no attachment is left, with its own chain and sets of these names; [`guarding`] keeps the guard.
     pub(super) fn removed<'a>(
         &'a self,
+        chain: &'a Chain<'a>,
         names: &'a [String],
         held: &'a BTreeMap<String, Vec<HeldRule>>,
     ) -> Vec<Change<'a>> {
         let mut changes: Vec<_> = self.without_rules(held).collect();
+        // Somebody may have taken the chain, and what is not there cannot be deleted.
+        changes.push(Change::Chain(chain));
         changes.extend([Change::Empty(&self.chain), Change::DeleteChain(&self.chain)]);
         changes.extend(names.iter().map(|name| Change::DeleteSet(name)));
         changes
