@@ -63,3 +63,36 @@ fn others_that_change_tables_of_their_own_all_the_time_hold_up_nothing() {
     assert_eq!(node.metric("policyd_look_failures_total"), 0);
     node.clean_up();
 }
+
+/// What is part of a rule, a chain or a set in braces, can neither be changed nor go by itself.
+#[test]
+fn rules_of_others_that_have_parts_keep_nothing_from_going() {
+    let mut node = PolicedNode::told(&["a", "b"], BY_NFTABLES);
+    node.write("b", &deny("b", "b"));
+    node.wait("isolation", |it| it.isolated() == 1);
+    let before = held(&node);
+    for damage in [
+        "add chain inet podwire mine; add rule inet podwire mine ip saddr 192.0.2.1 jump { accept; }",
+        "add chain inet podwire mine; add rule inet podwire mine ip saddr { 192.0.2.1, 192.0.2.2 } accept",
+        "add rule inet podwire forward-to ip saddr 192.0.2.1 goto { ip daddr { 192.0.2.2, 192.0.2.3 } accept; }",
+    ] {
+        node.node.sh(&format!("nft '{damage}'"));
+        node.wait(damage, |it| held(it) == before);
+    }
+    // Nobody looks at what was done while policyd is away.
+    node.kill();
+    node.node.sh("nft 'add chain inet podwire mine; add rule inet podwire mine ip saddr 192.0.2.1 jump { accept; }'");
+    node.node.sh("nft 'add table netdev podwire; add chain netdev podwire q; add rule netdev podwire q ip saddr 192.0.2.1 jump { accept; }'");
+    node.remove("b");
+    node.start();
+    node.wait("the table of closed interfaces to go", |it| {
+        !it.node.sh("nft list tables").contains("netdev podwire\n")
+    });
+    assert_eq!(node.isolated(), 0);
+    for (metric, name) in
+        [("policyd_apply_failures_total", "writes"), ("policyd_look_failures_total", "looks")]
+    {
+        assert_eq!(node.metric(metric), 0, "{name}");
+    }
+    node.clean_up();
+}

@@ -51,6 +51,13 @@ fn whatever_is_taken_away_or_added_is_put_right() {
             "add map {table} mine {{ type mark : verdict; elements = {{ 1 : goto rejecting }}; }}"
         ),
         format!("add chain {table} mine; add rule {table} mine jump rejecting"),
+        // What is part of a rule can neither be changed nor go by itself.
+        format!(
+            "add chain {table} mine; add rule {table} mine ip saddr 192.0.2.1 jump {{ accept; }}"
+        ),
+        format!(
+            "insert rule {table} look-up ip saddr {{ 192.0.2.1, 192.0.2.2 }} goto {{ accept; }}"
+        ),
     ] {
         site.node.sh(&format!("nft '{damage}'"));
         eventually(&damage, || {

@@ -74,7 +74,7 @@ pub struct Counted {
 pub struct HeldTable {
     /// Whether its rules are in force: of a dormant one (`NFT_TABLE_F_DORMANT`) they are not.
     pub is_awake: bool,
-    /// Its chains.
+    /// Its chains, but for those that are part of a rule (`jump { ... }`).
     pub chains: Vec<HeldChain>,
 }
 
@@ -177,7 +177,7 @@ impl Client {
         Ok(self.get(Message::get_table(table), &what)?.is_some())
     }
 
-    /// The names of a table's chains; `None` when there is no such table.
+    /// The names of a table's chains, as [`Self::table`] tells them; `None` when there is no such table.
     ///
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
@@ -302,7 +302,7 @@ impl Client {
         Ok(found.is_some_and(|it| message::flags(&it) & OWNED != 0))
     }
 
-    /// The sets and maps of a table; none where there is no such table.
+    /// The sets and maps of a table, but for those that are part of a rule (`{ 1, 2 }`); none where there is no such table.
     ///
     /// # Errors
     /// [`Error`], also without `CAP_NET_ADMIN`.
@@ -495,8 +495,8 @@ impl Client {
         none_if_missing(has)
     }
 
-    /// All rules of a table by their chains, in their order; chains without rules are not told, and nothing
-    /// where there is no table.
+    /// All rules of a table by their chains, in their order, those of chains that are part of a rule too; chains without
+    /// rules are not told, and nothing where there is no table.
     ///
     /// # Errors
     /// [`Error`].

@@ -20,6 +20,8 @@ use crate::plan::{Changes, Plan};
 mod content;
 pub(crate) mod held;
 mod table;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use super::owners::Coming;

@@ -51,7 +51,8 @@ impl Found {
         let mut found = Self { state: State::Ours, chains: names.collect(), ..Self::default() };
         for (chain, rules) in client.all_rules(table)? {
             let comments = rules.into_iter().map(|it| it.comment.unwrap_or_default());
-            found.chains.insert(chain, comments.collect());
+            // What is in a chain that is part of a rule goes with that rule.
+            found.chains.entry(chain).and_modify(|it| *it = comments.collect());
         }
         for set in sets.iter().filter(|it| it.name != AFFINITY) {
             let elements = client.elements(table, &set.name)?.into_iter().collect();

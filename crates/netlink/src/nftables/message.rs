@@ -36,12 +36,16 @@ const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const CHAIN_KIND: u16 = 7;
+const CHAIN_FLAGS: u16 = 10;
 const CHAIN_REMARK: u16 = 12;
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const HOOK_INTERFACE: u16 = 3;
 /// By their numbers, but for the family netdev (`nf_inet_hooks`, `nf_bridge_hooks`).
 const HOOKS: [&str; 6] = ["prerouting", "input", "forward", "output", "postrouting", "ingress"];
+/// `NFT_CHAIN_BINDING`: what a rule has in braces behind `jump` or `goto` (since Linux 5.9). It comes and goes with that
+/// rule, and the kernel lets nobody change it by itself.
+const OF_A_RULE: u32 = 4;
 /// `NF_DROP`.
 const DROP: u32 = 0;
 const RULE_TABLE: u16 = 1;
@@ -213,14 +217,18 @@ pub(super) struct HeldBase {
     interface: Option<String>,
 }
 
-/// The chain with these attributes, if it is one of the table.
+/// The chain with these attributes, if it is one of the table, and not part of a rule.
 pub(super) fn read_chain(chain: &[u8], table: Table<'_>) -> Option<HeldChain> {
     find(chain, CHAIN_TABLE).map(text).filter(|it| it == table.name)?;
     read_any_chain(chain).map(|(_, chain)| chain)
 }
 
-/// The table of the chain with these attributes, and the chain.
+/// The table of the chain with these attributes, and the chain; `None` of one that is part of a rule.
 pub(super) fn read_any_chain(chain: &[u8]) -> Option<(String, HeldChain)> {
+    let flags = find(chain, CHAIN_FLAGS).and_then(network_number).unwrap_or_default();
+    if flags & OF_A_RULE != 0 {
+        return None;
+    }
     let table = find(chain, CHAIN_TABLE).map(text)?;
     let name = find(chain, CHAIN_NAME).map(text)?;
     let base = find(chain, CHAIN_HOOK).map(|hook| {

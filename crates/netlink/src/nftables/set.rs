@@ -50,6 +50,8 @@ const ELEMENT_EXPRESSION: u16 = 7;
 const ELEMENT_EXPRESSIONS: u16 = 11;
 const ELEMENT_LAST: u16 = 10;
 
+/// `NFT_SET_ANONYMOUS`: what a rule has in braces. It comes and goes with that rule.
+const OF_A_RULE: u32 = 1;
 /// `NFT_SET_INTERVAL`, `NFT_SET_MAP`, `NFT_SET_TIMEOUT`, `NFT_SET_EVAL`, `NFT_SET_CONCAT`.
 const INTERVALS: u32 = 1 << 2;
 const MAP: u32 = 1 << 3;
@@ -200,10 +202,13 @@ pub(super) fn list_sets(table: Table<'_>) -> Message {
     of(table, GET_SET, NLM_F_DUMP)
 }
 
-/// A set with these attributes, if it is one of the table.
+/// A set with these attributes, if it is one of the table, and not part of a rule.
 pub(super) fn read_set(set: &[u8], table: Table<'_>) -> Option<HeldSet> {
     find(set, SET_TABLE).map(text).filter(|it| it == table.name)?;
     let number = |kind| find(set, kind).and_then(network_number).unwrap_or_default();
+    if number(SET_FLAGS) & OF_A_RULE != 0 {
+        return None;
+    }
     Some(HeldSet {
         name: find(set, SET_NAME).map(text)?,
         flags: number(SET_FLAGS),

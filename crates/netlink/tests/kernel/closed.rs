@@ -115,6 +115,10 @@ fn interfaces_are_closed_and_opened_one_by_one() {
     nft("delete chain netdev mine veth0\n");
     assert_eq!(table.read().unwrap(), names(&["veth0", "veth2"]));
     assert_eq!(table.open(|it| Ok(it == "veth0")).unwrap(), names(&["veth0"]));
+    // A chain of somebody's, with one that is part of its rule.
+    nft("add chain netdev mine q\nadd rule netdev mine q ip saddr 192.0.2.1 jump { accept; }\n");
+    assert_eq!(table.read().unwrap(), names(&["q", "veth2"]));
+    assert_eq!(table.open(|it| Ok(it == "q")).unwrap(), names(&["q"]));
     // Rules in it, and what is in the table besides.
     nft("add rule netdev mine veth2 accept\nadd set netdev mine s { type ifname; }\n");
     assert_eq!(table.open(|_| Ok(true)).unwrap(), names(&["veth2"]));

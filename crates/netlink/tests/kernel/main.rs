@@ -18,6 +18,7 @@ mod meanwhile;
 mod nflog;
 mod nftables;
 mod only_ip;
+mod parts;
 mod ports;
 mod received;
 mod routed;

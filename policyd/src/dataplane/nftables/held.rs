@@ -38,7 +38,8 @@ impl Held {
             found.chains.iter().map(|it| (it.name.clone(), Marks::new())).collect();
         for (chain, rules) in client.all_rules(table)? {
             let marks = rules.iter().map(|it| it.comment.as_deref().and_then(mark_of)).collect();
-            chains.insert(chain, marks);
+            // What is in a chain that is part of a rule goes with that rule.
+            chains.entry(chain).and_modify(|it| *it = marks);
         }
         let mut elements = Elements::new();
         let sets = client.sets(table)?;

@@ -237,6 +237,13 @@ pub(super) fn commit(
     };
     match client.commit(&going(true), WHAT) {
         Err(error) if error.errno() == Some(Errno::EBUSY) => {}
+        Err(error) => {
+            // What keeps a chain from going must not let pass what an element that goes lets pass.
+            let mut elements = Batch::default();
+            transactions.iter().for_each(|it| elements.append(&it.going));
+            client.commit(&elements, WHAT)?;
+            return Err(error.into());
+        }
         done => {
             done?;
             return Ok(transactions.iter().map(|_| Left::default()).collect());
