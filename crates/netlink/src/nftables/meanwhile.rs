@@ -12,7 +12,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use ruleset::nft::{Family, Table};
 
 use super::changes::{GROUP, TABLE, read_id};
-use super::message::{NEW_GENERATION, PASSED_BY_CHAINS, number};
+use super::message::{DELETE_RULE, NEW_GENERATION, PASSED_BY_CHAINS, number};
+use super::rule::may_lead_to_own_chain;
 use super::{Client, Error};
 use crate::Event;
 use crate::attributes::{find, text};
@@ -41,7 +42,8 @@ pub(super) enum Extent<'a> {
     Table(Table<'a>),
     /// The chains of all tables of a family, which it counts through (`nf_tables_dump_chains`).
     Chains(Family),
-    /// What is called at a hook: such a list is marked only where that changed (`nfnl_hook_dump`).
+    /// What is called at a hook: such a list is marked only where that changed (`nfnl_hook_dump`), also by others than
+    /// nf_tables, of which nothing is told.
     Hook,
 }
 
@@ -57,7 +59,14 @@ impl Extent<'_> {
                 is_of(table.family) && name.is_none_or(|it| it == table.name)
             }
             Self::Chains(family) => {
-                is_of(family) && !PASSED_BY_CHAINS.contains(&told.kind.to_be_bytes())
+                let is_passed_by = match told.kind.to_be_bytes() {
+                    // A chain that is part of a rule goes with it, and is not told of.
+                    DELETE_RULE => {
+                        told.bytes.get(HEADERS..).is_some_and(|it| !may_lead_to_own_chain(it))
+                    }
+                    kind => PASSED_BY_CHAINS.contains(&kind),
+                };
+                is_of(family) && !is_passed_by
             }
             Self::Hook => true,
         }
@@ -149,7 +158,7 @@ impl Client {
                 return Ok(found);
             }
             if let Some(mut meanwhile) = meanwhile {
-                if meanwhile.has_spared(self, extent)? {
+                if !matches!(extent, Extent::Hook) && meanwhile.has_spared(self, extent)? {
                     return Ok(found);
                 }
                 if attempt >= DUMP_ATTEMPTS && started.elapsed() > LONGEST {
@@ -165,6 +174,8 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use ruleset::nft::{Match, Rule, Verdict};
+
     use super::*;
     use crate::datagram::messages;
     use crate::nftables::message::{
@@ -197,9 +208,29 @@ mod tests {
             assert!(of_family(OURS, kind) && of_family(THEIRS, kind));
             assert!(!of_family(OF_IPV4, kind));
         }
-        for kind in [NEW_RULE, DELETE_RULE] {
-            assert!(!of_family(OURS, kind) && !of_family(THEIRS, kind));
+        assert!(!of_family(OURS, NEW_RULE) && !of_family(THEIRS, NEW_RULE));
+    }
+
+    #[test]
+    fn a_rule_that_goes_may_take_a_chain_with_it() {
+        let is_changed = |rule: Message| {
+            let bytes = rule.into_bytes();
+            Extent::Chains(Family::Inet).is_changed_by(&messages(&bytes).next().unwrap().unwrap())
+        };
+        let gone = |verdict| {
+            let rule = Rule::new([Match::Protocol(6)], verdict);
+            let message = Message::of(THEIRS, DELETE_RULE, 0).text(TABLE, THEIRS.name);
+            message.encoded(&Message::of_rule(Family::Inet, &rule).into_attributes())
+        };
+        let to = |chain: &str| chain.to_owned();
+        for verdict in [Verdict::Accept, Verdict::Jump(to("c")), Verdict::Goto(to("c"))] {
+            assert!(!is_changed(gone(verdict)));
         }
+        for verdict in [Verdict::Jump(to("__chain12")), Verdict::Goto(to("__chain0"))] {
+            assert!(is_changed(gone(verdict)));
+        }
+        // A kernel that does not tell what was in it.
+        assert!(is_changed(Message::of(THEIRS, DELETE_RULE, 0).text(TABLE, THEIRS.name)));
     }
 
     #[test]

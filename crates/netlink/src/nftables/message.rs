@@ -23,9 +23,9 @@ pub(super) const DELETE_CHAIN: [u8; 2] = [SUBSYSTEM, 5];
 pub(super) const NEW_RULE: [u8; 2] = [SUBSYSTEM, 6];
 const GET_RULE: [u8; 2] = [SUBSYSTEM, 7];
 pub(super) const DELETE_RULE: [u8; 2] = [SUBSYSTEM, 8];
-/// What is told of rules, sets and elements: no chain comes or goes by that.
-pub(super) const PASSED_BY_CHAINS: [[u8; 2]; 6] =
-    [NEW_RULE, DELETE_RULE, NEW_SET, DELETE_SET, NEW_ELEMENTS, DELETE_ELEMENTS];
+/// What is told of rules that come, sets and elements: no chain comes or goes by that.
+pub(super) const PASSED_BY_CHAINS: [[u8; 2]; 5] =
+    [NEW_RULE, NEW_SET, DELETE_SET, NEW_ELEMENTS, DELETE_ELEMENTS];
 pub(super) const NEW_GENERATION: [u8; 2] = [SUBSYSTEM, 15];
 const GET_GENERATION: [u8; 2] = [SUBSYSTEM, 16];
 const TABLE_NAME: u16 = 1;

@@ -322,6 +322,17 @@ fn jump(immediate: &[u8]) -> Option<&[u8]> {
     find(verdict, VERDICT_CHAIN)
 }
 
+/// Whether a rule that goes may take a chain with it that is part of it (`NFT_CHAIN_BINDING`): the kernel names those
+/// itself (`nf_tables_addchain`). One that is told without its expressions may.
+pub(super) fn may_lead_to_own_chain(rule: &[u8]) -> bool {
+    const NAMED_BY_KERNEL: &[u8] = b"__chain";
+    let mut expressions = expressions(rule).peekable();
+    expressions.peek().is_none()
+        || expressions
+            .filter(|(name, _)| is_text(name, "immediate"))
+            .any(|(_, data)| jump(data).is_some_and(|it| it.starts_with(NAMED_BY_KERNEL)))
+}
+
 /// Recognises a comparison of an address: its bytes are loaded, perhaps masked, and
 /// compared, in expressions that follow each other. Whole bytes of a shorter prefix are loaded
 /// without a mask.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use netlink::Error;
 use netlink::nftables::{Change, Client};
 use ruleset::nft::{Chain, Family, Match, Rule, Table, Verdict};
 
@@ -128,4 +129,37 @@ fn a_list_that_a_change_of_its_own_table_interrupts_is_not_taken_for_whole() {
             }
         });
     });
+}
+
+/// The kernel counts its way through the chains of all tables: where one before goes, the next piece begins too late.
+#[test]
+fn no_chain_is_missed_while_rules_of_others_go_that_have_chains() {
+    let mut client = nf_tables();
+    let of_others = 600;
+    let rules = "ip saddr 192.0.2.1 jump { accept; }\n".repeat(of_others);
+    nft(&format!("table inet theirs {{\nchain c {{\n{rules}}}\n}}"));
+    let names: Vec<String> = (0..RULES).map(|it| format!("c{it}")).collect();
+    let chains: Vec<Chain<'_>> = names.iter().map(|it| chain(it)).collect();
+    let changes = chains.iter().map(Change::Chain);
+    let changes: Vec<_> = [Change::Table(None)].into_iter().chain(changes).collect();
+    client.change(OURS, &changes).unwrap();
+    let is_done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = Client::open().unwrap().unwrap();
+            for rule in client.rules(THEIRS, "c").unwrap() {
+                client.change(THEIRS, &[Change::DeleteRule("c", rule.handle)]).unwrap();
+                thread::sleep(Duration::from_millis(2));
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        while !is_done.load(Ordering::Relaxed) {
+            match client.chains(OURS) {
+                // They go all the time.
+                Err(Error::Interrupted { .. }) => {}
+                listed => assert_eq!(listed.unwrap().unwrap().len(), RULES),
+            }
+        }
+    });
+    assert_eq!(client.chains(THEIRS).unwrap().unwrap(), ["c"]);
 }
