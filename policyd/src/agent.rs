@@ -28,6 +28,7 @@ mod delays;
 mod denied;
 mod drift;
 mod flows;
+mod looks;
 mod problems;
 mod retry;
 mod status;
@@ -44,6 +45,7 @@ use delays::Delays;
 use denied::Denied;
 use drift::Drift;
 use flows::Flows;
+use looks::{Look, Looks};
 use problems::Problems;
 use retry::Retry;
 pub use status::{Readiness, Status};
@@ -148,7 +150,7 @@ struct Agent<R> {
     is_astray: bool,
     writes: Retry,
     /// What only looks at the kernel: where that fails, changes are written nevertheless.
-    looks: Retry,
+    looks: Looks,
     /// When the first event came that is not in the kernel yet.
     waiting_since: Option<Instant>,
 }
@@ -181,7 +183,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             has_read: false,
             is_astray: true,
             writes: Retry::default(),
-            looks: Retry::default(),
+            looks: Looks::default(),
             waiting_since: None,
         }
     }
@@ -293,9 +295,11 @@ impl<R: Runner + Send + 'static> Agent<R> {
         }
         let changes = self.index.take_changes();
         if !self.links.is_surveyed() {
-            // What the kernel holds may name interfaces that only the links can tell.
-            self.links.begin();
-            return self.work.start(Job::Survey(self.survey()).since(None));
+            if self.looks.due(Look::Survey, Instant::now()) <= Instant::now() {
+                self.links.begin();
+                self.work.start(Job::Survey(self.survey()).since(None));
+            }
+            return;
         }
         if !self.waiting.is_empty() {
             self.waiting.begin(&self.index);
@@ -331,19 +335,35 @@ impl<R: Runner + Send + 'static> Agent<R> {
         self.waiting_since = None;
         self.waiting.end(true);
         self.delays.forget();
-        if self.looks.rests() {
-            return;
-        }
-        if self.drift.due() <= Instant::now() {
-            self.drift.begin();
-            self.work.start(Job::Compare.since(None));
-        } else if self.drift.glance_due() <= Instant::now() {
-            self.drift.begin_glance();
-            self.work.start(Job::Glance.since(None));
-        } else if self.links.due() <= Instant::now() {
-            self.links.begin();
-            self.work.start(Job::Survey(self.survey()).since(None));
-        }
+        // What has waited longest comes first: none keeps another from its turn.
+        let now = Instant::now();
+        let due = self.looks_due().into_iter().filter(|(time, _)| *time <= now).min();
+        let job = match due.map(|(_, look)| look) {
+            Some(Look::Compare) => {
+                self.drift.begin();
+                Job::Compare
+            }
+            Some(Look::Glance) => {
+                self.drift.begin_glance();
+                Job::Glance
+            }
+            Some(Look::Survey) => {
+                self.links.begin();
+                Job::Survey(self.survey())
+            }
+            Some(Look::Read) | None => return,
+        };
+        self.work.start(job.since(None));
+    }
+
+    /// When it is time for each of the looks that are taken again and again.
+    fn looks_due(&self) -> [(Instant, Look); 3] {
+        [
+            (self.drift.due(), Look::Compare),
+            (self.drift.glance_due(), Look::Glance),
+            (self.links.due(), Look::Survey),
+        ]
+        .map(|(time, look)| (self.looks.due(look, time), look))
     }
 
     /// What the node's links shall be asked.
@@ -361,17 +381,16 @@ impl<R: Runner + Send + 'static> Agent<R> {
 
     fn see_links(&mut self, found: BTreeMap<IpAddr, HostInterface>) {
         let (sought, _) = self.index.interfaces();
-        self.links.is_searching = sought.iter().any(|address| !found.contains_key(address));
+        let is_searching = sought.iter().any(|address| !found.contains_key(address));
         self.index.find(&found);
-        self.links.found = found;
+        self.links.find(found, is_searching);
     }
 
     /// When there is something to do even if nothing happens. What is late has to wait for
     /// something else, that will wake us.
     fn next_due(&self) -> Instant {
         let (now, latest) = (Instant::now(), Instant::now() + HEARTBEAT);
-        let looks = [self.drift.due(), self.drift.glance_due(), self.links.due()];
-        let looks = looks.map(|time| self.looks.next().map_or(time, |next| next.max(time)));
+        let looks = self.looks_due().map(|(time, _)| time);
         let times = looks.into_iter().chain(self.writes.next()).chain(self.flows.due());
         times.filter(|time| *time > now).min().unwrap_or(latest)
     }
@@ -380,12 +399,17 @@ impl<R: Runner + Send + 'static> Agent<R> {
         self.drift.forgive(&done.ran.process_ids);
         self.waiting.end(done.result.is_ok());
         self.delays.end(done.result.is_ok(), &self.status.metrics);
+        if let Some(found) = done.found {
+            self.see_links(found);
+        }
         match done.result {
             Ok(outcome) => {
-                if done.is_look {
-                    self.looks.succeed();
-                } else {
-                    self.writes.succeed();
+                match done.look {
+                    Some(look) => self.looks.succeed(look),
+                    None => self.writes.succeed(),
+                }
+                if done.look == Some(Look::Survey) {
+                    self.status.set_unseen(None);
                 }
                 if !outcome.differences.is_empty() {
                     let list: Vec<_> =
@@ -405,32 +429,44 @@ impl<R: Runner + Send + 'static> Agent<R> {
                     self.flows.look_again();
                 }
                 self.status.committed(&outcome, done.ran.took, done.took, done.waited);
-                if let Some(found) = outcome.found {
-                    self.see_links(found);
+            }
+            Err(error) => match done.look {
+                Some(look) => self.fail_look(look, &error),
+                None => {
+                    self.is_astray = true;
+                    let pause = self.writes.fail();
+                    let error = crate::chain(&error);
+                    tracing::error!(
+                        error,
+                        pause_ms = pause.as_millis(),
+                        "the kernel's rules could not be changed; what it held is in force"
+                    );
+                    self.status.failed(error);
                 }
+            },
+        }
+    }
+
+    fn fail_look(&mut self, look: Look, error: &crate::dataplane::Error) {
+        let why = crate::chain(error);
+        if look == Look::Survey {
+            self.links.look_again();
+            // What comes to nothing because others were quicker is seen to with the next.
+            if error.is_lack() {
+                self.status.set_unseen(Some(why.clone()));
             }
-            Err(error) if done.is_look => {
-                let pause = self.looks.fail();
-                // What could not be seen may be anything.
-                self.drift.suspect();
-                self.status.metrics.look_failures.inc();
-                tracing::warn!(
-                    error = crate::chain(&error),
-                    pause_ms = pause.as_millis(),
-                    "what the kernel holds could not be looked at; changes are written nevertheless"
-                );
-            }
-            Err(error) => {
-                self.is_astray = true;
-                let pause = self.writes.fail();
-                let error = crate::chain(&error);
-                tracing::error!(
-                    error,
-                    pause_ms = pause.as_millis(),
-                    "the kernel's rules could not be changed; what it held is in force"
-                );
-                self.status.failed(error);
-            }
+        } else {
+            // What could not be seen may be anything.
+            self.drift.suspect();
+        }
+        self.status.metrics.look_failures.inc();
+        let (pause, is_news) = self.looks.fail(look, &why);
+        if is_news {
+            tracing::warn!(
+                error = why,
+                pause_ms = pause.as_millis(),
+                "what the kernel holds could not be looked at; changes are written nevertheless"
+            );
         }
     }
 }

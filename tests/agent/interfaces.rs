@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::thread::sleep;
+use std::time::Duration;
 
 use lab::by_nftables;
 use lab::frames::{Interface, Mac};
@@ -72,6 +74,36 @@ fn pods_on_one_bridge_are_isolated_from_each_other() {
         shown.contains("nf_call_iptables 1") && shown.contains("nf_call_ip6tables 1")
     });
     reach(false);
+    node.clean_up();
+}
+
+/// Whoever is behind a bridge that shows no frames is reached by all, so policyd is not ready; but what it knows of links stays
+/// in force, and so does what policies say of other ways.
+#[test]
+fn a_bridge_that_shows_no_frames_is_told_of_and_holds_up_nothing_else() {
+    let mut node = PolicedNode::bridged(&["a", "b"]);
+    for address in ["a", "b"].iter().flat_map(|it| node.addresses(it)) {
+        node.node.sh(&format!("ping -c1 -W5 {address}"));
+    }
+    node.wait("where they are", |it| it.knows(&["a", "b"]));
+    node.restart_without_br_netfilter();
+    let readiness = |it: &PolicedNode| {
+        it.node.try_sh("curl -s --max-time 5 http://127.0.0.1:9099/readyz").stdout
+    };
+    node.wait("an answer", |it| {
+        !["", "not all objects are known yet\n"].contains(&&*readiness(it))
+    });
+    for _ in 0..20 {
+        let why = readiness(&node);
+        assert!(why.contains("br_netfilter"), "{why}");
+        assert!(node.knows(&["a", "b"]));
+        sleep(Duration::from_millis(100));
+    }
+    node.write("deny", &deny_all());
+    node.wait("isolation", |it| it.isolated() == 2);
+    node.kill();
+    node.start();
+    assert!(node.knows(&["a", "b"]));
     node.clean_up();
 }
 

@@ -221,6 +221,18 @@ impl PolicedNode {
         Daemon::start("policyd", command, &self.node, log)
     }
 
+    /// The same where the kernel is as one that has no br_netfilter, and starts it with that.
+    pub(crate) fn restart_without_br_netfilter(&mut self) {
+        self.kill();
+        let hidden = r#"mount -t tmpfs none /proc/sys/net/bridge; exec "$@""#;
+        let mut command = program("unshare");
+        command.env_remove("KUBECONFIG").args(["--mount", "sh", "-euc", hidden, "sh"]);
+        let policyd = self::command(&self.node);
+        command.arg(policyd.get_program()).args(policyd.get_args()).args(self.options);
+        let log = self.node.home().join("policyd.log");
+        self.policyd = Some(Daemon::start("policyd", command, &self.node, log));
+    }
+
     /// Puts a manifest into the folder, at once whole.
     pub(crate) fn write(&self, name: &str, object: &Value) {
         let folder = self.node.home().join("manifests");

@@ -30,6 +30,8 @@ pub struct Status {
     /// Milliseconds from the start to the last heartbeat.
     last_beat: AtomicU64,
     readiness: Mutex<Readiness>,
+    /// Why some packets of pods are not shown to the rules, or come by them: what a survey could not see to.
+    unseen: Mutex<Option<String>>,
     /// Why the node's network is not in place.
     network: Mutex<Option<String>>,
     /// Counters and gauges.
@@ -44,6 +46,7 @@ impl Status {
             started: Instant::now(),
             last_beat: AtomicU64::new(0),
             readiness: Mutex::new(Readiness::Syncing),
+            unseen: Mutex::new(None),
             network: Mutex::new(None),
             metrics: Arc::new(metrics),
         }
@@ -59,7 +62,16 @@ impl Status {
     /// Whether the node's policy is in force.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
-        self.lock().clone()
+        let unseen = || self.unseen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match self.lock().clone() {
+            Readiness::Ready => unseen().map_or(Readiness::Ready, Readiness::Failing),
+            held => held,
+        }
+    }
+
+    /// Tells why rules do not see some packets; `None`: they see all.
+    pub(super) fn set_unseen(&self, problem: Option<String>) {
+        *self.unseen.lock().unwrap_or_else(PoisonError::into_inner) = problem;
     }
 
     /// Why the node's network is not in place, where policyd keeps it.

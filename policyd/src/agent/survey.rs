@@ -22,6 +22,8 @@ const LEAST_PAUSE: Duration = Duration::from_millis(200);
 const SEARCH_PAUSE: Duration = Duration::from_secs(5);
 /// Addresses of bridges are not told of.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// Without a survey so long, all is written as if no link had anybody behind it.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// The kinds of links that one pod alone is behind; by any other come packets of many.
 const KINDS_OF_PODS: [&str; 2] = ["veth", "tun"];
 
@@ -48,8 +50,10 @@ pub(super) struct Wanted {
 pub(super) struct Survey {
     /// Where sought addresses are.
     pub(super) found: BTreeMap<IpAddr, HostInterface>,
-    /// The netlink port from which nf_tables was changed.
-    pub(super) own: Option<u32>,
+    /// Whether the bridges show their frames to the rules.
+    pub(super) bridges: Result<(), Error>,
+    /// Whether other frames are kept from their ports; the netlink port from which nf_tables was changed.
+    pub(super) kept_out: Result<Option<u32>, Error>,
 }
 
 /// The bridges that these endpoints are ports of.
@@ -80,10 +84,10 @@ fn filter_bridge(socket: &mut Socket, bridge: &Link) -> Result<(), Error> {
     if done.is_err() && socket.link_by_index(bridge.index)?.is_none() { Ok(()) } else { done }
 }
 
-/// Sees to the bridges and their ports, and finds where the sought addresses are.
+/// Finds where the sought addresses are, and sees to the bridges and their ports.
 ///
 /// # Errors
-/// [`Error`].
+/// [`Error`]: nothing is known then, and nothing done.
 pub(super) fn survey(wanted: &Wanted) -> Result<Survey, Error> {
     let mut socket = Socket::open()?;
     let links = socket.links()?;
@@ -94,16 +98,15 @@ pub(super) fn survey(wanted: &Wanted) -> Result<Survey, Error> {
     let is_bridge = |link: &&Link| link.kind == "bridge";
     let is_wanted =
         |link: &&Link| wanted.bridges.contains(&link.name) || gating.contains(&link.index);
-    for bridge in links.iter().filter(is_bridge).filter(is_wanted) {
-        filter_bridge(&mut socket, bridge)?;
-    }
     let found = if wanted.sought.is_empty() {
         BTreeMap::new()
     } else {
         find(wanted, &links, &socket.host_interfaces()?)
     };
-    let own = keep_frames_out(wanted, &found, &links)?;
-    Ok(Survey { found, own })
+    let mut wanted_bridges = links.iter().filter(is_bridge).filter(is_wanted);
+    let bridges = wanted_bridges.try_for_each(|bridge| filter_bridge(&mut socket, bridge));
+    let kept_out = keep_frames_out(wanted, &found, &links);
+    Ok(Survey { found, bridges, kept_out })
 }
 
 /// Whether there is no link of this name, and no attachment that tells of it. What was listed before
@@ -161,11 +164,15 @@ fn find(
 pub(super) struct Links {
     changes: Option<Listener<LinkChanges>>,
     has_changed: bool,
+    /// When the first survey began, and the last.
+    first: Option<Instant>,
     last: Option<Instant>,
+    /// Whether one has found what there is.
+    has_found: bool,
     /// Where the last survey found endpoints.
     pub(super) found: BTreeMap<IpAddr, HostInterface>,
     /// Whether there are endpoints that it did not find.
-    pub(super) is_searching: bool,
+    is_searching: bool,
 }
 
 impl Links {
@@ -179,7 +186,15 @@ impl Links {
                 );
             })
             .ok();
-        Self { changes, has_changed: true, last: None, found: BTreeMap::new(), is_searching: false }
+        Self {
+            changes,
+            has_changed: true,
+            first: None,
+            last: None,
+            has_found: false,
+            found: BTreeMap::new(),
+            is_searching: false,
+        }
     }
 
     /// Waits until a link came, changed or went.
@@ -188,12 +203,18 @@ impl Links {
         changes.next(LinkChanges::receive).await
     }
 
-    /// Whether there was a survey.
-    pub(super) const fn is_surveyed(&self) -> bool {
-        self.last.is_some()
+    /// Whether a survey has told what there is: until then what the kernel holds may name interfaces that only the links
+    /// can tell, and stays; or none has done so for long.
+    pub(super) fn is_surveyed(&self) -> bool {
+        self.has_found || self.first.is_some_and(|it| it.elapsed() > LONGEST_WAIT)
     }
 
-    /// An endpoint came that nobody has looked for.
+    /// A survey has found this.
+    pub(super) fn find(&mut self, found: BTreeMap<IpAddr, HostInterface>, is_searching: bool) {
+        (self.has_found, self.found, self.is_searching) = (true, found, is_searching);
+    }
+
+    /// An endpoint came that nobody has looked for, or a survey has failed.
     pub(super) const fn look_again(&mut self) {
         self.has_changed = true;
     }
@@ -214,6 +235,8 @@ impl Links {
 
     /// A survey begins.
     pub(super) fn begin(&mut self) {
-        (self.has_changed, self.last) = (false, Some(Instant::now()));
+        let now = Instant::now();
+        self.first.get_or_insert(now);
+        (self.has_changed, self.last) = (false, Some(now));
     }
 }

@@ -2,6 +2,7 @@
 
 use runner::OsRunner;
 
+use super::work::Outcome;
 use super::*;
 use crate::attachment::PodReference;
 use crate::dataplane::{Kind, Programs};
@@ -117,25 +118,64 @@ async fn only_changes_of_tables_that_hold_rules_of_ours_make_it_look() {
     }
 }
 
-#[tokio::test]
-async fn a_look_that_fails_holds_up_no_change_and_is_taken_again() {
-    let failed = |is_look| Done {
-        result: Err(crate::dataplane::Error::NoNftables),
+/// What came of something that failed.
+fn failed(look: Option<Look>, error: crate::dataplane::Error) -> Done {
+    Done {
+        result: Err(error),
+        found: None,
         ran: crate::dataplane::Ran::default(),
         took: Duration::ZERO,
         waited: None,
-        is_look,
-    };
+        look,
+    }
+}
+
+#[tokio::test]
+async fn a_look_that_fails_holds_up_no_change_and_is_taken_again() {
+    let failed = |look| failed(look, crate::dataplane::Error::NoNftables);
     let mut agent = agent();
     agent.is_astray = false;
     let quiet = agent.drift.due();
-    agent.finish(failed(true));
-    assert!(!agent.is_astray && !agent.writes.rests() && agent.looks.rests());
+    agent.finish(failed(Some(Look::Compare)));
+    let now = Instant::now();
+    assert!(!agent.is_astray && !agent.writes.rests() && agent.looks.due(Look::Compare, now) > now);
     assert!(agent.drift.due() < quiet);
     assert_eq!(agent.status.metrics.look_failures.get(), 1);
     assert_eq!(agent.status.metrics.apply_failures.get(), 0);
     // What was written is not known then.
-    agent.finish(failed(false));
+    agent.finish(failed(None));
     assert!(agent.is_astray && agent.writes.rests());
     assert!(matches!(agent.status.readiness(), Readiness::Failing(_)));
+}
+
+#[tokio::test]
+async fn a_survey_that_fails_is_taken_again_by_itself_and_told_until_one_succeeds() {
+    let interrupted = || netlink::Error::Interrupted { what: "list links".to_owned() };
+    let no_filter = || netlink::Error::NoBridgeNetfilter { bridge: "cni0".to_owned() };
+    let survey = |error: netlink::Error| failed(Some(Look::Survey), error.into());
+    let done = |outcome, look| Done {
+        result: Ok(outcome),
+        ..failed(look, crate::dataplane::Error::NoNftables)
+    };
+    let mut agent = agent();
+    let quiet = agent.drift.due();
+    agent.links.begin();
+    agent.finish(survey(interrupted()));
+    // Nobody knows yet by which links endpoints are, and what the kernel holds of that stays.
+    assert!(!agent.links.is_surveyed());
+    assert_eq!(agent.drift.due(), quiet);
+    assert!(
+        agent.looks.due(Look::Survey, Instant::now()) > Instant::now() + Duration::from_millis(100)
+    );
+    agent.finish(done(Outcome { is_commit: true, ..Outcome::default() }, None));
+    assert_eq!(agent.status.readiness(), Readiness::Ready);
+    agent.finish(Done { found: Some(BTreeMap::new()), ..survey(no_filter()) });
+    assert!(agent.links.is_surveyed());
+    // What was written meanwhile changes nothing about that.
+    agent.finish(done(Outcome { is_commit: true, ..Outcome::default() }, None));
+    assert!(
+        matches!(agent.status.readiness(), Readiness::Failing(why) if why.contains("br_netfilter"))
+    );
+    agent.finish(done(Outcome::default(), Some(Look::Survey)));
+    assert_eq!(agent.status.readiness(), Readiness::Ready);
 }

@@ -8,6 +8,7 @@ use cluster::Worker;
 use ipnetwork::IpNetwork;
 use runner::Runner;
 
+use super::looks::Look;
 use super::survey::{Wanted, bridges, filter_bridges, is_gone, survey};
 use crate::dataplane::{Counts, Dataplane, Difference, Error, Glance, Ran};
 use crate::plan::{Changes, HostInterface, Plan};
@@ -31,12 +32,10 @@ pub(super) enum Job {
 }
 
 /// What came of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) differences: Vec<Difference>,
     pub(super) counts: Counts,
-    /// Where a survey found endpoints.
-    pub(super) found: Option<BTreeMap<IpAddr, HostInterface>>,
     /// Whether the tables should be compared.
     pub(super) is_suspect: bool,
     /// Flows that were cut.
@@ -50,25 +49,28 @@ pub(super) struct Outcome {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) result: Result<Outcome, Error>,
+    /// Where a survey found endpoints, whatever else became of it.
+    pub(super) found: Option<BTreeMap<IpAddr, HostInterface>>,
     pub(super) ran: Ran,
     /// How long it took.
     pub(super) took: Duration,
     /// How long after the first event that led to it it was done.
     pub(super) waited: Option<Duration>,
-    /// Whether it only looked at what the kernel holds.
-    pub(super) is_look: bool,
+    /// Of what only looked at what the kernel holds, which look it was.
+    pub(super) look: Option<Look>,
 }
 
 /// The one thread that writes. The dataplane is with it while it does.
 pub(super) type Work<R> = Worker<Dataplane<R>, Done>;
 
 impl Job {
-    /// Whether it is to look at what the kernel holds, and not to write what came. What a survey finds wrong it puts
-    /// right, which is as good later.
-    const fn is_look(&self) -> bool {
+    const fn look(&self) -> Option<Look> {
         match self {
-            Self::Adopt(..) | Self::Apply(_) => false,
-            Self::Read | Self::Compare | Self::Glance | Self::Survey(_) => true,
+            Self::Adopt(..) | Self::Apply(_) => None,
+            Self::Read => Some(Look::Read),
+            Self::Compare => Some(Look::Compare),
+            Self::Glance => Some(Look::Glance),
+            Self::Survey(_) => Some(Look::Survey),
         }
     }
 
@@ -79,26 +81,33 @@ impl Job {
     ) -> impl FnOnce(&mut Dataplane<R>) -> Done {
         move |dataplane| {
             let started = Instant::now();
-            let mut own = BTreeSet::new();
-            let result = carry_out(dataplane, &self, &mut own);
-            let mut ran = dataplane.take_ran();
+            let mut aside = Aside::default();
+            let result = carry_out(dataplane, &self, &mut aside);
+            let (Aside { own, found }, mut ran) = (aside, dataplane.take_ran());
             // What was written without a program is ours as well.
             ran.process_ids.extend(own);
             let took = started.elapsed();
             let waited = waiting_since.map(|since| since.elapsed());
-            Done { result, ran, took, waited, is_look: self.is_look() }
+            Done { result, found, ran, took, waited, look: self.look() }
         }
     }
 }
 
-/// Does it, and leaves in `own` the netlink ports from which nf_tables was changed without a program.
+/// What is so even where it fails.
+#[derive(Default)]
+struct Aside {
+    /// The netlink ports from which nf_tables was changed without a program.
+    own: BTreeSet<u32>,
+    /// Where a survey found endpoints.
+    found: Option<BTreeMap<IpAddr, HostInterface>>,
+}
+
 fn carry_out<R: Runner + Send>(
     dataplane: &mut Dataplane<R>,
     job: &Job,
-    own: &mut BTreeSet<u32>,
+    Aside { own, found }: &mut Aside,
 ) -> Result<Outcome, Error> {
     let mut differences = Vec::new();
-    let mut found = None;
     let mut is_suspect = false;
     match job {
         Job::Read => dataplane.read()?,
@@ -133,9 +142,12 @@ fn carry_out<R: Runner + Send>(
         }
         Job::Survey(wanted) => {
             let done = survey(wanted)?;
-            found = Some(done.found);
-            own.extend(done.own);
-            own.extend(ingress::see_to(&wanted.sources, |name| wanted.told.contains(name))?);
+            *found = Some(done.found);
+            let bound = ingress::see_to(&wanted.sources, |name| wanted.told.contains(name));
+            for written in [done.kept_out, bound] {
+                own.extend(written?);
+            }
+            done.bridges?;
             // The plugin may have given us up just before the rules were there.
             own.extend(dataplane.open_interfaces(|name| is_gone(name, wanted))?);
         }
@@ -143,7 +155,7 @@ fn carry_out<R: Runner + Send>(
     let is_adoption = matches!(job, Job::Adopt(..));
     let is_commit = is_adoption || matches!(job, Job::Apply(..));
     let (counts, cut) = (dataplane.counts(), dataplane.take_cut());
-    Ok(Outcome { differences, counts, found, is_suspect, cut, is_adoption, is_commit })
+    Ok(Outcome { differences, counts, is_suspect, cut, is_adoption, is_commit })
 }
 
 /// Those that go leave with the next survey: most changes are of no port, and ask nothing.

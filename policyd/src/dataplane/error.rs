@@ -74,6 +74,26 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the node lacks what it takes, which does not come by itself.
+    pub(crate) const fn is_lack(&self) -> bool {
+        use netlink::Error as Kernel;
+        match self {
+            Self::NoNftables => true,
+            Self::Kernel(error) => {
+                error.is_unsupported()
+                    || matches!(
+                        error,
+                        Kernel::NoBridgeNetfilter { .. }
+                            | Kernel::NoBridgeTables { .. }
+                            | Kernel::NoInterfaceTables { .. }
+                    )
+            }
+            _ => false,
+        }
+    }
+}
+
 fn place(line: &Option<String>) -> String {
     line.as_ref().map(|line| format!(" (at {line:?})")).unwrap_or_default()
 }

@@ -330,6 +330,12 @@ pub(crate) const EXCEPT: &[Except] = &[
     except(
         &NFT_ONLY,
         "lab/agent",
+        "interfaces::a_bridge_that_shows_no_frames_is_told_of_and_holds_up_nothing_else",
+        BRIDGED,
+    ),
+    except(
+        &NFT_ONLY,
+        "lab/agent",
         "interfaces::pods_on_one_bridge_are_isolated_from_each_other",
         BRIDGED,
     ),
