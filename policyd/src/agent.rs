@@ -399,6 +399,9 @@ impl<R: Runner + Send + 'static> Agent<R> {
         self.drift.forgive(&done.ran.process_ids);
         self.waiting.end(done.result.is_ok());
         self.delays.end(done.result.is_ok(), &self.status.metrics);
+        if done.look == Some(Look::Compare) {
+            self.drift.end(done.took);
+        }
         if let Some(found) = done.found {
             self.see_links(found);
         }

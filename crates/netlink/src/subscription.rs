@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use netlink_sys::Socket as SystemSocket;
 use nix::errno::Errno;
@@ -11,8 +12,8 @@ use crate::Error;
 use crate::datagram::{RECEIVE_BUFFER, Received, messages};
 use crate::socket::wait_readable;
 
-/// More datagrams than the default receive buffer holds.
-const LONGEST_QUEUE: usize = 1000;
+/// What was queued before an overrun is read in less, though others go on sending.
+const LONGEST_DRAIN: Duration = Duration::from_millis(500);
 
 /// What a subscriber was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +70,8 @@ impl Subscription {
     /// Throws away what is queued since before the overrun: it would be taken for news by whoever
     /// has looked for itself meanwhile.
     fn drain(&mut self) {
-        for _ in 0..LONGEST_QUEUE {
+        let started = Instant::now();
+        while started.elapsed() < LONGEST_DRAIN {
             self.buffer.clear();
             let read = self.socket.recv(&mut self.buffer, MsgFlags::MSG_DONTWAIT.bits());
             if read.is_err_and(|error| error.raw_os_error() != Some(Errno::ENOBUFS as i32)) {

@@ -15,6 +15,8 @@ use crate::{frames, ingress};
 
 /// Comparing costs tens of milliseconds: not more often than this, however often others write.
 const LEAST_PAUSE: Duration = Duration::from_millis(500);
+/// Nor for more than one part in so many of the time.
+const SHARE: u32 = 5;
 /// Not all that can happen to sets and to the tables that iptables had before nf_tables is seen at a glance.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Nobody tells of changes to them, and a glance takes a millisecond.
@@ -33,7 +35,11 @@ pub(super) struct Drift {
     /// The same of changes to the tables that a survey sees to.
     heard_of_surveyed: BTreeSet<u32>,
     missed: bool,
+    /// The same, for a survey.
+    missed_of_surveyed: bool,
     compared: Instant,
+    /// How long the last comparison took.
+    took: Duration,
     glanced: Instant,
     /// Those that rules of ours are in.
     tables: BTreeSet<&'static str>,
@@ -53,7 +59,9 @@ impl Drift {
             heard: BTreeSet::new(),
             heard_of_surveyed: BTreeSet::new(),
             missed: false,
+            missed_of_surveyed: false,
             compared: now,
+            took: Duration::ZERO,
             glanced: now,
             tables: tables.into_iter().collect(),
         }
@@ -79,7 +87,7 @@ impl Drift {
                         self.heard_of_surveyed.insert(generation.port);
                     }
                 }
-                Event::Missed => self.missed = true,
+                Event::Missed => (self.missed, self.missed_of_surveyed) = (true, true),
             }
         }
     }
@@ -93,13 +101,14 @@ impl Drift {
     /// Whether tables that a survey sees to were changed, or may have been, by others since this was
     /// last asked.
     pub(super) fn take_of_surveyed(&mut self) -> bool {
-        self.missed || !take(&mut self.heard_of_surveyed).is_empty()
+        take(&mut self.missed_of_surveyed) | !take(&mut self.heard_of_surveyed).is_empty()
     }
 
     /// When it is time to compare.
     pub(super) fn due(&self) -> Instant {
         let is_suspected = self.missed || !self.heard.is_empty();
-        self.compared + if is_suspected { LEAST_PAUSE } else { LONGEST_PAUSE }
+        let pause = LEAST_PAUSE.max(self.took.saturating_mul(SHARE)).min(LONGEST_PAUSE);
+        self.compared + if is_suspected { pause } else { LONGEST_PAUSE }
     }
 
     /// When it is time to glance at what nobody tells of.
@@ -121,5 +130,10 @@ impl Drift {
     pub(super) fn begin(&mut self) {
         (self.missed, self.compared) = (false, Instant::now());
         self.heard.clear();
+    }
+
+    /// It has ended, after so long.
+    pub(super) const fn end(&mut self, took: Duration) {
+        self.took = took;
     }
 }

@@ -179,3 +179,14 @@ async fn a_survey_that_fails_is_taken_again_by_itself_and_told_until_one_succeed
     agent.finish(done(Outcome::default(), Some(Look::Survey)));
     assert_eq!(agent.status.readiness(), Readiness::Ready);
 }
+
+#[tokio::test]
+async fn looks_take_turns_however_much_others_write() {
+    let mut agent = agent();
+    agent.drift.begin();
+    agent.drift.end(Duration::from_secs(2));
+    agent.drift.suspect();
+    // A fifth of the time at most.
+    assert!(agent.drift.due() > Instant::now() + Duration::from_secs(9));
+    assert!(agent.links.due() < agent.drift.due());
+}

@@ -16,6 +16,8 @@ use crate::{Error, Event};
 
 /// `NFNLGRP_NFTABLES`.
 pub(super) const GROUP: u32 = 7;
+/// What may be told and is not read yet: thousands of transactions, or a large one.
+pub(super) const ROOM: usize = 8 << 20;
 const GENERATION_ID: u16 = 1;
 const PROCESS_ID: u16 = 2;
 const PROCESS_NAME: u16 = 3;
@@ -54,8 +56,8 @@ impl Changes {
     /// # Errors
     /// [`Error::Socket`], also without `CAP_NET_ADMIN`.
     pub fn open() -> Result<Self, Error> {
-        Subscription::open(NETLINK_NETFILTER, GROUP, "hear of changes in nf_tables")
-            .map(|subscription| Self { subscription, tables: BTreeSet::new() })
+        let opened = Subscription::open(NETLINK_NETFILTER, GROUP, "hear of changes in nf_tables");
+        opened.map(|it| Self { subscription: it.with_room(ROOM), tables: BTreeSet::new() })
     }
 
     /// Waits until something is told, for this time at most; whether there may be something.
@@ -73,7 +75,7 @@ impl Changes {
 
     /// The transactions that were made, as far as they are told at once; `None` when there is
     /// nothing yet. Never waits: the descriptor becomes readable. All that a transaction changes
-    /// is queued ahead of it, so that a large one leaves [`Event::Missed`].
+    /// is queued ahead of it, so that one of hundreds of thousands leaves [`Event::Missed`].
     ///
     /// # Errors
     /// [`Error::Socket`].

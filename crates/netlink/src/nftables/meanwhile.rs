@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use ruleset::nft::{Family, Table};
 
-use super::changes::{GROUP, TABLE, read_id};
+use super::changes::{GROUP, ROOM, TABLE, read_id};
 use super::message::{DELETE_RULE, NEW_GENERATION, PASSED_BY_CHAINS, number};
 use super::rule::may_lead_to_own_chain;
 use super::{Client, Error};
@@ -28,8 +28,6 @@ const LONGEST: Duration = Duration::from_secs(5);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 /// A transaction is told of when it is made, which takes long of a large one.
 const LONGEST_COMMIT_MS: u16 = 1000;
-/// What may be told while a list is made: thousands of transactions.
-const ROOM: usize = 8 << 20;
 
 /// For errors.
 const WHAT: &str = "hear of changes in nf_tables while it is listed";

@@ -1,6 +1,7 @@
 //! Hearing of links and of changes in nf_tables.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use netlink::nftables::{Changes, Client, Generation};
 use netlink::{BridgeFiltering, Event, Link, LinkChange, LinkChanges, Request, Socket};
@@ -128,8 +129,21 @@ fn a_large_change_is_told_as_missed() {
     move_away();
     let mut client = Client::open().unwrap().unwrap();
     let mut changes = Changes::open().unwrap();
-    let rules = "ip saddr 10.1.0.1 tcp dport 80 drop\n".repeat(10_000);
-    run("nft", &["-f", "-"], &format!("table ip filter {{\nchain POD {{\n{rules}}}\n}}\n"));
+    // In thousands of datagrams, after a first for which there is room.
+    let first = u32::from(Ipv4Addr::new(10, 0, 0, 0));
+    let elements: Vec<_> =
+        (first..first + 250_000).map(|it| Ipv4Addr::from(it).to_string()).collect();
+    let few = elements[..5000].join(", ");
+    run(
+        "nft",
+        &["-f", "-"],
+        &format!(
+            "table ip t {{\nset s {{\ntype ipv4_addr\n}}\n}}\nadd element ip t s {{ {few} }}\n"
+        ),
+    );
+    let [first] = generations(&mut changes).try_into().unwrap();
+    assert_eq!(first.id, client.generation().unwrap().unwrap());
+    run("nft", &["-f", "-"], &format!("add element ip t s {{ {} }}\n", elements.join(", ")));
     assert_eq!(changes.receive().unwrap(), Some(vec![Event::Missed]));
     assert_eq!(changes.receive().unwrap(), None);
     run("nft", &["-f", "-"], "add table ip small\n");
