@@ -56,6 +56,8 @@ use work::{Done, Job, Work};
 
 /// How often the loop shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often the index is told that time passes.
+const MINUTE: Duration = Duration::from_mins(1);
 /// As many events are taken in before the loop looks at anything else.
 const MOST_EVENTS_AT_ONCE: usize = 4096;
 
@@ -142,6 +144,8 @@ struct Agent<R> {
     delays: Delays,
     problems: Problems,
     asked: Asked,
+    /// When the index was last told that time passes.
+    aged: Instant,
     denied: Denied,
     status: Arc<Status>,
     /// The kernel was read while the objects were on their way.
@@ -179,6 +183,7 @@ impl<R: Runner + Send + 'static> Agent<R> {
             waiting: Waiting::default(),
             delays: Delays::default(),
             asked: Asked::new(asks),
+            aged: Instant::now(),
             status,
             has_read: false,
             is_astray: true,
@@ -190,6 +195,10 @@ impl<R: Runner + Send + 'static> Agent<R> {
 
     fn beat(&mut self) {
         self.status.beat();
+        if self.aged.elapsed() >= MINUTE {
+            self.aged = Instant::now();
+            self.index.grow_old();
+        }
         self.asked.expired().into_iter().for_each(|event| self.take(event));
     }
 

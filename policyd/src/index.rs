@@ -133,6 +133,11 @@ impl Index {
         self.around(pod.as_deref(), |pods| pods.detach(container_id));
     }
 
+    /// A minute has passed: what nobody told of for long is forgotten.
+    pub fn grow_old(&mut self) {
+        self.pods.grow_old();
+    }
+
     /// The addresses that attachments tell of the pods that they are for, by uid.
     pub fn told_addresses(&self) -> impl Iterator<Item = (&str, &BTreeSet<IpAddr>)> {
         self.pods.told_addresses()

@@ -8,6 +8,9 @@ use crate::model::{Labels, Namespace, NamespacedName, Pod};
 
 /// So many attachments are kept in mind that ended before their pods were told of.
 const MOST_LEFT_EARLY: usize = 1024;
+/// And for so many minutes at least: of whoever is not told of by then nobody will tell. Without a uid the pod that has the
+/// name next would be taken for it.
+const LEFT_EARLY_LASTS: u32 = 60;
 
 #[derive(Debug, Default)]
 pub(super) struct Pods {
@@ -23,10 +26,19 @@ pub(super) struct Pods {
     /// of them for a while, and they may be another's by then.
     left: HashMap<String, BTreeSet<IpAddr>>,
     /// The same of pods that were not told of yet, the last ones last.
-    left_early: VecDeque<(PodReference, BTreeSet<IpAddr>)>,
+    left_early: VecDeque<LeftEarly>,
     /// Whether all pods are told of: then a container that names one is no plain container, even where
     /// the runtime gives no uid, but a pod that is not known yet.
     pub(super) are_all_told: bool,
+}
+
+/// What an attachment left whose pod was not told of.
+#[derive(Debug)]
+struct LeftEarly {
+    reference: PodReference,
+    addresses: BTreeSet<IpAddr>,
+    /// Minutes since then.
+    age: u32,
 }
 
 /// A pod as rules see it.
@@ -59,13 +71,19 @@ impl Pods {
 
     /// The pod may have left addresses before it was told of.
     fn recall_left(&mut self, pod: &Pod) {
-        self.left_early.retain(|(reference, addresses)| {
-            let is_its = is_for(reference, pod);
+        self.left_early.retain(|it| {
+            let is_its = is_for(&it.reference, pod);
             if is_its {
-                self.left.entry(pod.uid.clone()).or_default().extend(addresses);
+                self.left.entry(pod.uid.clone()).or_default().extend(&it.addresses);
             }
             !is_its
         });
+    }
+
+    /// A minute has passed.
+    pub(super) fn grow_old(&mut self) {
+        self.left_early.iter_mut().for_each(|it| it.age += 1);
+        self.left_early.retain(|it| it.age <= LEFT_EARLY_LASTS);
     }
 
     pub(super) fn remove(&mut self, uid: &str) {
@@ -132,7 +150,7 @@ impl Pods {
                 self.left.entry(uid).or_default().extend(attachment.addresses);
             }
             (Some(Attachment { pod: Some(reference), addresses, .. }), None) => {
-                self.left_early.push_back((reference, addresses));
+                self.left_early.push_back(LeftEarly { reference, addresses, age: 0 });
                 if self.left_early.len() > MOST_LEFT_EARLY {
                     self.left_early.pop_front();
                 }

@@ -258,3 +258,24 @@ fn a_static_pod_is_where_it_was_attached_last() {
     index.detach("c3");
     assert_eq!(is_at(&mut index), Some("veth-c1".to_owned()));
 }
+
+/// Where the runtime gives no uid, the pod that has the name next could be any.
+#[test]
+fn what_a_container_left_whose_pod_nobody_told_of_is_forgotten_at_last() {
+    let name = NamespacedName { namespace: "x".to_owned(), name: "a".to_owned() };
+    let addresses_after = |minutes: u32| {
+        let mut index = Index::of("node-1", true);
+        index.attach(Attachment {
+            container_id: "c".to_owned(),
+            pod: Some(PodReference { name: name.clone(), uid: None }),
+            addresses: [[10, 0, 0, 1].into()].into(),
+            interface: None,
+        });
+        index.detach("c");
+        (0..minutes).for_each(|_| index.grow_old());
+        index.apply(Event::Pods(Change::Applied(compile_pod(&pod("x/a", &["10.0.0.1"])))));
+        index.take_changes();
+        index.endpoints().map(|(_, it)| it.addresses.len()).sum::<usize>()
+    };
+    assert_eq!([0, 1, 60, 61, 1000].map(addresses_after), [0, 0, 0, 1, 1]);
+}
