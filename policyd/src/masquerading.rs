@@ -68,7 +68,10 @@ fn rest(agent: &mut Agent<OsRunner>, changes: &mut Option<Changes>) {
                     "changes of the rules of masquerading cannot be heard of: {}",
                     chain(&error)
                 );
-                *changes = None;
+                // Not again at once.
+                thread::sleep(LOOK);
+                *changes = self::changes(agent);
+                // What came until now is not known.
                 agent.hear(&[Event::Missed]);
             }
         }
