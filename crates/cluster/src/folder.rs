@@ -2,7 +2,7 @@
 //!
 //! `*.yaml`, `*.yml` and `*.json` are read, those of subfolders are not. A file that is wrong
 //! somewhere counts as it was when it was last good. For a file that was never good see [`Kinds::NEEDS_ALL`]. Objects are told
-//! apart by their kinds and names.
+//! apart by their kinds and names. What is told of several files was there at one time.
 
 mod contents;
 mod disk;
@@ -43,6 +43,9 @@ const QUIET: Duration = Duration::from_millis(30);
 /// The most that a folder can delay being read by changing all the time.
 const MOST_DELAY: Duration = Duration::from_millis(500);
 
+/// So often the folder is read, one time after the other, until nothing has changed since the time before.
+const MOST_PASSES: usize = 5;
+
 /// An object's kind and its name, which has the namespace and a slash before it where the kind has namespaces.
 pub type Identity = (&'static str, String);
 
@@ -57,6 +60,8 @@ pub struct Folder<K: Kinds> {
     watch: Option<Watch>,
     seen: Seen,
     contents: Option<Contents<K::Object>>,
+    /// Whether it has changed each time while it was read: what has gone or is otherwise is not told yet.
+    is_torn: bool,
     duplicates: Vec<Report>,
     told: BTreeSet<String>,
 }
@@ -71,6 +76,7 @@ impl<K: Kinds> Folder<K> {
             watch: None,
             seen: Seen::default(),
             contents: None,
+            is_torn: false,
             duplicates: Vec::new(),
             told: BTreeSet::new(),
         }
@@ -89,7 +95,7 @@ impl<K: Kinds> Folder<K> {
         mut defective: impl FnMut(usize),
     ) {
         while !events.is_closed() {
-            let changes = self.read(&mut report);
+            let changes = self.read(&mut report).await;
             defective(self.disk.defective() + self.duplicates.len());
             if !changes.is_empty() {
                 for event in tell(changes) {
@@ -103,26 +109,17 @@ impl<K: Kinds> Folder<K> {
     }
 
     /// Reads what has changed and returns what that means.
-    fn read(&mut self, report: &mut impl FnMut(&Report)) -> Vec<Change<K::Object>> {
+    async fn read(&mut self, report: &mut impl FnMut(&Report)) -> Vec<Change<K::Object>> {
         let mut reports = Vec::new();
-        if let Err(source) = self.keep_watch() {
-            let seconds = RETRY.as_secs();
-            reports.push(Report::Watch { dir: self.dir.clone(), seconds, source });
-        }
-        let bad = match self.contents {
-            _ if !K::NEEDS_ALL => State::Rest,
-            Some(_) => State::Nothing,
-            None => State::Awaited,
-        };
-        let changes = match self.disk.read(&self.kinds, &self.seen, bad) {
-            Ok(changed) => self.changes(changed),
+        let changes = match self.snapshot(&mut reports).await {
+            Ok(is_new) if is_new || self.contents.is_none() => self.changes(),
+            Ok(_) => Vec::new(),
             // One report of a folder that is not there is enough.
             Err(failed) => {
                 reports = vec![failed];
                 Vec::new()
             }
         };
-        self.seen.reset();
         let mut standing = BTreeSet::new();
         for it in self.disk.reports().chain(&self.duplicates).chain(&reports) {
             let text = it.to_string();
@@ -133,6 +130,42 @@ impl<K: Kinds> Folder<K> {
         }
         self.told = standing;
         changes
+    }
+
+    /// Reads what has changed until nothing has any more: all files were there at once then as they were read. What somebody moves
+    /// from one to another meanwhile could be in neither else. Whether anything has changed is returned.
+    async fn snapshot(&mut self, reports: &mut Vec<Report>) -> Result<bool, Report> {
+        let mut is_new = self.is_torn;
+        for _ in 0..MOST_PASSES {
+            reports.clear();
+            let changed = self.pass(reports)?;
+            is_new |= changed;
+            self.is_torn = changed;
+            if !changed {
+                self.disk.settle();
+                break;
+            }
+            if let Some(watch) = &mut self.watch {
+                watch.take(&mut self.seen).await;
+            }
+        }
+        Ok(is_new)
+    }
+
+    /// Reads once what has changed; whether anything has.
+    fn pass(&mut self, reports: &mut Vec<Report>) -> Result<bool, Report> {
+        if let Err(source) = self.keep_watch() {
+            let seconds = RETRY.as_secs();
+            reports.push(Report::Watch { dir: self.dir.clone(), seconds, source });
+        }
+        let bad = match self.contents {
+            _ if !K::NEEDS_ALL => State::Rest,
+            Some(_) => State::Nothing,
+            None => State::Awaited,
+        };
+        let changed = self.disk.read(&self.kinds, &self.seen, bad);
+        self.seen.reset();
+        changed
     }
 
     /// Watches the folder, and anew when it is another one of that name.
@@ -147,18 +180,24 @@ impl<K: Kinds> Folder<K> {
         Ok(())
     }
 
-    fn changes(&mut self, changed: bool) -> Vec<Change<K::Object>> {
-        let is_started = self.contents.is_some();
-        let is_awaited = K::NEEDS_ALL && !is_started && !self.disk.is_known();
-        if !changed && is_started || is_awaited {
+    fn changes(&mut self) -> Vec<Change<K::Object>> {
+        let is_awaited = K::NEEDS_ALL && !self.disk.is_known();
+        if self.contents.is_none() && (self.is_torn || is_awaited) {
             return Vec::new();
         }
         let files = self.disk.manifests();
         let (contents, duplicates) = Contents::of(files, &self.kinds, self.contents.as_ref());
         self.duplicates = duplicates;
-        let changes = match &self.contents {
-            None => vec![contents.listed()],
-            Some(before) => contents.since(before),
+        let (contents, changes) = match &self.contents {
+            None => {
+                let changes = vec![contents.listed()];
+                (contents, changes)
+            }
+            Some(before) => {
+                let contents = if self.is_torn { contents.added_to(before) } else { contents };
+                let changes = contents.since(before);
+                (contents, changes)
+            }
         };
         self.contents = Some(contents);
         changes
@@ -166,7 +205,11 @@ impl<K: Kinds> Folder<K> {
 
     /// Waits until the folder should be read again.
     async fn wait(&mut self) {
-        let patience = if self.contents.is_some() { LOOK } else { RETRY };
+        let patience = match &self.contents {
+            _ if self.is_torn => MOST_DELAY,
+            Some(_) => LOOK,
+            None => RETRY,
+        };
         let Some(watch) = self.watch.as_mut().filter(|_| !self.seen.gone) else {
             return sleep(RETRY).await;
         };

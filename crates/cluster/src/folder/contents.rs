@@ -53,6 +53,14 @@ impl<T: Clone + PartialEq> Contents<T> {
         (Self { objects, places }, reports)
     }
 
+    /// What is new in it since `before`, and all else as it was: what has gone from one file may be in another, which was
+    /// read before it was there.
+    pub(super) fn added_to(mut self, before: &Self) -> Self {
+        self.objects.extend(before.objects.clone());
+        self.places.extend(before.places.clone());
+        self
+    }
+
     /// All of it, as the first list.
     pub(super) fn listed(&self) -> Change<T> {
         Change::Listed(self.objects.values().cloned().collect())

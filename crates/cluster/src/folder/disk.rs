@@ -6,6 +6,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use libc::O_NONBLOCK;
 
@@ -25,22 +26,19 @@ pub const LONGEST_FILE: u64 = 32 << 20;
 pub(super) struct Disk<T> {
     dir: PathBuf,
     files: BTreeMap<PathBuf, Manuscript<T>>,
+    /// Of those that are otherwise since [`Self::settle`], as they were then; `None`: they were not there.
+    before: BTreeMap<PathBuf, Option<Manuscript<T>>>,
 }
 
 /// A file: what it said when it was last good, and what is wrong with it now.
 #[derive(Debug)]
 struct Manuscript<T> {
+    /// `None`: it was not there to be read, as where a link leads nowhere.
     stamp: Option<Stamp>,
-    good: Option<Manifest<T>>,
+    good: Option<Arc<Manifest<T>>>,
     /// What can be read of it, where that counts for a file that was never good.
-    rest: Option<Manifest<T>>,
+    rest: Option<Arc<Manifest<T>>>,
     reports: Vec<Report>,
-}
-
-impl<T> Default for Manuscript<T> {
-    fn default() -> Self {
-        Self { stamp: None, good: None, rest: None, reports: Vec::new() }
-    }
 }
 
 /// What tells a file from the same file otherwise.
@@ -48,12 +46,13 @@ type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 impl<T> Disk<T> {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, files: BTreeMap::new() }
+        Self { dir, files: BTreeMap::new(), before: BTreeMap::new() }
     }
 
-    /// Reads the files that have changed, but those that somebody is writing: half a manifest may
-    /// be a good one that lacks a policy. Whether any did is returned. `bad` is what becomes of a
-    /// file that was never good.
+    /// Reads the files that have changed, one after the other, but those that somebody is writing: half a
+    /// manifest may be a good one that lacks a policy. They are as they were at [`Self::settle`], though they
+    /// were read since. Whether any has changed is returned: if not, all were there at once as they are here.
+    /// `bad` is what becomes of a file that was never good.
     pub(super) fn read(
         &mut self,
         kinds: &impl Kinds<Object = T>,
@@ -61,26 +60,49 @@ impl<T> Disk<T> {
         bad: State,
     ) -> Result<bool, Report> {
         let names = self.list()?;
-        let before = self.files.len();
-        self.files.retain(|path, _| path.file_name().is_some_and(|name| names.contains(name)));
-        let mut changed = self.files.len() != before;
+        let mut changed = false;
+        let is_gone = |path: &PathBuf| path.file_name().is_none_or(|name| !names.contains(name));
+        for (path, file) in self.files.extract_if(.., |path, _| is_gone(path)) {
+            self.before.entry(path).or_insert(Some(file));
+            changed = true;
+        }
         for name in names {
             let path = self.dir.join(&name);
             let about_to = || seen.made.contains(&name) && is_empty(&path);
-            if !seen.writing.contains(&name) && !about_to() {
-                let file = self.files.entry(path.clone()).or_default();
-                let anew = seen.everything || seen.touched.contains(&name);
-                changed |= file.read(&path, kinds, anew, bad);
+            if seen.writing.contains(&name) || about_to() {
+                changed |= self.put_back(path);
+                continue;
             }
+            let anew = seen.everything || seen.touched.contains(&name);
+            let held = self.files.get(&path);
+            let Some(file) = Manuscript::read(held, &path, kinds, anew, bad) else { continue };
+            let held = self.files.insert(path.clone(), file);
+            self.before.entry(path).or_insert(held);
+            changed = true;
         }
         Ok(changed)
+    }
+
+    /// All are to be as they are here from now on, should somebody write them.
+    pub(super) fn settle(&mut self) {
+        self.before.clear();
+    }
+
+    /// A file is as it was at [`Self::settle`]; whether it was otherwise.
+    fn put_back(&mut self, path: PathBuf) -> bool {
+        match self.before.remove(&path) {
+            Some(Some(file)) => _ = self.files.insert(path, file),
+            Some(None) => _ = self.files.remove(&path),
+            None => return false,
+        }
+        true
     }
 
     /// The manifests that count, in the order of their names.
     pub(super) fn manifests(&self) -> impl Iterator<Item = (&Path, &Manifest<T>)> {
         let files = self.files.iter();
         files.filter_map(|(path, file)| {
-            Some((path.as_path(), file.good.as_ref().or(file.rest.as_ref())?))
+            Some((path.as_path(), file.good.as_deref().or(file.rest.as_deref())?))
         })
     }
 
@@ -116,24 +138,24 @@ impl<T> Disk<T> {
 }
 
 impl<T> Manuscript<T> {
-    /// Reads the file, when it is otherwise than before, or when told to.
+    /// The file, when it is otherwise than it was, or when told to.
     fn read(
-        &mut self,
+        held: Option<&Self>,
         path: &Path,
         kinds: &impl Kinds<Object = T>,
         anew: bool,
         bad: State,
-    ) -> bool {
+    ) -> Option<Self> {
         let stamp = fs::metadata(path).ok().map(|metadata| stamp(&metadata));
-        if stamp == self.stamp && stamp.is_some() && !anew {
-            return false;
+        if held.is_some_and(|it| it.stamp == stamp) && !anew {
+            return None;
         }
-        self.stamp = stamp;
-        let state = if self.good.is_some() { State::LastGood } else { bad };
+        let mut good = held.and_then(|it| it.good.clone());
+        let mut rest = None;
+        let state = if good.is_some() { State::LastGood } else { bad };
         let file = path.to_owned();
         let bad = |defect| Report::Bad { file: file.clone(), state, defect };
-        self.rest = None;
-        self.reports = match content(path) {
+        let reports = match content(path) {
             Err(source) => vec![Report::Unreadable { file, state, source }],
             Ok(content) if content.len() as u64 > LONGEST_FILE => {
                 let problem = Problem::TooLong(LONGEST_FILE);
@@ -144,15 +166,15 @@ impl<T> Manuscript<T> {
                 let (manifest, defects) = parse(format, &content, kinds);
                 if defects.is_empty() {
                     let reports = others(path, &manifest);
-                    self.good = Some(manifest);
+                    good = Some(Arc::new(manifest));
                     reports
                 } else {
-                    self.rest = Some(manifest).filter(|_| state == State::Rest);
+                    rest = (state == State::Rest).then(|| Arc::new(manifest));
                     defects.into_iter().map(bad).collect()
                 }
             }
         };
-        true
+        Some(Self { stamp, good, rest, reports })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod changes;
 mod reading;
+mod torn;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;

@@ -7,8 +7,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask};
+use tokio::task::yield_now;
 
 use super::manifest::Format;
 
@@ -93,11 +94,27 @@ impl Watch {
 
     /// Waits until something is seen.
     pub(super) async fn wait(&mut self, seen: &mut Seen) {
-        match self.events.next().await {
-            Some(Ok(event)) => seen.add(event),
-            // The kernel knows no reason for this; a new watch is the cure.
-            Some(Err(_)) | None => seen.gone = true,
+        let event = self.events.next().await;
+        add(seen, event);
+    }
+
+    /// Takes in what there is to be seen by now.
+    pub(super) async fn take(&mut self, seen: &mut Seen) {
+        // The runtime looks for it.
+        yield_now().await;
+        while !seen.gone
+            && let Some(event) = self.events.next().now_or_never()
+        {
+            add(seen, event);
         }
+    }
+}
+
+fn add(seen: &mut Seen, event: Option<io::Result<EventOwned>>) {
+    match event {
+        Some(Ok(event)) => seen.add(event),
+        // The kernel knows no reason for this; a new watch is the cure.
+        Some(Err(_)) | None => seen.gone = true,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::Change;
 const BOUND: Duration = Duration::from_secs(20);
 
 /// A folder that a source watches.
-struct Watched {
+pub(super) struct Watched {
     dir: TempDir,
     runtime: Runtime,
     changes: Receiver<Change<Kept>>,
@@ -42,7 +42,7 @@ impl Watched {
         Self::of(dir, sub, Sample)
     }
 
-    fn of(dir: TempDir, sub: &Path, kinds: impl Kinds<Object = Kept> + Send) -> Self {
+    pub(super) fn of(dir: TempDir, sub: &Path, kinds: impl Kinds<Object = Kept> + Send) -> Self {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let (sender, changes) = channel(4);
         let (told, reports) = unbounded_channel();
@@ -73,14 +73,21 @@ impl Watched {
         fs::rename(self.path(".new"), self.path(name)).unwrap();
     }
 
-    fn take(&mut self, count: usize) -> Vec<String> {
+    pub(super) fn take(&mut self, count: usize) -> Vec<String> {
         let Self { runtime, changes, .. } = self;
         let mut next = || runtime.block_on(async { timeout(BOUND, changes.recv()).await });
         (0..count).map(|_| text(next().unwrap().unwrap())).collect()
     }
 
+    /// Nothing is told for so long.
+    pub(super) fn takes_nothing_for(&mut self, time: Duration) {
+        let Self { runtime, changes, .. } = self;
+        let next = runtime.block_on(async { timeout(time, changes.recv()).await });
+        assert!(next.is_err(), "{:?}", next.map(|it| it.map(text)));
+    }
+
     /// The next report, with the folder's path left out.
-    fn report(&mut self) -> String {
+    pub(super) fn report(&mut self) -> String {
         let next = async { timeout(BOUND, self.reports.recv()).await.unwrap().unwrap() };
         self.runtime.block_on(next).replace(self.dir.path().to_str().unwrap(), "DIR")
     }
@@ -94,7 +101,7 @@ fn text(change: Change<Kept>) -> String {
     }
 }
 
-fn named(name: &str) -> String {
+pub(super) fn named(name: &str) -> String {
     DENY.replace("deny", name)
 }
 

@@ -1,0 +1,152 @@
+//! Folders that change while they are read.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+
+use super::super::{Kind, Kinds};
+use super::changes::{Watched, named};
+use super::{DENY, Kept, POD, Sample, kept};
+
+/// What somebody does each time the pod `mid` is read.
+type Meanwhile = Box<dyn FnMut() + Send>;
+
+/// What somebody does meanwhile.
+#[derive(Clone, Default)]
+struct Disturbed(Arc<Mutex<Option<Meanwhile>>>);
+
+impl Kinds for Disturbed {
+    type Object = Kept;
+
+    const READ: &'static [Kind<Self>] = &[
+        Kind {
+            version: "v1",
+            kind: "Pod",
+            is_namespaced: true,
+            read: |it, name, value| {
+                if name == "shop/mid"
+                    && let Some(meanwhile) = it.0.lock().unwrap().as_mut()
+                {
+                    meanwhile();
+                }
+                kept::<Pod>(&Sample, name, value)
+            },
+        },
+        Kind {
+            version: "networking.k8s.io/v1",
+            kind: "NetworkPolicy",
+            is_namespaced: true,
+            read: |_, name, value| (Sample::READ[2].read)(&Sample, name, value),
+        },
+    ];
+}
+
+impl Disturbed {
+    fn by(&self, meanwhile: impl FnMut() + Send + 'static) {
+        *self.0.lock().unwrap() = Some(Box::new(meanwhile));
+    }
+
+    fn no_more(&self) {
+        *self.0.lock().unwrap() = None;
+    }
+}
+
+/// Puts a file in the place of another.
+fn put(dir: &Path, name: &str, text: &str) {
+    fs::write(dir.join(".put"), text).unwrap();
+    fs::rename(dir.join(".put"), dir.join(name)).unwrap();
+}
+
+/// A folder where the pod `mid` comes after `a` and ahead of `z`, which has a policy.
+fn watched(z: &str) -> (Watched, Disturbed, PathBuf, String) {
+    let mid = POD.replace("name: web,", "name: mid,");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    for (name, text) in [("a.yaml", POD), ("mid.yaml", &mid), ("z.yaml", z)] {
+        put(&path, name, text);
+    }
+    let disturbed = Disturbed::default();
+    let mut watched = Watched::of(dir, Path::new(""), disturbed.clone());
+    assert!(watched.take(1)[0].contains("shop/deny"));
+    (watched, disturbed, path, mid)
+}
+
+/// `mid` is read again, as something else in it says.
+fn again(mid: &str) -> String {
+    format!("# again\n{mid}")
+}
+
+#[test]
+fn what_moves_to_a_file_that_was_read_before_stays() {
+    let (mut watched, disturbed, path, mid) = watched(DENY);
+    let dir = path.clone();
+    let mut moves = 1;
+    disturbed.by(move || {
+        if moves > 0 {
+            moves -= 1;
+            put(&dir, "a.yaml", &format!("{POD}---\n{DENY}"));
+            put(&dir, "z.yaml", &named("after"));
+        }
+    });
+    put(&path, "mid.yaml", &again(&mid));
+    assert_eq!(watched.take(1), ["+shop/after"]);
+    fs::remove_file(path.join("z.yaml")).unwrap();
+    assert_eq!(watched.take(1), ["-shop/after"]);
+}
+
+#[test]
+fn what_never_rests_has_nothing_go_or_change_but_what_is_new_comes() {
+    let (mut watched, disturbed, path, mid) = watched(DENY);
+    let (dir, text) = (path.clone(), mid.clone());
+    let mut number = 0;
+    disturbed.by(move || {
+        number += 1;
+        put(&dir, "mid.yaml", &format!("# {number}\n{text}"));
+    });
+    put(&path, "mid.yaml", &again(&mid));
+    put(&path, "z.yaml", &named("new"));
+    put(&path, "a.yaml", &POD.replace("containerPort: 80", "containerPort: 81"));
+    assert_eq!(watched.take(1), ["+shop/new"]);
+    watched.takes_nothing_for(Duration::from_secs(2));
+    disturbed.no_more();
+    assert_eq!(watched.take(2), ["+shop/web", "-shop/deny"]);
+}
+
+#[test]
+fn what_cannot_be_read_keeps_nothing_from_going() {
+    let (mut watched, _, path, _) = watched(DENY);
+    symlink("/nowhere", path.join("dangling.yaml")).unwrap();
+    assert!(watched.report().contains("cannot be read: No such file"));
+    put(&path, "z.yaml", &named("new"));
+    assert_eq!(watched.take(2), ["+shop/new", "-shop/deny"]);
+}
+
+#[test]
+fn a_file_that_was_read_half_is_as_it_was_until_it_is_whole() {
+    let both = format!("{DENY}---\n{}", named("second"));
+    let (mut watched, disturbed, path, mid) = watched(&both);
+    let (dir, writer) = (path.clone(), Arc::new(Mutex::new(None::<File>)));
+    let written = writer.clone();
+    disturbed.by(move || {
+        let mut file = written.lock().unwrap();
+        if file.is_none() {
+            let mut half = File::create(dir.join("z.yaml")).unwrap();
+            half.write_all(DENY.as_bytes()).unwrap();
+            *file = Some(half);
+            put(&dir, "a.yaml", &format!("{POD}---\n{}", named("new")));
+        }
+    });
+    put(&path, "mid.yaml", &again(&mid));
+    assert_eq!(watched.take(1), ["+shop/new"]);
+    watched.takes_nothing_for(Duration::from_secs(1));
+    disturbed.no_more();
+    let mut file = writer.lock().unwrap().take().unwrap();
+    write!(file, "---\n{}---\n{}", named("second"), named("third")).unwrap();
+    drop(file);
+    assert_eq!(watched.take(1), ["+shop/third"]);
+}
