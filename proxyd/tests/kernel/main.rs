@@ -2,6 +2,7 @@
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod adoption;
 mod affinity;
 mod live;
 mod random;

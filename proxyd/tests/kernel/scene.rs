@@ -93,6 +93,16 @@ pub(crate) fn sorted(listed: &str) -> Vec<String> {
     pieces
 }
 
+/// The kernel takes so many elements of a set of IPv4's table, and refuses more.
+pub(crate) fn limit(set: &str, size: usize) {
+    let table = table(true);
+    let head = format!("set {set} {{\n");
+    let limited = listed(true).replace(&head, &format!("{head}\t\tsize {size}\n"));
+    assert!(limited.contains("size "), "{limited}");
+    let text = format!("delete table {table}\n{limited}");
+    assert!(nft(&["-f", "-"], &text).status.success());
+}
+
 /// Whether nft reads what it lists, and lists the same again.
 pub(crate) fn reloads(is_ipv4: bool) -> bool {
     let before = listed(is_ipv4);

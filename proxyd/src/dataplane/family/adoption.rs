@@ -12,7 +12,7 @@ use crate::dataplane::Error;
 use crate::dataplane::found::{Found, State};
 use crate::dataplane::transaction::{Transaction, Written};
 use crate::model::NamespacedName;
-use crate::nftables::{Held, Key, Map, Numbers, Rules, untagged};
+use crate::nftables::{Held, Key, Kind, Map, Numbers, Rules, untagged};
 use crate::plan::{Plan, PoolId, Scope, Way};
 
 /// What the table's comment says.
@@ -104,12 +104,14 @@ fn preparation(state: State, sets: &[Set]) -> Vec<Change<'_>> {
     goes.into_iter().chain(comes.filter(|_| state != State::Ours)).collect()
 }
 
-/// Pools keep the numbers that they have in the kernel.
+/// Pools keep the numbers that they have in the kernel. But not one that places of several services lead to, as when one has
+/// passed on meanwhile: services change in turn, and each place leads where it led until it is its service's.
 fn keep_numbers(
     numbers: &mut Numbers,
     entries: &HashMap<Key, Held>,
     plans: &BTreeMap<NamespacedName, Arc<Plan>>,
 ) {
+    let of_one = numbers_of_one(entries, plans);
     for (name, plan) in plans {
         for (at, frontend) in &plan.frontends {
             let pools = match frontend.way {
@@ -122,6 +124,7 @@ fn keep_numbers(
             for (map, scope) in pools {
                 if let Some(Held::Number(number)) = entries.get(&Key::Place(map, *at))
                     && let Some(number) = untagged(*number)
+                    && of_one.get(&number).is_some_and(Option::is_some)
                 {
                     numbers.keep(name, &PoolId::of(at, frontend, scope), number);
                 }
@@ -130,19 +133,43 @@ fn keep_numbers(
     }
 }
 
+/// The numbers of pools that places in the kernel lead to, and the service that has all of these; `None`: several have some.
+fn numbers_of_one<'a>(
+    entries: &HashMap<Key, Held>,
+    plans: &'a BTreeMap<NamespacedName, Arc<Plan>>,
+) -> HashMap<u32, Option<&'a NamespacedName>> {
+    let places = |(name, plan): (&'a NamespacedName, &'a Arc<Plan>)| {
+        plan.frontends.keys().map(move |at| (at, name))
+    };
+    let owners: HashMap<_, _> = plans.iter().flat_map(places).collect();
+    let mut of_one = HashMap::new();
+    for (key, held) in entries {
+        if let Key::Place(_, at) = key
+            && let Some(owner) = owners.get(at)
+            && let Some(number) = pool(key, held)
+        {
+            let one = of_one.entry(number).or_insert(Some(*owner));
+            *one = one.filter(|it| it == owner);
+        }
+    }
+    of_one
+}
+
+/// The number of the pool that it is of, or leads to.
+fn pool(key: &Key, held: &Held) -> Option<u32> {
+    match (key, held) {
+        (Key::Slot(pool, _) | Key::Sticky(pool) | Key::StickyEndpoint(pool, ..), _) => Some(*pool),
+        (Key::Place(Map::Pools | Map::LocalPools, _), Held::Number(number)) => untagged(*number),
+        (Key::Place(Map::Services, _), Held::Number(number)) => match Kind::of_number(*number) {
+            Some(Kind::Allow(pool)) => Some(pool),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 /// What else there is of pools goes last, and leads those on meanwhile who connect to what has gone: nobody new gets their
 /// numbers.
 fn find_numbers(numbers: &mut Numbers, entries: &HashMap<Key, Held>) {
-    for (key, held) in entries {
-        let number = match (key, held) {
-            (Key::Slot(pool, _) | Key::Sticky(pool) | Key::StickyEndpoint(pool, ..), _) => {
-                Some(*pool)
-            }
-            (Key::Place(Map::Pools | Map::LocalPools, _), Held::Number(number)) => {
-                untagged(*number)
-            }
-            _ => None,
-        };
-        number.into_iter().for_each(|it| numbers.found(it));
-    }
+    entries.iter().filter_map(|(key, held)| pool(key, held)).for_each(|it| numbers.found(it));
 }
