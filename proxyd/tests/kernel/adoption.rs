@@ -95,3 +95,29 @@ fn ranges_of_who_may_connect_are_those_of_the_service_that_has_the_place() {
     assert!(listed(true).contains("198.51.100.0/24"));
     dataplane.remove().unwrap();
 }
+
+#[test]
+fn a_pool_that_remembers_clients_no_more_drops_nobody() {
+    move_away();
+    let of = |affinity: &str, endpoint: &str| {
+        let spec = json!({
+            "clusterIP": "10.96.0.1", "ports": [{"port": 80}], "sessionAffinity": affinity,
+        });
+        plans([("a", plan("a", &spec, &[(endpoint, "there")]))])
+    };
+    let elements = |set: &str| {
+        let listed = listed(true);
+        let (_, set) = listed.split_once(&format!(" {set} {{")).unwrap();
+        let (_, elements) = set.split_once("\n\t}").unwrap().0.split_once("elements = {")?;
+        Some(elements.trim_end_matches(&[' ', '}'][..]).trim().to_owned())
+    };
+    dataplane(&Settings::default()).adopt(&of("ClientIP", "10.244.0.1")).unwrap();
+    assert_eq!(elements("sticky").unwrap(), "7200:0 : goto remember-10800");
+    begun(of("None", "10.244.0.2"));
+    assert_eq!(["sticky", "sticky-endpoints"].map(elements), [None, None]);
+    // One that remembers them still does so with those that it has.
+    dataplane(&Settings::default()).remove().unwrap();
+    dataplane(&Settings::default()).adopt(&of("ClientIP", "10.244.0.1")).unwrap();
+    begun(of("ClientIP", "10.244.0.2"));
+    assert_eq!(elements("sticky-endpoints").unwrap(), "7200:0 . 10.244.0.2 . 8080");
+}

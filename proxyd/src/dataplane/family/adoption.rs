@@ -1,6 +1,6 @@
 //! Taking over what the kernel has.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use netlink::nftables::{Change, Client};
@@ -62,6 +62,7 @@ impl Family {
         if !is_one {
             written += transaction.commit(client, self.table(), &[])?;
         }
+        let mut remembering = remembering(&entries);
         for (name, plan) in plans {
             let slots = |number: u32| pools.get(&number).cloned().unwrap_or_default();
             let numbers = &mut self.numbers;
@@ -79,6 +80,14 @@ impl Family {
                     None => {}
                 }
             }
+            // Whoever comes to what a pool has no more would be forgotten, and dropped, for as long as it remembers clients.
+            for number in self.numbers.of_service(name).values() {
+                for key in remembering.remove(number).unwrap_or_default() {
+                    if let Some(held) = entries.remove(&key) {
+                        transaction.delete(&self.sets, &key, &held);
+                    }
+                }
+            }
             if !content.is_empty() {
                 self.held.insert(name.clone(), content);
             }
@@ -86,7 +95,8 @@ impl Family {
                 written += transaction.commit(client, self.table(), &[])?;
             }
         }
-        for (key, held) in entries {
+        // In order: that a pool remembers clients goes ahead of those endpoints.
+        for (key, held) in entries.into_iter().collect::<BTreeMap<_, _>>() {
             transaction.delete(&self.sets, &key, &held);
             if transaction.is_full() {
                 written += transaction.commit(client, self.table(), &[])?;
@@ -166,6 +176,17 @@ fn pool(key: &Key, held: &Held) -> Option<u32> {
         },
         _ => None,
     }
+}
+
+/// Pools that remember clients, in the kernel: of each what says so, and then the endpoints that they may be remembered with.
+fn remembering(entries: &HashMap<Key, Held>) -> BTreeMap<u32, BTreeSet<Key>> {
+    let mut pools: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for key in entries.keys() {
+        if let Key::Sticky(pool) | Key::StickyEndpoint(pool, ..) = key {
+            pools.entry(*pool).or_default().insert(*key);
+        }
+    }
+    pools
 }
 
 /// What else there is of pools goes last, and leads those on meanwhile who connect to what has gone: nobody new gets their
