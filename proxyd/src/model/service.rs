@@ -228,7 +228,7 @@ fn cluster_ips(spec: &Spec, problems: &mut Problems) -> Vec<IpAddr> {
     };
     let texts = texts.into_iter().enumerate().filter(|(_, it)| !matches!(it.as_str(), "" | "None"));
     let read = |(place, text): (usize, &String)| {
-        problems.address(text, || format!("spec.clusterIPs[{place}]"))
+        problems.reachable(text, || format!("spec.clusterIPs[{place}]"))
     };
     texts.filter_map(read).collect()
 }
@@ -246,7 +246,7 @@ fn load_balancer_ips(told: LoadBalancer, problems: &mut Problems) -> Vec<IpAddr>
     let texts = told.ingress.into_iter().enumerate().filter(|(_, it)| is_virtual(it));
     let read = |(place, it): (usize, Ingress)| {
         let text = filled(it.ip)?;
-        problems.address(&text, || format!("status.loadBalancer.ingress[{place}].ip"))
+        problems.reachable(&text, || format!("status.loadBalancer.ingress[{place}].ip"))
     };
     texts.filter_map(read).collect()
 }
@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_told_and_left_out() {
         let (service, problems) = read(json!({
-            "clusterIPs": ["10.0.0.1", "fd00::x"],
+            "clusterIPs": ["10.0.0.1", "fd00::x", "fe80::1"],
             "ports": [
                 {"port": 0}, {"port": 80, "protocol": "ICMP"}, {"port": 81, "nodePort": 70_000},
                 {"name": "b", "port": 81}, {"port": 81, "protocol": "UDP"},
@@ -401,6 +401,7 @@ mod tests {
             problems,
             [
                 "spec.clusterIPs[1]: \"fd00::x\" is not an address",
+                "spec.clusterIPs[2]: \"fe80::1\" is not an address that others reach: it is unspecified, of the loopback or of a link",
                 "spec.externalIPs[0]: \"here\" is not an address",
                 "spec.externalIPs[1]: \"127.0.0.1\" is not an address that others reach: it is unspecified, of the loopback or of a link",
                 "spec.ports[0].port: \"0\" is not a port (1 to 65535)",
@@ -430,6 +431,27 @@ mod tests {
         );
         // However it is written, this is of IPv4.
         assert_eq!(read.object.unwrap().cluster_ips, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn addresses_of_a_balancer_that_nobody_reaches_are_told_and_left_out() {
+        let addresses =
+            ["127.0.0.1", "0.0.0.0", "169.254.0.1", "224.0.0.5", "::1", "ff02::1", "192.0.2.1"];
+        let ingress = addresses.map(|it| json!({"ip": it}));
+        let part: ServicePart = serde_json::from_value(json!({
+            "metadata": {"name": "s"},
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1"},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        }))
+        .unwrap();
+        let (read, problems) = part.read();
+        let wanted = ["192.0.2.1".parse::<IpAddr>().unwrap()];
+        assert_eq!(read.object.unwrap().load_balancer_ips, wanted);
+        let told: Vec<_> = problems.into_iter().map(|it| (it.field, it.value)).collect();
+        let wanted = addresses.into_iter().take(6).enumerate().map(|(place, text)| {
+            (format!("status.loadBalancer.ingress[{place}].ip"), text.to_owned())
+        });
+        assert_eq!(told, wanted.collect::<Vec<_>>());
     }
 
     #[test]
