@@ -211,7 +211,11 @@ impl ServicePart {
             source_ranges: source_ranges(&spec.load_balancer_source_ranges, &mut problems),
             is_internal_local: is_local(&spec.internal_traffic_policy),
             is_external_local,
-            affinity: affinity(spec.session_affinity.as_deref(), spec.session_affinity_config),
+            affinity: affinity(
+                spec.session_affinity.as_deref(),
+                spec.session_affinity_config,
+                &mut problems,
+            ),
             health_check_port,
         };
         (Read { name, object: Ok(service) }, problems.0)
@@ -302,13 +306,31 @@ fn ports(parts: Vec<PortPart>, problems: &mut Problems) -> Vec<Port> {
     ports
 }
 
-fn affinity(kind: Option<&str>, config: Option<AffinityConfig>) -> Option<u32> {
-    if kind != Some("ClientIP") {
+/// For how many seconds a client comes to the same endpoint. What cannot be said is told; then a kind that is none counts as none, a time
+/// that is too long as the longest, and any other as if nothing was said.
+fn affinity(
+    kind: Option<&str>,
+    config: Option<AffinityConfig>,
+    problems: &mut Problems,
+) -> Option<u32> {
+    let remembers = match kind {
+        None | Some("" | "None") => Some(false),
+        Some("ClientIP") => Some(true),
+        Some(_) => None,
+    };
+    let text = kind.unwrap_or_default();
+    let wanted = "None or ClientIP";
+    if !problems.take(remembers, || "spec.sessionAffinity".to_owned(), text, wanted)? {
         return None;
     }
-    let told = config.and_then(|it| it.client_ip).and_then(|it| it.timeout_seconds);
-    let told = told.and_then(|it| u32::try_from(it).ok()).filter(|it| *it > 0);
-    Some(told.unwrap_or(AFFINITY_SECONDS).min(LONGEST_AFFINITY_SECONDS))
+    let Some(told) = config.and_then(|it| it.client_ip).and_then(|it| it.timeout_seconds) else {
+        return Some(AFFINITY_SECONDS);
+    };
+    let seconds = u32::try_from(told).ok().filter(|it| *it > 0);
+    let right = seconds.filter(|it| *it <= LONGEST_AFFINITY_SECONDS);
+    let field = || "spec.sessionAffinityConfig.clientIP.timeoutSeconds".to_owned();
+    problems.take(right, field, told, "a number of seconds (1 to 86400)");
+    Some(seconds.unwrap_or(AFFINITY_SECONDS).min(LONGEST_AFFINITY_SECONDS))
 }
 
 #[cfg(test)]
@@ -411,6 +433,35 @@ mod tests {
                 "spec.loadBalancerSourceRanges[1]: \"all\" is not a range of addresses",
             ]
         );
+    }
+
+    #[test]
+    fn how_clients_are_remembered_is_told_where_it_cannot_be() {
+        let told = |kind: &str, seconds: Value| {
+            let config = json!({"clientIP": {"timeoutSeconds": seconds}});
+            let (service, problems) = read(json!({
+                "clusterIP": "10.0.0.1", "sessionAffinity": kind, "sessionAffinityConfig": config,
+            }));
+            (service.unwrap().affinity, problems)
+        };
+        let wrong = |seconds: i32| {
+            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
+            vec![format!("{field}: \"{seconds}\" is not a number of seconds (1 to 86400)")]
+        };
+        for (seconds, counts) in [(0, 10_800), (-1, 10_800), (86_401, 86_400)] {
+            assert_eq!(told("ClientIP", json!(seconds)), (Some(counts), wrong(seconds)));
+        }
+        for (kind, seconds, counts) in [
+            ("ClientIP", json!(1), Some(1)),
+            ("ClientIP", json!(86_400), Some(86_400)),
+            ("ClientIP", Value::Null, Some(10_800)),
+            ("None", json!(0), None),
+            ("", json!(0), None),
+        ] {
+            assert_eq!(told(kind, seconds), (counts, vec![]));
+        }
+        let wanted = "spec.sessionAffinity: \"Foo\" is not None or ClientIP";
+        assert_eq!(told("Foo", json!(600)), (None, vec![wanted.to_owned()]));
     }
 
     #[test]
