@@ -163,7 +163,7 @@ impl<K: Kinds> Folder<K> {
             Some(_) => State::Nothing,
             None => State::Awaited,
         };
-        let changed = self.disk.read(&self.kinds, &self.seen, bad);
+        let changed = self.disk.read(&self.kinds, &mut self.seen, bad);
         self.seen.reset();
         changed
     }
@@ -206,7 +206,7 @@ impl<K: Kinds> Folder<K> {
     /// Waits until the folder should be read again.
     async fn wait(&mut self) {
         let patience = match &self.contents {
-            _ if self.is_torn => MOST_DELAY,
+            _ if self.is_torn || !self.seen.doubted.is_empty() => MOST_DELAY,
             Some(_) => LOOK,
             None => RETRY,
         };

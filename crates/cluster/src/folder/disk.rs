@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use libc::O_NONBLOCK;
 
@@ -20,6 +21,9 @@ const MOST_FILES: usize = 10_000;
 
 /// Longest manifest, in bytes.
 pub const LONGEST_FILE: u64 = 32 << 20;
+
+/// Who may be writing a file without that being seen is taken to have ended after this time, if nothing more was written.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The files of a folder, as they were read last.
 #[derive(Debug)]
@@ -56,11 +60,12 @@ impl<T> Disk<T> {
     pub(super) fn read(
         &mut self,
         kinds: &impl Kinds<Object = T>,
-        seen: &Seen,
+        seen: &mut Seen,
         bad: State,
     ) -> Result<bool, Report> {
         let names = self.list()?;
         let mut changed = false;
+        let doubted = std::mem::take(&mut seen.doubted);
         let is_gone = |path: &PathBuf| path.file_name().is_none_or(|name| !names.contains(name));
         for (path, file) in self.files.extract_if(.., |path, _| is_gone(path)) {
             self.before.entry(path).or_insert(Some(file));
@@ -69,13 +74,23 @@ impl<T> Disk<T> {
         for name in names {
             let path = self.dir.join(&name);
             let about_to = || seen.made.contains(&name) && is_empty(&path);
-            if seen.writing.contains(&name) || about_to() {
+            let was_doubted = doubted.contains(&name);
+            let is_doubted = (seen.missed || was_doubted) && is_fresh(&path);
+            if seen.writing.contains(&name) || about_to() || is_doubted {
                 changed |= self.put_back(path);
+                seen.doubted.extend(is_doubted.then_some(name));
                 continue;
             }
-            let anew = seen.everything || seen.touched.contains(&name);
+            let anew = seen.everything || was_doubted || seen.touched.contains(&name);
             let held = self.files.get(&path);
-            let Some(file) = Manuscript::read(held, &path, kinds, anew, bad) else { continue };
+            let stamp = fs::metadata(&path).ok().map(|metadata| stamp(&metadata));
+            if !anew && held.is_some_and(|it| it.stamp == stamp) {
+                continue;
+            }
+            // What was read since may be half of it.
+            let last = self.before.get(&path).map_or(held, Option::as_ref);
+            let good = last.and_then(|it| it.good.clone());
+            let file = Manuscript::read(&path, kinds, stamp, good, bad);
             let held = self.files.insert(path.clone(), file);
             self.before.entry(path).or_insert(held);
             changed = true;
@@ -138,19 +153,14 @@ impl<T> Disk<T> {
 }
 
 impl<T> Manuscript<T> {
-    /// The file, when it is otherwise than it was, or when told to.
+    /// The file that has this stamp; `good` is what it said when it was last good.
     fn read(
-        held: Option<&Self>,
         path: &Path,
         kinds: &impl Kinds<Object = T>,
-        anew: bool,
+        stamp: Option<Stamp>,
+        mut good: Option<Arc<Manifest<T>>>,
         bad: State,
-    ) -> Option<Self> {
-        let stamp = fs::metadata(path).ok().map(|metadata| stamp(&metadata));
-        if held.is_some_and(|it| it.stamp == stamp) && !anew {
-            return None;
-        }
-        let mut good = held.and_then(|it| it.good.clone());
+    ) -> Self {
         let mut rest = None;
         let state = if good.is_some() { State::LastGood } else { bad };
         let file = path.to_owned();
@@ -174,8 +184,14 @@ impl<T> Manuscript<T> {
                 }
             }
         };
-        Some(Self { stamp, good, rest, reports })
+        Self { stamp, good, rest, reports }
     }
+}
+
+/// Whether it was written just now.
+fn is_fresh(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|it| it.modified());
+    written.is_ok_and(|it| it.elapsed().is_ok_and(|time| time < PAUSE))
 }
 
 fn is_empty(path: &Path) -> bool {

@@ -27,21 +27,25 @@ pub(super) struct Seen {
     pub(super) made: BTreeSet<OsString>,
     /// Something may have been missed: all are to be read again.
     pub(super) everything: bool,
+    /// It was, as the kernel keeps so many events and no more: that somebody is writing, too.
+    pub(super) missed: bool,
+    /// Those that somebody may be writing who was missed.
+    pub(super) doubted: BTreeSet<OsString>,
     /// The folder itself has gone or moved.
     pub(super) gone: bool,
 }
 
 impl Seen {
-    /// Begins anew, but for the files that are still being written.
+    /// Begins anew, but for the files that are still being written, or may be.
     pub(super) fn reset(&mut self) {
-        let (writing, made) = (std::mem::take(&mut self.writing), std::mem::take(&mut self.made));
-        *self = Self { writing, made, ..Self::default() };
+        let Self { writing, made, doubted, .. } = std::mem::take(self);
+        *self = Self { writing, made, doubted, ..Self::default() };
     }
 
     fn add(&mut self, event: EventOwned) {
         let mask = event.mask;
         if mask.contains(EventMask::Q_OVERFLOW) {
-            *self = Self { everything: true, ..Self::default() };
+            *self = Self { everything: true, missed: true, ..Self::default() };
         }
         if mask.intersects(EventMask::IGNORED | EventMask::MOVE_SELF) {
             self.gone = true;

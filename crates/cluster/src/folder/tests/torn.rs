@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Pod;
 
@@ -144,6 +144,64 @@ fn a_file_that_was_read_half_is_as_it_was_until_it_is_whole() {
     put(&path, "mid.yaml", &again(&mid));
     assert_eq!(watched.take(1), ["+shop/new"]);
     watched.takes_nothing_for(Duration::from_secs(1));
+    disturbed.no_more();
+    let mut file = writer.lock().unwrap().take().unwrap();
+    write!(file, "---\n{}---\n{}", named("second"), named("third")).unwrap();
+    drop(file);
+    assert_eq!(watched.take(1), ["+shop/third"]);
+}
+
+#[test]
+fn a_file_that_was_read_half_and_is_bad_then_is_as_it_was_when_it_was_good() {
+    let both = format!("{DENY}---\n{}", named("second"));
+    let (mut watched, disturbed, path, mid) = watched(&both);
+    put(&path, "zz.yaml", &mid);
+    assert!(watched.report().starts_with("Pod shop/mid: "));
+    let (dir, mut writer, mut is_done) = (path.clone(), None::<File>, false);
+    disturbed.by(move || match writer.take() {
+        // It is read between the two.
+        None if !is_done => {
+            let mut half = File::create(dir.join("z.yaml")).unwrap();
+            half.write_all(DENY.as_bytes()).unwrap();
+            writer = Some(half);
+        }
+        None => {}
+        Some(mut half) => {
+            half.write_all(b"---\n[").unwrap();
+            is_done = true;
+        }
+    });
+    put(&path, "mid.yaml", &again(&mid));
+    put(&path, "zz.yaml", &again(&mid));
+    assert!(watched.report().ends_with("; what it said before stays in force"));
+    put(&path, "a.yaml", &format!("{POD}---\n{}", named("new")));
+    assert_eq!(watched.take(1), ["+shop/new"]);
+}
+
+#[test]
+fn a_file_that_is_written_stays_as_it_was_though_more_happens_than_the_kernel_keeps() {
+    let both = format!("{DENY}---\n{}", named("second"));
+    let (mut watched, disturbed, path, mid) = watched(&both);
+    let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let most: usize = most.trim().parse().unwrap();
+    let (dir, writer) = (path.clone(), Arc::new(Mutex::new(None::<File>)));
+    let written = writer.clone();
+    disturbed.by(move || {
+        let mut file = written.lock().unwrap();
+        if file.is_none() {
+            for number in 0..=most {
+                fs::write(dir.join(format!(".{}", number % 2)), "").unwrap();
+            }
+            let mut half = File::create(dir.join("z.yaml")).unwrap();
+            half.write_all(DENY.as_bytes()).unwrap();
+            *file = Some(half);
+            put(&dir, "a.yaml", &format!("{POD}---\n{}", named("new")));
+            let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+            File::open(dir.join("a.yaml")).unwrap().set_modified(long_ago).unwrap();
+        }
+    });
+    put(&path, "mid.yaml", &again(&mid));
+    assert_eq!(watched.take(1), ["+shop/new"]);
     disturbed.no_more();
     let mut file = writer.lock().unwrap().take().unwrap();
     write!(file, "---\n{}---\n{}", named("second"), named("third")).unwrap();
