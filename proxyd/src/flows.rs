@@ -155,6 +155,7 @@ mod tests {
                 status: netlink::conntrack::Status(1 << 5),
                 mark: 0,
                 is_taken_up: false,
+                id: 0,
                 zone: 0,
             }
         };

@@ -30,6 +30,9 @@ pub struct Flow {
     /// Whether it is one of TCP that was taken up from its middle: then who began it is not known, and may
     /// be the other one.
     pub is_taken_up: bool,
+    /// The kernel's name for it, by which it is told from a later one of the same ends, unless that is in
+    /// the same memory (`nf_ct_get_id`); 0 where it is not known.
+    pub id: u32,
     /// Its zone, 0 unless a rule gave it another; one of a single direction is not told.
     pub zone: u16,
 }

@@ -262,6 +262,7 @@ mod tests {
             mark: 0,
             status: netlink::conntrack::Status(0),
             is_taken_up: false,
+            id: 0,
             zone: 0,
         }
     }

@@ -23,6 +23,7 @@ const TCP_FLAGS: [u16; 2] = [4, 5];
 /// `IP_CT_TCP_FLAG_BE_LIBERAL`. Set for both directions by `tcp_new` where it sees no beginning.
 const TCP_LIBERAL: u8 = 8;
 const MARK: u16 = 8;
+const ID: u16 = 12;
 const ZONE: u16 = 18;
 const MARK_MASK: u16 = 21;
 const FILTER: u16 = 25;
@@ -98,9 +99,10 @@ pub(super) fn set_mark(flow: &Flow, mark: Mark) -> Message {
     put_mark(about(NEW, flow), mark)
 }
 
-/// Deletes a flow.
+/// Deletes a flow, and none that has taken its place.
 pub(super) fn delete(flow: &Flow) -> Message {
-    about(DELETE, flow)
+    let message = about(DELETE, flow);
+    if flow.id == 0 { message } else { message.attribute(ID, &flow.id.to_be_bytes()) }
 }
 
 fn about(kind: [u8; 2], flow: &Flow) -> Message {
@@ -151,7 +153,8 @@ const fn icmp_attributes(protocol: u8) -> [u16; 3] {
 /// The flow with these attributes; `None` when it is not one of the family.
 pub(super) fn read(flow: &[u8], is_ipv4: bool) -> Option<Flow> {
     let (mut original, mut reply) = (None, None);
-    let (mut status, mut mark, mut zone, mut is_taken_up) = (Status(0), 0, 0, false);
+    let (mut status, mut mark, mut is_taken_up) = (Status(0), 0, false);
+    let (mut id, mut zone) = (0, 0);
     for (kind, payload) in attributes(flow) {
         match kind {
             TUPLE_ORIGINAL => original = read_tuple(payload, is_ipv4),
@@ -159,11 +162,12 @@ pub(super) fn read(flow: &[u8], is_ipv4: bool) -> Option<Flow> {
             PROTOCOL_INFO => is_taken_up = find(payload, INFO_TCP).is_some_and(has_no_beginning),
             STATUS => status = Status(network_number(payload)?),
             MARK => mark = network_number(payload)?,
+            ID => id = network_number(payload)?,
             ZONE => zone = network_short(payload)?,
             _ => {}
         }
     }
-    Some(Flow { original: original?, reply: reply?, status, mark, is_taken_up, zone })
+    Some(Flow { original: original?, reply: reply?, status, mark, is_taken_up, id, zone })
 }
 
 fn has_no_beginning(tcp: &[u8]) -> bool {

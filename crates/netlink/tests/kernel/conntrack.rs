@@ -255,6 +255,10 @@ fn flows_are_forgotten_by_protocol_port_end_and_mark() {
         assert_eq!(client.forget_all(&dns).unwrap(), 0);
         assert_eq!(client.forget_all(&Filter { protocol: Some(SCTP), ..all }).unwrap(), 4);
         let flow = list(&mut client, &Filter { protocol: Some(TCP), port: Some(80), ..all })[0];
+        // One that was there before it, with the same ends.
+        let former = Flow { id: flow.id ^ 1, ..flow };
+        assert_eq!(client.forget(&former).unwrap(), Outcome::FlowGone);
+        assert_eq!(client.forget_each(&[former]).unwrap(), 0);
         assert_eq!(client.set_mark(&flow, CUT).unwrap(), Outcome::Done);
         assert_eq!(client.forget_all(&Filter { mark: Some(CUT), ..all }).unwrap(), 1);
         assert_eq!(client.forget(&flow).unwrap(), Outcome::FlowGone);
