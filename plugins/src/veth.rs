@@ -165,14 +165,12 @@ pub(crate) fn addresses_of_others(
     Ok(of_others(addresses, own.map(|it| it.index), &bridges))
 }
 
-/// The bridges to which a link's addresses may have moved: that which it is a port of, else those that no other interface of
-/// the container is.
+/// The bridges to which a link's addresses may have moved: that which it is a port of, else those that have no ports.
 fn bridges_of(link: Option<&Link>, links: &[Link]) -> Vec<u32> {
     let own = link.and_then(|it| it.controller);
     let is_one = |bridge: &Link| match own {
         Some(own) => bridge.index == own,
-        // Machines in containers have such.
-        None => !links.iter().any(|it| it.controller == Some(bridge.index) && it.kind != "tun"),
+        None => !links.iter().any(|it| it.controller == Some(bridge.index)),
     };
     let bridges = links.iter().filter(|it| it.kind == "bridge" && is_one(it));
     bridges.map(|it| it.index).collect()

@@ -440,6 +440,29 @@ fn who_takes_a_port_by_one_family_leaves_none_of_the_other() {
     }
 }
 
+/// Without iptables' programs the kernel tells what is published by them.
+#[test]
+fn a_port_by_iptables_is_held_though_its_programs_have_gone() {
+    let bridged = Bridged::new("nftables");
+    let [one, two] = ["one", "two"].map(|it| bridged.site.node.pod(it));
+    bridged.attach(&one, "eth0", "10.1.0.2/16");
+    bridged.attach(&two, "eth0", "10.1.0.3/16");
+    let (first, second) = (end(&one, "10.1.0.2"), end(&two, "10.1.0.3"));
+    let by_iptables = Bridged { site: bridged.site, backend: "iptables" };
+    let _ = by_iptables.call("ADD", "net1", first, None).ok();
+    let bridged = Bridged { site: by_iptables.site, backend: "nftables" };
+    let error = bridged.call("ADD", "net1", second, Some("/nowhere")).expect_error(7);
+    assert!(error.msg.contains("10.1.0.2"), "{}", error.msg);
+    one.sh("ip link del eth0");
+    let reply = bridged.call("ADD", "net1", second, Some("/nowhere"));
+    assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
+    assert_eq!(bridged.led("10.1.0.2"), 0);
+    for command in ["CHECK", "DEL"] {
+        let _ = bridged.call(command, "net1", second, Some("/nowhere")).ok();
+    }
+    assert_eq!(bridged.led("10.1.0."), 0);
+}
+
 /// The reference's rules of a family go together: as long as the container is at one of its addresses, they stay.
 #[test]
 fn the_references_rules_of_who_is_there_stay() {

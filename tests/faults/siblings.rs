@@ -164,7 +164,6 @@ fn a_del_without_a_result_takes_the_ports_of_addresses_that_are_elsewhere() {
     let moves = [
         "ip addr add 10.1.0.2/32 dev lo; ip addr add fd00:1::2/128 dev lo",
         "ip link add dm0 type bridge; ip link set dm0 up; ip addr flush dev eth0 scope global
-         ip tuntap add tap0 mode tap; ip link set tap0 master dm0
          ip addr add 10.1.0.2/16 dev dm0; ip addr add fd00:1::2/64 dev dm0",
         // As who runs machines in containers has it, with all of its interfaces.
         "for it in 0 1; do
@@ -273,8 +272,42 @@ fn a_del_beside_another_interface_among_rules_that_iptables_cannot_read() {
         assert_eq!(of_container(), alone);
         let _ = portmap("DEL", 1).ok();
         assert_eq!(of_container(), [""; 0]);
+        // The same port of both: what marks for one is as for the other, and stays with it.
+        let _ = at("ADD", 1, 8080).ok();
+        let alone = site.listed_by_nft();
+        let _ = at("DEL", 1, 8080).ok();
+        for (number, port) in [(0, 8080), (1, 8080)] {
+            let _ = at("ADD", number, port).ok();
+        }
+        let _ = at("DEL", 0, 8080).ok();
+        assert_eq!(site.listed_by_nft(), alone);
+        let _ = at("DEL", 1, 8080).ok();
+        assert_eq!(of_container(), [""; 0]);
         site.node.sh("nft flush chain ip nat POSTROUTING; nft flush chain ip6 nat POSTROUTING");
     }
+}
+
+/// Of a family of which nothing is published nothing is missing.
+#[test]
+fn ports_of_one_family_are_no_alarm_beside_another_interface() {
+    let site = Site::new(bridge_with_all());
+    let pod = site.node.pod("pod1");
+    let results = ["eth0", "eth1"].map(|it| site.run(&site.call("ADD", &pod).ifname(it)).ok());
+    let portmap = |command, number: usize| {
+        let ports = json!([{"hostPort": 8080 + number, "containerPort": 80, "protocol": "tcp", "hostIP": "0.0.0.0"}]);
+        let conf = json!({"cniVersion": "1.0.0", "name": "net1", "type": "portmap", "backend": "iptables",
+            "prevResult": results[number], "runtimeConfig": {"portMappings": ports}});
+        let call = Call::new("portmap", command).container("pod1").netns(&pod.path()).conf(&conf);
+        let reply = site.run(&call.ifname(&format!("eth{number}")));
+        assert!(reply.succeeded(), "{command} {number}: {reply}");
+    };
+    for (command, number) in
+        [("ADD", 0), ("ADD", 1), ("CHECK", 0), ("CHECK", 1), ("DEL", 1), ("CHECK", 0), ("DEL", 0)]
+    {
+        portmap(command, number);
+    }
+    let rules = site.node.sh("iptables-save -t nat; ip6tables-save -t nat");
+    assert!(!rules.contains("CNI-DN-"), "{rules}");
 }
 
 /// Of two interfaces that share a chain each has its own ports there.

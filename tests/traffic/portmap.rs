@@ -30,6 +30,7 @@ by_both! {
     packets_to_other_hosts_are_left_alone
     services_come_first
     a_flow_follows_the_port_to_the_next_container
+    flows_of_a_family_that_is_off_end
     flows_end_with_their_port_whatever_ends_it
     flows_to_other_hosts_go_on
     a_port_is_held_by_who_is_there
@@ -410,6 +411,32 @@ fn flows_end_with_their_port_whatever_ends_it(backend: &'static str) {
         }
     }
     site.leave(&two, &other);
+}
+
+/// An ADD that comes again, by either backend, when one of the container's families is off: nobody knows of that later.
+fn flows_of_a_family_that_is_off_end(backend: &'static str) {
+    let site = Site::bridge(backend);
+    let world = site.network.world();
+    let guest = site.network.guest("one");
+    let _servers = [&guest.v4, &guest.v6].map(|it| servers(&guest, it));
+    for (again, is_off) in
+        ["iptables", "nftables"].into_iter().flat_map(|it| [(it, &guest.v4), (it, &guest.v6)])
+    {
+        site.publish(&guest, &both());
+        for (address, to) in [(NODE4, &guest.v4), (NODE6, &guest.v6)] {
+            assert!(Asker::new(&world, address).is_answered(PATIENCE), "{backend} {again}");
+            assert!(flows(&site, to) > 0, "{backend} {again}");
+        }
+        let mut result = guest.result.clone();
+        let ips = result["ips"].as_array_mut().expect("a list");
+        ips.retain(|ip| !ip["address"].as_str().is_some_and(|it| it.starts_with(&**is_off)));
+        let keys = json!({"prevResult": result, "backend": again});
+        let _ = site.call("ADD", &guest, &both(), &keys).ok();
+        let left = [&guest.v4, &guest.v6].map(|it| flows(&site, it) > 0);
+        assert_eq!(left, [is_off != &guest.v4, is_off != &guest.v6], "{backend} {again} {is_off}");
+        site.leave_ports(&guest, &both());
+    }
+    site.leave(&guest, &both());
 }
 
 /// A port that is published is that of this host: flows to other hosts may have the same.

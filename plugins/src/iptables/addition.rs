@@ -47,6 +47,11 @@ impl InChain {
         saved.lines().any(|it| it == line)
     }
 
+    /// Whether it leads packets elsewhere.
+    pub(crate) const fn is_translation(&self) -> bool {
+        matches!(self.rule.target, Target::Translate(_))
+    }
+
     /// Whether it is in this chain.
     pub(crate) fn is_in(&self, chain: &str) -> bool {
         self.chain == chain

@@ -18,7 +18,7 @@ use super::owner::Siblings;
 use super::{SIGNS, WHAT, alive, del, identity_of, reference_nftables};
 use crate::backend::Backend;
 use crate::error::{Error, warn};
-use crate::iptables::{FAMILIES, InKernel, NAT, is_missing, lock};
+use crate::iptables::{FAMILIES, InKernel, NAT, lock};
 use crate::kernel_tables::KernelTables;
 use crate::nf_tables::missing;
 use crate::owner::Owner;
@@ -84,8 +84,10 @@ fn publish<'a>(
     let mut others = publisher.refuse_conflicts(&wants, held)?;
     publisher.look_beyond(&mut runner, &mut others)?;
     rollback.push("remove the published ports", || del::tear_down(call, conf).1);
-    publisher.set_up(&mut runner, seen, table, &others)?;
+    let gone = publisher.set_up(&mut runner, seen, table, &others)?;
     others.taken.iter().for_each(|it| warn(it));
+    // The flows of a family in which the container has no address any more.
+    others.ended.addresses.extend(gone);
     Ok(others.ended)
 }
 
@@ -232,63 +234,71 @@ impl<'a> Publisher<'a> {
             if address.is_none() {
                 continue;
             }
-            match programs.look(family, self.kernel, (self.backend, &identity), &ports) {
-                Ok(found) => *seen = found,
-                // Without the program nobody but the kernel knows.
-                Err(error) if is_missing(&error) => *seen = Seen::of(String::new()),
-                Err(error) => return Err(error),
-            }
+            *seen = programs.look(family, self.kernel, (self.backend, &identity), &ports)?;
         }
         Ok(both)
     }
 
+    /// Tells where what an earlier ADD made led in a family in which the container has no address any more.
     fn set_up(
         &mut self,
         runner: &mut OsRunner,
         seen: [Seen; 2],
         table: Contents,
         Others { dead, siblings, own, .. }: &Others,
-    ) -> Result<(), Error> {
-        match self.backend {
+    ) -> Result<BTreeSet<IpAddr>, Error> {
+        let gone = match self.backend {
             Backend::Iptables => {
-                self.set_up_by_iptables(runner, seen, dead)?;
+                let gone = self.set_up_by_iptables(runner, seen, dead)?;
                 if let Some(client) = self.kernel.client()?.filter(|_| has_elements(own)) {
                     nftables::remove_own(client, &Owner::of(self.call))?;
                 }
+                gone
             }
             Backend::Nftables => {
                 let client = self.kernel.client()?;
                 let client = client.ok_or_else(|| missing(&format!("{WHAT} by nftables")))?;
                 let wanted = Wanted::new(self.conf, Owner::of(self.call), self.addresses, siblings);
                 nftables::set_up(client, table, &wanted, dead)?;
-                self.remove_own_chain(runner, own)?;
+                self.remove_own_chain(runner, own)?
             }
-        }
-        self.remove_dead(runner, dead)
+        };
+        self.remove_dead(runner, dead)?;
+        Ok(gone)
     }
 
-    /// Removes what an earlier ADD has made by iptables.
+    /// Of addresses those of a family in which the container has none.
+    fn of_other_families(&self, addresses: impl IntoIterator<Item = IpAddr>) -> BTreeSet<IpAddr> {
+        let is_own = |is_ipv4| self.addresses.iter().flatten().any(|it| it.is_ipv4() == is_ipv4);
+        addresses.into_iter().filter(|it| !is_own(it.is_ipv4())).collect()
+    }
+
+    /// Removes what an earlier ADD has made by iptables. Tells the same as [`Self::set_up`].
     fn remove_own_chain(
         &mut self,
         runner: &mut OsRunner,
         own: &BTreeSet<Tag>,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeSet<IpAddr>, Error> {
         if !own.iter().any(|tag| matches!(tag, Tag::Chain(_))) {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         let identity = identity_of(self.call);
         let mut programs = Programs { runner, lock: self.lock };
         let siblings = self.siblings();
         let of_siblings: OfSiblings<'_> = &|to| siblings.have(to);
-        iptables::tear_down(&mut programs, self.kernel, &identity, of_siblings).1
+        let (ended, removed) =
+            iptables::tear_down(&mut programs, self.kernel, &identity, of_siblings);
+        removed.map(|()| self.of_other_families(ended.all_addresses()))
     }
 
+    /// Tells the same as [`Self::set_up`].
     fn set_up_by_iptables(
         &mut self,
         runner: &mut OsRunner,
         seen: [Seen; 2],
         dead: &Dead,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeSet<IpAddr>, Error> {
+        let mut gone = BTreeSet::new();
         let mut programs = Programs { runner, lock: self.lock };
         let siblings = self.siblings();
         let of_siblings: OfSiblings<'_> = &|to| siblings.have(to);
@@ -297,7 +307,8 @@ impl<'a> Publisher<'a> {
                 // An earlier ADD may have been for addresses of both families. What the kernel refuses here
                 // DEL removes by the programs.
                 let chain = &identity_of(self.call).chain;
-                let _ = self.kernel.remove_leading(family, iptables::HOSTPORTS, chain, of_siblings);
+                let hook = iptables::HOSTPORTS;
+                gone.extend(self.kernel.remove_leading(family, hook, chain, of_siblings).0);
                 continue;
             };
             let rules = Rules::new(self.conf, identity_of(self.call), *address);
@@ -307,7 +318,7 @@ impl<'a> Publisher<'a> {
                 programs.set_up(family, self.kernel, seen, &rules, dead, of_siblings)?;
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// Removes what the dead have elsewhere than where the ports were taken from them.

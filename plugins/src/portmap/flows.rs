@@ -36,6 +36,11 @@ impl Ended {
         self.extend(held.iter().map(|it| (it.key, it.to)), &|_| false);
     }
 
+    /// All addresses, whatever was published there.
+    pub(super) fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ports.iter().map(|it| it.2).chain(self.addresses.iter().copied())
+    }
+
     /// Whether it is nothing.
     pub(super) fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.addresses.is_empty()
@@ -52,8 +57,7 @@ impl Ended {
             flow.status.is_destination_translated()
                 && (self.addresses.contains(&to) || by_port().unwrap_or_default())
         };
-        let addresses = self.ports.iter().map(|it| it.2).chain(self.addresses.iter().copied());
-        let families: BTreeSet<bool> = addresses.map(|it| it.is_ipv4()).collect();
+        let families: BTreeSet<bool> = self.all_addresses().map(|it| it.is_ipv4()).collect();
         cut(&families, |client, is_ipv4| list(client, is_ipv4, is_one));
     }
 }

@@ -148,6 +148,10 @@ impl Rules {
     /// chain is left out.
     fn problem(&self, saved: &str, of_siblings: OfSiblings<'_>) -> Result<&[InChain], String> {
         let chain = &self.identity.chain;
+        // Of this family it publishes nothing: another interface's ADD and DEL may have taken the empty chain.
+        if self.own.is_empty() {
+            return Ok(&[]);
+        }
         if !saved.lines().any(|line| is_declaration(line, chain)) {
             return Err(format!("chain {chain} is missing in table nat"));
         }
@@ -347,15 +351,7 @@ impl Programs<'_> {
     ) -> Result<Seen, Error> {
         match kernel.places(family, NAT, HOSTPORTS) {
             Places { nftables: false, legacy: false } => Ok(Seen::of(String::new())),
-            places => match self.list(family, kernel, places) {
-                // Without the program nobody but the kernel knows.
-                Err(error) if is_missing(&error) => {
-                    let told = kernel.client()?.map(|client| told::held(client, family));
-                    let held = told.transpose()?.unwrap_or_default();
-                    Ok(Seen::Told { held, of_old: String::new() })
-                }
-                seen => seen,
-            },
+            places => self.list(family, kernel, places),
         }
     }
 
@@ -365,7 +361,15 @@ impl Programs<'_> {
         kernel: &mut KernelTables,
         Places { nftables, legacy }: Places,
     ) -> Result<Seen, Error> {
-        let own = self.read(family)?;
+        let own = match self.read(family) {
+            // Without the program nobody but the kernel knows.
+            Err(error) if is_missing(&error) => {
+                let told = kernel.client()?.map(|client| told::held(client, family));
+                let held = told.transpose()?.unwrap_or_default();
+                return Ok(Seen::Told { held, of_old: String::new() });
+            }
+            own => own?,
+        };
         // What nf_tables has not, the programs have from the tables of old.
         let is_of_old = !nftables && own.lines().any(|line| is_declaration(line, HOSTPORTS));
         let of_old = if !legacy || is_of_old {
@@ -455,8 +459,17 @@ impl Programs<'_> {
             self.tool(family).restore(&shared)?;
         }
         let is_there = saved.lines().any(|line| is_declaration(line, &rules.identity.chain));
-        let own = rules.own.iter().chain(&rules.entries).filter(|rule| !rule.is_among(&saved));
-        let addition = Addition { is_new: !is_there, own: own.collect(), ..rules.addition() };
+        let (mut own, mut group) = (Vec::new(), Vec::new());
+        for rule in &rules.own {
+            group.push(rule);
+            if rule.is_translation() {
+                // Another interface's rules that mark may be like these, and go with it.
+                let is_among = rule.is_among(&saved);
+                own.extend(group.drain(..).filter(|_| !is_among));
+            }
+        }
+        own.extend(rules.entries.iter().filter(|rule| !rule.is_among(&saved)));
+        let addition = Addition { is_new: !is_there, own, ..rules.addition() };
         let add = |mut it: InKernel<'_>| it.add(&addition);
         if addition.own.is_empty() || InKernel::find(kernel, family, NAT).is_some_and(add) {
             return Ok(());
