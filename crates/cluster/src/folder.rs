@@ -21,7 +21,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::contents::Contents;
-use self::disk::Disk;
+use self::disk::{Disk, Manifests};
 pub use self::disk::{LONGEST_FILE, content};
 pub use self::kinds::{Kind, Kinds, Wrong, typed};
 pub use self::manifest::{Entry, Format, Manifest, parse};
@@ -44,7 +44,9 @@ const QUIET: Duration = Duration::from_millis(30);
 const MOST_DELAY: Duration = Duration::from_millis(500);
 
 /// So often the folder is read, one time after the other, until nothing has changed since the time before.
-const MOST_PASSES: usize = 5;
+const MOST_PASSES: usize = 6;
+/// A file that is otherwise so many times in a row is not waited for.
+const RESTLESS: usize = 3;
 
 /// An object's kind and its name, which has the namespace and a slash before it where the kind has namespaces.
 pub type Identity = (&'static str, String);
@@ -60,8 +62,8 @@ pub struct Folder<K: Kinds> {
     watch: Option<Watch>,
     seen: Seen,
     contents: Option<Contents<K::Object>>,
-    /// Whether it has changed each time while it was read: what has gone or is otherwise is not told yet.
-    is_torn: bool,
+    /// What the last pass but one has found, where the folder did not rest while it was read.
+    torn: Option<Manifests<K::Object>>,
     duplicates: Vec<Report>,
     told: BTreeSet<String>,
 }
@@ -76,7 +78,7 @@ impl<K: Kinds> Folder<K> {
             watch: None,
             seen: Seen::default(),
             contents: None,
-            is_torn: false,
+            torn: None,
             duplicates: Vec::new(),
             told: BTreeSet::new(),
         }
@@ -132,17 +134,26 @@ impl<K: Kinds> Folder<K> {
         changes
     }
 
-    /// Reads what has changed until nothing has any more: all files were there at once then as they were read. What somebody moves
-    /// from one to another meanwhile could be in neither else. Whether anything has changed is returned.
+    /// Reads what has changed until nothing has any more, but for files that never rest: all others were there at once then as
+    /// they were read. What somebody moves from one to another meanwhile could be in neither else. Whether anything has changed is
+    /// returned.
     async fn snapshot(&mut self, reports: &mut Vec<Report>) -> Result<bool, Report> {
-        let mut is_new = self.is_torn;
-        for _ in 0..MOST_PASSES {
+        // What was kept by the last reading may go with this one.
+        let mut is_new = self.torn.take().is_some();
+        let mut passes: Vec<BTreeSet<PathBuf>> = Vec::new();
+        self.disk.begin();
+        for pass in 1..=MOST_PASSES {
             reports.clear();
+            let before = (pass >= RESTLESS).then(|| self.disk.as_read());
             let changed = self.pass(reports)?;
-            is_new |= changed;
-            self.is_torn = changed;
-            if !changed {
+            if changed.is_empty() {
                 self.disk.settle();
+                break;
+            }
+            is_new = true;
+            passes.push(changed);
+            if pass == MOST_PASSES || never_rests(&passes) {
+                self.torn = before;
                 break;
             }
             if let Some(watch) = &mut self.watch {
@@ -152,8 +163,8 @@ impl<K: Kinds> Folder<K> {
         Ok(is_new)
     }
 
-    /// Reads once what has changed; whether anything has.
-    fn pass(&mut self, reports: &mut Vec<Report>) -> Result<bool, Report> {
+    /// Reads once what has changed; which files have.
+    fn pass(&mut self, reports: &mut Vec<Report>) -> Result<BTreeSet<PathBuf>, Report> {
         if let Err(source) = self.keep_watch() {
             let seconds = RETRY.as_secs();
             reports.push(Report::Watch { dir: self.dir.clone(), seconds, source });
@@ -182,23 +193,17 @@ impl<K: Kinds> Folder<K> {
 
     fn changes(&mut self) -> Vec<Change<K::Object>> {
         let is_awaited = K::NEEDS_ALL && !self.disk.is_known();
-        if self.contents.is_none() && (self.is_torn || is_awaited) {
+        if self.contents.is_none() && is_awaited {
             return Vec::new();
         }
-        let files = self.disk.manifests();
-        let (contents, duplicates) = Contents::of(files, &self.kinds, self.contents.as_ref());
+        let before = self.contents.as_ref();
+        let (mut contents, duplicates) = Contents::of(self.disk.manifests(), &self.kinds, before);
         self.duplicates = duplicates;
-        let (contents, changes) = match &self.contents {
-            None => {
-                let changes = vec![contents.listed()];
-                (contents, changes)
-            }
-            Some(before) => {
-                let contents = if self.is_torn { contents.added_to(before) } else { contents };
-                let changes = contents.since(before);
-                (contents, changes)
-            }
-        };
+        if let Some(torn) = &self.torn {
+            let files = torn.iter().map(|(path, manifest)| (path.as_path(), &**manifest));
+            contents.keep(Contents::of(files, &self.kinds, before).0, before);
+        }
+        let changes = before.map_or_else(|| vec![contents.listed()], |it| contents.since(it));
         self.contents = Some(contents);
         changes
     }
@@ -206,7 +211,7 @@ impl<K: Kinds> Folder<K> {
     /// Waits until the folder should be read again.
     async fn wait(&mut self) {
         let patience = match &self.contents {
-            _ if self.is_torn || !self.seen.doubted.is_empty() => MOST_DELAY,
+            _ if self.torn.is_some() || !self.seen.doubted.is_empty() => MOST_DELAY,
             Some(_) => LOOK,
             None => RETRY,
         };
@@ -223,4 +228,11 @@ impl<K: Kinds> Folder<K> {
             }
         }
     }
+}
+
+/// Whether what the last pass has found otherwise was so in each of the last ones.
+fn never_rests(passes: &[BTreeSet<PathBuf>]) -> bool {
+    let Some((last, rest)) = passes.split_last() else { return false };
+    let earlier = rest.iter().rev().take(RESTLESS - 1);
+    rest.len() >= RESTLESS - 1 && earlier.into_iter().all(|it| last.is_subset(it))
 }

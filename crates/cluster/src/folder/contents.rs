@@ -53,12 +53,19 @@ impl<T: Clone + PartialEq> Contents<T> {
         (Self { objects, places }, reports)
     }
 
-    /// What is new in it since `before`, and all else as it was: what has gone from one file may be in another, which was
-    /// read before it was there.
-    pub(super) fn added_to(mut self, before: &Self) -> Self {
-        self.objects.extend(before.objects.clone());
-        self.places.extend(before.places.clone());
-        self
+    /// Keeps what an `earlier` pass has found, as it was `before`: what this one alone has not may have moved to a file that
+    /// was read before it was there.
+    pub(super) fn keep(&mut self, earlier: Self, before: Option<&Self>) {
+        let Self { objects, mut places } = earlier;
+        for (identity, object) in objects {
+            if self.objects.contains_key(&identity) {
+                continue;
+            }
+            let held = before.and_then(|it| it.objects.get(&identity)).cloned();
+            let Some(place) = places.remove(&identity) else { continue };
+            self.objects.insert(identity.clone(), held.unwrap_or(object));
+            self.places.insert(identity, place);
+        }
     }
 
     /// All of it, as the first list.

@@ -30,9 +30,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Disk<T> {
     dir: PathBuf,
     files: BTreeMap<PathBuf, Manuscript<T>>,
-    /// Of those that are otherwise since [`Self::settle`], as they were then; `None`: they were not there.
-    before: BTreeMap<PathBuf, Option<Manuscript<T>>>,
+    /// Of those that are otherwise since [`Self::begin`] or the one before, as they were then, and since which; `None`: they were
+    /// not there.
+    before: BTreeMap<PathBuf, (u64, Option<Manuscript<T>>)>,
+    /// How often there was a beginning.
+    reading: u64,
 }
+
+/// Files, each with what it says.
+pub(super) type Manifests<T> = Vec<(PathBuf, Arc<Manifest<T>>)>;
 
 /// A file: what it said when it was last good, and what is wrong with it now.
 #[derive(Debug)]
@@ -48,36 +54,45 @@ struct Manuscript<T> {
 /// What tells a file from the same file otherwise.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
-impl<T> Disk<T> {
+impl<T: PartialEq> Disk<T> {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, files: BTreeMap::new(), before: BTreeMap::new() }
+        Self { dir, files: BTreeMap::new(), before: BTreeMap::new(), reading: 0 }
+    }
+
+    /// Begins to read, as often as it takes.
+    pub(super) const fn begin(&mut self) {
+        self.reading += 1;
     }
 
     /// Reads the files that have changed, one after the other, but those that somebody is writing: half a
-    /// manifest may be a good one that lacks a policy. They are as they were at [`Self::settle`], though they
-    /// were read since. Whether any has changed is returned: if not, all were there at once as they are here.
+    /// manifest may be a good one that lacks a policy. They are as they were at [`Self::begin`], though they
+    /// were read since. Which say something else is returned: if none does, all were there at once as they are here.
     /// `bad` is what becomes of a file that was never good.
     pub(super) fn read(
         &mut self,
         kinds: &impl Kinds<Object = T>,
         seen: &mut Seen,
         bad: State,
-    ) -> Result<bool, Report> {
+    ) -> Result<BTreeSet<PathBuf>, Report> {
         let names = self.list()?;
-        let mut changed = false;
+        let mut changed = BTreeSet::new();
         let doubted = std::mem::take(&mut seen.doubted);
         let is_gone = |path: &PathBuf| path.file_name().is_none_or(|name| !names.contains(name));
-        for (path, file) in self.files.extract_if(.., |path, _| is_gone(path)) {
-            self.before.entry(path).or_insert(Some(file));
-            changed = true;
+        let gone: Vec<_> = self.files.extract_if(.., |path, _| is_gone(path)).collect();
+        for (path, file) in gone {
+            self.remember(&path, Some(file));
+            changed.insert(path);
         }
         for name in names {
             let path = self.dir.join(&name);
             let about_to = || seen.made.contains(&name) && is_empty(&path);
             let was_doubted = doubted.contains(&name);
-            let is_doubted = (seen.missed || was_doubted) && is_fresh(&path);
+            let may_be_written = seen.missed && !seen.whole.contains(&name);
+            let is_doubted = (may_be_written || was_doubted) && is_fresh(&path);
             if seen.writing.contains(&name) || about_to() || is_doubted {
-                changed |= self.put_back(path);
+                if self.put_back(&path) {
+                    changed.insert(path);
+                }
                 seen.doubted.extend(is_doubted.then_some(name));
                 continue;
             }
@@ -88,13 +103,18 @@ impl<T> Disk<T> {
                 continue;
             }
             // What was read since may be half of it.
-            let last = self.before.get(&path).map_or(held, Option::as_ref);
+            let last = self.before.get(&path).map_or(held, |it| it.1.as_ref());
             let good = last.and_then(|it| it.good.clone());
             let file = Manuscript::read(&path, kinds, stamp, good, bad);
+            let says_the_same = held.is_some_and(|it| it.says_the_same(&file));
             let held = self.files.insert(path.clone(), file);
-            self.before.entry(path).or_insert(held);
-            changed = true;
+            self.remember(&path, held);
+            if !says_the_same {
+                changed.insert(path);
+            }
         }
+        let reading = self.reading;
+        self.before.retain(|_, (since, _)| *since == reading);
         Ok(changed)
     }
 
@@ -103,22 +123,33 @@ impl<T> Disk<T> {
         self.before.clear();
     }
 
-    /// A file is as it was at [`Self::settle`]; whether it was otherwise.
-    fn put_back(&mut self, path: PathBuf) -> bool {
-        match self.before.remove(&path) {
-            Some(Some(file)) => _ = self.files.insert(path, file),
-            Some(None) => _ = self.files.remove(&path),
+    /// What a file was at the beginning.
+    fn remember(&mut self, path: &Path, file: Option<Manuscript<T>>) {
+        if self.before.get(path).is_none_or(|it| it.0 < self.reading) {
+            self.before.insert(path.to_owned(), (self.reading, file));
+        }
+    }
+
+    /// A file is as it was at the beginning; whether it was otherwise.
+    fn put_back(&mut self, path: &Path) -> bool {
+        match self.before.remove(path) {
+            Some((_, Some(file))) => _ = self.files.insert(path.to_owned(), file),
+            Some((_, None)) => _ = self.files.remove(path),
             None => return false,
         }
         true
     }
 
+    /// What the files say now.
+    pub(super) fn as_read(&self) -> Manifests<T> {
+        let files = self.files.iter();
+        files.filter_map(|(path, file)| Some((path.clone(), file.counting()?.clone()))).collect()
+    }
+
     /// The manifests that count, in the order of their names.
     pub(super) fn manifests(&self) -> impl Iterator<Item = (&Path, &Manifest<T>)> {
         let files = self.files.iter();
-        files.filter_map(|(path, file)| {
-            Some((path.as_path(), file.good.as_deref().or(file.rest.as_deref())?))
-        })
+        files.filter_map(|(path, file)| Some((path.as_path(), &**file.counting()?)))
     }
 
     /// Whether each file was good at least once.
@@ -152,7 +183,18 @@ impl<T> Disk<T> {
     }
 }
 
-impl<T> Manuscript<T> {
+impl<T: PartialEq> Manuscript<T> {
+    /// What counts of it.
+    const fn counting(&self) -> Option<&Arc<Manifest<T>>> {
+        if self.good.is_some() { self.good.as_ref() } else { self.rest.as_ref() }
+    }
+
+    /// Whether another one means the same, and nothing is to be told of either.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let reports = self.reports.len() + other.reports.len();
+        reports == 0 && self.good == other.good && self.rest == other.rest
+    }
+
     /// The file that has this stamp; `good` is what it said when it was last good.
     fn read(
         path: &Path,

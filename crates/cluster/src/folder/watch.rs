@@ -29,6 +29,8 @@ pub(super) struct Seen {
     pub(super) everything: bool,
     /// It was, as the kernel keeps so many events and no more: that somebody is writing, too.
     pub(super) missed: bool,
+    /// Those that were seen to be written to their end since: they are whole.
+    pub(super) whole: BTreeSet<OsString>,
     /// Those that somebody may be writing who was missed.
     pub(super) doubted: BTreeSet<OsString>,
     /// The folder itself has gone or moved.
@@ -54,8 +56,16 @@ impl Seen {
             return;
         };
         if mask.contains(EventMask::MODIFY) {
+            self.whole.remove(&name);
             self.writing.insert(name);
             return;
+        }
+        let ends = EventMask::CLOSE_WRITE | EventMask::MOVED_TO | EventMask::DELETE;
+        if mask.intersects(ends) {
+            self.doubted.remove(&name);
+            if self.missed {
+                self.whole.insert(name.clone());
+            }
         }
         if !mask.contains(EventMask::ATTRIB) {
             self.writing.remove(&name);

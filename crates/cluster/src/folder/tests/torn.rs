@@ -1,5 +1,6 @@
 //! Folders that change while they are read.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -99,22 +100,86 @@ fn what_moves_to_a_file_that_was_read_before_stays() {
     assert_eq!(watched.take(1), ["-shop/after"]);
 }
 
-#[test]
-fn what_never_rests_has_nothing_go_or_change_but_what_is_new_comes() {
-    let (mut watched, disturbed, path, mid) = watched(DENY);
-    let (dir, text) = (path.clone(), mid.clone());
+/// Has `mid` say something else each time that it is read.
+fn never_rest(
+    disturbed: &Disturbed,
+    path: &Path,
+    mid: &str,
+    mut meanwhile: impl FnMut(u16) + Send + 'static,
+) {
+    let (dir, text) = (path.to_owned(), mid.to_owned());
     let mut number = 0;
     disturbed.by(move || {
         number += 1;
-        put(&dir, "mid.yaml", &format!("# {number}\n{text}"));
+        put(
+            &dir,
+            "mid.yaml",
+            &text.replace("containerPort: 80", &format!("containerPort: {number}")),
+        );
+        meanwhile(number);
     });
+}
+
+/// What is told until all of these are, without what never rests.
+fn told(watched: &mut Watched, mut awaited: BTreeSet<&str>) -> Vec<String> {
+    let mut told = Vec::new();
+    while !awaited.is_empty() {
+        let change = watched.take(1).remove(0);
+        if change != "+shop/mid" {
+            awaited.remove(&*change);
+            told.push(change);
+        }
+    }
+    told
+}
+
+#[test]
+fn what_never_rests_holds_up_nothing() {
+    let (mut watched, disturbed, path, mid) = watched(DENY);
+    never_rest(&disturbed, &path, &mid, |_| {});
     put(&path, "mid.yaml", &again(&mid));
     put(&path, "z.yaml", &named("new"));
     put(&path, "a.yaml", &POD.replace("containerPort: 80", "containerPort: 81"));
-    assert_eq!(watched.take(1), ["+shop/new"]);
-    watched.takes_nothing_for(Duration::from_secs(2));
+    let all = ["+shop/new", "+shop/web", "-shop/deny"];
+    assert_eq!(told(&mut watched, all.into()).len(), all.len());
+    fs::remove_file(path.join("z.yaml")).unwrap();
+    assert_eq!(told(&mut watched, ["-shop/new"].into()), ["-shop/new"]);
     disturbed.no_more();
-    assert_eq!(watched.take(2), ["+shop/web", "-shop/deny"]);
+}
+
+/// As in the case above, but beside a file that never rests: at whichever of its readings.
+#[test]
+fn what_moves_beside_what_never_rests_stays() {
+    for moved_at in 1..=9 {
+        let (mut watched, disturbed, path, mid) = watched(DENY);
+        let dir = path.clone();
+        never_rest(&disturbed, &path, &mid, move |number| {
+            if number == moved_at {
+                put(&dir, "a.yaml", &format!("{POD}---\n{DENY}"));
+                put(&dir, "z.yaml", &named("after"));
+            }
+        });
+        put(&path, "mid.yaml", &again(&mid));
+        assert_eq!(told(&mut watched, ["+shop/after"].into()), ["+shop/after"]);
+        fs::remove_file(path.join("z.yaml")).unwrap();
+        assert_eq!(told(&mut watched, ["-shop/after"].into()), ["-shop/after"], "{moved_at}");
+    }
+}
+
+#[test]
+fn what_never_rests_is_listed() {
+    let mid = POD.replace("name: web,", "name: mid,");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    for (name, text) in [("a.yaml", POD), ("mid.yaml", &*mid), ("z.yaml", DENY)] {
+        put(&path, name, text);
+    }
+    let disturbed = Disturbed::default();
+    never_rest(&disturbed, &path, &mid, |_| {});
+    let mut watched = Watched::of(dir, Path::new(""), disturbed.clone());
+    let listed = watched.take(1).remove(0);
+    assert!(["shop/deny", "shop/web", "shop/mid"].iter().all(|it| listed.contains(it)), "{listed}");
+    disturbed.no_more();
 }
 
 #[test]
@@ -207,4 +272,27 @@ fn a_file_that_is_written_stays_as_it_was_though_more_happens_than_the_kernel_ke
     write!(file, "---\n{}---\n{}", named("second"), named("third")).unwrap();
     drop(file);
     assert_eq!(watched.take(1), ["+shop/third"]);
+}
+
+#[test]
+fn a_file_that_is_replaced_all_the_time_is_read_though_more_has_happened_than_the_kernel_keeps() {
+    let (mut watched, _, path, _) = watched(DENY);
+    let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let most: usize = most.trim().parse().unwrap();
+    let text = Arc::new(Mutex::new(DENY.to_owned()));
+    let (written, dir) = (text.clone(), path.clone());
+    let writer = std::thread::spawn(move || {
+        for _ in 0..80 {
+            put(&dir, "z.yaml", &written.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    for number in 0..=most {
+        fs::write(path.join(format!(".{}", number % 2)), "").unwrap();
+    }
+    watched.takes_nothing_for(Duration::from_secs(1));
+    *text.lock().unwrap() = named("new");
+    assert_eq!(watched.take(2), ["+shop/new", "-shop/deny"]);
+    assert!(!writer.is_finished());
+    writer.join().unwrap();
 }
