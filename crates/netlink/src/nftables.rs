@@ -551,7 +551,7 @@ impl Client {
         self.socket.used(last);
         self.socket.send_all(&bytes, what)?;
         // The last change is acknowledged, and refusals are always answered.
-        self.socket.receive(what, first..=last, |answer| match answer.code() {
+        let done = self.socket.receive(what, first..=last, |answer| match answer.code() {
             Some(0) => Ok(Some(())),
             Some(code) => {
                 let refused = answer.sequence.wrapping_sub(first).checked_sub(1);
@@ -560,7 +560,11 @@ impl Client {
                 end(&what, answer, code)
             }
             None => Ok(None),
-        })
+        });
+        if done.is_err() {
+            self.socket.drain();
+        }
+        done
     }
 
     /// Done with it, without a wait for the kernel to free what was deleted by it.

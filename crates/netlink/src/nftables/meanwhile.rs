@@ -3,6 +3,9 @@
 //! The kernel makes a list piece by piece, and marks it as interrupted where there was a transaction between two of them:
 //! any transaction of the namespace (`nl_dump_check_consistent`, of one number for all tables). Where somebody always
 //! changes tables of his own, no long list would ever be whole.
+//!
+//! A transaction has its number from its beginning, and takes away what goes one by one until its end (`nf_tables_commit`). A list
+//! that is begun meanwhile is not marked, though the kernel counts its way past what is there: a list is begun when none is made, as far as that can be had.
 
 use std::os::fd::AsFd;
 use std::thread::sleep;
@@ -14,7 +17,7 @@ use ruleset::nft::{Family, Table};
 use super::changes::{GROUP, ROOM, TABLE, read_id};
 use super::message::{DELETE_RULE, NEW_GENERATION, PASSED_BY_CHAINS, number};
 use super::rule::may_lead_to_own_chain;
-use super::{Client, Error};
+use super::{Batch, Client, Error};
 use crate::Event;
 use crate::attributes::{find, text};
 use crate::datagram::{DUMP_ATTEMPTS, Received};
@@ -138,6 +141,15 @@ const fn is_reached(generation: u32, by: u32) -> bool {
 }
 
 impl Client {
+    /// Waits until the transaction that is being made, if one is, has been made to its end: one of nothing does so
+    /// (`nf_tables_valid_genid`) and changes nothing, not even the generation.
+    fn settle(&mut self) -> Result<(), Error> {
+        let first = self.socket.next();
+        let (bytes, last) = Batch::default().framed(first);
+        self.socket.used(last);
+        self.socket.send(&bytes, "wait for changes of nf_tables")
+    }
+
     /// What follows the headers of each entry of a list goes to `take`, which begins anew with an empty value when a change
     /// of what it is made from interrupts it. It is asked for in the namespace in which the client was opened.
     pub(super) fn list<T: Default>(
@@ -149,8 +161,9 @@ impl Client {
     ) -> Result<T, Error> {
         let (started, mut pause) = (Instant::now(), PAUSES.0);
         for attempt in 1.. {
-            // Most often the first is not interrupted, and costs nothing more than itself.
+            // Most often the first is not interrupted, and costs little more than itself.
             let meanwhile = if attempt > 1 { Some(Meanwhile::begin(self)?) } else { None };
+            self.settle()?;
             let mut found = T::default();
             if !self.socket.list(message(), what, |entry| take(&mut found, entry))? {
                 return Ok(found);
