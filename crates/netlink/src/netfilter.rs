@@ -228,16 +228,8 @@ impl Socket {
     }
 
     /// Drops what has been answered and nobody has read: where it fills the room, the answer to the next question is lost.
-    pub(crate) fn drain(&mut self) {
-        let mut overruns = 0;
-        while overruns < MOST_OVERRUNS {
-            self.buffer.clear();
-            match self.socket.recv(&mut self.buffer, MsgFlags::MSG_DONTWAIT.bits()) {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => overruns += 1,
-                Err(_) => return,
-            }
-        }
+    pub(crate) fn drain(&mut self, what: &str) {
+        while self.fill(what).is_ok() {}
     }
 }
 

@@ -16,20 +16,19 @@ mod rule;
 mod set;
 mod translation;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use nix::errno::Errno;
-use ruleset::nft::{Encoded, Family, Hook, Rule, Table};
+use ruleset::nft::{Encoded, Family, Rule, Table};
 
 use crate::Error;
-use crate::netfilter::message::{HEADERS, Message, NETDEV};
+use crate::netfilter::message::{HEADERS, Message};
 use crate::netfilter::{Socket, end, refused};
 pub use batch::Batch;
 pub use change::Change;
 pub use changes::{Changes, Generation};
 pub use closed::{Closed, Sides, close_interface};
 pub use expression::IptablesRule;
-use hooks::Place;
 pub use listing::{Lasting, Listing};
 use meanwhile::Extent;
 use message::{DORMANT, OWNED};
@@ -204,92 +203,6 @@ impl Client {
             },
         )?;
         Ok(Some(HeldTable { is_awake: message::flags(&found) & DORMANT == 0, chains }))
-    }
-
-    /// The chains that the kernel calls at a hook of IP to let packets pass or not. Those of a dormant table may be among
-    /// them.
-    ///
-    /// # Errors
-    /// [`Error`], also without `CAP_NET_ADMIN`.
-    pub fn filters(&mut self, hook: Hook<'_>) -> Result<Vec<Called>, Error> {
-        let what = format!("list the chains of nf_tables at hook {hook}");
-        let Some(places) = self.places(hook, &what)? else { return self.listed(hook, &what) };
-        let mut called = Vec::new();
-        for Place { family, table, chain } in places {
-            let of = Table { family, name: &table };
-            let found = self.get(Message::get_chain(of, &chain), &what)?;
-            // One that has gone since is no more called.
-            let held = found.and_then(|found| message::read_chain(&found, of));
-            let held = held.filter(|it| it.filters_at(hook));
-            called.extend(held.map(|chain| Called { family, table, chain }));
-        }
-        Ok(called)
-    }
-
-    /// The names of a table's chains that the kernel calls for what an interface receives; none where nothing has the
-    /// interface's name.
-    ///
-    /// # Errors
-    /// [`Error`], also without `CAP_NET_ADMIN`.
-    pub fn receiving(
-        &mut self,
-        table: Table<'_>,
-        interface: &str,
-    ) -> Result<BTreeSet<String>, Error> {
-        let hook = Hook::Ingress(interface);
-        let what = format!("list the chains of nf_tables at hook {hook}");
-        let list = || hooks::list(NETDEV, hook);
-        let found = self.list(Extent::Hook, list, &what, |found: &mut BTreeSet<Place>, called| {
-            found.extend(hooks::read(called));
-        });
-        let found = match found.map_err(|error| (error.errno(), error)) {
-            Ok(found) => found,
-            Err((Some(Errno::ENODEV), _)) => return Ok(BTreeSet::new()),
-            // `nfnetlink_rcv_msg`: nobody is there for such questions.
-            Err((Some(Errno::EINVAL | Errno::EOPNOTSUPP), _)) => {
-                let held = self.table(table)?.map(|it| it.chains).unwrap_or_default();
-                let held = held.into_iter().filter(|it| it.is_at(hook));
-                return Ok(held.map(|it| it.name).collect());
-            }
-            Err((_, error)) => return Err(error),
-        };
-        let is_one = |it: &Place| it.family == table.family && it.table == table.name;
-        Ok(found.into_iter().filter(is_one).map(|it| it.chain).collect())
-    }
-
-    /// What is called at a hook of IP; `None` where the kernel does not tell.
-    fn places(&mut self, hook: Hook<'_>, what: &str) -> Result<Option<BTreeSet<Place>>, Error> {
-        let mut places = BTreeSet::new();
-        for protocol in hooks::PROTOCOLS {
-            let list = || hooks::list(protocol, hook);
-            let found = self.list(Extent::Hook, list, what, |found: &mut Vec<Place>, called| {
-                found.extend(hooks::read(called));
-            });
-            match found.map_err(|error| (error.errno(), error)) {
-                Ok(found) => places.extend(found),
-                // `nfnetlink_rcv_msg`: nobody is there for such questions.
-                Err((Some(Errno::EINVAL | Errno::EOPNOTSUPP), _)) => return Ok(None),
-                Err((_, error)) => return Err(error),
-            }
-        }
-        Ok(Some(places))
-    }
-
-    /// The same as [`Self::filters`], found among all chains.
-    fn listed(&mut self, hook: Hook<'_>, what: &str) -> Result<Vec<Called>, Error> {
-        let mut called = Vec::new();
-        for family in [Family::Ip, Family::Ip6, Family::Inet] {
-            // Of the table only its family matters to the kernel.
-            let list = || Message::list_chains(Table { family, name: "" });
-            let of_family =
-                self.list(Extent::Chains(family), list, what, |found: &mut Vec<Called>, chain| {
-                    let chain =
-                        message::read_any_chain(chain).filter(|(_, it)| it.filters_at(hook));
-                    found.extend(chain.map(|(table, chain)| Called { family, table, chain }));
-                })?;
-            called.extend(of_family);
-        }
-        Ok(called)
     }
 
     /// Whether only the program that made a table may change it (`flags owner`).
@@ -562,7 +475,7 @@ impl Client {
             None => Ok(None),
         });
         if done.is_err() {
-            self.socket.drain();
+            self.socket.drain(what);
         }
         done
     }

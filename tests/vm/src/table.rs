@@ -391,4 +391,5 @@ pub(crate) const EXCEPT: &[Except] = &[
     except(&NFT_ONLY, "lab/traffic", "hairpin::", IPTABLES),
     except(&NFT_ONLY, "lab/traffic", "masquerade_agent::", IPTABLES),
     except(&NFT_ONLY, "lab/traffic", "portmap::by_iptables::", IPTABLES),
+    except(&NFT_ONLY, "lab/traffic", "portmap::flows::by_iptables::", IPTABLES),
 ];

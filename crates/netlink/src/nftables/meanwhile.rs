@@ -5,7 +5,8 @@
 //! changes tables of his own, no long list would ever be whole.
 //!
 //! A transaction has its number from its beginning, and takes away what goes one by one until its end (`nf_tables_commit`). A list
-//! that is begun meanwhile is not marked, though the kernel counts its way past what is there: a list is begun when none is made, as far as that can be had.
+//! that is begun meanwhile is not marked, though the kernel counts its way past what is there: a list is begun when none is made, as
+//! far as that can be had.
 
 use std::os::fd::AsFd;
 use std::thread::sleep;
