@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "programs are asked for their versions")]
 
 mod connections;
+mod dormant;
 mod isolation;
 mod machine;
 mod memory;
@@ -10,6 +11,7 @@ mod table;
 mod target;
 
 pub use connections::{Connections, connect};
+pub use dormant::dormant;
 pub use isolation::isolate;
 pub use machine::{load, machine, output};
 pub use memory::Memory;

@@ -33,9 +33,8 @@ impl Crowd {
 
     fn pair(&mut self, site: &Site, is_asleep_first: bool) {
         for is_asleep in [is_asleep_first, !is_asleep_first] {
-            let flags = if is_asleep { "flags dormant;" } else { "" };
             for table in site.node.sh("nft list tables").lines() {
-                site.node.sh(&format!("nft '{table} {{ {flags} }}'"));
+                site.node.sh(&measuring::dormant(table, is_asleep));
             }
             round(if is_asleep { &mut self.asleep } else { &mut self.path }, site);
         }

@@ -73,18 +73,15 @@ impl Beside {
 
 /// The table by IPv4 of `theirs` is put onto the node of `ours`, and one of both sleeps at any time.
 pub(crate) fn beside(ours: &Measured, theirs: &Measured, rounds: usize) -> Beside {
-    let tables = [ours, theirs].map(|it| it.contestant.table());
+    let tables = [ours, theirs].map(|it| format!("table ip {}", it.contestant.table()));
     let node = &ours.site.node;
     let file = node.home().join("theirs.nft");
-    std::fs::write(&file, theirs.site.node.sh(&format!("nft list table ip {}", tables[1])))
+    std::fs::write(&file, theirs.site.node.sh(&format!("nft list {}", tables[1])))
         .expect("the node's folder can be written");
     node.sh(&format!("nft -f {}", file.display()));
     let awake = |table: usize| {
-        let (awake, asleep) = (tables[table], tables[1 - table]);
-        // A table that sleeps has no hooks.
-        node.sh(&format!(
-            "nft 'table ip {asleep} {{ flags dormant; }}'; nft 'table ip {awake} {{ }}'"
-        ));
+        node.sh(&measuring::dormant(&tables[1 - table], true));
+        node.sh(&measuring::dormant(&tables[table], false));
         connect(ours).per_second()
     };
     let share = |round| {

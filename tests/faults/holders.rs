@@ -1,6 +1,8 @@
 //! A container that is there keeps its ports, however it is reached and whatever else there is that seems to tell
 //! otherwise.
 
+use std::path::PathBuf;
+
 use lab::{Call, Pod, Reply, Suite};
 use serde_json::json;
 
@@ -72,6 +74,18 @@ impl Bridged {
         self.site.world(&[]).must_be(&before, self.backend);
     }
 
+    /// Where host-local keeps a network's leases.
+    fn leases(&self, network: &str) -> PathBuf {
+        self.site.node.var_lib().join("cni/networks").join(network)
+    }
+
+    /// A lease says that an address is of a container's first interface.
+    fn lease(&self, network: &str, address: &str, container_id: &str) {
+        let folder = self.leases(network);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(address), format!("{container_id}\r\neth0")).unwrap();
+    }
+
     /// Lets rules that all share, and neighbours, be there once.
     fn warm_up(&self, end: End<'_>) {
         let _ = self.call("ADD", "net1", end, None).ok();
@@ -92,14 +106,12 @@ fn leases_of_before_take_no_port() {
         bridged.attach(&one, "eth0", "10.1.0.2/16");
         bridged.attach(&two, "eth0", "10.1.0.3/16");
         bridged.warm_up(end(&one, "10.1.0.2"));
-        let folder = bridged.site.node.var_lib().join("cni/networks/net1");
-        std::fs::create_dir_all(&folder).unwrap();
-        for lease in ["10.1.0.2", "10.1.0.3"] {
-            std::fs::write(folder.join(lease), "of-before\r\neth0").unwrap();
+        for address in ["10.1.0.2", "10.1.0.3"] {
+            bridged.lease("net1", address, "of-before");
         }
         bridged.keeps("net1", end(&one, "10.1.0.2"), end(&two, "10.1.0.3"));
         // Where the newcomer's own lease is, it is told who has which address by now.
-        std::fs::write(folder.join("10.1.0.3"), "two\r\neth0").unwrap();
+        bridged.lease("net1", "10.1.0.3", "two");
         let _ = bridged.call("ADD", "net1", end(&one, "10.1.0.2"), None).ok();
         let reply = bridged.call("ADD", "net1", end(&two, "10.1.0.3"), None);
         assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
@@ -214,10 +226,8 @@ fn names_for_which_there_is_no_room_mislead_nobody() {
     let (id, other) = ("a".repeat(64), "b".repeat(64));
     for length in [60, 72, 75, 78, 84, 120] {
         let network = "n".repeat(length);
-        let folder = bridged.site.node.var_lib().join("cni/networks").join(&network);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("10.1.0.2"), format!("{id}\r\neth0")).unwrap();
-        std::fs::write(folder.join("10.1.0.3"), format!("{other}\r\neth0")).unwrap();
+        bridged.lease(&network, "10.1.0.2", &id);
+        bridged.lease(&network, "10.1.0.3", &other);
         let first = End { container_id: &id, ..end(&one, "10.1.0.2") };
         let second = End { container_id: &other, ..end(&two, "10.1.0.3") };
         bridged.keeps(&network, first, second);
@@ -229,7 +239,7 @@ fn names_for_which_there_is_no_room_mislead_nobody() {
         }
         let _ = bridged.call("CHECK", &network, first, None).ok();
         let _ = bridged.call("DEL", &network, first, None).ok();
-        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::remove_dir_all(bridged.leases(&network)).unwrap();
     }
 }
 
@@ -278,6 +288,39 @@ fn a_port_in_the_tables_of_old_is_held() {
     }
 }
 
+/// An interface of a container.
+struct Of<'a> {
+    pod: &'a Pod,
+    ifname: &'a str,
+    addresses: &'a [&'a str],
+    ports: &'a [u16],
+}
+
+impl Bridged {
+    fn run(&self, command: &str, of: &Of<'_>) -> Reply {
+        self.run_by(&self.site.podwire, command, of)
+    }
+
+    fn run_by(&self, suite: &Suite, command: &str, of: &Of<'_>) -> Reply {
+        let Of { pod, ifname, addresses, ports } = of;
+        let ips = addresses.iter().map(|it| json!({"address": it, "interface": 0}));
+        let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": ifname, "sandbox": "/n"}],
+            "ips": Vec::from_iter(ips)});
+        let of_port = |it: &u16| json!({"hostPort": it, "containerPort": 80, "protocol": "udp"});
+        let ports: Vec<_> = ports.iter().map(of_port).collect();
+        let keys = json!({"prevResult": result, "runtimeConfig": {"portMappings": ports}});
+        let call = Call::new("portmap", command).container(pod.name()).netns(&pod.path());
+        call.ifname(ifname).conf(&self.site.conf_with(&keys)).run(&self.site.node, suite)
+    }
+
+    /// What leads to an address.
+    fn led(&self, to: &str) -> Vec<String> {
+        let save = "iptables-save -t nat; ip6tables-save -t nat; nft -s list table inet podwire-portmap || true";
+        let text = self.site.node.sh(save);
+        text.lines().filter(|it| it.contains(to)).map(str::to_owned).collect()
+    }
+}
+
 /// Of a container that is there only what leads to an address that it is not at any more can be taken.
 #[test]
 fn who_is_there_at_one_address_keeps_the_ports_there() {
@@ -291,13 +334,7 @@ fn who_is_there_at_one_address_keeps_the_ports_there() {
             pod.sh(&format!("ip addr add fd00:1::{number}/64 dev {ifname} nodad"));
         }
         let run = |command: &str, pod: &Pod, ifname: &str, addresses: &[&str], port: u16| {
-            let ips = addresses.iter().map(|it| json!({"address": it, "interface": 0}));
-            let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": ifname, "sandbox": "/n"}],
-                "ips": Vec::from_iter(ips)});
-            let ports = json!([{"hostPort": port, "containerPort": 80, "protocol": "udp"}]);
-            let keys = json!({"prevResult": result, "runtimeConfig": {"portMappings": ports}});
-            let call = Call::new("portmap", command).container(pod.name()).netns(&pod.path());
-            bridged.site.run(&call.ifname(ifname).conf(&bridged.site.conf_with(&keys)))
+            bridged.run(command, &Of { pod, ifname, addresses, ports: &[port] })
         };
         let is_ok = |reply: Reply| {
             assert!(reply.succeeded() && reply.stderr.is_empty(), "{backend}: {reply}");
@@ -308,11 +345,7 @@ fn who_is_there_at_one_address_keeps_the_ports_there() {
             is_ok(run("CHECK", &two, "eth0", addresses, port));
             is_ok(run("DEL", &two, "eth0", addresses, port));
         };
-        let led = |to: &str| {
-            let save = "iptables-save -t nat; ip6tables-save -t nat; nft -s list table inet podwire-portmap || true";
-            let text = node.sh(save);
-            text.lines().filter(|it| it.contains(to)).map(str::to_owned).collect::<Vec<_>>()
-        };
+        let led = |to: &str| bridged.led(to);
         let (both, six) = (["10.1.0.2/16", "fd00:1::2/64"], ["fd00:1::4/64"]);
         for command in ["ADD", "DEL"] {
             is_ok(run(command, &one, "eth0", &both, 8080));
@@ -346,38 +379,6 @@ fn who_is_there_at_one_address_keeps_the_ports_there() {
     }
 }
 
-/// An interface of a container.
-struct Of<'a> {
-    pod: &'a Pod,
-    ifname: &'a str,
-    addresses: &'a [&'a str],
-    ports: &'a [u16],
-}
-
-impl Bridged {
-    fn run(&self, command: &str, of: &Of<'_>) -> Reply {
-        self.run_by(&self.site.podwire, command, of)
-    }
-
-    fn run_by(&self, suite: &Suite, command: &str, of: &Of<'_>) -> Reply {
-        let Of { pod, ifname, addresses, ports } = of;
-        let ips = addresses.iter().map(|it| json!({"address": it, "interface": 0}));
-        let result = json!({"cniVersion": "1.0.0", "interfaces": [{"name": ifname, "sandbox": "/n"}],
-            "ips": Vec::from_iter(ips)});
-        let of_port = |it: &u16| json!({"hostPort": it, "containerPort": 80, "protocol": "tcp"});
-        let ports: Vec<_> = ports.iter().map(of_port).collect();
-        let keys = json!({"prevResult": result, "runtimeConfig": {"portMappings": ports}});
-        let call = Call::new("portmap", command).container(pod.name()).netns(&pod.path());
-        call.ifname(ifname).conf(&self.site.conf_with(&keys)).run(&self.site.node, suite)
-    }
-
-    /// What leads to an address.
-    fn led(&self, to: &str) -> usize {
-        let save = "iptables-save -t nat; ip6tables-save -t nat; nft -s list table inet podwire-portmap || true";
-        self.site.node.sh(save).lines().filter(|it| it.contains(to)).count()
-    }
-}
-
 /// Who wants ports of one who was at an address, and of another who is there by now and is gone elsewhere, gets those, and
 /// none of the other's.
 #[test]
@@ -393,10 +394,8 @@ fn who_has_an_address_of_one_that_has_gone_keeps_its_ports() {
         let gone = Of { pod: &ghost, ports: &[8080], ..first };
         let newcomer = Of { pod: &new, addresses: &["10.1.0.4/16"], ports: &[8080, 8081], ..first };
         let _ = bridged.run("ADD", &gone).ok();
-        let folder = bridged.site.node.var_lib().join("cni/networks/net1");
-        std::fs::create_dir_all(&folder).unwrap();
         for (address, id) in [("10.1.0.3", "there"), ("10.1.0.4", "new")] {
-            std::fs::write(folder.join(address), format!("{id}\r\neth0")).unwrap();
+            bridged.lease("net1", address, id);
         }
         for of in [&first, &second] {
             let _ = bridged.run("ADD", of).ok();
@@ -409,11 +408,11 @@ fn who_has_an_address_of_one_that_has_gone_keeps_its_ports() {
             let reply = bridged.run("CHECK", of);
             assert!(reply.succeeded(), "{backend}: {reply}");
         }
-        assert_eq!(bridged.led("10.1.0.33"), 0, "{backend}");
+        assert_eq!(bridged.led("10.1.0.33"), [""; 0], "{backend}");
         for of in [&first, &newcomer] {
             let _ = bridged.run("DEL", of).ok();
         }
-        assert_eq!(bridged.led("10.1.0."), 0, "{backend}");
+        assert_eq!(bridged.led("10.1.0."), [""; 0], "{backend}");
     }
 }
 
@@ -429,14 +428,16 @@ fn who_takes_a_port_by_one_family_leaves_none_of_the_other() {
         let gone = Of { pod: &gone, ifname: "eth0", addresses: &both, ports: &[8080, 8081] };
         let newcomer = Of { pod: &new, addresses: &["10.1.0.4/16"], ports: &[8080], ..gone };
         let _ = bridged.run("ADD", &gone).ok();
-        assert!(bridged.led("fd00:1::3") > 0, "{backend}");
+        assert!(!bridged.led("fd00:1::3").is_empty(), "{backend}");
         let reply = bridged.run("ADD", &newcomer);
         assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
-        assert_eq!((bridged.led("10.1.0.3"), bridged.led("fd00:1::3")), (0, 0), "{backend}");
+        let left = ["10.1.0.3", "fd00:1::3"].map(|it| bridged.led(it).len());
+        assert_eq!(left, [0, 0], "{backend}");
         for command in ["CHECK", "DEL"] {
             let _ = bridged.run(command, &newcomer).ok();
         }
-        assert_eq!(bridged.led("10.1.0.") + bridged.led("fd00:1::"), 0, "{backend}");
+        let left = ["10.1.0.", "fd00:1::"].map(|it| bridged.led(it).len());
+        assert_eq!(left, [0, 0], "{backend}");
     }
 }
 
@@ -456,11 +457,11 @@ fn a_port_by_iptables_is_held_though_its_programs_have_gone() {
     one.sh("ip link del eth0");
     let reply = bridged.call("ADD", "net1", second, Some("/nowhere"));
     assert!(reply.succeeded() && reply.stderr.contains("is taken from"), "{reply}");
-    assert_eq!(bridged.led("10.1.0.2"), 0);
+    assert_eq!(bridged.led("10.1.0.2"), [""; 0]);
     for command in ["CHECK", "DEL"] {
         let _ = bridged.call(command, "net1", second, Some("/nowhere")).ok();
     }
-    assert_eq!(bridged.led("10.1.0."), 0);
+    assert_eq!(bridged.led("10.1.0."), [""; 0]);
 }
 
 /// The reference's rules of a family go together: as long as the container is at one of its addresses, they stay.

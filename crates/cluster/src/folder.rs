@@ -2,7 +2,8 @@
 //!
 //! `*.yaml`, `*.yml` and `*.json` are read, those of subfolders are not. A file that is wrong
 //! somewhere counts as it was when it was last good. For a file that was never good see [`Kinds::NEEDS_ALL`]. Objects are told
-//! apart by their kinds and names. What is told of several files was there at one time.
+//! apart by their kinds and names. What is told of several files was there at one time,
+//! as long as the folder ever rests.
 
 mod contents;
 mod disk;
@@ -232,7 +233,6 @@ impl<K: Kinds> Folder<K> {
 
 /// Whether what the last pass has found otherwise was so in each of the last ones.
 fn never_rests(passes: &[BTreeSet<PathBuf>]) -> bool {
-    let Some((last, rest)) = passes.split_last() else { return false };
-    let earlier = rest.iter().rev().take(RESTLESS - 1);
-    rest.len() >= RESTLESS - 1 && earlier.into_iter().all(|it| last.is_subset(it))
+    let latest = passes.last_chunk::<RESTLESS>();
+    latest.is_some_and(|latest| latest.iter().all(|it| latest[RESTLESS - 1].is_subset(it)))
 }

@@ -329,10 +329,7 @@ impl Programs<'_> {
         let places = kernel.places(family, NAT, HOSTPORTS);
         let is_begun = places.nftables || places.legacy;
         // Where others have the table, the programs may not list it: that matters to who writes by them.
-        let mut is_written = || -> Result<bool, Error> {
-            Ok(backend == Backend::Iptables && kernel.has_table(family, NAT)?)
-        };
-        if !is_begun && !is_written()? {
+        if !(is_begun || backend == Backend::Iptables && kernel.has_table(family, NAT)?) {
             return Ok(Seen::of(String::new()));
         }
         // What the kernel does not tell, the program may know.

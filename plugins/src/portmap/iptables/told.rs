@@ -22,12 +22,11 @@ pub(super) fn held(client: &mut Client, family: Family) -> Result<Vec<Held>, net
     for (chain, holder) in holders {
         for rule in client.port_rules(table(family, NAT), &chain)? {
             let Some(to) = rule.to else { continue };
-            let tag = || Tag::Chain(chain.clone());
             held.extend(keys(&rule).map(|key| Held {
                 key,
                 to,
                 holder: holder.clone(),
-                tag: tag(),
+                tag: Tag::Chain(chain.clone()),
             }));
         }
     }

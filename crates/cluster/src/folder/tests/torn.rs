@@ -77,6 +77,15 @@ fn watched(z: &str) -> (Watched, Disturbed, PathBuf, String) {
     (watched, disturbed, path, mid)
 }
 
+/// More happens in a folder than the kernel keeps for who watches it.
+fn overrun(dir: &Path) {
+    let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let most: usize = most.trim().parse().unwrap();
+    for number in 0..=most {
+        fs::write(dir.join(format!(".{}", number % 2)), "").unwrap();
+    }
+}
+
 /// `mid` is read again, as something else in it says.
 fn again(mid: &str) -> String {
     format!("# again\n{mid}")
@@ -247,16 +256,12 @@ fn a_file_that_was_read_half_and_is_bad_then_is_as_it_was_when_it_was_good() {
 fn a_file_that_is_written_stays_as_it_was_though_more_happens_than_the_kernel_keeps() {
     let both = format!("{DENY}---\n{}", named("second"));
     let (mut watched, disturbed, path, mid) = watched(&both);
-    let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
-    let most: usize = most.trim().parse().unwrap();
     let (dir, writer) = (path.clone(), Arc::new(Mutex::new(None::<File>)));
     let written = writer.clone();
     disturbed.by(move || {
         let mut file = written.lock().unwrap();
         if file.is_none() {
-            for number in 0..=most {
-                fs::write(dir.join(format!(".{}", number % 2)), "").unwrap();
-            }
+            overrun(&dir);
             let mut half = File::create(dir.join("z.yaml")).unwrap();
             half.write_all(DENY.as_bytes()).unwrap();
             *file = Some(half);
@@ -277,8 +282,6 @@ fn a_file_that_is_written_stays_as_it_was_though_more_happens_than_the_kernel_ke
 #[test]
 fn a_file_that_is_replaced_all_the_time_is_read_though_more_has_happened_than_the_kernel_keeps() {
     let (mut watched, _, path, _) = watched(DENY);
-    let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
-    let most: usize = most.trim().parse().unwrap();
     let text = Arc::new(Mutex::new(DENY.to_owned()));
     let (written, dir) = (text.clone(), path.clone());
     let writer = std::thread::spawn(move || {
@@ -287,9 +290,7 @@ fn a_file_that_is_replaced_all_the_time_is_read_though_more_has_happened_than_th
             std::thread::sleep(Duration::from_millis(100));
         }
     });
-    for number in 0..=most {
-        fs::write(path.join(format!(".{}", number % 2)), "").unwrap();
-    }
+    overrun(&path);
     watched.takes_nothing_for(Duration::from_secs(1));
     *text.lock().unwrap() = named("new");
     assert_eq!(watched.take(2), ["+shop/new", "-shop/deny"]);
