@@ -6,9 +6,9 @@
 //!   prerouting (-300)      iifname . saddr @sources      not the pod's address: drop
 //!   forward-from (-150)    a flow that was cut           drop
 //!                          of TCP or SCTP, and begins no flow -> PODWIRE-MIDDLE  might be an answer: drop
-//!                          saddr vmap @from              accept, or goto PODWIRE-FROM-pod
+//!                          saddr vmap @from              accept, or jump PODWIRE-FROM-pod
 //!                          an address of the node's pods that has no rules yet     drop (the gate)
-//!   forward-to (-149)      daddr vmap @to                accept, or goto PODWIRE-TO-pod
+//!   forward-to (-149)      daddr vmap @to                accept, or jump PODWIRE-TO-pod
 //!                          the gate, as above
 //!   input (-150)           as forward-from
 //!   PODWIRE-FROM-pod       established                   accept

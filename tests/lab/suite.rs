@@ -244,7 +244,7 @@ pub fn let_pass(space: &Space) -> BTreeSet<String> {
     if by_nftables() {
         let maps = space.sh("nft list maps inet 2>/dev/null || true");
         let elements =
-            maps.split([',', '{', '}']).filter_map(|it| it.split_once(" : goto PODWIRE-TO-"));
+            maps.split([',', '{', '}']).filter_map(|it| it.split_once(" : jump PODWIRE-TO-"));
         return elements.map(|(address, _)| address.trim().to_owned()).collect();
     }
     let saved = space.sh("ipset save");

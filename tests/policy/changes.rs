@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lab::slowed;
+use lab::{by_nftables, slowed};
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Wiring, gated};
@@ -86,15 +86,12 @@ fn no_moment(wiring: Wiring) {
     let targets = [true, false].map(target);
     let own = |name: &str| [true, false].map(|is_ipv4| cluster.pods[name].address(is_ipv4));
     let (denied, allowed) = (own("x/a"), own("x/c"));
-    let open = |name: &str, addresses: [IpAddr; 2]| {
-        cluster.pods[name].space.enter(|| addresses.map(|it| UdpSocket::bind((it, 0)).unwrap()))
-    };
-    let sockets = open("x/a", denied);
+    let sockets = open(&cluster, "x/a", denied);
     let all = changes(&cluster);
     let allowed_space = cluster.pods["x/c"].space.path();
     let stop = AtomicBool::new(false);
     let (sent, asked) = thread::scope(|scope| {
-        let sender = scope.spawn(|| send_without_end(&sockets, targets, &stop));
+        let sender = scope.spawn(|| send_without_end(&sockets, &targets, &stop));
         let asker = scope.spawn(|| ask_without_end(&allowed_space, allowed, targets, &stop));
         for (number, (come, gone)) in all.iter().cycle().take(CHANGES).enumerate() {
             come.iter().for_each(|it| cluster.tell(it));
@@ -117,8 +114,12 @@ fn no_moment(wiring: Wiring) {
     cluster.clean_up();
 }
 
+fn open(cluster: &Cluster, name: &str, addresses: [IpAddr; 2]) -> [UdpSocket; 2] {
+    cluster.pods[name].space.enter(|| addresses.map(|it| UdpSocket::bind((it, 0)).unwrap()))
+}
+
 /// At full pace, but for a breath that lets others have the processor: how many were sent.
-fn send_without_end(sockets: &[UdpSocket], targets: [SocketAddr; 2], stop: &AtomicBool) -> usize {
+fn send_without_end(sockets: &[UdpSocket], targets: &[SocketAddr], stop: &AtomicBool) -> usize {
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
         for (socket, target) in sockets.iter().zip(targets).cycle().take(BURST) {
@@ -154,4 +155,61 @@ fn ask_without_end(
     (asked, lost)
 }
 
-on_both_wirings!(no_moment);
+/// A pod that nobody may reach, and that may reach nobody, comes and goes. By nf_tables a packet meets the rules as they
+/// were when it came to a chain the kernel calls, and the maps as they are.
+fn who_comes_is_open_at_no_moment(wiring: Wiring) {
+    // Each starts programs by iptables.
+    let rounds = if by_nftables() { CHANGES } else { CHANGES / 4 };
+    let mut cluster = Cluster::new(wiring, gated());
+    cluster.tell(&namespace("x"));
+    for name in ["x/a", "x/b", "x/c"] {
+        cluster.add(name, pod(name));
+    }
+    let own = |name: &str| [true, false].map(|is_ipv4| cluster.pods[name].address(is_ipv4));
+    let [a, b, c] = ["x/a", "x/b", "x/c"].map(own);
+    let open_all = |cluster: &Cluster| {
+        let [of_a, of_c] = [("x/a", a), ("x/c", c)].map(|(name, own)| open(cluster, name, own));
+        [of_a, of_c].into_iter().flatten().collect::<Vec<_>>()
+    };
+    let targets: Vec<_> = [b, a].concat().into_iter().map(|it| SocketAddr::new(it, 53)).collect();
+    let attachment = cluster.pods["x/a"].attachment.clone();
+    let told = with_addresses(pod("x/a"), &a);
+    let spec = json!({"podSelector": {"matchLabels": {"pod": "a"}},
+        "policyTypes": ["Ingress", "Egress"]});
+    let stop = AtomicBool::new(false);
+    let came = |cluster: &Cluster| cluster.arrivals.lock().unwrap().range(DENIED..).count();
+    cluster.enforce();
+    let deadline = Instant::now() + slowed(Duration::from_secs(10));
+    while came(&cluster) == 0 {
+        assert!(Instant::now() < deadline, "nothing comes while all is open");
+        for (socket, target) in open_all(&cluster).iter().zip(&targets) {
+            socket.send_to(&DENIED.to_be_bytes(), target).unwrap();
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    cluster.tell(&policy("x/deny", spec));
+    cluster.enforce();
+    // What was on its way.
+    thread::sleep(slowed(Duration::from_millis(200)));
+    cluster.arrivals.lock().unwrap().clear();
+    // Of flows that nobody knows.
+    let sockets = open_all(&cluster);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send_without_end(&sockets, &targets, &stop));
+        for _ in 0..rounds {
+            cluster.index.detach(&attachment.container_id);
+            cluster.forget(&told);
+            cluster.enforce();
+            cluster.index.attach(attachment.clone());
+            cluster.tell(&told);
+            cluster.enforce();
+        }
+        stop.store(true, Ordering::Relaxed);
+        let sent = sender.join().unwrap();
+        assert!(sent > 20 * rounds, "{sent} were sent");
+    });
+    assert_eq!(came(&cluster), 0, "{wiring:?}");
+    cluster.clean_up();
+}
+
+on_both_wirings!(no_moment, who_comes_is_open_at_no_moment);

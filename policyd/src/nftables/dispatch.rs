@@ -121,9 +121,11 @@ impl Held {
     fn routed(&mut self, key: &str, endpoint: &Endpoint) {
         for address in &endpoint.addresses {
             let family = Family::of(address);
-            // Whether it is isolated, the chain says: an element that is replaced may not be found for a moment.
+            // Whether it is isolated, the chain says: an element that is replaced may not be found for a moment. And a jump comes
+            // back, to what the gate drops: who came to the base chain ahead of a commit finds its elements nevertheless, and the
+            // new chains empty (`nft_do_chain` reads the generation once, and each look-up in a set reads it again).
             let [from, to] = [Direction::Egress, Direction::Ingress].map(|direction| {
-                let verdict = Verdict::Goto(endpoint_chain_name(key, direction));
+                let verdict = Verdict::Jump(endpoint_chain_name(key, direction));
                 Element::new([Value::Address(*address)]).leading_to(verdict)
             });
             self.add(&named(FROM, family), &from);
@@ -178,7 +180,7 @@ impl Held {
         }
         for (port, behind) in ports {
             let verdict = match behind.as_slice() {
-                [(key, _)] => Verdict::Goto(endpoint_chain_name(key, Direction::Ingress)),
+                [(key, _)] => Verdict::Jump(endpoint_chain_name(key, Direction::Ingress)),
                 _ if behind.iter().all(|(_, it)| it.ingress.is_none()) => Verdict::Accept,
                 // Of several at one port nobody knows whom it is for.
                 _ => Verdict::Drop,

@@ -39,6 +39,8 @@ impl AddAssign for Written {
 pub(super) struct Transaction {
     /// Chains with all of their rules.
     chains: BTreeMap<String, Vec<Rule>>,
+    /// The same, of those that the kernel does not have yet.
+    new_chains: BTreeMap<String, Vec<Rule>>,
     purged: Vec<(String, Vec<Encoded>)>,
     deleted: BTreeMap<&'static str, Vec<Encoded>>,
     added: BTreeMap<&'static str, Vec<Encoded>>,
@@ -51,12 +53,13 @@ pub(super) struct Transaction {
 impl Transaction {
     /// A chain is to have these rules and no others. Each gets a hash of itself as its comment, by which it is known
     /// again.
-    pub(super) fn chain(&mut self, name: String, rules: Vec<Rule>) {
+    pub(super) fn chain(&mut self, name: String, rules: Vec<Rule>, is_new: bool) {
         let hashed = |rule: Rule| {
             let hash = hash(&rule);
             rule.commented(hash)
         };
-        self.chains.insert(name, rules.into_iter().map(hashed).collect());
+        let chains = if is_new { &mut self.new_chains } else { &mut self.chains };
+        chains.insert(name, rules.into_iter().map(hashed).collect());
     }
 
     /// A chain is to go, to which nothing leads.
@@ -122,20 +125,31 @@ impl Transaction {
     }
 
     fn is_empty(&self) -> bool {
-        self.elements == 0 && self.chains.is_empty() && self.unchained.is_empty()
+        let chains = [&self.chains, &self.new_chains];
+        self.elements == 0 && chains.iter().all(|it| it.is_empty()) && self.unchained.is_empty()
     }
 
-    /// Makes all of it, or nothing, after `before`, and is empty then.
+    /// Makes all of it, or nothing, after `before`, and is empty then. In a table that is there new chains come by a
+    /// transaction of their own, ahead: a packet that came to a chain of the kernel's before a commit finds the elements of
+    /// that commit, and the chains that they lead to as they were before, empty (`nft_do_chain` reads the generation once,
+    /// each look-up in a set reads it again).
     pub(super) fn commit(
         &mut self,
         client: &mut Client,
         table: Table<'_>,
         before: &[Change<'_>],
     ) -> Result<Written, Error> {
-        let Self { chains, purged, deleted, added, unchained, clients, .. } = &*self;
         if self.is_empty() && before.is_empty() {
             return Ok(Written::default());
         }
+        let mut new_chains = std::mem::take(&mut self.new_chains);
+        let mut written = Written::default();
+        if before.is_empty() && self.elements > 0 && !new_chains.is_empty() {
+            let mut ahead = Self { chains: std::mem::take(&mut new_chains), ..Self::default() };
+            written += ahead.commit(client, table, before)?;
+        }
+        self.chains.append(&mut new_chains);
+        let Self { chains, purged, deleted, added, unchained, clients, .. } = &*self;
         let mut batch = Batch::default();
         let mut push = |change: Change<'_>| batch.push(table, &change);
         before.iter().for_each(|it| push(*it));
@@ -158,16 +172,18 @@ impl Transaction {
         let count = |of: &BTreeMap<_, Vec<Encoded>>| of.values().map(Vec::len).sum();
         let purged: usize = purged.iter().map(|(_, it)| it.len()).sum();
         let deleted = count(deleted) + purged + clients.len();
-        let written = Written { transactions: 1, added: count(added), deleted };
+        let this = Written { transactions: 1, added: count(added), deleted };
         match client.commit(&batch, &format!("write services to table {table}")) {
             // A client's time has come while others were changing rules.
             Err(error) if error.errno() == Some(Errno::ENOENT) && !self.clients.is_empty() => {
                 self.elements -= std::mem::take(&mut self.clients).len();
-                return self.commit(client, table, before);
+                written += self.commit(client, table, before)?;
+                return Ok(written);
             }
             done => done?,
         }
         *self = Self::default();
+        written += this;
         Ok(written)
     }
 }

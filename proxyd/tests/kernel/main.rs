@@ -5,6 +5,7 @@
 mod adoption;
 mod affinity;
 mod live;
+mod new_chains;
 mod random;
 mod scene;
 mod tables;

@@ -76,9 +76,18 @@ pub(crate) fn listed(is_ipv4: bool) -> String {
 
 /// Runs nft.
 pub(crate) fn nft(arguments: &[&str], input: &str) -> Output {
-    let (file, stdin) = ("nft".into(), input.as_bytes());
-    let program = Program { file, args: arguments, stdin, ..Program::default() };
-    OsRunner.run(&program).unwrap()
+    run("nft", arguments, input)
+}
+
+/// Runs what a shell reads, to its end.
+pub(crate) fn sh(script: &str) {
+    let output = run("sh", &["-ec", script], "");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn run(file: &str, args: &[&str], input: &str) -> Output {
+    let (file, stdin) = (file.into(), input.as_bytes());
+    OsRunner.run(&Program { file, args, stdin, ..Program::default() }).unwrap()
 }
 
 /// The words of such a list in any order: what elements there are, whatever order they come in.

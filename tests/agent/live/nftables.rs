@@ -79,11 +79,11 @@ fn damaged_dispatch(node: &PolicedNode, [a, b]: [&[IpAddr]; 2]) -> Vec<Case> {
     let isolated = "set inet podwire ingress-4 that PODWIRE-MIDDLE looks into";
     let flush_to = "nft flush map inet podwire from-4";
     vec![
-        case(delete("to-6", &six.to_string()), &[(to, "it lacks fd00:1::3 : goto PODWIRE-TO-")]),
+        case(delete("to-6", &six.to_string()), &[(to, "it lacks fd00:1::3 : jump PODWIRE-TO-")]),
         case(
             format!("{flush_to}; nft add element {TABLE} from-4 '{{ {four} : accept }}'"),
             &[
-                (from, "it lacks 10.1.0.2 : goto PODWIRE-FROM-"),
+                (from, "it lacks 10.1.0.2 : jump PODWIRE-FROM-"),
                 (from, "it should not hold 10.1.0.2 : accept (default/a)"),
             ],
         ),

@@ -105,8 +105,9 @@ impl Chains {
     /// A chain has these rules, and is written if it has not.
     fn make(&mut self, transaction: &mut Transaction, name: String, rules: Vec<Rule>) {
         let hashes: Vec<_> = rules.iter().map(hash).collect();
-        if self.made.get(&name) != Some(&hashes) {
-            transaction.chain(name.clone(), rules);
+        let made = self.made.get(&name);
+        if made != Some(&hashes) {
+            transaction.chain(name.clone(), rules, made.is_none());
             self.made.insert(name, hashes);
         }
     }
