@@ -198,7 +198,8 @@ fn texts_that_nobody_waits_for_are_not_written_beside_each_other() {
         (0..2000).map(ask).max().unwrap_or_default()
     });
     assert!(most < 32, "{most} threads");
-    let more = of_process(daemon.id(), "VmHWM") - before;
+    // The kernel counts by processor, and tells somewhat less or more than there was.
+    let more = of_process(daemon.id(), "VmHWM").saturating_sub(before);
     assert!(more < 32 << 10, "{more} KiB");
     assert_eq!(connections(&site, &port, "UDP"), Some(1.0));
 }
