@@ -155,25 +155,26 @@ impl Socket {
     }
 
     /// Sends `message`, which asks for a list, and gives what follows the headers of each entry to
-    /// `take`; whether it was interrupted by a change.
+    /// `take`.
     pub(crate) fn list(
         &mut self,
         message: Message,
         what: &str,
         mut take: impl FnMut(&[u8]),
-    ) -> Result<bool, Error> {
+    ) -> Result<Listed, Error> {
         let sequence = self.next();
         self.send(&message.numbered(sequence).into_bytes(), what)?;
-        let mut is_interrupted = false;
+        let mut listed = Listed::default();
         self.receive(what, sequence..=sequence, |answer| {
-            is_interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
+            listed.is_interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
             if let Some(code) = answer.code() {
                 return end(what, answer, code);
             }
+            listed.resource = listed.resource.or_else(|| message::resource(answer.bytes));
             take(answer.bytes.get(message::HEADERS..).unwrap_or_default());
             Ok(None)
         })?;
-        Ok(is_interrupted)
+        Ok(listed)
     }
 
     /// Reads answers until `take` has found what it looks for.
@@ -231,6 +232,15 @@ impl Socket {
     pub(crate) fn drain(&mut self, what: &str) {
         while self.fill(what).is_ok() {}
     }
+}
+
+/// How a list was made.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// By a change, between two pieces of it.
+    pub(crate) is_interrupted: bool,
+    /// `nfgenmsg.res_id` of the first entry; `None`: there was none.
+    pub(crate) resource: Option<u16>,
 }
 
 /// The answers in a datagram that have one of these numbers.

@@ -255,8 +255,8 @@ impl Client {
         let mut elements = Vec::new();
         let message = set::list_elements(table, set);
         let listed = self.socket.list(message, &what, |it| elements.extend(set::read_counted(it)));
-        let is_interrupted = none_if_missing(listed)?;
-        Ok(Counted { elements, is_whole: !is_interrupted })
+        let listed = none_if_missing(listed)?;
+        Ok(Counted { elements, is_whole: !listed.is_interrupted })
     }
 
     /// The element of a set or map that has the key of this one; `None` when there is none, or no such set.

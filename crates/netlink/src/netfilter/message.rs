@@ -21,6 +21,12 @@ const NESTED: u16 = 1 << 15;
 /// The payload is a number of the network's byte order (`NLA_F_NET_BYTEORDER`).
 const NETWORK_ORDER: u16 = 1 << 14;
 
+/// The resource that a message is of, or what else of 16 bits its kind has there.
+pub(crate) fn resource(message: &[u8]) -> Option<u16> {
+    let (_, headers) = message.get(..HEADERS)?.split_last_chunk()?;
+    Some(u16::from_be_bytes(*headers))
+}
+
 /// One message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Message {

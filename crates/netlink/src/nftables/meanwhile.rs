@@ -5,8 +5,8 @@
 //! changes tables of his own, no long list would ever be whole.
 //!
 //! A transaction has its number from its beginning, and takes away what goes one by one until its end (`nf_tables_commit`). A list
-//! that is begun meanwhile is not marked, though the kernel counts its way past what is there: a list is begun when none is made, as
-//! far as that can be had.
+//! that is begun meanwhile is not marked, though the kernel counts its way past what is there. So the generation is asked for, the
+//! transaction that may be making it is waited for, and then the list must begin with that generation, whose number its entries carry.
 
 use std::os::fd::AsFd;
 use std::thread::sleep;
@@ -22,6 +22,7 @@ use super::{Batch, Client, Error};
 use crate::Event;
 use crate::attributes::{find, text};
 use crate::datagram::{DUMP_ATTEMPTS, Received};
+use crate::netfilter::Listed;
 use crate::netfilter::message::{HEADERS, Message};
 use crate::socket::wait_readable;
 use crate::subscription::Subscription;
@@ -30,6 +31,8 @@ use crate::subscription::Subscription;
 const LONGEST: Duration = Duration::from_secs(5);
 /// The pauses after the second attempt: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+/// So many transactions of others are waited for ahead of a list.
+const MOST_WAITS: usize = 8;
 /// A transaction is told of when it is made, which takes long of a large one.
 const LONGEST_COMMIT_MS: u16 = 1000;
 
@@ -142,13 +145,23 @@ const fn is_reached(generation: u32, by: u32) -> bool {
 }
 
 impl Client {
-    /// Waits until the transaction that is being made, if one is, has been made to its end: one of nothing does so
-    /// (`nf_tables_valid_genid`) and changes nothing, not even the generation.
-    fn settle(&mut self) -> Result<(), Error> {
+    /// The generation, which has been made to its end: a transaction of nothing waits for the one that is being made
+    /// (`nf_tables_valid_genid`), and changes nothing, not even the generation.
+    fn settled(&mut self) -> Result<Option<u32>, Error> {
+        let generation = self.generation()?;
         let first = self.socket.next();
         let (bytes, last) = Batch::default().framed(first);
         self.socket.used(last);
-        self.socket.send(&bytes, "wait for changes of nf_tables")
+        self.socket.send(&bytes, "wait for changes of nf_tables")?;
+        Ok(generation)
+    }
+
+    /// Whether a list was begun with this generation: by the number that its entries carry (`nft_base_seq`), and where there are none by
+    /// there being no other one yet.
+    fn is_of(&mut self, generation: Option<u32>, listed: &Listed) -> Result<bool, Error> {
+        let Some(resource) = listed.resource else { return Ok(self.generation()? == generation) };
+        let low = generation.map(|it| (it & u32::from(u16::MAX)) == u32::from(resource));
+        Ok(low.unwrap_or(true))
     }
 
     /// What follows the headers of each entry of a list goes to `take`, which begins anew with an empty value when a change
@@ -160,25 +173,44 @@ impl Client {
         what: &str,
         mut take: impl FnMut(&mut T, &[u8]),
     ) -> Result<T, Error> {
+        let is_of_hook = matches!(extent, Extent::Hook);
         let (started, mut pause) = (Instant::now(), PAUSES.0);
+        let mut was_interrupted = false;
         for attempt in 1.. {
             // Most often the first is not interrupted, and costs little more than itself.
-            let meanwhile = if attempt > 1 { Some(Meanwhile::begin(self)?) } else { None };
-            self.settle()?;
-            let mut found = T::default();
-            if !self.socket.list(message(), what, |entry| take(&mut found, entry))? {
-                return Ok(found);
-            }
-            if let Some(mut meanwhile) = meanwhile {
-                if !matches!(extent, Extent::Hook) && meanwhile.has_spared(self, extent)? {
-                    return Ok(found);
-                }
-                if attempt >= DUMP_ATTEMPTS && started.elapsed() > LONGEST {
+            let meanwhile = if was_interrupted { Some(Meanwhile::begin(self)?) } else { None };
+            let mut generation = self.settled()?;
+            // Where others change much a list is not begun in vain.
+            let waits = if attempt > 1 { MOST_WAITS } else { 0 };
+            for _ in 0..waits {
+                let before = std::mem::replace(&mut generation, self.settled()?);
+                if before == generation {
                     break;
                 }
+            }
+            let mut found = T::default();
+            let listed = self.socket.list(message(), what, |entry| take(&mut found, entry))?;
+            // Entries of hooks carry no number (`nfnl_hook_dump_one`).
+            let was_settled = is_of_hook || self.is_of(generation, &listed)?;
+            if was_settled && !listed.is_interrupted {
+                return Ok(found);
+            }
+            let was_told = meanwhile.is_some();
+            if let Some(mut meanwhile) = meanwhile
+                && was_settled
+                && !is_of_hook
+                && meanwhile.has_spared(self, extent)?
+            {
+                return Ok(found);
+            }
+            if attempt >= DUMP_ATTEMPTS && started.elapsed() > LONGEST {
+                break;
+            }
+            if was_told {
                 sleep(pause);
                 pause = pause.saturating_mul(2).min(PAUSES.1);
             }
+            was_interrupted |= listed.is_interrupted;
         }
         Err(Error::Interrupted { what: what.into() })
     }
