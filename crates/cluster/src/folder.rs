@@ -67,6 +67,9 @@ pub struct Folder<K: Kinds> {
     torn: Option<Manifests<K::Object>>,
     duplicates: Vec<Report>,
     told: BTreeSet<String>,
+    /// What was read is not in `contents` yet.
+    is_stale: bool,
+    begun: Instant,
 }
 
 impl<K: Kinds> Folder<K> {
@@ -82,6 +85,8 @@ impl<K: Kinds> Folder<K> {
             torn: None,
             duplicates: Vec::new(),
             told: BTreeSet::new(),
+            is_stale: false,
+            begun: Instant::now(),
         }
     }
 
@@ -115,14 +120,17 @@ impl<K: Kinds> Folder<K> {
     async fn read(&mut self, report: &mut impl FnMut(&Report)) -> Vec<Change<K::Object>> {
         let mut reports = Vec::new();
         let changes = match self.snapshot(&mut reports).await {
-            Ok(is_new) if is_new || self.contents.is_none() => self.changes(),
-            Ok(_) => Vec::new(),
+            Ok(()) if self.is_stale || self.contents.is_none() => self.changes(),
+            Ok(()) => Vec::new(),
             // One report of a folder that is not there is enough.
             Err(failed) => {
                 reports = vec![failed];
                 Vec::new()
             }
         };
+        if self.contents.is_none() {
+            reports.extend(self.awaited());
+        }
         let mut standing = BTreeSet::new();
         for it in self.disk.reports().chain(&self.duplicates).chain(&reports) {
             let text = it.to_string();
@@ -136,11 +144,10 @@ impl<K: Kinds> Folder<K> {
     }
 
     /// Reads what has changed until nothing has any more, but for files that never rest: all others were there at once then as
-    /// they were read. What somebody moves from one to another meanwhile could be in neither else. Whether anything has changed is
-    /// returned.
-    async fn snapshot(&mut self, reports: &mut Vec<Report>) -> Result<bool, Report> {
+    /// they were read. What somebody moves from one to another meanwhile could be in neither else.
+    async fn snapshot(&mut self, reports: &mut Vec<Report>) -> Result<(), Report> {
         // What was kept by the last reading may go with this one.
-        let mut is_new = self.torn.take().is_some();
+        self.is_stale |= self.torn.take().is_some();
         let mut passes: Vec<BTreeSet<PathBuf>> = Vec::new();
         self.disk.begin();
         for pass in 1..=MOST_PASSES {
@@ -151,7 +158,7 @@ impl<K: Kinds> Folder<K> {
                 self.disk.settle();
                 break;
             }
-            is_new = true;
+            self.is_stale = true;
             passes.push(changed);
             if pass == MOST_PASSES || never_rests(&passes) {
                 self.torn = before;
@@ -161,7 +168,7 @@ impl<K: Kinds> Folder<K> {
                 watch.take(&mut self.seen).await;
             }
         }
-        Ok(is_new)
+        Ok(())
     }
 
     /// Reads once what has changed; which files have.
@@ -175,9 +182,9 @@ impl<K: Kinds> Folder<K> {
             Some(_) => State::Nothing,
             None => State::Awaited,
         };
-        let changed = self.disk.read(&self.kinds, &mut self.seen, bad);
+        let changed = self.disk.read(&self.kinds, &mut self.seen, bad)?;
         self.seen.reset();
-        changed
+        Ok(changed)
     }
 
     /// Watches the folder, and anew when it is another one of that name.
@@ -193,8 +200,8 @@ impl<K: Kinds> Folder<K> {
     }
 
     fn changes(&mut self) -> Vec<Change<K::Object>> {
-        let is_awaited = K::NEEDS_ALL && !self.disk.is_known();
-        if self.contents.is_none() && is_awaited {
+        let is_known = !K::NEEDS_ALL || self.disk.is_known();
+        if self.contents.is_none() && (!is_known || self.awaited().next().is_some()) {
             return Vec::new();
         }
         let before = self.contents.as_ref();
@@ -206,7 +213,16 @@ impl<K: Kinds> Folder<K> {
         }
         let changes = before.map_or_else(|| vec![contents.listed()], |it| contents.since(it));
         self.contents = Some(contents);
+        self.is_stale = false;
         changes
+    }
+
+    /// The files that the first list waits for, as somebody is writing them: the kernel may hold what they said.
+    fn awaited(&self) -> impl Iterator<Item = Report> {
+        let limit = (!K::NEEDS_ALL).then_some(LOOK);
+        let is_over = limit.is_some_and(|limit| self.begun.elapsed() >= limit);
+        let files = self.disk.awaited().iter().filter(move |_| !is_over);
+        files.map(move |file| Report::BeingWritten { file: file.clone(), limit })
     }
 
     /// Waits until the folder should be read again.

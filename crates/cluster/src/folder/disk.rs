@@ -35,6 +35,8 @@ pub(super) struct Disk<T> {
     before: BTreeMap<PathBuf, (u64, Option<Manuscript<T>>)>,
     /// How often there was a beginning.
     reading: u64,
+    /// Files of which nothing is known, as somebody is writing them, or may be.
+    awaited: BTreeSet<PathBuf>,
 }
 
 /// Files, each with what it says.
@@ -43,7 +45,7 @@ pub(super) type Manifests<T> = Vec<(PathBuf, Arc<Manifest<T>>)>;
 /// A file: what it said when it was last good, and what is wrong with it now.
 #[derive(Debug)]
 struct Manuscript<T> {
-    /// `None`: it was not there to be read, as where a link leads nowhere.
+    /// `None`: it could not be read, as where a link leads nowhere; the next time it may be, though nobody has touched it.
     stamp: Option<Stamp>,
     good: Option<Arc<Manifest<T>>>,
     /// What can be read of it, where that counts for a file that was never good.
@@ -56,7 +58,8 @@ type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 impl<T: PartialEq> Disk<T> {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, files: BTreeMap::new(), before: BTreeMap::new(), reading: 0 }
+        let (files, before) = (BTreeMap::new(), BTreeMap::new());
+        Self { dir, files, before, reading: 0, awaited: BTreeSet::new() }
     }
 
     /// Begins to read, as often as it takes.
@@ -76,6 +79,7 @@ impl<T: PartialEq> Disk<T> {
     ) -> Result<BTreeSet<PathBuf>, Report> {
         let names = self.list()?;
         let mut changed = BTreeSet::new();
+        self.awaited.clear();
         let doubted = std::mem::take(&mut seen.doubted);
         let is_gone = |path: &PathBuf| path.file_name().is_none_or(|name| !names.contains(name));
         let gone: Vec<_> = self.files.extract_if(.., |path, _| is_gone(path)).collect();
@@ -91,7 +95,11 @@ impl<T: PartialEq> Disk<T> {
             let is_doubted = (may_be_written || was_doubted) && is_fresh(&path);
             if seen.writing.contains(&name) || about_to() || is_doubted {
                 if self.put_back(&path) {
-                    changed.insert(path);
+                    changed.insert(path.clone());
+                }
+                // Nobody may ever write more into an empty one.
+                if !self.files.contains_key(&path) && !about_to() {
+                    self.awaited.insert(path);
                 }
                 seen.doubted.extend(is_doubted.then_some(name));
                 continue;
@@ -152,6 +160,11 @@ impl<T: PartialEq> Disk<T> {
         files.filter_map(|(path, file)| Some((path.as_path(), &**file.counting()?)))
     }
 
+    /// The files of which nothing is known yet, as somebody is writing them.
+    pub(super) const fn awaited(&self) -> &BTreeSet<PathBuf> {
+        &self.awaited
+    }
+
     /// Whether each file was good at least once.
     pub(super) fn is_known(&self) -> bool {
         self.files.values().all(|file| file.good.is_some())
@@ -189,17 +202,16 @@ impl<T: PartialEq> Manuscript<T> {
         if self.good.is_some() { self.good.as_ref() } else { self.rest.as_ref() }
     }
 
-    /// Whether another one means the same, and nothing is to be told of either.
+    /// Whether another one means the same.
     fn says_the_same(&self, other: &Self) -> bool {
-        let reports = self.reports.len() + other.reports.len();
-        reports == 0 && self.good == other.good && self.rest == other.rest
+        self.good == other.good && self.rest == other.rest
     }
 
     /// The file that has this stamp; `good` is what it said when it was last good.
     fn read(
         path: &Path,
         kinds: &impl Kinds<Object = T>,
-        stamp: Option<Stamp>,
+        mut stamp: Option<Stamp>,
         mut good: Option<Arc<Manifest<T>>>,
         bad: State,
     ) -> Self {
@@ -208,7 +220,10 @@ impl<T: PartialEq> Manuscript<T> {
         let file = path.to_owned();
         let bad = |defect| Report::Bad { file: file.clone(), state, defect };
         let reports = match content(path) {
-            Err(source) => vec![Report::Unreadable { file, state, source }],
+            Err(source) => {
+                stamp = None;
+                vec![Report::Unreadable { file, state, source }]
+            }
             Ok(content) if content.len() as u64 > LONGEST_FILE => {
                 let problem = Problem::TooLong(LONGEST_FILE);
                 vec![bad(Defect { document: 1, path: None, problem })]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Something about the manifests that their author should know. As long as it stands it is told
 /// once.
@@ -44,6 +45,14 @@ pub enum Report {
         /// Why.
         source: io::Error,
     },
+    /// Somebody is writing a file of which nothing is known, and so there is no first list.
+    #[error("{}: somebody is writing it, and nothing is known of it: until that has ended{} all stays as it is", file.display(), .limit.map(|it| format!(", for {} s at most,", it.as_secs())).unwrap_or_default())]
+    BeingWritten {
+        /// The file.
+        file: PathBuf,
+        /// For how long that is waited for at most; `None`: for as long as it takes.
+        limit: Option<Duration>,
+    },
     /// Something in a file is wrong.
     #[error("{}: {defect}; {state}", file.display())]
     Bad {
@@ -84,7 +93,7 @@ impl Report {
     pub const fn hides_objects(&self) -> bool {
         match self {
             Self::Folder { .. } | Self::TooMany { .. } => true,
-            Self::Unreadable { .. } | Self::Bad { .. } => true,
+            Self::Unreadable { .. } | Self::BeingWritten { .. } | Self::Bad { .. } => true,
             Self::Watch { .. } | Self::OtherKind { .. } | Self::Duplicate { .. } => false,
         }
     }

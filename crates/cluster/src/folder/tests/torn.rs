@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -189,6 +190,79 @@ fn what_never_rests_is_listed() {
     let listed = watched.take(1).remove(0);
     assert!(["shop/deny", "shop/web", "shop/mid"].iter().all(|it| listed.contains(it)), "{listed}");
     disturbed.no_more();
+}
+
+/// The pass after the one that has read what is new cannot list the folder.
+#[test]
+fn what_was_read_before_the_folder_went_away_for_a_moment_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, away) = (dir.path().join("sub"), dir.path().join("away"));
+    fs::create_dir(&path).unwrap();
+    let mid = POD.replace("name: web,", "name: mid,");
+    for (name, text) in [("a.yaml", POD), ("mid.yaml", &mid)] {
+        put(&path, name, text);
+    }
+    let disturbed = Disturbed::default();
+    let mut watched = Watched::of(dir, Path::new("sub"), disturbed.clone());
+    watched.take(1);
+    let (from, to, mut goes) = (path.clone(), away.clone(), true);
+    disturbed.by(move || {
+        if std::mem::take(&mut goes) {
+            fs::rename(&from, &to).unwrap();
+        }
+    });
+    fs::write(path.join("mid.yaml"), format!("{mid}---\n{DENY}")).unwrap();
+    assert!(watched.report().starts_with("folder DIR/sub: cannot be listed: No such file"));
+    fs::rename(&away, &path).unwrap();
+    assert_eq!(watched.take(1), ["+shop/deny"]);
+}
+
+/// The kernel may hold what it said before.
+#[test]
+fn there_is_no_first_list_while_somebody_writes_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    let mid = POD.replace("name: web,", "name: mid,");
+    for (name, text) in [("mid.yaml", &*mid), ("z.yaml", DENY)] {
+        put(&path, name, text);
+    }
+    let (disturbed, writer) = (Disturbed::default(), Arc::new(Mutex::new(None::<File>)));
+    let written = writer.clone();
+    disturbed.by(move || {
+        let mut file = written.lock().unwrap();
+        let mut open = || File::options().append(true).open(path.join("z.yaml")).unwrap();
+        file.get_or_insert_with(&mut open).write_all(b"# more\n").unwrap();
+    });
+    let mut watched = Watched::of(dir, Path::new(""), disturbed);
+    assert_eq!(
+        watched.report(),
+        "DIR/z.yaml: somebody is writing it, and nothing is known of it: until that has ended all stays as it is"
+    );
+    watched.takes_nothing_for(Duration::from_secs(2));
+    writer.lock().unwrap().take();
+    assert_eq!(watched.take(1), ["shop/deny shop/mid"]);
+}
+
+/// Who has a lease on a file keeps others from reading it, and gives it back without touching the file.
+#[test]
+fn what_could_not_be_read_for_a_moment_is_read_later() {
+    let (mut watched, _, path, _) = watched(DENY);
+    put(&path, ".z.yaml", &named("new"));
+    let leased = File::options().write(true).open(path.join(".z.yaml")).unwrap();
+    let lease = |kind: i32| {
+        // SAFETY: the descriptor is open, and the kernel takes numbers. That somebody wants to read it would end the process.
+        #[expect(unsafe_code, reason = "nix has no leases")]
+        let done = unsafe {
+            libc::signal(libc::SIGIO, libc::SIG_IGN);
+            libc::fcntl(leased.as_raw_fd(), libc::F_SETLEASE, kind)
+        };
+        assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    };
+    lease(libc::F_WRLCK);
+    fs::rename(path.join(".z.yaml"), path.join("z.yaml")).unwrap();
+    assert!(watched.report().starts_with("DIR/z.yaml: cannot be read: Resource temporarily"));
+    lease(libc::F_UNLCK);
+    assert_eq!(watched.take(2), ["+shop/new", "-shop/deny"]);
 }
 
 #[test]
