@@ -144,10 +144,16 @@ fn carry_out<R: Runner + Send>(
             let done = survey(wanted)?;
             *found = Some(done.found);
             let bound = ingress::see_to(&wanted.sources, |name| wanted.told.contains(name));
+            let mut failed = Ok(());
             for written in [done.kept_out, bound] {
-                own.extend(written?);
+                match written {
+                    Ok(port) => own.extend(port),
+                    Err(error) => failed = failed.and(Err(error)),
+                }
             }
+            // That nobody sees frames is told ahead of what may pass.
             done.bridges?;
+            failed?;
             // The plugin may have given us up just before the rules were there.
             own.extend(dataplane.open_interfaces(|name| is_gone(name, wanted))?);
         }
