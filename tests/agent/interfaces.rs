@@ -239,6 +239,9 @@ fn no_forged_answer_makes_a_flow_to_an_isolated_pod_an_established_one() {
     for address in unknown {
         let at_once = if address.contains(':') { "nodad" } else { "" };
         node.space("b").sh(&format!("ip addr add {address} dev eth0 {at_once}"));
+        // The kernel makes an address of IPv6 usable a little later (`addrconf_dad_work`).
+        let of_it = format!("ip route get {address}");
+        node.wait("the address", |it| it.space("b").sh(&of_it).starts_with("local "));
     }
     let unknown = unknown.map(|it| (it.parse().unwrap(), to_d.mac(), to_b.mac()));
     let groups: [(&str, Mac); 3] = [
