@@ -18,6 +18,7 @@ mod restored;
 mod rollback;
 mod routes;
 mod rules;
+mod shared_chains;
 mod siblings;
 mod unheard;
 mod vanished;

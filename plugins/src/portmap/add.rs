@@ -263,8 +263,23 @@ impl<'a> Publisher<'a> {
                 self.remove_own_chain(runner, own)?
             }
         };
+        self.remove_own_of_reference(own)?;
         self.remove_dead(runner, dead)?;
         Ok(gone)
+    }
+
+    /// Removes what an earlier ADD by the reference has made by nf_tables. Its rules tell only the container: where those of another
+    /// interface are among them, all stay.
+    fn remove_own_of_reference(&mut self, own: &BTreeSet<Tag>) -> Result<(), Error> {
+        let id = &self.call.container_id;
+        let siblings = self.siblings();
+        if let Some(client) = self.kernel.client()?
+            && own.contains(&Tag::Id(id.clone()))
+            && !reference_nftables::lead_to(client, id, |to| siblings.have(to))?
+        {
+            reference_nftables::tear_down(client, id, None)?;
+        }
+        Ok(())
     }
 
     /// Of addresses those of a family in which the container has none.
@@ -307,8 +322,7 @@ impl<'a> Publisher<'a> {
                 // An earlier ADD may have been for addresses of both families. What the kernel refuses here
                 // DEL removes by the programs.
                 let chain = &identity_of(self.call).chain;
-                let hook = iptables::HOSTPORTS;
-                gone.extend(self.kernel.remove_leading(family, hook, chain, of_siblings).0);
+                gone.extend(iptables::remove_by_kernel(self.kernel, family, chain, of_siblings));
                 continue;
             };
             let rules = Rules::new(self.conf, identity_of(self.call), *address);

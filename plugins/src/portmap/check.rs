@@ -66,14 +66,14 @@ fn by(
             let Some(client) = kernel.client()? else {
                 return Err(Error::Changed("the kernel has no nf_tables".into()));
             };
-            if reference_nftables::check(client, conf, &call.container_id, addresses)? {
-                return Ok(());
-            }
             let owner = Owner::of(call);
             let wanted = Wanted::new(conf, owner.clone(), addresses, &[]);
             let checked = nftables::check(client, &wanted, &conf.mappings);
             if !matches!(checked, Err(Error::Changed(_))) {
                 return checked;
+            }
+            if reference_nftables::check(client, conf, &call.container_id, addresses)? {
+                return Ok(());
             }
             let siblings = Siblings::of(call, conf::bare(addresses));
             let of_siblings = nftables::of_siblings(client, &owner, &siblings)?;

@@ -1,6 +1,8 @@
 //! What the reference has published by nf_tables (`plugins/meta/portmap/portmap_nftables.go`): rules whose comment is
 //! the container's id. It is found, checked and removed here, and never made.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 use netlink::nftables::Client;
 use ruleset::nft::{Family, Table};
@@ -46,7 +48,18 @@ pub(super) fn held(client: &mut Client, is_ipv4: bool) -> Result<Vec<Held>, netl
     Ok(held.collect())
 }
 
-/// Whether a container has as many rules as it must have; `false` when it has none at all.
+/// Whether any of a container's rules leads to such an address.
+pub(super) fn lead_to(
+    client: &mut Client,
+    id: &str,
+    is_such: impl Fn(IpAddr) -> bool,
+) -> Result<bool, Error> {
+    let mut held = held(client, true)?;
+    held.append(&mut self::held(client, false)?);
+    Ok(held.iter().any(|it| it.tag == Tag::Id(id.into()) && is_such(it.to)))
+}
+
+/// Whether a container has as many rules as it must have; `false` when none leads to these addresses.
 pub(super) fn check(
     client: &mut Client,
     conf: &Conf,
@@ -61,9 +74,17 @@ pub(super) fn check(
             (true, true) => 2,
             (true, false) => 1,
         };
-        for (chain, wanted) in [(HOSTPORTS, ports), (MASQUERADING, masqueraded)] {
-            let held = count(client, is_ipv4, chain, id)?;
-            has_any |= held > 0;
+        // What masquerades leads nowhere: that of the container's other networks is counted as well.
+        let leading = held(client, is_ipv4)?.into_iter().filter(|it| {
+            let own = addresses.iter().flatten().any(|address| address.ip() == it.to);
+            own && it.tag == Tag::Id(id.into())
+        });
+        let leading = leading.count();
+        has_any |= leading > 0;
+        let masquerading = count(client, is_ipv4, MASQUERADING, id)?;
+        for (chain, wanted, held) in
+            [(HOSTPORTS, ports, leading), (MASQUERADING, masqueraded, masquerading)]
+        {
             if held < wanted {
                 let table = table(is_ipv4);
                 missing = Some(format!(

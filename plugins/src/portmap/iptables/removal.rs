@@ -1,13 +1,15 @@
 //! What goes: an attachment's rules, those of the dead, and garbage.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, LazyCell, RefCell};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use netlink::nftables::Client;
 
 use super::saved::{Kept, chains_of, leading_to, translations};
 use super::{HOSTPORTS, OLD_HOSTPORTS, OfSiblings, Programs, told};
 use crate::error::Error;
-use crate::iptables::{FAMILIES, Family, NAT, Places, is_declaration, is_unreadable};
+use crate::iptables::{self, FAMILIES, Family, NAT, Places, is_declaration, is_unreadable};
 use crate::kernel_tables::KernelTables;
 use crate::portmap::flows::Ended;
 use crate::portmap::identity::Identity;
@@ -48,7 +50,8 @@ pub(in crate::portmap) fn remove_chains(
     chains: &[(&'static str, &str)],
     of_siblings: OfSiblings<'_>,
 ) -> (Ended, Result<(), Error>) {
-    let ended = RefCell::new(Ended::default());
+    let (ended, is_listed) = (RefCell::new(Ended::default()), Cell::new(true));
+    let has_programs = LazyCell::new(|| iptables::find().is_some());
     let mut look_in = |family| {
         let mut places = Places { nftables: false, legacy: false };
         for (hook, chain) in chains {
@@ -57,9 +60,12 @@ pub(in crate::portmap) fn remove_chains(
             places.nftables |= left.nftables;
             places.legacy |= left.legacy;
         }
+        if places.nftables && !*has_programs {
+            places.nftables = false;
+            is_listed.set(false);
+        }
         places
     };
-    let is_listed = Cell::new(true);
     let lines_for = |saved: &str| {
         is_listed.update(|it| it && !is_unreadable(saved));
         let of_chain = |(_, chain): &(&'static str, &str)| {
@@ -78,6 +84,25 @@ pub(in crate::portmap) fn remove_chains(
             Error::of_teardown([removed.err(), unlisted.err()].into_iter().flatten().collect());
     }
     (ended, removed)
+}
+
+/// Removes by netlink what a chain has in a family and what leads there, but for that which is `of_siblings`. Tells where it led.
+/// What the kernel refuses stays, for the programs at DEL.
+pub(in crate::portmap) fn remove_by_kernel(
+    kernel: &mut KernelTables,
+    family: Family,
+    chain: &str,
+    of_siblings: OfSiblings<'_>,
+) -> BTreeSet<IpAddr> {
+    let (led_to, left) = kernel.remove_leading(family, HOSTPORTS, chain, of_siblings);
+    let mut gone: BTreeSet<IpAddr> = led_to.into_iter().collect();
+    if let Ok(Some(client)) = kernel.client()
+        && left.nftables
+        && let Ok(published) = told::remove(client, family, (HOSTPORTS, chain), of_siblings)
+    {
+        gone.extend(published.into_iter().map(|(_, to)| to));
+    }
+    gone
 }
 
 /// Chains, each with that which leads to it.
@@ -107,8 +132,15 @@ pub(in crate::portmap) fn collect_garbage(
     network: &str,
     valid: &[Identity],
 ) -> (Ended, Result<(), Error>) {
-    let ended = RefCell::new(Ended::default());
-    let is_listed = Cell::new(true);
+    let (ended, is_listed) = (RefCell::new(Ended::default()), Cell::new(true));
+    let mut look_in = |family| {
+        let mut places = kernel.places(family, NAT, HOSTPORTS);
+        if places.nftables && iptables::find().is_none() {
+            places.nftables = false;
+            is_listed.set(false);
+        }
+        places
+    };
     let lines_for = |saved: &str| {
         is_listed.update(|it| it && !is_unreadable(saved));
         let chains = chains_of(saved, network).into_iter();
@@ -119,8 +151,7 @@ pub(in crate::portmap) fn collect_garbage(
         };
         stale.flat_map(of_chain).collect()
     };
-    let mut removed =
-        programs.remove(&mut |family| kernel.places(family, NAT, HOSTPORTS), &lines_for);
+    let mut removed = programs.remove(&mut look_in, &lines_for);
     let mut ended = ended.into_inner();
     if !is_listed.get() {
         let stale = |client: &mut Client, family| {

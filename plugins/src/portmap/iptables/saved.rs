@@ -79,12 +79,16 @@ pub(super) struct Kept<'a> {
     pub(super) others: Vec<&'a str>,
     /// What theirs publish.
     ports: BTreeSet<(Protocol, u16)>,
+    /// What the other rules do.
+    other_ports: BTreeSet<(Protocol, u16)>,
 }
 
 impl<'a> Kept<'a> {
     /// Of a chain: the rules that lead to an address which is `of_siblings`, each with those that mark before it.
     pub(super) fn of(saved: &'a str, chain: &str, of_siblings: OfSiblings<'_>) -> Self {
-        let mut kept = Self { rules: Vec::new(), others: Vec::new(), ports: BTreeSet::new() };
+        let (rules, others) = (Vec::new(), Vec::new());
+        let (ports, other_ports) = (BTreeSet::new(), BTreeSet::new());
+        let mut kept = Self { rules, others, ports, other_ports };
         let mut group = Vec::new();
         for rule in rules_of(saved, chain) {
             group.push(rule);
@@ -93,6 +97,7 @@ impl<'a> Kept<'a> {
                 kept.ports.insert((key.protocol, key.port));
                 kept.rules.append(&mut group);
             } else {
+                kept.other_ports.insert((key.protocol, key.port));
                 kept.others.append(&mut group);
             }
         }
@@ -100,7 +105,8 @@ impl<'a> Kept<'a> {
         kept
     }
 
-    /// Whether a rule that leads to the chain is for ports of theirs alone.
+    /// Whether a rule that leads to the chain is for ports of theirs alone, and for some of them. Ports that nothing in the chain is for
+    /// are published of an address of the other family.
     pub(super) fn needs(&self, rule: &str) -> bool {
         let words: Vec<&str> = rule.split(' ').collect();
         let after = |word: &str| {
@@ -110,9 +116,16 @@ impl<'a> Kept<'a> {
         let protocol = after("-p").and_then(Protocol::parse);
         let ports = after("--dports").or_else(|| after("--dport"));
         let (Some(protocol), Some(ports)) = (protocol, ports) else { return false };
-        let is_theirs = |port: u16| self.ports.contains(&(protocol, port));
-        ports.split(',').all(|port| port.parse().is_ok_and(is_theirs))
+        let ports: Option<Vec<_>> =
+            ports.split(',').map(|port| Some((protocol, port.parse().ok()?))).collect();
+        ports.is_some_and(|ports| is_for_alone(&ports, &self.ports, &self.other_ports))
     }
+}
+
+/// Whether some of these are among the first, and the others are among none, or there as well.
+pub(super) fn is_for_alone<T: Ord>(all: &[T], first: &BTreeSet<T>, second: &BTreeSet<T>) -> bool {
+    let mut of_any = all.iter().filter(|it| first.contains(it) || second.contains(it)).peekable();
+    of_any.peek().is_some() && of_any.all(|it| first.contains(it))
 }
 
 /// The rules of a chain.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use netlink::nftables::{Change, Client, PortRule};
 
-use super::saved::holder;
+use super::saved::{holder, is_for_alone};
 use super::{HOSTPORTS, OfSiblings};
 use crate::iptables::{Family, NAT};
 use crate::kernel_tables::table;
@@ -57,7 +57,7 @@ pub(super) fn remove(
         return Ok(Vec::new());
     }
     let (mut gone, mut group, mut published) = (Vec::new(), Vec::new(), Vec::new());
-    let mut kept: Option<BTreeSet<Key>> = None;
+    let (mut kept, mut others): (Option<BTreeSet<Key>>, BTreeSet<Key>) = (None, BTreeSet::new());
     for rule in client.port_rules(table, chain)? {
         // Those that mark stand before that which leads to the container.
         group.push(rule.handle);
@@ -66,13 +66,18 @@ pub(super) fn remove(
             kept.get_or_insert_default().extend(keys(&rule));
             group.clear();
         } else {
+            others.extend(keys(&rule));
             published.extend(keys(&rule).map(|key| (key, to)));
             gone.append(&mut group);
         }
     }
     gone.append(&mut group);
     let mut leading = client.port_rules(table, hook)?;
-    leading.retain(|it| it.chain.as_deref() == Some(chain) && !needs(kept.as_ref(), it));
+    let is_kept = |rule: &PortRule| {
+        let keys: Vec<Key> = keys(rule).collect();
+        kept.as_ref().is_some_and(|kept| is_for_alone(&keys, kept, &others))
+    };
+    leading.retain(|it| it.chain.as_deref() == Some(chain) && !is_kept(it));
     let leading: Vec<u64> = leading.iter().map(|it| it.handle).collect();
     if kept.is_none() {
         client.delete(table, (hook, &leading), Some(chain))?;
@@ -82,11 +87,6 @@ pub(super) fn remove(
         client.change(table, &of_chain.chain(leading).collect::<Vec<_>>())?;
     }
     Ok(published)
-}
-
-/// Whether a rule that leads to a chain is for ports of those alone who are kept there.
-fn needs(kept: Option<&BTreeSet<Key>>, rule: &PortRule) -> bool {
-    !rule.ports.is_empty() && kept.is_some_and(|kept| keys(rule).all(|key| kept.contains(&key)))
 }
 
 /// What a rule is for, at whatever address of the host.
