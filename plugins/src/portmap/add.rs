@@ -273,8 +273,8 @@ impl<'a> Publisher<'a> {
     fn remove_own_of_reference(&mut self, own: &BTreeSet<Tag>) -> Result<(), Error> {
         let id = &self.call.container_id;
         let siblings = self.siblings();
-        if let Some(client) = self.kernel.client()?
-            && own.contains(&Tag::Id(id.clone()))
+        if own.contains(&Tag::Id(id.clone()))
+            && let Some(client) = self.kernel.client()?
             && !reference_nftables::lead_to(client, id, |to| siblings.have(to))?
         {
             reference_nftables::tear_down(client, id, None)?;
