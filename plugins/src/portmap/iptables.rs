@@ -169,8 +169,10 @@ impl Rules {
         let leading: BTreeSet<&str> = leading_to(saved, chain).collect();
         let (shared, own): (Vec<&str>, Vec<&str>) =
             leading_to(saved, chain).partition(|rule| kept.needs(rule));
-        // More of them do no harm: the chain looks at the port once more.
-        let least = self.entries.len().saturating_sub(shared.len());
+        // More of them do no harm: the chain looks at the port once more. And those that nothing in the chain is for, as their ports
+        // are of the other family, another interface's ADD and DEL may have taken.
+        let entries = || self.entries.iter().filter(|rule| kept.is_led_to(&rule.to_string()));
+        let least = entries().count().saturating_sub(shared.len());
         if own.len() < least {
             return Err(format!(
                 "{} rules of table nat lead to chain {chain}, not {least}",
@@ -180,7 +182,7 @@ impl Rules {
         if self.is_conditional {
             return Ok(&self.entries);
         }
-        match self.entries.iter().find(|rule| !leading.contains(rule.to_string().as_str())) {
+        match entries().find(|rule| !leading.contains(rule.to_string().as_str())) {
             Some(rule) => Err(is_missing(rule)),
             None => Ok(&[]),
         }

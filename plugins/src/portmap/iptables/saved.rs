@@ -108,18 +108,25 @@ impl<'a> Kept<'a> {
     /// Whether a rule that leads to the chain is for ports of theirs alone, and for some of them. Ports that nothing in the chain is for
     /// are published of an address of the other family.
     pub(super) fn needs(&self, rule: &str) -> bool {
-        let words: Vec<&str> = rule.split(' ').collect();
-        let after = |word: &str| {
-            let place = words.iter().position(|it| *it == word)?;
-            words.get(place.checked_add(1)?).copied()
-        };
-        let protocol = after("-p").and_then(Protocol::parse);
-        let ports = after("--dports").or_else(|| after("--dport"));
-        let (Some(protocol), Some(ports)) = (protocol, ports) else { return false };
-        let ports: Option<Vec<_>> =
-            ports.split(',').map(|port| Some((protocol, port.parse().ok()?))).collect();
-        ports.is_some_and(|ports| is_for_alone(&ports, &self.ports, &self.other_ports))
+        ports(rule).is_some_and(|ports| is_for_alone(&ports, &self.ports, &self.other_ports))
     }
+
+    /// Whether any other rule of the chain is for a port of a rule that leads there.
+    pub(super) fn is_led_to(&self, rule: &str) -> bool {
+        ports(rule).is_none_or(|ports| ports.iter().any(|port| self.other_ports.contains(port)))
+    }
+}
+
+/// The ports of a rule, if it is for single ones.
+fn ports(rule: &str) -> Option<Vec<(Protocol, u16)>> {
+    let words: Vec<&str> = rule.split(' ').collect();
+    let after = |word: &str| {
+        let place = words.iter().position(|it| *it == word)?;
+        words.get(place.checked_add(1)?).copied()
+    };
+    let protocol = Protocol::parse(after("-p")?)?;
+    let ports = after("--dports").or_else(|| after("--dport"))?;
+    ports.split(',').map(|port| Some((protocol, port.parse().ok()?))).collect()
 }
 
 /// Whether some of these are among the first, and the others are among none, or there as well.
