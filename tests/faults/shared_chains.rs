@@ -1,6 +1,6 @@
 //! Interfaces of a container in one network share a chain of iptables: each keeps what is its own there.
 
-use lab::{Call, Reply, Suite};
+use lab::{Call, Suite};
 use serde_json::{Value, json};
 
 use crate::common::{Site, bridge_with_all};
@@ -33,10 +33,9 @@ impl Container {
     }
 
     #[track_caller]
-    fn run(&self, command: &str, number: usize, ports: &[(u16, &str)]) -> Reply {
+    fn run(&self, command: &str, number: usize, ports: &[(u16, &str)]) {
         let reply = self.site.run(&self.call(command, number, "iptables", ports));
         assert!(reply.succeeded(), "{command} of eth{number}: {reply}");
-        reply
     }
 
     /// So often a port leads to the container, by a chain of either family.
@@ -61,26 +60,26 @@ fn a_rule_for_a_port_of_the_other_family_too_stays_with_who_needs_it() {
         let container = Container::new();
         // What all share is there.
         for command in ["ADD", "DEL"] {
-            let _ = container.run(command, 1, second);
+            container.run(command, 1, second);
         }
-        let _ = container.run("ADD", 0, first);
+        container.run("ADD", 0, first);
         if is_hidden {
             container.site.hide_from_iptables();
         }
         for (command, number) in [("ADD", 1), ("ADD", 0), ("ADD", 1), ("DEL", 1)] {
-            let _ = container.run(command, number, if number == 0 { first } else { second });
-            let _ = container.run("CHECK", 0, first);
+            container.run(command, number, if number == 0 { first } else { second });
+            container.run("CHECK", 0, first);
             let listed = container.site.node.sh("nft -s list chain ip6 nat CNI-HOSTPORT-DNAT");
             let leads = |it: &str| it.contains("8086") && it.contains("jump CNI-DN-");
             assert_eq!(listed.lines().any(leads), first != of_one_family, "{command} {is_hidden}");
             if command == "ADD" {
-                let _ = container.run("CHECK", 1, second);
+                container.run("CHECK", 1, second);
             }
         }
-        let _ = container.run("ADD", 1, second);
-        let _ = container.run("DEL", 0, first);
-        let _ = container.run("CHECK", 1, second);
-        let _ = container.run("DEL", 1, second);
+        container.run("ADD", 1, second);
+        container.run("DEL", 0, first);
+        container.run("CHECK", 1, second);
+        container.run("DEL", 1, second);
         assert!(!container.site.listed_by_nft().iter().any(|it| it.contains("CNI-DN-")));
     }
 }
@@ -90,11 +89,11 @@ fn a_rule_for_a_port_of_the_other_family_too_stays_with_who_needs_it() {
 fn what_another_interface_has_left_is_no_alarm() {
     let container = Container::new();
     let both: &[(u16, &str)] = &[(8000, ""), (8003, "")];
-    let _ = container.run("ADD", 1, &both[..1]);
-    let _ = container.run("ADD", 0, both);
-    let _ = container.run("DEL", 1, &both[..1]);
-    let _ = container.run("CHECK", 0, both);
-    let _ = container.run("DEL", 0, both);
+    container.run("ADD", 1, &both[..1]);
+    container.run("ADD", 0, both);
+    container.run("DEL", 1, &both[..1]);
+    container.run("CHECK", 0, both);
+    container.run("DEL", 0, both);
     assert!(!container.site.listed_by_nft().iter().any(|it| it.contains("CNI-DN-")));
 }
 
@@ -102,14 +101,14 @@ fn what_another_interface_has_left_is_no_alarm() {
 fn a_family_that_an_add_leaves_out_is_published_no_more_beside_another_interface() {
     let mut container = Container::new();
     let (first, second): (&[_], &[_]) = (&[(8080, "")], &[(8081, "")]);
-    let _ = container.run("ADD", 0, first);
-    let _ = container.run("ADD", 1, second);
+    container.run("ADD", 0, first);
+    container.run("ADD", 1, second);
     let ips = container.results[0]["ips"].as_array_mut().expect("a list");
     ips.retain(|ip| !ip["address"].as_str().is_some_and(|it| it.contains(':')));
-    let _ = container.run("ADD", 0, first);
+    container.run("ADD", 0, first);
     assert_eq!([8080, 8081].map(|it| container.published(it)), [1, 2]);
     for number in [0, 1] {
-        let _ = container.run("CHECK", number, if number == 0 { first } else { second });
+        container.run("CHECK", number, if number == 0 { first } else { second });
     }
 }
 
@@ -119,8 +118,8 @@ fn without_programs_each_interfaces_ports_go_alone() {
     let container = Container::new();
     let (first, second): (&[_], &[_]) = (&[(8080, "")], &[(8081, "")]);
     let add = || {
-        let _ = container.run("ADD", 0, first);
-        let _ = container.run("ADD", 1, second);
+        container.run("ADD", 0, first);
+        container.run("ADD", 1, second);
         assert_eq!([8080, 8081].map(|it| container.published(it)), [2, 2]);
     };
     let run = |call: Call| {
@@ -130,8 +129,8 @@ fn without_programs_each_interfaces_ports_go_alone() {
     add();
     run(container.call("DEL", 1, "iptables", second));
     assert_eq!([8080, 8081].map(|it| container.published(it)), [2, 0]);
-    let _ = container.run("CHECK", 0, first);
-    let _ = container.run("ADD", 1, second);
+    container.run("CHECK", 0, first);
+    container.run("ADD", 1, second);
     // By the other backend it leaves nothing of the one before.
     run(container.call("ADD", 0, "nftables", first));
     assert_eq!([8080, 8081].map(|it| container.published(it)), [0, 2]);

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use netlink::nftables::Client;
 use ruleset::nft::{Family, Table};
 
-use super::conf::Conf;
+use super::conf::{self, Conf};
 use super::iptables::OfSiblings;
 use super::mapping::{Held, Holder, Key, Protocol, Tag};
 use crate::error::Error;
@@ -48,15 +48,22 @@ pub(super) fn held(client: &mut Client, is_ipv4: bool) -> Result<Vec<Held>, netl
     Ok(held.collect())
 }
 
+/// What a container has published of a family.
+fn of_container(client: &mut Client, is_ipv4: bool, id: &str) -> Result<Vec<Held>, netlink::Error> {
+    let mut held = held(client, is_ipv4)?;
+    held.retain(|it| it.tag == Tag::Id(id.into()));
+    Ok(held)
+}
+
 /// Whether any of a container's rules leads to such an address.
 pub(super) fn lead_to(
     client: &mut Client,
     id: &str,
     is_such: impl Fn(IpAddr) -> bool,
 ) -> Result<bool, Error> {
-    let mut held = held(client, true)?;
-    held.append(&mut self::held(client, false)?);
-    Ok(held.iter().any(|it| it.tag == Tag::Id(id.into()) && is_such(it.to)))
+    let mut held = of_container(client, true, id)?;
+    held.append(&mut of_container(client, false, id)?);
+    Ok(held.iter().any(|it| is_such(it.to)))
 }
 
 /// Whether a container has as many rules as it must have; `false` when none leads to these addresses.
@@ -66,6 +73,7 @@ pub(super) fn check(
     id: &str,
     addresses: &[Option<IpNetwork>; 2],
 ) -> Result<bool, Error> {
+    let own = conf::bare(addresses);
     let (mut has_any, mut missing) = (false, None);
     for is_ipv4 in addresses.iter().flatten().map(IpNetwork::is_ipv4) {
         let ports = conf.mappings.iter().filter(|it| it.key(is_ipv4).is_some()).count();
@@ -75,11 +83,8 @@ pub(super) fn check(
             (true, false) => 1,
         };
         // What masquerades leads nowhere: that of the container's other networks is counted as well.
-        let leading = held(client, is_ipv4)?.into_iter().filter(|it| {
-            let own = addresses.iter().flatten().any(|address| address.ip() == it.to);
-            own && it.tag == Tag::Id(id.into())
-        });
-        let leading = leading.count();
+        let held = of_container(client, is_ipv4, id)?;
+        let leading = held.iter().filter(|it| own.contains(&it.to)).count();
         has_any |= leading > 0;
         let masquerading = count(client, is_ipv4, MASQUERADING, id)?;
         for (chain, wanted, held) in
@@ -112,8 +117,7 @@ pub(super) fn tear_down(
         if !client.has_table(table)? {
             continue;
         }
-        let mut own = self::held(client, is_ipv4)?;
-        own.retain(|it| it.tag == Tag::Id(id.into()));
+        let mut own = of_container(client, is_ipv4, id)?;
         if kept.is_some_and(|is_kept| !own.is_empty() && own.iter().all(|it| is_kept(it.to))) {
             continue;
         }

@@ -1,6 +1,6 @@
 //! What goes: an attachment's rules, those of the dead, and garbage.
 
-use std::cell::{Cell, LazyCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -51,7 +51,6 @@ pub(in crate::portmap) fn remove_chains(
     of_siblings: OfSiblings<'_>,
 ) -> (Ended, Result<(), Error>) {
     let (ended, is_listed) = (RefCell::new(Ended::default()), Cell::new(true));
-    let has_programs = LazyCell::new(|| iptables::find().is_some());
     let mut look_in = |family| {
         let mut places = Places { nftables: false, legacy: false };
         for (hook, chain) in chains {
@@ -60,11 +59,7 @@ pub(in crate::portmap) fn remove_chains(
             places.nftables |= left.nftables;
             places.legacy |= left.legacy;
         }
-        if places.nftables && !*has_programs {
-            places.nftables = false;
-            is_listed.set(false);
-        }
-        places
+        by_programs(places, &is_listed)
     };
     let lines_for = |saved: &str| {
         is_listed.update(|it| it && !is_unreadable(saved));
@@ -84,6 +79,15 @@ pub(in crate::portmap) fn remove_chains(
             Error::of_teardown([removed.err(), unlisted.err()].into_iter().flatten().collect());
     }
     (ended, removed)
+}
+
+/// Where the programs are to look; without them nobody lists what is in nf_tables.
+fn by_programs(places: Places, is_listed: &Cell<bool>) -> Places {
+    if !places.nftables || iptables::find().is_some() {
+        return places;
+    }
+    is_listed.set(false);
+    Places { nftables: false, ..places }
 }
 
 /// Removes by netlink what a chain has in a family and what leads there, but for that which is `of_siblings`. Tells where it led.
@@ -133,14 +137,7 @@ pub(in crate::portmap) fn collect_garbage(
     valid: &[Identity],
 ) -> (Ended, Result<(), Error>) {
     let (ended, is_listed) = (RefCell::new(Ended::default()), Cell::new(true));
-    let mut look_in = |family| {
-        let mut places = kernel.places(family, NAT, HOSTPORTS);
-        if places.nftables && iptables::find().is_none() {
-            places.nftables = false;
-            is_listed.set(false);
-        }
-        places
-    };
+    let mut look_in = |family| by_programs(kernel.places(family, NAT, HOSTPORTS), &is_listed);
     let lines_for = |saved: &str| {
         is_listed.update(|it| it && !is_unreadable(saved));
         let chains = chains_of(saved, network).into_iter();

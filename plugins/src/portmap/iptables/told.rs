@@ -57,7 +57,7 @@ pub(super) fn remove(
         return Ok(Vec::new());
     }
     let (mut gone, mut group, mut published) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut kept, mut others): (Option<BTreeSet<Key>>, BTreeSet<Key>) = (None, BTreeSet::new());
+    let mut kept: Option<BTreeSet<Key>> = None;
     for rule in client.port_rules(table, chain)? {
         // Those that mark stand before that which leads to the container.
         group.push(rule.handle);
@@ -66,12 +66,12 @@ pub(super) fn remove(
             kept.get_or_insert_default().extend(keys(&rule));
             group.clear();
         } else {
-            others.extend(keys(&rule));
             published.extend(keys(&rule).map(|key| (key, to)));
             gone.append(&mut group);
         }
     }
     gone.append(&mut group);
+    let others: BTreeSet<Key> = published.iter().map(|(key, _)| *key).collect();
     let mut leading = client.port_rules(table, hook)?;
     let is_kept = |rule: &PortRule| {
         let keys: Vec<Key> = keys(rule).collect();
